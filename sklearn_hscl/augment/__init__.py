@@ -1,0 +1,7 @@
+"""Random views of rows and images, made per batch on the device."""
+
+from sklearn_hscl.augment.base import Augmentation, FunctionAugmentation
+from sklearn_hscl.augment.image import RandomShift
+from sklearn_hscl.augment.tabular import FeatureCorruption
+
+__all__ = ["Augmentation", "FeatureCorruption", "FunctionAugmentation", "RandomShift"]

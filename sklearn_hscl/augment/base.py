@@ -1,0 +1,72 @@
+"""What an augmentation is: rows in, one random view of each row out."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+
+class Augmentation(BaseEstimator):
+    """Base class of augmentations; the one here leaves every row as it is.
+
+    An augmentation is a scikit-learn parameter object, so that a grid search reaches
+    its settings. :meth:`fitted` returns what is needed from the training rows as a
+    new object: the original never holds data.
+    """
+
+    def fitted(self, rows: Tensor) -> Self:
+        """Return an augmentation that knows the training rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n_samples, ...)
+            The training rows, on the training device.
+
+        Returns
+        -------
+        Augmentation
+            Ready to be called; `self` where nothing has to be learnt.
+        """
+        return self
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one random view of each row.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (B, ...)
+            A batch, on the device of `generator`.
+        generator : torch.Generator
+            Source of all randomness.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+        """
+        return rows
+
+
+class FunctionAugmentation(Augmentation):
+    """A user's function as an augmentation.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(rows, generator) -> views``, with tensors of shape (B, ...).
+    """
+
+    def __init__(self, function: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Call the function and check that it kept the shape."""
+        views = self.function(rows, generator)
+        if not isinstance(views, Tensor) or views.shape != rows.shape:
+            got = tuple(views.shape) if isinstance(views, Tensor) else type(views)
+            raise ValueError(
+                f"augment={self.function!r} must return a tensor of the shape it was "
+                f"given, {tuple(rows.shape)}, got {got}."
+            )
+        return views

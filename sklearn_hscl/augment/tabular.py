@@ -1,0 +1,55 @@
+"""Views of table rows: random feature corruption."""
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sklearn_hscl.augment.base import Augmentation
+
+
+class FeatureCorruption(Augmentation):
+    """Replace each feature with probability p by a draw from its training marginal.
+
+    The replacement is the value of the same feature in a training row chosen at
+    random, independently for each feature and row (SCARF).
+
+    Parameters
+    ----------
+    p : float in [0, 1], default=0.3
+        Probability that a feature is replaced. SCARF corrupts one of two views with
+        0.6; here every view is corrupted, and 1 - 0.6 is about (1 - 0.37)².
+
+    References
+    ----------
+    Bahri, Jiang, Tay, Metzler, "SCARF: Self-Supervised Contrastive Learning using
+    Random Feature Corruption", ICLR 2022, arXiv 2106.15147, algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_hscl.augment import FeatureCorruption
+    >>> rows = torch.arange(6.0).reshape(3, 2)
+    >>> corrupt = FeatureCorruption(p=0.5).fitted(rows)
+    >>> corrupt(rows, torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, p: float = 0.3) -> None:
+        self.p = p
+
+    def fitted(self, rows: Tensor) -> Self:
+        """Return a corruption that draws from the columns of `rows`."""
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"FeatureCorruption: p must be in [0, 1], got {self.p!r}.")
+        fitted = copy.copy(self)
+        fitted.rows_ = rows
+        return fitted
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one corrupted view of each row."""
+        kwargs = {"generator": generator, "device": rows.device}
+        corrupted = torch.rand(rows.shape, **kwargs) < self.p  # (B, F)
+        donors = torch.randint(len(self.rows_), rows.shape, **kwargs)  # (B, F)
+        return torch.where(corrupted, self.rows_.gather(0, donors), rows)

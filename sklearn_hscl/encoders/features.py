@@ -1,0 +1,69 @@
+"""Fixed preparation of rows in front of an encoder: array in, tensor out."""
+
+import copy
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Standardised values beyond this are cut off, so that float32 never overflows. No
+# training value reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
+LARGEST_Z_SCORE = 1e3
+
+
+class Preparation(Protocol):
+    """Fitted map from validated rows to the tensor an encoder takes."""
+
+    def __call__(self, rows: NDArray[Any]) -> Tensor:
+        """Map an array (B, ...) to a CPU tensor (B, ...)."""
+
+
+class AsIs:
+    """Rows as they are, in float32; uint8 images stay uint8 until they are batched."""
+
+    def __call__(self, rows: NDArray[Any]) -> Tensor:
+        """Return the rows as a tensor (B, ...)."""
+        if rows.dtype == np.uint8:
+            return torch.from_numpy(np.ascontiguousarray(rows))
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(rows, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"X holds {np.abs(rows).max()!r}, too large for float32: scale X first, "
+                f"for example with sklearn.preprocessing.StandardScaler."
+            )
+        return torch.from_numpy(values)
+
+
+class Standardization:
+    """Columns with mean 0 and variance 1 over the training rows, in float32.
+
+    Works for any finite input: columns are first divided by their largest magnitude,
+    so that squares do not overflow. Constant columns become 0.
+    """
+
+    def fitted(self, rows: NDArray[Any]) -> Self:
+        """Return a standardization that knows the columns of `rows` (n, F)."""
+        magnitude = np.abs(rows).max(axis=0).astype(np.float64)  # (F,)
+        fitted = copy.copy(self)
+        fitted.magnitude_ = np.where(magnitude > 0, magnitude, 1.0)
+        unit = rows / fitted.magnitude_  # (n, F)
+        spread = unit.std(axis=0)
+        varies = (rows.min(axis=0) < rows.max(axis=0)) & (spread > 0)
+        fitted.mean_ = np.where(varies, unit.mean(axis=0), unit[0])
+        fitted.spread_ = np.where(varies, spread, 1.0)
+        return fitted
+
+    def __call__(self, rows: NDArray[Any]) -> Tensor:
+        """Return standardised rows as a float32 tensor (B, F)."""
+        with np.errstate(over="ignore"):
+            values = (rows / self.magnitude_ - self.mean_) / self.spread_
+        values = np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE)
+        return torch.from_numpy(values.astype(np.float32))
+
+
+def as_float(rows: Tensor) -> Tensor:
+    """Bring uint8 images to [0, 1]; everything else is float32 already."""
+    return rows.float() / 255 if rows.dtype == torch.uint8 else rows

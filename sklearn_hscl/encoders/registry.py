@@ -1,0 +1,129 @@
+"""From the `encoder` parameter to a checked torch module."""
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.mlp import MLPEncoder
+
+# Names that `encoder` accepts beside "auto".
+ENCODERS = ("mlp",)
+DEFAULT_N_COMPONENTS = 64
+DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
+
+EncoderFactory = Callable[..., nn.Module]
+
+
+def build_module(
+    encoder: str | nn.Module | EncoderFactory,
+    *,
+    sample: Tensor,
+    n_components: int | None,
+    hidden_layer_sizes: Sequence[int] | None,
+    projection_dim: int | None,
+) -> ContrastiveModule:
+    """Build the encoder and its head, and try them on a few rows.
+
+    Parameters
+    ----------
+    encoder : str, nn.Module or callable
+        A name, a module (it is copied, its weights are kept), or a factory. A factory
+        is called with those of `input_shape`, `n_features` and `n_components` that it
+        names as arguments.
+    sample : Tensor of shape (B, ...)
+        Some training rows as the encoder will see them.
+    n_components : int or None
+        Width of the embedding; None for the module's own, or 64.
+    hidden_layer_sizes : sequence of int or None
+        Hidden widths of the built-in encoders; None for two layers of 256.
+    projection_dim : int or None
+        Width of the projection head's output.
+
+    Returns
+    -------
+    ContrastiveModule
+
+    Raises
+    ------
+    ValueError
+        If the encoder does not accept the rows or does not return (B, n_components).
+    """
+    input_shape = tuple(sample.shape[1:])
+    if isinstance(encoder, str):
+        width = DEFAULT_N_COMPONENTS if n_components is None else n_components
+        hidden = DEFAULT_HIDDEN_LAYER_SIZES
+        if hidden_layer_sizes is not None:
+            hidden = tuple(hidden_layer_sizes)
+        built: Any = MLPEncoder(input_shape, hidden, width)
+    elif isinstance(encoder, nn.Module):
+        built = copy.deepcopy(encoder).float()
+    else:
+        built = _call_factory(encoder, input_shape, n_components)
+    width = _output_width(built, encoder, sample, n_components)
+    return ContrastiveModule(built, width, projection_dim)
+
+
+def _call_factory(
+    factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
+) -> nn.Module:
+    offered = {
+        "input_shape": input_shape,
+        "n_features": input_shape[0],
+        "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
+    }
+    parameters = inspect.signature(factory).parameters.values()
+    unknown = [
+        p.name
+        for p in parameters
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
+    ]
+    if unknown:
+        raise ValueError(
+            f"encoder={factory!r} needs the arguments {unknown}, which are not known: "
+            f"a factory can ask for {list(offered)} by name. Bind the others with "
+            f"functools.partial."
+        )
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    built = factory(**{k: v for k, v in offered.items() if takes_all or k in named})
+    if not isinstance(built, nn.Module):
+        raise ValueError(
+            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
+        )
+    return built.float()
+
+
+def _output_width(
+    module: nn.Module, encoder: object, sample: Tensor, n_components: int | None
+) -> int:
+    name = encoder if isinstance(encoder, str) else type(module).__name__
+    try:
+        with torch.no_grad():  # also gives lazy modules their shapes
+            output = module.eval()(as_float(sample))
+    except Exception as error:
+        raise ValueError(
+            f"encoder={name} failed on a batch of shape {tuple(sample.shape)} and dtype "
+            f"{sample.dtype}: {error}"
+        ) from error
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(sample):
+        raise ValueError(
+            f"encoder={name} must return one embedding per row, shape "
+            f"({len(sample)}, n_components) for a batch of {len(sample)} rows, got "
+            f"{shape}. Flatten or pool the output."
+        )
+    if n_components not in (None, shape[1]):
+        raise ValueError(
+            f"encoder={name} returns embeddings of width {shape[1]}, but "
+            f"n_components={n_components}. Leave n_components=None to take the "
+            f"module's width."
+        )
+    return shape[1]

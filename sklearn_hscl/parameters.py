@@ -1,0 +1,43 @@
+"""What each parameter of HSCLEmbedder may be."""
+
+from numbers import Integral, Real
+from typing import Any
+
+from sklearn.utils._param_validation import Interval, StrOptions
+import torch
+from torch import nn
+
+from sklearn_hscl.encoders import ENCODERS
+from sklearn_hscl.losses.contrastive import LOSSES
+from sklearn_hscl.losses.hardening import HARDENINGS
+
+POSITIVE = Interval(Integral, 1, None, closed="left")
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "loss": [StrOptions({"auto", *LOSSES})],
+    "hardening": [StrOptions(set(HARDENINGS))],
+    "beta": [Interval(Real, 0, None, closed="left")],
+    "threshold": [Interval(Real, -1, 1, closed="both")],
+    "temperature": [Interval(Real, 0, None, closed="neither")],
+    "encoder": [StrOptions({"auto", *ENCODERS}), nn.Module, callable],
+    "hidden_layer_sizes": ["array-like", None],
+    "n_components": [POSITIVE, None],
+    "projection_dim": [POSITIVE, None],
+    "normalize": ["boolean"],
+    "channels": [StrOptions({"auto", "first", "last"})],
+    "augment": [StrOptions({"auto"}), callable, None],
+    "n_views": [StrOptions({"auto"}), POSITIVE],
+    "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "max_epochs": [POSITIVE],
+    "lr": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [POSITIVE],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "device": [str, torch.device],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+    "net_params": [dict, None],
+    "net_callbacks": ["array-like", None],
+}

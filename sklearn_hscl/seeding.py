@@ -1,0 +1,47 @@
+"""Random state that belongs to one fit and leaves the global generators alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+MAX_SEED = np.iinfo(np.int32).max
+
+
+class Seeds(NamedTuple):
+    """One seed for each source of randomness in a fit."""
+
+    split: int
+    weights: int
+    batches: int
+    views: int
+
+
+def draw_seeds(random_state: int | np.random.RandomState | None) -> Seeds:
+    """Draw the seeds of one fit.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        None draws from the operating system and not from numpy's global generator,
+        which stays as it was.
+
+    Returns
+    -------
+    Seeds
+    """
+    if random_state is None:
+        random_state = np.random.RandomState(np.random.MT19937())
+    generator = check_random_state(random_state)
+    return Seeds(*generator.randint(MAX_SEED, size=len(Seeds._fields)).tolist())
+
+
+@contextmanager
+def scoped_torch_seed(seed: int) -> Iterator[None]:
+    """Seed torch inside the block; restore its global generators afterwards."""
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,1 @@
+"""Training: one step, driven by skorch."""

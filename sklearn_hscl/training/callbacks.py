@@ -1,0 +1,58 @@
+"""scikit-learn's callbacks inside skorch's training loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackContext
+from skorch.callbacks import Callback
+
+
+class StopTraining(Exception):
+    """Ends training after the current epoch; not an error."""
+
+
+class TrainingCallback(Callback):
+    """A callback of this library: it stops by raising :class:`StopTraining`."""
+
+
+class FitTasks(TrainingCallback):
+    """Report each epoch to scikit-learn's callbacks, and stop where one asks for it.
+
+    Parameters
+    ----------
+    tasks : sklearn.callback.CallbackContext
+        Context of the fit; each epoch becomes a subtask.
+    estimator : estimator
+        The estimator being fitted.
+    X, y : array-like
+        Training data as passed to fit, for callbacks that score.
+    fitted_attributes : callable
+        ``fitted_attributes(net)`` returns the attributes of an estimator as if fit had
+        ended with this epoch.
+    """
+
+    def __init__(
+        self,
+        tasks: CallbackContext,
+        estimator: BaseEstimator,
+        X: Any,
+        y: Any,
+        fitted_attributes: Callable[[Any], dict[str, Any]],
+    ) -> None:
+        self.tasks = tasks
+        self.report = {"estimator": estimator, "X": X, "y": y}
+        self.fitted_attributes = fitted_attributes
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Open the subtask of this epoch."""
+        self.epoch_ = self.tasks.subcontext("epoch")
+        self.epoch_.call_on_fit_task_begin(**self.report)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Close the subtask; a callback that returns True stops training."""
+        stop = self.epoch_.call_on_fit_task_end(
+            **self.report, reconstruction_attributes=lambda: self.fitted_attributes(net)
+        )
+        if stop:
+            raise StopTraining

@@ -1,0 +1,96 @@
+"""Held-out quality during training, and the weights of the best epoch."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_hscl.encoders.inference import embed_tensor
+from sklearn_hscl.losses.contrastive import unit_rows
+from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
+from sklearn_hscl.training.data import LabelledRows
+
+N_NEIGHBORS = 5
+
+
+class HeldOut(TrainingCallback):
+    """Score held-out rows after each epoch, keep the best weights, stop early.
+
+    The score, ``valid_score`` in the history, is the share of held-out rows whose
+    nearest training rows vote for their class (losses by label), or the negative
+    held-out loss (losses without labels). Ties keep the earlier epoch.
+
+    Parameters
+    ----------
+    held_out : LabelledRows
+        Rows that are not trained on.
+    patience : int
+        Epochs without an improvement of more than `tol` after which to stop.
+    tol : float
+        Smallest improvement that counts.
+    """
+
+    def __init__(self, held_out: LabelledRows, *, patience: int, tol: float) -> None:
+        self.held_out = held_out
+        self.patience = patience
+        self.tol = tol
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kw: Any) -> None:
+        """Remember the training rows, the neighbours of the held-out ones."""
+        self.train_ = LabelledRows(X, y)
+        self.best_score_ = self.reference_score_ = -np.inf
+        self.n_stale_ = 0
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Score this epoch; keep its weights if it is the best so far."""
+        score = self._score(net)
+        net.history.record("valid_score", score)
+        if score > self.best_score_:
+            self.best_score_ = score
+            self.best_epoch_ = len(net.history)
+            self.best_weights_ = copy.deepcopy(net.module_.state_dict())
+        if score > self.reference_score_ + self.tol:
+            self.reference_score_ = score
+            self.n_stale_ = 0
+            return
+        self.n_stale_ += 1
+        if self.n_stale_ >= self.patience:
+            raise StopTraining
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Go back to the best weights."""
+        net.module_.load_state_dict(self.best_weights_)
+
+    def _score(self, net: Any) -> float:
+        if not net.criterion_.by_label:
+            return -net.held_out_loss(*self.held_out)
+        encoder = net.module_.encoder
+        train = embed_tensor(encoder, self.train_.rows)
+        held_out = embed_tensor(encoder, self.held_out.rows)
+        votes = neighbor_votes(held_out, train, self.train_.labels)
+        return (votes == self.held_out.labels).double().mean().item()
+
+
+def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:
+    """Majority class of the nearest training rows by cosine; ties to the first class.
+
+    Parameters
+    ----------
+    queries : Tensor of shape (n, D)
+    train : Tensor of shape (m, D)
+    labels : Tensor of int64, shape (m,)
+
+    Returns
+    -------
+    Tensor of int64, shape (n,)
+    """
+    queries, train = unit_rows(queries), unit_rows(train)
+    n_neighbors = min(N_NEIGHBORS, len(train))
+    votes = []
+    for chunk in queries.split(1024):
+        nearest = (chunk @ train.T).topk(n_neighbors).indices  # (chunk, k)
+        ballots = torch.nn.functional.one_hot(labels[nearest], int(labels.max()) + 1)
+        votes.append(ballots.sum(1).argmax(1))
+    return torch.cat(votes)
