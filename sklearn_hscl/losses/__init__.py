@@ -4,6 +4,22 @@ Nothing here knows scikit-learn; :class:`ContrastiveLoss` takes embeddings and
 labels and returns a scalar.
 """
 
-from sklearn_hscl.losses.contrastive import ContrastiveLoss, LossStats
+from sklearn_hscl.losses.contrastive import ContrastiveLoss
+from sklearn_hscl.losses.schedules import (
+    BetaSchedule,
+    CosineBeta,
+    LinearBeta,
+    StepBeta,
+    WarmUpBeta,
+)
+from sklearn_hscl.losses.stats import LossStats
 
-__all__ = ["ContrastiveLoss", "LossStats"]
+__all__ = [
+    "BetaSchedule",
+    "ContrastiveLoss",
+    "CosineBeta",
+    "LinearBeta",
+    "LossStats",
+    "StepBeta",
+    "WarmUpBeta",
+]

@@ -1,48 +1,29 @@
-"""The one contrastive loss: UCL, SCL, H-UCL and H-SCL are settings of it."""
+"""ContrastiveLoss: the family of contrastive losses as one torch module."""
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from sklearn_hscl.losses.hardening import (
-    HARDENINGS,
-    log_exponential,
-    log_threshold,
-)
-from sklearn_hscl.losses.reduction import REDUCTIONS, pair_weights
-from sklearn_hscl.losses.targets import pairs_by_identity
+from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
+from sklearn_hscl.losses.hardening import HARDENINGS, LogHardening
+from sklearn_hscl.losses.options import LossOptions
+from sklearn_hscl.losses.presets import LOSSES, PRESETS, official
+from sklearn_hscl.losses.reduction import REDUCTIONS
+from sklearn_hscl.losses.stats import LossStats
+from sklearn_hscl.losses.targets import Targets, unlabelled_as_own
+from sklearn_hscl.losses.unit import unit_rows
 
-# Which parts of the family use labels for their pairs, and which tilt the negatives.
-BY_LABEL = frozenset({"scl", "hscl"})
-HARDENED = frozenset({"hucl", "hscl"})
-LOSSES = ("ucl", "scl", "hucl", "hscl")
-NEGATIVE_MASSES = ("negatives", "batch")
-
-
-class LossStats(NamedTuple):
-    """What a batch looked like to the loss; every field has shape (...)."""
-
-    skipped_anchors: Tensor
-    """Anchors left out because they have no positive or no negative."""
-    hardest_fallbacks: Tensor
-    """Anchors whose negatives all had weight 0, so that the hardest one was used."""
-    effective_negatives: Tensor
-    """Mean over anchors of (Σ η)² / Σ η²: how many negatives really count."""
-
-
-class TiltedMean(NamedTuple):
-    """Logarithm of the tilted mean of e^s over each anchor's negatives."""
-
-    log_mean: Tensor  # (..., B)
-    log_eta: Tensor  # (..., B, B), -inf outside the negatives
-    fell_back: Tensor  # (..., B)
+TARGET_TYPES = ("class", "multilabel", "continuous")
 
 
 class ContrastiveLoss(nn.Module):
-    """Contrastive loss with hard negatives, for unit embeddings z_i.
+    """Contrastive loss with hard negatives: UCL, SCL, H-UCL, H-SCL and neighbours.
 
-    With s_ij = z_i·z_j / T, negatives N_i, positives P_i and hardening η::
+    With unit embeddings z_i, s_ij = z_i·z_j / T, positives P_i, negatives N_i and
+    hardening η::
 
         E_i  = Σ_{j∈N_i} η(s_ij) e^{s_ij} / Σ_{j∈N_i} η(s_ij)
         ℓ_ip = -log( e^{s_ip} / (e^{s_ip} + Q_i E_i) )
@@ -54,45 +35,80 @@ class ContrastiveLoss(nn.Module):
 
     Parameters
     ----------
-    loss : {"ucl", "scl", "hucl", "hscl"}, default="hscl"
-        ``ucl``: positives are the views of the same row, negatives all other rows
-        (InfoNCE). ``scl``: positives share the label, negatives have another label.
-        ``hucl`` and ``hscl`` tilt the negatives of these two by the hardening.
+    loss : str, default="hscl"
+        ``"ucl"`` (InfoNCE), ``"scl"``, ``"supcon"`` (Khosla), ``"hucl"``, ``"hscl"``,
+        ``"sscl"`` (synthetic hard negatives) or ``"schane"``; see
+        :mod:`sklearn_hscl.losses.presets` for the formula and source of each. It
+        decides on all options that are None.
     beta : float or Tensor of shape (...), default=1.0
-        Strength of the exponential tilt on the scaled similarity s; 0 is no tilt.
-        A tensor gives one strength per leading index of z.
+        Strength of the exponential or polynomial tilt; 0 is no tilt. A tensor gives one
+        strength per leading index of z.
     temperature : float or Tensor of shape (...), default=0.5
         Scale T of the similarities, in cosine units. 0.5 is the authors' choice.
-    hardening : {"exponential", "threshold"}, default="exponential"
-        η(s) = e^{βs}, or 1 where the cosine is at least `threshold` and else 0. An
-        anchor without a negative above the threshold uses its hardest negative.
+    hardening : str or callable, default="exponential"
+        η(s) = e^{βs}; ``"threshold"``: 1 where the cosine is at least `threshold`, else
+        0; ``"polynomial"``: ((1 + cosine) / 2)^β; ``"top_k"``: 1 for the `top_k` hardest
+        negatives, else 0; or a function that maps s, (..., A, B), to log η. An anchor
+        whose negatives all have weight 0 uses its hardest one.
     threshold : float or Tensor of shape (...), default=-0.25
         Cosine from which a negative counts. The authors' start value for
         e^{s} ≥ τ, τ = e^{-1/2}, is -0.25 at T = 0.5.
-    negative_mass : {"negatives", "batch"} or float, default="negatives"
-        Q_i: the number of negatives |N_i|, the batch size minus 2 (the authors'
+    top_k : int, default=16
+        Negatives that count under ``"top_k"``.
+    preset : {None, "official"}, default=None
+        ``"official"``: what the authors' code of ``"hscl"``, ``"scl"`` or ``"hucl"``
+        computes; options that are given override it.
+    tau_plus : float in [0, 1), optional
+        Share of negatives that are expected to be positives, which the debiased loss
+        takes out of E.
+    negative_mass : {"negatives", "batch"} or float, optional
+        Q_i: the number of negatives of the anchor, the batch size minus 2 (the authors'
         code), or a constant.
-    reduction : {"anchors", "pairs", "classes"}, default="anchors"
+    denominator : {"negatives", "all"}, optional
+        Whether the denominator holds one positive, or all of them (Khosla).
+    pooling : {"out", "in"}, optional
+        Average the losses of an anchor's positives, or its positives' e^s.
+    reduction : {"anchors", "pairs", "classes"}, optional
         Mean over anchors, over all ordered positive pairs (the authors' code; large
         classes weigh more), or over classes of the mean over their anchors.
-    detach_weights : bool, default=True
+    positives : {"all", "twin"}, optional
+        Rows of the same class, or only views of the same row.
+    detach_weights : bool, optional
         Treat η as a constant in the gradient. False lets the gradient flow through
-        it (default of the authors' code), which pulls easy negatives closer.
+        it (the authors' code), which pulls easy negatives closer.
+    n_synthetic, n_hardest : int, optional
+        Synthetic negatives of each anchor, and the hardest ones they are mixed from.
+    ce_weight : float in [0, 1], optional
+        Share of the cross-entropy of `logits`; the contrastive loss has the rest.
+    target_type : {"class", "multilabel", "continuous"}, default="class"
+        What `y` holds: class labels; label indicators, whose overlap is the weight of
+        a positive; or numbers, where a Gaussian kernel is.
+    bandwidth : float, default=1.0
+        Width of that kernel, in units of y.
+    unlabeled_label : int, optional
+        Class label that marks rows without label: each is a class of its own.
     normalize : bool, default=True
         Scale the rows of z to unit length first.
+    kernel : {"auto", "dense", "tiled", "streaming", "triton"}, default="auto"
+        How to compute it: autograd on all pairs or in tiles; in closed form, with
+        memory linear in the batch, on CPU or (``"triton"``) CUDA. ``"auto"`` takes
+        the fastest way that the loss and the batch allow.
+
+    Attributes
+    ----------
+    kernel_ : str
+        The kernel of the last call.
 
     Raises
     ------
     ValueError
-        If an option is not one of those listed, or if `y` (``scl``, ``hscl``) or
-        `view_ids` (``ucl``, ``hucl``) is missing in the call.
+        If an option is not one of those listed, or what the loss needs (`y`,
+        `view_ids` or `logits`) is missing in the call.
 
     References
     ----------
     Jiang, Nguyen, Ishwar, Aeron, "Supervised Contrastive Learning with Hard Negative
-    Samples", arXiv 2209.00078: the four losses and the hardening functions.
-    Robinson, Chuang, Sra, Jegelka, "Contrastive Learning with Hard Negative Samples",
-    ICLR 2021: H-UCL (here without its debiasing term).
+    Samples", arXiv 2209.00078.
 
     Examples
     --------
@@ -104,45 +120,82 @@ class ContrastiveLoss(nn.Module):
     0
     """
 
+    kernel_: str
+
     def __init__(
         self,
         loss: str = "hscl",
         *,
         beta: float | Tensor = 1.0,
         temperature: float | Tensor = 0.5,
-        hardening: str = "exponential",
+        hardening: str | LogHardening = "exponential",
         threshold: float | Tensor = -0.25,
-        negative_mass: str | float = "negatives",
-        reduction: str = "anchors",
-        detach_weights: bool = True,
+        top_k: int = 16,
+        preset: str | None = None,
+        tau_plus: float | None = None,
+        negative_mass: str | float | None = None,
+        denominator: str | None = None,
+        pooling: str | None = None,
+        reduction: str | None = None,
+        positives: str | None = None,
+        detach_weights: bool | None = None,
+        n_synthetic: int | None = None,
+        n_hardest: int | None = None,
+        ce_weight: float | None = None,
+        target_type: str = "class",
+        bandwidth: float = 1.0,
+        unlabeled_label: int | None = None,
         normalize: bool = True,
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
-        _check_option("loss", loss, LOSSES)
-        _check_option("hardening", hardening, HARDENINGS)
-        _check_option("reduction", reduction, REDUCTIONS)
-        if isinstance(negative_mass, str):
-            _check_option("negative_mass", negative_mass, NEGATIVE_MASSES)
+        given = {
+            "tau_plus": tau_plus,
+            "negative_mass": negative_mass,
+            "denominator": denominator,
+            "pooling": pooling,
+            "reduction": reduction,
+            "positives": positives,
+            "detach_weights": detach_weights,
+            "n_synthetic": n_synthetic,
+            "n_hardest": n_hardest,
+            "ce_weight": ce_weight,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        _check("loss", loss, LOSSES)
+        _check("preset", preset, (None, "official"))
+        named = PRESETS[loss]() if preset is None else official(loss)
         self.loss = loss
-        self.beta = beta
-        self.temperature = temperature
-        self.hardening = hardening
-        self.threshold = threshold
-        self.negative_mass = negative_mass
-        self.reduction = reduction
-        self.detach_weights = detach_weights
+        self.options = LossOptions(
+            **(vars(named) | given),
+            beta=beta,
+            temperature=temperature,
+            hardening=hardening,
+            threshold=threshold,
+            top_k=top_k,
+        )
+        _check_options(self.options)
+        _check("target_type", target_type, TARGET_TYPES)
+        _check("kernel", kernel, ("auto", *KERNELS))
+        self.tau_plus = tau_plus
+        self.target_type = target_type
+        self.bandwidth = bandwidth
+        self.unlabeled_label = unlabeled_label
         self.normalize = normalize
+        self.kernel = kernel
 
     @property
-    def by_label(self) -> bool:
-        """Whether labels decide on positives and negatives."""
-        return self.loss in BY_LABEL
+    def requires_labels(self) -> bool:
+        """Whether the loss cannot do without labels."""
+        return self.options.pairs == "label"
 
     def forward(
         self,
         z: Tensor,
         y: Tensor | None = None,
         view_ids: Tensor | None = None,
+        *,
+        logits: Tensor | None = None,
         return_stats: bool = False,
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Compute the loss of a batch of embeddings.
@@ -151,11 +204,13 @@ class ContrastiveLoss(nn.Module):
         ----------
         z : Tensor of shape (..., B, D)
             Embeddings; leading axes hold independent batches.
-        y : Tensor of shape (..., B) or (B,), optional
-            Integer class labels; needed by ``scl`` and ``hscl``, else ignored.
-        view_ids : Tensor of shape (..., B) or (B,), optional
-            Index of the row that each view was made from; needed by ``ucl`` and
-            ``hucl``, else ignored.
+        y : Tensor of shape (..., B) or (..., B, K), optional
+            Targets, as `target_type` says; ignored by ``ucl`` and ``hucl``.
+        view_ids : Tensor of int, shape (..., B), optional
+            Index of the row that each view was made from; needed where views are the
+            positives.
+        logits : Tensor of shape (..., B, n_classes), optional
+            Output of a classifier trained along; needed where `ce_weight` is above 0.
         return_stats : bool, default=False
             Also return what was skipped and how many negatives count.
 
@@ -164,100 +219,116 @@ class ContrastiveLoss(nn.Module):
         Tensor of shape (...), or (Tensor, LossStats)
             The loss, one value per leading index.
         """
-        positives, negatives = pairs_by_identity(self._identity(y, view_ids))
+        by_label = self.uses_labels(y is not None)
+        options = self.options
+        if by_label and options.pairs == "either" and self.tau_plus is None:
+            options = replace(options, tau_plus=0.0)  # no negative is a false one
+        targets = self._targets(z, y, view_ids) if by_label else self._views(z, view_ids)
         z = unit_rows(z) if self.normalize else z
-        cosine = z @ z.mT  # (..., B, B)
-        similarity = cosine / _per_pair(self.temperature, z)
-        tilted = self._tilted_mean(similarity, cosine, negatives)
-        log_denominator = self._log_mass(negatives, z) + tilted.log_mean  # (..., B)
-        # logaddexp, not softplus, which is linear above 20 and so loses digits.
-        pair_loss = torch.logaddexp(
-            torch.zeros_like(similarity), log_denominator.unsqueeze(-1) - similarity
-        )  # (..., B, B)
-        usable = positives.any(-1) & negatives.any(-1)  # (..., B)
-        weights = pair_weights(self.reduction, positives, usable, z.dtype)
-        value = (weights * pair_loss).sum((-1, -2))
-        if return_stats:
-            return value, _stats(tilted, usable)
-        return value
+        self.kernel_ = self.kernel
+        if self.kernel == "auto":
+            self.kernel_ = choose_kernel(z, targets, options)
+        value, stats = compute(
+            self.kernel_, z, targets, options, effective_negatives=return_stats
+        )
+        if options.ce_weight:
+            share = options.ce_weight
+            value = (1 - share) * value + share * self._cross_entropy(logits, y)
+        return (value, stats) if return_stats else value
+
+    def set_beta(self, beta: float | Tensor) -> None:
+        """Change the strength of the tilt, as a schedule does between epochs."""
+        self.options = replace(self.options, beta=beta)
+
+    def uses_labels(self, labels_given: bool) -> bool:
+        """Whether labels decide on the pairs, if labels are given or not."""
+        return self.requires_labels or (labels_given and self.options.pairs == "either")
 
     def extra_repr(self) -> str:
         """Describe the settings in the module's representation."""
+        options = self.options
         return (
-            f"{self.loss}, beta={self.beta}, temperature={self.temperature}, "
-            f"hardening={self.hardening!r}"
+            f"{self.loss}, beta={options.beta}, temperature={options.temperature}, "
+            f"hardening={options.hardening!r}"
         )
 
-    def _identity(self, y: Tensor | None, view_ids: Tensor | None) -> Tensor:
-        name, identity = ("y", y) if self.by_label else ("view_ids", view_ids)
-        if identity is None:
+    def _views(self, z: Tensor, view_ids: Tensor | None) -> Targets:
+        ids = self._required("view_ids", view_ids, z)
+        return Targets(identity=ids, vectors=None, kernel="", twins=None)
+
+    def _targets(self, z: Tensor, y: Tensor | None, view_ids: Tensor | None) -> Targets:
+        y = self._required("y", y, z)
+        twins = None
+        if self.options.positives == "twin":
+            twins = self._required("view_ids", view_ids, z)
+        if self.target_type == "class":
+            if self.unlabeled_label is not None:
+                y = unlabelled_as_own(y, self.unlabeled_label, view_ids)
+            return Targets(identity=y, vectors=None, kernel="", twins=twins)
+        if self.target_type == "multilabel":
+            return Targets(identity=None, vectors=y, kernel="overlap", twins=twins)
+        values = y if y.ndim > 1 and y.shape != z.shape[:-1] else y.unsqueeze(-1)
+        values = values / self.bandwidth
+        return Targets(identity=None, vectors=values, kernel="gaussian", twins=twins)
+
+    def _required(self, name: str, value: Tensor | None, z: Tensor) -> Tensor:
+        if value is None:
             raise ValueError(
-                f"loss={self.loss!r} needs `{name}`, got None: pass one integer per "
-                f"row of z, equal for rows that are positives of each other."
+                f"loss={self.loss!r} needs `{name}`, got None: pass one entry per row of "
+                f"z, equal for rows that are positives of each other."
             )
-        return identity
+        one_each = self.target_type == "class" or name == "view_ids"
+        if one_each and value.shape[-1:] != z.shape[-2:-1]:
+            raise ValueError(
+                f"`{name}` of shape {tuple(value.shape)} does not fit z of shape "
+                f"{tuple(z.shape)}: pass one entry per row of z."
+            )
+        return value
 
-    def _log_eta(self, excess: Tensor, cosine: Tensor) -> Tensor:
-        if self.loss not in HARDENED:
-            return torch.zeros_like(excess)
-        if self.hardening == "exponential":
-            return log_exponential(excess, _per_pair(self.beta, excess))
-        return log_threshold(cosine, _per_pair(self.threshold, cosine))
-
-    def _tilted_mean(
-        self, similarity: Tensor, cosine: Tensor, negatives: Tensor
-    ) -> TiltedMean:
-        hardest = similarity.detach().masked_fill(~negatives, -torch.inf).amax(-1, True)
-        hardest = hardest.masked_fill(hardest.isinf(), 0.0)  # (..., B, 1), no negatives
-        excess = similarity - hardest  # <= 0 on the negatives
-        log_eta = self._log_eta(excess, cosine).masked_fill(~negatives, -torch.inf)
-        if self.detach_weights:
-            log_eta = log_eta.detach()
-        dead = log_eta.isneginf().all(-1, keepdim=True)  # no negative has any weight
-        is_hardest = negatives & (excess.detach() >= 0)
-        log_eta = torch.where(dead & is_hardest, 0.0, log_eta)
-        # Rows without negatives must stay finite, or their NaN gradient would spread.
-        lonely = ~negatives.any(-1, keepdim=True)  # (..., B, 1)
-        log_eta = torch.where(lonely, 0.0, log_eta)
-        excess = excess.masked_fill(~(negatives | lonely), 0.0)
-        log_mean = (log_eta + excess).logsumexp(-1) - log_eta.logsumexp(-1)
-        fell_back = (dead & ~lonely).squeeze(-1)
-        return TiltedMean(hardest.squeeze(-1) + log_mean, log_eta, fell_back)
-
-    def _log_mass(self, negatives: Tensor, z: Tensor) -> Tensor:
-        if self.negative_mass == "negatives":
-            return negatives.sum(-1).clamp_min(1).to(z.dtype).log()  # (..., B)
-        n_rows = z.shape[-2]
-        mass = max(n_rows - 2, 1) if self.negative_mass == "batch" else self.negative_mass
-        return torch.as_tensor(mass, dtype=z.dtype, device=z.device).log()
+    def _cross_entropy(self, logits: Tensor | None, y: Tensor | None) -> Tensor:
+        if logits is None or y is None or self.target_type != "class":
+            raise ValueError(
+                f"ce_weight={self.options.ce_weight} needs class labels `y` and the "
+                f"`logits` of a classifier: pass both, or set ce_weight=0."
+            )
+        labelled = y != (-100 if self.unlabeled_label is None else self.unlabeled_label)
+        safe = torch.where(labelled, y, 0).expand(logits.shape[:-1])
+        losses = functional.cross_entropy(
+            logits.flatten(0, -2), safe.flatten(), reduction="none"
+        ).view(safe.shape)
+        labelled = labelled.expand(safe.shape)
+        return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
 
 
-def unit_rows(z: Tensor) -> Tensor:
-    """Scale rows to unit length; rows of zeros stay zero, with a finite gradient."""
-    largest = z.detach().abs().amax(-1, keepdim=True)
-    z = z / torch.where(largest > 0, largest, 1.0)  # no overflow in the squares
-    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    return z / torch.where(length > 0, length, 1.0)
+def _check_options(options: LossOptions) -> None:
+    if not callable(options.hardening):
+        _check("hardening", options.hardening, HARDENINGS)
+    _check("reduction", options.reduction, REDUCTIONS)
+    _check("denominator", options.denominator, ("negatives", "all"))
+    _check("pooling", options.pooling, ("out", "in"))
+    _check("positives", options.positives, ("all", "twin"))
+    if isinstance(options.negative_mass, str):
+        _check("negative_mass", options.negative_mass, ("negatives", "batch"))
+    elif not options.negative_mass > 0:
+        raise ValueError(f"negative_mass must be above 0, got {options.negative_mass!r}.")
+    for name, value, valid in (
+        ("temperature", options.temperature, lambda t: (t > 0) & t.isfinite()),
+        ("beta", options.beta, lambda b: (b >= 0) & b.isfinite()),
+        ("threshold", options.threshold, lambda t: t.abs() <= 1),
+    ):
+        if not valid(torch.as_tensor(value)).all():
+            raise ValueError(f"{name} is out of range, got {value!r}.")
+    if not 0 <= options.tau_plus < 1:
+        raise ValueError(f"tau_plus must be in [0, 1), got {options.tau_plus!r}.")
+    if not 0 <= options.ce_weight <= 1:
+        raise ValueError(f"ce_weight must be in [0, 1], got {options.ce_weight!r}.")
+    if options.denominator == "all" and options.tau_plus:
+        raise ValueError(
+            "tau_plus debiases the denominator of one positive: with "
+            "denominator='all' it must be 0."
+        )
 
 
-def _per_pair(value: float | Tensor, like: Tensor) -> Tensor:
-    """Give a float or a (...) tensor the shape (..., 1, 1)."""
-    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return tensor[..., None, None]
-
-
-def _stats(tilted: TiltedMean, usable: Tensor) -> LossStats:
-    log_eta = tilted.log_eta.detach()
-    log_count = 2 * log_eta.logsumexp(-1) - (2 * log_eta).logsumexp(-1)  # (..., B)
-    n_usable = usable.sum(-1)
-    count = torch.where(usable, log_count.exp(), 0.0).sum(-1) / n_usable.clamp_min(1)
-    return LossStats(
-        skipped_anchors=(~usable).sum(-1),
-        hardest_fallbacks=tilted.fell_back.sum(-1),
-        effective_negatives=count,
-    )
-
-
-def _check_option(name: str, value: object, options: tuple[str, ...]) -> None:
+def _check(name: str, value: Any, options: tuple[Any, ...]) -> None:
     if value not in options:
         raise ValueError(f"{name} must be one of {list(options)}, got {value!r}.")

@@ -1,4 +1,4 @@
-"""How the losses of all (anchor, positive) pairs become one number."""
+"""How the losses of all anchors become one number."""
 
 import torch
 from torch import Tensor
@@ -6,31 +6,27 @@ from torch import Tensor
 REDUCTIONS = ("anchors", "pairs", "classes")
 
 
-def pair_weights(
-    reduction: str, positives: Tensor, usable: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Weights over ordered pairs that sum to 1 (to 0 where no anchor is usable).
+def anchor_weights(reduction: str, positive_mass: Tensor, usable: Tensor) -> Tensor:
+    """Weights over anchors that sum to 1 (to 0 where no anchor is usable).
 
     Parameters
     ----------
     reduction : {"anchors", "pairs", "classes"}
         Every usable anchor, every positive pair, or every class weighs the same.
-    positives : Tensor of bool, shape (..., B, B)
-        Pairs (anchor, positive).
+    positive_mass : Tensor of shape (..., B)
+        Number (or total weight) of each anchor's positives.
     usable : Tensor of bool, shape (..., B)
         Anchors that have a positive and a negative.
-    dtype : torch.dtype
-        Type of the weights.
 
     Returns
     -------
-    Tensor of shape (..., B, B)
+    Tensor of shape (..., B)
     """
-    pairs = (positives & usable.unsqueeze(-1)).to(dtype)  # (..., B, B)
-    if reduction == "pairs":
-        return pairs / pairs.sum((-1, -2), keepdim=True).clamp_min(1)
-    anchors = pairs / pairs.sum(-1, keepdim=True).clamp_min(1)  # rows sum to 1 or 0
-    if reduction == "classes":
-        class_size = 1 + pairs.sum(-1, keepdim=True)  # positives of i, and i itself
-        anchors = anchors / class_size
-    return anchors / anchors.sum((-1, -2), keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+    weight = {
+        "anchors": torch.ones_like(positive_mass),
+        "pairs": positive_mass,
+        "classes": 1 / (1 + positive_mass),  # the anchor belongs to its class, too
+    }[reduction]
+    weight = torch.where(usable, weight, 0.0)
+    tiny = torch.finfo(weight.dtype).tiny
+    return weight / weight.sum(-1, keepdim=True).clamp_min(tiny)

@@ -1,0 +1,147 @@
+"""Matrix products in float32 by oneDNN, where it is faster and as accurate.
+
+On some processors torch's default float32 product reaches less than half of the speed
+of the oneDNN that torch ships too. One oneDNN operator takes plain tensors, needs no
+global switch and is safe in any number of threads. It is used after a probe, once
+per process, has found it clearly faster than the default and no less accurate;
+everywhere else (float64, CUDA, autograd, other builds of torch) these functions are
+``torch.mm``.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Below this many multiplications the call costs more than the product.
+_SMALL = 2**14
+# (m, k, n) of a tile of similarities, of its gradient, and of a layer of a network.
+_PROBED = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
+# A close race could end differently in each process, and with it the last bits of
+# results; a clear one does not.
+_CLEARLY_FASTER = 1.25
+_lock = threading.Lock()
+_allowed = os.environ.get("SKLEARN_HSCL_FAST_GEMM", "1") != "0"
+_found_better: bool | None = None  # None: not probed yet
+
+
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product a b.
+
+    Parameters
+    ----------
+    a : Tensor of shape (m, k)
+        Left factor; any strides.
+    b : Tensor of shape (k, n)
+        Right factor, of the same type.
+
+    Returns
+    -------
+    Tensor of shape (m, n)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_hscl.gemm import mm
+    >>> mm(torch.ones(2, 3), torch.ones(3, 2))
+    tensor([[3., 3.],
+            [3., 3.]])
+    """
+    return mm_t(a, b.mT)
+
+
+def mm_t(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product a bᵀ.
+
+    Parameters
+    ----------
+    a : Tensor of shape (m, k)
+        Left factor; any strides.
+    b : Tensor of shape (n, k)
+        Right factor before transposition, of the same type.
+
+    Returns
+    -------
+    Tensor of shape (m, n)
+    """
+    if _fits(a, b) and uses_fast_gemm():
+        return _onednn(a, b)
+    return torch.mm(a, b.mT)
+
+
+def use_fast_gemm(enabled: bool = True) -> None:
+    """Allow or forbid oneDNN products in this process.
+
+    The environment variable ``SKLEARN_HSCL_FAST_GEMM=0`` forbids them from the start.
+
+    Parameters
+    ----------
+    enabled : bool, default=True
+        False: always ``torch.mm``. True: oneDNN where the probe finds it better.
+    """
+    global _allowed
+    _allowed = enabled
+
+
+def uses_fast_gemm() -> bool:
+    """Whether large float32 products on the CPU go to oneDNN (probes at first use)."""
+    global _found_better
+    if not _allowed:
+        return False
+    if _found_better is None:
+        with _lock:
+            if _found_better is None:
+                _found_better = _probe()
+    return _found_better
+
+
+def _fits(a: Tensor, b: Tensor) -> bool:
+    return (
+        a.dtype == b.dtype == torch.float32
+        and a.device.type == b.device.type == "cpu"
+        and a.shape[0] * a.shape[1] * b.shape[0] >= _SMALL
+        and not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad))
+    )
+
+
+def _onednn(a: Tensor, b: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+def _default(a: Tensor, b: Tensor) -> Tensor:
+    return torch.mm(a, b.mT)
+
+
+def _probe() -> bool:
+    with torch.no_grad():
+        try:
+            return all(_is_better(*shape) for shape in _PROBED)
+        except (AttributeError, NotImplementedError, RuntimeError):
+            return False  # this build of torch has no such operator
+
+
+def _is_better(m: int, k: int, n: int) -> bool:
+    generator = torch.Generator().manual_seed(0)  # the global one stays as it is
+    a = torch.randn(m, k, generator=generator, dtype=torch.float32)
+    b = torch.randn(n, k, generator=generator, dtype=torch.float32)
+    exact = a.double() @ b.double().mT  # (m, n)
+    accurate = _error(_onednn(a, b), exact) <= 2 * _error(_default(a, b), exact)
+    return accurate and _CLEARLY_FASTER * _seconds(_onednn, a, b) < _seconds(_default, a, b)
+
+
+def _error(product: Tensor, exact: Tensor) -> float:
+    return float((product.double() - exact).norm() / exact.norm())
+
+
+def _seconds(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
+    """Shortest of some runs, in the time of this thread: others may be busy."""
+
+    def once() -> float:
+        start = time.thread_time()
+        product(a, b)
+        return time.thread_time() - start
+
+    return min(once() for _ in range(5))

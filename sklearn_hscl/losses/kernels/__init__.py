@@ -1,0 +1,1 @@
+"""Ways to compute the one equation: all rows at once, in blocks, in closed form."""

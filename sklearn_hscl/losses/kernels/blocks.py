@@ -1,0 +1,81 @@
+"""The equation with autograd: all anchors at once, or block by block."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sklearn_hscl.losses.equation import AnchorLosses, anchor_losses
+from sklearn_hscl.losses.options import LossOptions
+from sklearn_hscl.losses.reduction import anchor_weights
+from sklearn_hscl.losses.stats import LossStats
+from sklearn_hscl.losses.targets import Targets
+
+# Pairs in a block: 16 MB of float32 for each of the equation's temporaries.
+BLOCK_PAIRS = 1 << 22
+
+
+def dense_loss(
+    z: Tensor, targets: Targets, options: LossOptions
+) -> tuple[Tensor, LossStats]:
+    """Compute the loss with (..., B, B) temporaries.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., B, D)
+        Unit embeddings.
+    targets : Targets
+        Who is positive, who is negative.
+    options : LossOptions
+        The point in the family.
+
+    Returns
+    -------
+    Tensor of shape (...), LossStats
+    """
+    return _reduced(_block(z, 0, z.shape[-2], targets, options), options)
+
+
+def tiled_loss(
+    z: Tensor, targets: Targets, options: LossOptions
+) -> tuple[Tensor, LossStats]:
+    """Compute the same in memory that is linear in B: for any member of the family.
+
+    Blocks of anchors are computed one after the other, and once more for the gradient.
+    Parameters and results are those of :func:`dense_loss`.
+    """
+    n_rows = z.shape[-2]
+    pairs_per_anchor = z[..., 0].numel()  # rows of all batches on the leading axes
+    height = max(1, BLOCK_PAIRS // pairs_per_anchor)
+    blocks = [
+        checkpoint(
+            partial(_block, targets=targets, options=options),
+            z,
+            start,
+            min(start + height, n_rows),
+            use_reentrant=False,
+        )
+        for start in range(0, n_rows, height)
+    ]
+    together = AnchorLosses(*(torch.cat(parts, -1) for parts in zip(*blocks, strict=True)))
+    return _reduced(together, options)
+
+
+def _block(
+    z: Tensor, start: int, stop: int, targets: Targets, options: LossOptions
+) -> AnchorLosses:
+    pairs = targets.block(start, stop, z.dtype)
+    return anchor_losses(z[..., start:stop, :], z, pairs, options)
+
+
+def _reduced(anchors: AnchorLosses, options: LossOptions) -> tuple[Tensor, LossStats]:
+    usable = anchors.usable
+    weights = anchor_weights(options.reduction, anchors.positive_mass, usable)
+    value = (weights * torch.where(usable, anchors.loss, 0.0)).sum(-1)
+    counts = torch.where(usable, anchors.effective_negatives, 0.0)
+    return value, LossStats(
+        skipped_anchors=(~usable).sum(-1),
+        hardest_fallbacks=anchors.fell_back.sum(-1),
+        effective_negatives=counts.sum(-1) / usable.sum(-1).clamp_min(1),
+    )

@@ -1,0 +1,247 @@
+"""Value and gradient in tiles above the diagonal.
+
+With E0 = e^{βs}, E1 = e^{(1+β)s} and their sums S0, S1 over the negatives of an anchor,
+the mass against anchor i is D_i = Q_i S1_i / S0_i. The gradient of the loss is M z / T
+for one symmetric matrix M: for negatives
+``M_ij = (1+β)(a_i + a_j) E1_ij - β(b_i + b_j) E0_ij`` with a = G/S1 and b = G/S0, or
+``(a_i + a_j) E1_ij`` if the tilt is held constant; G and the positives as in
+:func:`~sklearn_hscl.losses.kernels.label_sorted.pull_stack`. So the tiles above the
+diagonal suffice, visited twice: for the sums, and for M.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklearn_hscl.gemm import mm_t
+from sklearn_hscl.losses.kernels.closed_form import Result, Settings
+from sklearn_hscl.losses.kernels.label_sorted import (
+    Accumulator,
+    Pull,
+    SortedRows,
+    Stack,
+    cut,
+    negative_count,
+    pull_stack,
+    pull_tiles,
+    stacks,
+)
+
+_HEIGHT, _WIDTH = 512, 1024  # of a tile: two megabytes stay close to the core
+_KEPT = 2**23  # elements of tiles kept from the first visit for the second one
+_LARGE = 128  # groups beyond this size get strips of their own
+
+
+def symmetric(rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings) -> Result:
+    """Compute the loss with exponentials as they are.
+
+    Parameters
+    ----------
+    rows : SortedRows
+        The batch in group order.
+    weight, mass : Tensor of shape (B,)
+        Weight of each pair of an anchor, and Q_i.
+    settings : Settings
+        What is asked for.
+
+    Returns
+    -------
+    Result
+    """
+    tiles = list(_tiles(rows.bounds))
+    diagonal = (k for k, tile in enumerate(tiles) if tile.rows == tile.columns)
+    kept = Kept({}, {k: stacks(rows, tiles[k].rows) for k in diagonal})
+    # 2^u with u = s log2(e), because torch's exp2 is several times faster than exp.
+    scaled = rows.z * (math.log2(math.e) / settings.temperature)  # (B, D)
+    sums = _sum_negatives(rows, scaled, tiles, settings, kept)
+    gradient = Accumulator.zeros(rows.z) if settings.wants_gradient else None
+    mass = mass * sums.hard / sums.plain
+    pull = _pull_positives(rows, scaled, weight, mass, kept, gradient)
+    asked = settings.effective_negatives
+    effective = sums.plain.square() / sums.squared if asked else None
+    if gradient is None:
+        return Result(pull.value, None, effective)
+    _push_negatives(rows, scaled, tiles, kept, sums, pull.strength, settings, gradient)
+    return Result(pull.value, gradient.total.div_(settings.temperature), effective)
+
+
+class Tile(NamedTuple):
+    """Rows and columns of the matrix of pairs; the same ones on the diagonal."""
+
+    rows: slice
+    columns: slice
+
+
+class Tilted(NamedTuple):
+    """Exponentials of a tile, zero outside of the negatives."""
+
+    plain: Tensor | None  # (t, w), E0; None: not needed
+    hard: Tensor  # (t, w), E1
+
+
+class Sums(NamedTuple):
+    """Sums over the negatives of each anchor, (B,)."""
+
+    plain: Tensor  # S0
+    hard: Tensor  # S1
+    squared: Tensor  # Σ E0²
+
+
+class Kept(NamedTuple):
+    """What the first visit leaves for the second one, by tile."""
+
+    tilted: dict[int, Tilted]  # as many as there is room for
+    stacks: dict[int, list[Stack]]  # positives in the tiles on the diagonal
+
+
+def _tiles(bounds: list[int]) -> Iterator[Tile]:
+    """Tiles that cover every pair of negatives: above the diagonal once, on it twice.
+
+    A strip of rows holds whole small groups, or a part of one large group, which has
+    no negatives before the end of the group.
+    """
+    n_rows, first = bounds[-1], 0  # first row of the small groups not yet in a strip
+    for start, stop in pairwise(bounds):
+        is_large = stop - start > _LARGE
+        if first < start and (is_large or stop - first > _HEIGHT):
+            yield from _strip(slice(first, start), n_rows)
+            first = start
+        if is_large:
+            for piece in cut(start, stop, _HEIGHT):
+                yield from (Tile(piece, columns) for columns in cut(stop, n_rows, _WIDTH))
+            first = stop
+    if first < n_rows:
+        yield from _strip(slice(first, n_rows), n_rows)
+
+
+def _strip(strip: slice, n_rows: int) -> Iterator[Tile]:
+    yield Tile(strip, strip)
+    yield from (Tile(strip, columns) for columns in cut(strip.stop, n_rows, _WIDTH))
+
+
+def _sum_negatives(
+    rows: SortedRows, scaled: Tensor, tiles: list[Tile], settings: Settings, kept: Kept
+) -> Sums:
+    """First visit: sum rows and columns; keep what the second visit needs."""
+    sums = _empty_sums(rows, settings)
+    room = _KEPT if settings.wants_gradient else 0
+    for k, tile in enumerate(tiles):
+        exponent = mm_t(scaled[tile.rows], rows.z[tile.columns])  # (t, w), s log2(e)
+        positives = kept.stacks.get(k, [])
+        for stack in positives:
+            stack.take(exponent)
+        plain = _tilt(exponent, settings.beta, positives)
+        _add_plain(sums, plain, tile, settings)
+        tilted = _harden(plain, exponent, settings)
+        _add_both(sums.hard, tilted.hard, tile)
+        room -= sum(part.numel() for part in tilted if part is not None)
+        if room >= 0:
+            kept.tilted[k] = tilted
+    return sums
+
+
+def _empty_sums(rows: SortedRows, settings: Settings) -> Sums:
+    n_negatives = negative_count("negatives", rows)
+    if settings.beta == 0:
+        return Sums(n_negatives, torch.zeros_like(n_negatives), n_negatives)
+    plain, hard = torch.zeros_like(n_negatives), torch.zeros_like(n_negatives)
+    if settings.beta == 1:
+        return Sums(plain, hard, hard)
+    unknown = 0.0 if settings.effective_negatives else math.nan
+    return Sums(plain, hard, torch.full_like(hard, unknown))
+
+
+def _add_plain(sums: Sums, plain: Tensor, tile: Tile, settings: Settings) -> None:
+    if settings.beta == 0:
+        return  # counted, not summed
+    _add_both(sums.plain, plain, tile)
+    if settings.effective_negatives and sums.squared is not sums.hard:
+        _add_both(sums.squared, plain.square(), tile)
+
+
+def _add_both(total: Tensor, part: Tensor, tile: Tile) -> None:
+    total[tile.rows] += part.sum(1)
+    if tile.rows != tile.columns:
+        # As a product, because sums over columns are slow.
+        total[tile.columns] += part.T @ part.new_ones(len(part))
+
+
+def _tilt(exponent: Tensor, beta: float, positives: list[Stack]) -> Tensor:
+    """E0 (E1 for β = 0) from s log2(e), in place if β is 0 or 1; 0 for positives."""
+    plain = exponent if beta in (0, 1) else exponent * beta
+    return _clear(plain.exp2_(), positives)
+
+
+def _harden(plain: Tensor, exponent: Tensor, settings: Settings) -> Tilted:
+    """Complete E0 by E1, which takes the place of what is not needed any more."""
+    if settings.beta == 0:
+        return Tilted(None, plain)
+    if settings.detach_weights:
+        hard = plain.square_() if settings.beta == 1 else plain.mul_(exponent.exp2_())
+        return Tilted(None, hard)
+    hard = plain.square() if settings.beta == 1 else exponent.exp2_().mul_(plain)
+    return Tilted(plain, hard)
+
+
+def _clear(tile: Tensor, positives: list[Stack]) -> Tensor:
+    for stack in positives:
+        stack.clear(tile)
+    return tile
+
+
+def _pull_positives(
+    rows: SortedRows,
+    scaled: Tensor,
+    weight: Tensor,
+    mass: Tensor,
+    kept: Kept,
+    gradient: Accumulator | None,
+) -> Pull:
+    pull = Pull(weight.new_zeros(()), torch.zeros_like(weight))
+    for stack in chain.from_iterable(kept.stacks.values()):
+        pull_stack(stack, weight, mass, pull)
+    for start, stop in pairwise(rows.bounds):
+        if stop - start > _LARGE:
+            group = slice(start, stop)
+            pull_tiles(rows, scaled, group, weight, mass, pull, gradient)
+    return pull
+
+
+def _push_negatives(
+    rows: SortedRows,
+    scaled: Tensor,
+    tiles: list[Tile],
+    kept: Kept,
+    sums: Sums,
+    strength: Tensor,
+    settings: Settings,
+    gradient: Accumulator,
+) -> None:
+    """Second visit: M of every tile, times z."""
+    beta = settings.beta
+    a, b = strength / sums.hard, beta * strength / sums.plain  # (B,)
+    if settings.detach_weights:  # E1 in one step, as if without tilt
+        scaled, settings = scaled * (1 + beta), settings._replace(beta=0.0)
+    else:
+        a *= 1 + beta
+    for k, tile in enumerate(tiles):
+        positives = kept.stacks.get(k, [])
+        tilted = kept.tilted.pop(k, None)
+        if tilted is None:
+            exponent = mm_t(scaled[tile.rows], rows.z[tile.columns])  # (t, w)
+            plain = _tilt(exponent, settings.beta, positives)
+            tilted = _harden(plain, exponent, settings)
+        push = tilted.hard.mul_(_outer_sum(a, tile))
+        if tilted.plain is not None:
+            push -= tilted.plain.mul_(_outer_sum(b, tile))
+        for stack in positives:
+            stack.put(push)
+        gradient.add(push, *tile)
+
+
+def _outer_sum(per_row: Tensor, tile: Tile) -> Tensor:
+    return per_row[tile.rows].unsqueeze(1) + per_row[tile.columns]  # (t, w)

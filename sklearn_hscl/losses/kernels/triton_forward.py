@@ -1,0 +1,258 @@
+"""Triton kernel of the loss: each program owns a block of anchors and streams the rest.
+
+Rows come sorted by group, so that the positives of a block of anchors lie in one band
+of tiles; all other tiles hold negatives only and need no mask. With u = s·log2(e) every
+exponential is one exp2. Logits live in registers, never in memory.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202, Triton compiles these functions: no Python types
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+import functools
+from typing import Any
+
+import triton
+import triton.language as tl
+
+# In the signatures below: BLOCK_M anchors and BLOCK_N streamed rows a tile; WIDTH
+# columns of z in memory, read BLOCK_D at a time; TILT 0: β = 0, 1: β = 1, 2: any β;
+# SHIFTED: take each anchor's largest u out of the exponents; PRECISION: of products.
+
+EMPTY = tl.constexpr(-1e30)  # running maximum of no numbers; finite, so EMPTY - EMPTY = 0
+LN2 = tl.constexpr(0.6931471805599453)
+
+ROWS_MULTIPLE = 128  # every block of rows below divides it
+# BLOCK_M, BLOCK_N, warps, and stages of the pipeline of loads. Large blocks read each
+# row of z less often; two or more small ones fit a multiprocessor, which can then take
+# exponentials of one while the tensor cores multiply another.
+BLOCKS = (
+    (128, 128, 8, 3),
+    (128, 128, 8, 2),
+    (128, 64, 8, 3),
+    (128, 64, 8, 2),
+    (64, 128, 4, 3),
+    (64, 64, 4, 3),
+    (64, 64, 4, 2),
+    (64, 32, 4, 2),
+    (64, 32, 8, 2),
+    (32, 32, 4, 2),
+)
+TUNED_FOR = ["SIZE", "WIDTH", "PRECISION", "TILT", "DETACHED", "SHIFTED"]
+
+
+class Interpreted:
+    """A kernel on the CPU (TRITON_INTERPRET=1): small fixed blocks, nothing to time."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: Any) -> Any:
+        return functools.partial(self.kernel[grid], BLOCK_M=32, BLOCK_N=16)
+
+
+def _that_fit(configs: list[Any], arguments: dict[str, Any], **constants: Any) -> list[Any]:
+    """Leave out blocks whose products spill without tensor cores."""
+    if constants["PRECISION"] != "ieee":
+        return configs
+    return [c for c in configs if c.kwargs["BLOCK_M"] * c.kwargs["BLOCK_N"] <= 64 * 32]
+
+
+def tuned(kernel: Any) -> Any:
+    """Choose the block sizes by timing them, once for each kind and size of batch."""
+    if not isinstance(kernel, triton.JITFunction):
+        return Interpreted(kernel)
+    configs = [
+        triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
+        for m, n, warps, stages in BLOCKS
+    ]
+    pruning = {"early_config_prune": _that_fit}
+    return triton.autotune(configs, key=TUNED_FOR, prune_configs_by=pruning)(kernel)
+
+
+@tuned
+@triton.jit
+def forward_kernel(
+    z,  # (padded rows, WIDTH), sorted by group
+    start,  # (padded rows,) int32, first row of the row's group
+    end,  # (padded rows,) int32, one past its last row
+    log_mass,  # (padded rows,) log2 Q_i
+    weight,  # (padded rows,) of each positive pair of the anchor; 0: skipped
+    log_denominator,  # out, as all below: log2(Q_i E_i)
+    largest,  # largest u of a negative; only if SHIFTED
+    pull_1,  # factor of 2^((1+β)(u - largest)) in the gradient
+    pull_0,  # factor of 2^(β(u - largest)), 0 where weights are detached
+    loss,  # the anchor's share of the loss
+    effective,  # (Σ η)² / Σ η²
+    n_rows,
+    beta,
+    sharpness,  # log2(e) / T, from cosine to u
+    SIZE,  # power of two near n_rows: what the block sizes are tuned for
+    DETACHED: tl.constexpr,
+    TILT: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Sum over the negatives of a block of anchors, then weigh their positives."""
+    first = tl.program_id(0) * BLOCK_M
+    rows = first + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    low, high = tl.load(start + rows), tl.load(end + rows)  # (BLOCK_M,)
+    zi = load_rows(z, first, 0, BLOCK_M, BLOCK_D, WIDTH)  # (BLOCK_M, BLOCK_D)
+    band, band_end = band_of(low, high, BLOCK_N)
+    n_full, n_tiles = n_rows // BLOCK_N, tl.cdiv(n_rows, BLOCK_N)
+
+    top = tl.full((BLOCK_M,), EMPTY, tl.float32)
+    s0 = tl.zeros((BLOCK_M,), tl.float32)  # Σ 2^(β(u - top)) over negatives
+    s00 = tl.zeros((BLOCK_M,), tl.float32)  # Σ of its squares
+    s1 = tl.zeros((BLOCK_M,), tl.float32)  # Σ 2^((1+β)(u - top))
+    n_clean = n_full - (tl.minimum(band_end, n_full) - tl.minimum(band, n_full))
+    for t in range(0, n_clean):
+        col = skip_band(t, band, band_end) * BLOCK_N
+        u, _ = scores(
+            z, zi, first, col, sharpness, PRECISION, WIDTH, BLOCK_D, BLOCK_M, BLOCK_N
+        )
+        top, s0, s00, s1 = _add(u, top, s0, s00, s1, beta, TILT, SHIFTED)
+
+    # The last tile may be ragged: where it lies outside the band, mask it as well.
+    ragged = ((band_end < n_tiles) & (n_full < n_tiles)).to(tl.int32)
+    for t in range(band, band_end + ragged):
+        col = tl.where(t < band_end, t, n_tiles - 1) * BLOCK_N
+        u, _ = scores(
+            z, zi, first, col, sharpness, PRECISION, WIDTH, BLOCK_D, BLOCK_M, BLOCK_N
+        )
+        cols = (col + tl.arange(0, BLOCK_N))[None, :]
+        negative = ((cols < low[:, None]) | (cols >= high[:, None])) & (cols < n_rows)
+        u = tl.where(negative, u, float("-inf"))
+        top, s0, s00, s1 = _add(u, top, s0, s00, s1, beta, TILT, SHIFTED)
+
+    if TILT == 0:
+        s0 = (n_rows - (high - low)).to(tl.float32)
+        s00 = s0
+    if TILT == 1:
+        s00 = s1
+    lonely = s1 == 0  # no negatives: weight is 0, only keep the numbers finite
+    s0, s1 = tl.where(lonely, 1.0, s0), tl.where(lonely, 1.0, s1)
+    log_d = tl.load(log_mass + rows) + tl.log2(s1) - tl.log2(s0)  # (BLOCK_M,)
+    if SHIFTED:
+        log_d += tl.where(lonely, 0.0, top)
+        tl.store(largest + rows, top)
+
+    pair_loss = tl.zeros((BLOCK_M,), tl.float32)
+    share = tl.zeros((BLOCK_M,), tl.float32)
+    for t in range(band, band_end):
+        col = t * BLOCK_N
+        u, _ = scores(
+            z, zi, first, col, sharpness, PRECISION, WIDTH, BLOCK_D, BLOCK_M, BLOCK_N
+        )
+        cols = (col + tl.arange(0, BLOCK_N))[None, :]
+        positive = (cols >= low[:, None]) & (cols < high[:, None])
+        positive = positive & (cols != rows[:, None])
+        pair_loss += tl.sum(
+            tl.where(positive, log2_of_1_plus_exp2(log_d[:, None] - u), 0.0), 1
+        )
+        share += tl.sum(tl.where(positive, negative_share(u, log_d[:, None]), 0.0), 1)
+
+    w = tl.load(weight + rows)  # (BLOCK_M,)
+    pull = w * share  # derivative of the loss in log(Q_i E_i)
+    tl.store(loss + rows, w * pair_loss * LN2)
+    tl.store(log_denominator + rows, log_d)
+    tl.store(effective + rows, s0 * (s0 / tl.where(lonely, 1.0, s00)))
+    if DETACHED:
+        tl.store(pull_1 + rows, pull / s1)
+    else:
+        tl.store(pull_1 + rows, (1 + beta) * pull / s1)
+        tl.store(pull_0 + rows, beta * pull / s0)
+
+
+@triton.jit
+def _add(u, top, s0, s00, s1, beta, TILT: tl.constexpr, SHIFTED: tl.constexpr):
+    """Add a tile of negatives (u = -inf: none) to the running maximum and sums."""
+    if SHIFTED:
+        new_top = tl.maximum(top, tl.max(u, 1))  # (BLOCK_M,)
+        fade = top - new_top
+        s0 *= tl.exp2(beta * fade)
+        s00 *= tl.exp2(2 * beta * fade)
+        s1 *= tl.exp2((1 + beta) * fade)
+        top = new_top
+        u -= top[:, None]
+    if TILT == 0:
+        s1 += tl.sum(tl.exp2(u), 1)
+    elif TILT == 1:
+        e = tl.exp2(u)  # (BLOCK_M, BLOCK_N)
+        s0 += tl.sum(e, 1)
+        s1 += tl.sum(e * e, 1)
+    else:
+        e0 = tl.exp2(beta * u)  # (BLOCK_M, BLOCK_N)
+        s0 += tl.sum(e0, 1)
+        s00 += tl.sum(e0 * e0, 1)
+        s1 += tl.sum(e0 * tl.exp2(u), 1)
+    return top, s0, s00, s1
+
+
+@triton.jit
+def negative_share(u, log_d):
+    """σ = D / (D + 2^u): how far the pair is from being told apart."""
+    return 1.0 / (1.0 + tl.exp2(tl.minimum(u - log_d, 126.0)))  # 126: no overflow
+
+
+@triton.jit
+def log2_of_1_plus_exp2(x):
+    """log2(1 + 2^x), with all its digits where 2^x is tiny."""
+    small = tl.exp2(-tl.abs(x))
+    rounded = 1.0 + small
+    lost = rounded - 1.0  # what of `small` survived the addition; makes up for it
+    safe = tl.where(lost > 0, lost, 1.0)
+    log1p = tl.where(lost > 0, tl.log2(rounded) * (small / safe), small / LN2)
+    return tl.maximum(x, 0.0) + log1p
+
+
+@triton.jit
+def scores(
+    z,
+    zi,  # (BLOCK_M, BLOCK_D), the anchors where one read holds all columns
+    first,
+    col,
+    sharpness,
+    PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Compute u of the anchors from `first` on with the rows from `col` on.
+
+    Also returns the rows, or the last of their columns if one read does not hold all.
+    """
+    zj = load_rows(z, col, WIDTH - BLOCK_D, BLOCK_N, BLOCK_D, WIDTH)  # (BLOCK_N, BLOCK_D)
+    if WIDTH == BLOCK_D:
+        cosine = tl.dot(zi, tl.trans(zj), input_precision=PRECISION)
+    else:
+        cosine = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for k in range(0, WIDTH, BLOCK_D):
+            zi_k = load_rows(z, first, k, BLOCK_M, BLOCK_D, WIDTH)
+            zj_k = load_rows(z, col, k, BLOCK_N, BLOCK_D, WIDTH)
+            cosine = tl.dot(zi_k, tl.trans(zj_k), cosine, input_precision=PRECISION)
+    return cosine * sharpness, zj  # (BLOCK_M, BLOCK_N), (BLOCK_N, BLOCK_D)
+
+
+@triton.jit
+def load_rows(z, first, k, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows `first`... and columns `k`... of z, which is padded: no masks."""
+    offsets = tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, BLOCK_D)[None, :]
+    base = z + tl.cast(first, tl.int64) * WIDTH + k  # int64: B·D may pass 2³¹
+    return tl.load(base + offsets)  # (ROWS, BLOCK_D)
+
+
+@triton.jit
+def band_of(low, high, BLOCK_N: tl.constexpr):
+    """Tiles that hold rows of the anchors' groups: first, and one past the last."""
+    return tl.min(low, 0) // BLOCK_N, tl.cdiv(tl.max(high, 0), BLOCK_N)
+
+
+@triton.jit
+def skip_band(t, band, band_end):
+    """Return the t-th tile outside the band."""
+    return tl.where(t < band, t, t + band_end - band)

@@ -1,0 +1,54 @@
+"""Rows of unit length."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def unit_rows(z: Tensor) -> Tensor:
+    """Scale rows to unit length; rows of zeros stay zero, with a finite gradient.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., D)
+        Finite rows of any length.
+
+    Returns
+    -------
+    Tensor of shape (..., D)
+    """
+    return _UnitRows.apply(z)
+
+
+def _squares_fit(length: Tensor) -> bool:
+    limits = torch.finfo(length.dtype)
+    return bool(((length > limits.tiny**0.5 * 1e4) & (length < limits.max**0.5)).all())
+
+
+class _UnitRows(torch.autograd.Function):
+    """z / |z|, whose derivative along g is (g - (g·u) u) / |z| with u = z / |z|."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (..., 1)
+        # The squares of very long or very short rows leave the range of the type. On a
+        # GPU the question alone would cost more than always asking for the largest.
+        if z.is_cuda or not _squares_fit(length):
+            largest = z.abs().amax(-1, keepdim=True)
+            largest = torch.where(largest > 0, largest, 1.0)
+            shape = z / largest
+            length = torch.linalg.vector_norm(shape, dim=-1, keepdim=True)
+            length = torch.where(length > 0, length, 1.0)
+            unit = shape / length
+            length = length * largest
+        else:
+            unit = z / length
+        ctx.save_for_backward(unit, length)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> Tensor:
+        unit, length = ctx.saved_tensors
+        along = (outer * unit).sum(-1, keepdim=True)  # (..., 1)
+        return (outer - along * unit) / length

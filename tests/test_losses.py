@@ -1,0 +1,284 @@
+"""The loss against an explicit reference, gradcheck and its mathematical properties."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import official_hscl, reference_loss
+
+from sklearn_hscl.losses import ContrastiveLoss
+
+OPTIONS = {
+    "hardening": ["exponential", "threshold"],
+    "negative_mass": ["negatives", "batch", 1.0],
+    "reduction": ["anchors", "pairs", "classes"],
+    "detach_weights": [True, False],
+}
+COMBINATIONS = [
+    dict(zip(OPTIONS, values, strict=True))
+    for values in itertools.product(*OPTIONS.values())
+]
+
+
+def embeddings(n_rows=10, width=4, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n_rows, width, generator=generator, dtype=dtype)
+
+
+def value_and_gradient(function, z):
+    z = z.clone().requires_grad_()
+    value = function(z)
+    value.backward()
+    return value.detach(), z.grad
+
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])  # class 3 has one row
+VIEW_IDS = torch.arange(5).repeat(2)
+
+
+@pytest.mark.parametrize("loss", ["ucl", "scl", "hucl", "hscl"])
+@pytest.mark.parametrize("options", COMBINATIONS, ids=str)
+def test_value_and_gradient_equal_the_explicit_reference(loss, options):
+    z = embeddings()
+    by_label = loss in ("scl", "hscl")
+    identity = LABELS if by_label else VIEW_IDS
+    ours = ContrastiveLoss(loss, beta=1.7, temperature=0.3, threshold=0.1, **options)
+    value, gradient = value_and_gradient(lambda z: ours(z, LABELS, view_ids=VIEW_IDS), z)
+    hardened = loss in ("hucl", "hscl")
+    expected, expected_gradient = value_and_gradient(
+        lambda z: reference_loss(
+            z, identity, temperature=0.3, hardened=hardened, beta=1.7, threshold=0.1,
+            **options,
+        )[0],
+        z,
+    )  # fmt: skip
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 5.0])
+def test_equals_the_authors_formula(beta):
+    z, y = embeddings(12), torch.tensor([0, 1, 2] * 4)
+    ours = ContrastiveLoss(
+        beta=beta, negative_mass="batch", reduction="pairs", detach_weights=False
+    )
+    value, gradient = value_and_gradient(lambda z: ours(z, y), z)
+    expected, expected_gradient = value_and_gradient(lambda z: official_hscl(z, y, beta), z)
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", ["ucl", "scl", "hucl", "hscl"])
+@pytest.mark.parametrize("reduction", OPTIONS["reduction"])
+def test_gradcheck_through_the_weights(loss, reduction):
+    # With detached weights the gradient is not that of the value, by design.
+    ours = ContrastiveLoss(loss, beta=2.0, reduction=reduction, detach_weights=False)
+    z = embeddings().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: ours(z, LABELS, view_ids=VIEW_IDS), z)
+
+
+@pytest.mark.parametrize("loss", ["scl", "ucl"])
+def test_gradcheck_without_tilt_and_with_a_threshold(loss):
+    z = embeddings().requires_grad_()
+    hardened = {"scl": "hscl", "ucl": "hucl"}[loss]
+    for ours in (
+        ContrastiveLoss(loss),
+        ContrastiveLoss(hardened, hardening="threshold", threshold=0.05),
+    ):
+        assert torch.autograd.gradcheck(
+            lambda z, ours=ours: ours(z, LABELS, view_ids=VIEW_IDS), z
+        )
+
+
+@pytest.mark.parametrize("by_label", [True, False])
+def test_zero_beta_is_the_loss_without_tilt(by_label):
+    z = embeddings()
+    hardened, plain = ("hscl", "scl") if by_label else ("hucl", "ucl")
+    tilted = ContrastiveLoss(hardened, beta=0.0)(z, LABELS, view_ids=VIEW_IDS)
+    assert tilted == ContrastiveLoss(plain)(z, LABELS, view_ids=VIEW_IDS)
+
+
+def test_infinite_beta_is_the_hardest_negative():
+    z = embeddings()
+    y = torch.tensor([0, 1] * 5)
+    unit = z / z.norm(dim=1, keepdim=True)
+    s = unit @ unit.T / 0.5
+    losses = []
+    for i in range(10):
+        hardest = s[i][y != y[i]].max() + torch.tensor(5.0).log()
+        positives = [s[i, p] for p in range(10) if p != i and y[p] == y[i]]
+        pairs = [torch.logaddexp(hardest, s_p) - s_p for s_p in positives]
+        losses.append(torch.stack(pairs).mean())
+    value = ContrastiveLoss(beta=1e6)(z, y)
+    torch.testing.assert_close(value, torch.stack(losses).mean())
+
+
+seeds = st.integers(0, 10_000)
+labels = st.lists(st.integers(0, 3), min_size=2, max_size=12)
+
+
+@given(seeds, labels, st.floats(0, 20), st.floats(0, 20))
+@settings(deadline=None, max_examples=60)
+def test_loss_grows_with_beta(seed, y, beta, more):
+    z, y = embeddings(len(y), seed=seed), torch.tensor(y)
+    low, high = (ContrastiveLoss(beta=b)(z, y) for b in sorted([beta, beta + more]))
+    assert high >= low - 1e-12
+
+
+@given(seeds, labels, st.permutations(range(4)))
+@settings(deadline=None, max_examples=60)
+def test_order_of_rows_and_names_of_classes_do_not_matter(seed, y, names):
+    z, y = embeddings(len(y), seed=seed), torch.tensor(y)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    loss = ContrastiveLoss(beta=3.0)
+    expected = loss(z, y)
+    torch.testing.assert_close(loss(z[order], y[order]), expected, rtol=1e-10, atol=0)
+    assert loss(z, torch.tensor(names)[y]) == expected
+
+
+@given(
+    seeds,
+    labels,
+    st.floats(0.01, 10),
+    st.floats(0, 1000),
+    st.sampled_from(["exponential", "threshold"]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from(["random", "duplicates", "zeros", "huge", "tiny"]),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=200)
+def test_finite_for_any_finite_input(
+    seed, y, temperature, beta, hardening, dtype, kind, detach
+):
+    z, y = embeddings(len(y), seed=seed, dtype=dtype), torch.tensor(y)
+    z = {
+        "random": z,
+        "duplicates": z[:1].expand_as(z).clone(),
+        "zeros": torch.zeros_like(z),
+        "huge": z * (torch.finfo(dtype).max / 100),
+        "tiny": z * (torch.finfo(dtype).tiny * 4),
+    }[kind]
+    loss = ContrastiveLoss(
+        beta=beta, temperature=temperature, hardening=hardening, detach_weights=detach
+    )
+    value, gradient = value_and_gradient(lambda z: loss(z, y), z)
+    assert value.isfinite() and value >= 0
+    if kind != "tiny":  # d(z/|z|)/dz is 1/|z|: beyond the type where z is denormal
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "beta"), [(0.01, 0.0), (0.05, 4.0), (0.5, 49.0), (10.0, 1.0)]
+)
+def test_float32_is_close_to_float64(temperature, beta):
+    z = embeddings(64, 16, dtype=torch.float32)
+    y = torch.arange(64) % 5
+    loss = ContrastiveLoss(beta=beta, temperature=temperature)
+    value, gradient = value_and_gradient(lambda z: loss(z, y), z)
+    exact, exact_gradient = value_and_gradient(lambda z: loss(z, y), z.double())
+    assert abs(value - exact) <= 1e-5 * max(1, exact)
+    error = (gradient - exact_gradient).norm() / exact_gradient.norm()
+    assert error < 1e-5 * (1 + beta) / min(temperature, 1)
+
+
+def test_unusable_anchors_are_skipped_and_counted():
+    z = embeddings(5)
+    y = torch.tensor([0, 0, 1, 1, 2])
+    value, stats = ContrastiveLoss()(z, y, return_stats=True)
+    expected, skipped = reference_loss(z, y, temperature=0.5)
+    torch.testing.assert_close(value, expected)
+    assert stats.skipped_anchors == skipped == 1
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one class", "no pair"])
+@pytest.mark.parametrize("detach", [True, False])
+def test_batch_without_usable_anchor_gives_zero_with_a_gradient(y, detach):
+    loss = ContrastiveLoss(detach_weights=detach)
+    value, gradient = value_and_gradient(lambda z: loss(z, torch.tensor(y)), embeddings(4))
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+def test_threshold_above_all_negatives_falls_back_to_the_hardest():
+    z, y = embeddings(8), torch.tensor([0, 1] * 4)
+    loss = ContrastiveLoss(hardening="threshold", threshold=0.999)
+    value, stats = loss(z, y, return_stats=True)
+    hardest = ContrastiveLoss(beta=1e6)(z, y)
+    torch.testing.assert_close(value, hardest)
+    assert stats.hardest_fallbacks == 8
+    assert stats.effective_negatives == 1
+
+
+def test_effective_negatives_fall_from_all_to_one_with_beta():
+    z, y = embeddings(20), torch.tensor([0, 1] * 10)
+    counts = [
+        ContrastiveLoss(beta=beta)(z, y, return_stats=True)[1].effective_negatives
+        for beta in (0.0, 1.0, 10.0, 1e6)
+    ]
+    assert counts[0] == pytest.approx(10)
+    assert counts[-1] == pytest.approx(1)
+    assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize("hardening", ["exponential", "threshold"])
+def test_leading_axes_hold_independent_losses(hardening):
+    z = torch.stack([embeddings(seed=seed) for seed in range(3)])  # (3, 10, 4)
+    y = torch.stack([LABELS, LABELS.flip(0), (LABELS + 1) % 4])
+    beta = torch.tensor([0.0, 1.0, 5.0])
+    temperature = torch.tensor([0.1, 0.5, 1.0])
+    threshold = torch.tensor([-0.5, 0.0, 0.5])
+    stacked, stats = ContrastiveLoss(
+        beta=beta, temperature=temperature, threshold=threshold, hardening=hardening
+    )(z, y, return_stats=True)
+    single = torch.stack([
+        ContrastiveLoss(
+            beta=float(beta[k]), temperature=float(temperature[k]),
+            threshold=float(threshold[k]), hardening=hardening,
+        )(z[k], y[k])
+        for k in range(3)
+    ])  # fmt: skip
+    assert stacked.shape == stats.skipped_anchors.shape == (3,)
+    torch.testing.assert_close(stacked, single, rtol=1e-6, atol=0)
+
+
+def test_hucl_mixes_hscl_and_collisions():
+    # alpha_HUCL = alpha_HSCL + alpha_collision: the tilted means mix accordingly.
+    z, y = embeddings(12), torch.tensor([0, 1, 2] * 4)
+    unit = z / z.norm(dim=1, keepdim=True)
+    s = (unit @ unit.T / 0.5).fill_diagonal_(-torch.inf)
+    eta = torch.exp(2.0 * s)
+    different = y[:, None] != y[None, :]
+    parts = {
+        name: ((eta * s.exp())[0][mask].sum() / eta[0][mask].sum(), eta[0][mask].sum())
+        for name, mask in {"hscl": different[0], "collision": ~different[0]}.items()
+    }
+    mixed = sum(e * a for e, a in parts.values()) / sum(a for _, a in parts.values())
+    loss = ContrastiveLoss("hucl", beta=2.0, negative_mass=1.0)
+    anchor_ids = torch.tensor([0, *range(12)])  # the anchor and its view, then others
+    zz = torch.cat([z[:1], z])
+    # Give only the first anchor a positive, so that the loss is that of one pair.
+    value = loss(zz, view_ids=anchor_ids)
+    s_pos = torch.tensor(2.0, dtype=torch.float64)
+    torch.testing.assert_close(value, torch.logaddexp(s_pos, mixed.log()) - s_pos)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": "sclh"}, "loss must be one of .*hscl"),
+        ({"hardening": "linear"}, "hardening must be one of"),
+        ({"reduction": "sum"}, "reduction must be one of"),
+        ({"negative_mass": "all"}, "negative_mass must be one of"),
+    ],
+)
+def test_unknown_options_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveLoss(**arguments)
+
+
+@pytest.mark.parametrize(("loss", "missing"), [("hscl", "y"), ("ucl", "view_ids")])
+def test_missing_targets_are_named(loss, missing):
+    with pytest.raises(ValueError, match=f"needs `{missing}`"):
+        ContrastiveLoss(loss)(embeddings())

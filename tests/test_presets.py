@@ -1,0 +1,316 @@
+"""Every member of the family against its formula, value and gradient."""
+
+import math
+
+import pytest
+import torch
+from reference import (
+    official_hscl,
+    official_hucl,
+    pairs_of,
+    reference_loss,
+    supcon_in,
+    supcon_out,
+)
+
+from sklearn_hscl.losses import ContrastiveLoss, equation
+from sklearn_hscl.losses.presets import LOSSES, PRESETS
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])  # class 3 has one row
+VIEW_IDS = torch.arange(5).repeat(2)
+
+
+def embeddings(n_rows=10, width=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n_rows, width, generator=generator, dtype=torch.float64)
+
+
+def assert_same(ours, theirs, z, tolerance=1e-11):
+    results = []
+    for function in (ours, theirs):
+        leaf = z.clone().requires_grad_()
+        value = function(leaf)
+        value.backward()
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kernel", ["dense", "tiled"])
+@pytest.mark.parametrize("pooling", ["out", "in"])
+def test_supcon(pooling, kernel, monkeypatch):
+    monkeypatch.setattr("sklearn_hscl.losses.kernels.blocks.BLOCK_PAIRS", 30)
+    y = torch.tensor([0, 1, 2, 0, 1] * 2)
+    loss = ContrastiveLoss("supcon", pooling=pooling, temperature=0.2, kernel=kernel)
+    theirs = {"out": supcon_out, "in": supcon_in}[pooling]
+    assert_same(lambda z: loss(z, y), lambda z: theirs(z, y, 0.2), embeddings())
+    assert loss.kernel_ == kernel
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 5.0])
+def test_official_hscl(beta):
+    y = torch.tensor([0, 1, 2] * 4)
+    loss = ContrastiveLoss("hscl", beta=beta, preset="official")
+    assert_same(
+        lambda z: loss(z, y), lambda z: official_hscl(z, y, beta), embeddings(12), 1e-10
+    )
+    if beta == 0:
+        scl = ContrastiveLoss("scl", preset="official")
+        assert_same(lambda z: scl(z, y), lambda z: loss(z, y), embeddings(12))
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+@pytest.mark.parametrize("tau_plus", [0.1, 0.8])  # the second is clamped for some rows
+def test_official_hucl(beta, tau_plus):
+    loss = ContrastiveLoss("hucl", beta=beta, preset="official", tau_plus=tau_plus)
+    assert ContrastiveLoss("hucl", preset="official").options.tau_plus == 0.1
+    assert_same(
+        lambda z: loss(z, view_ids=VIEW_IDS),
+        lambda z: official_hucl(z[:5], z[5:], beta, tau_plus),
+        embeddings(),
+        1e-10,
+    )
+
+
+def test_debiased_ucl():
+    loss = ContrastiveLoss("ucl", tau_plus=0.05)
+    assert_same(
+        lambda z: loss(z, view_ids=VIEW_IDS),
+        lambda z: official_hucl(z[:5], z[5:], 0.0, 0.05),
+        embeddings(),
+    )
+
+
+@pytest.mark.parametrize("loss", ["ucl", "sscl", "supcon", "schane"])
+def test_official_is_known_for_three_losses(loss):
+    with pytest.raises(ValueError, match=f"preset='official' .* got loss='{loss}'"):
+        ContrastiveLoss(loss, preset="official")
+
+
+def test_given_options_override_the_preset():
+    loss = ContrastiveLoss("hscl", preset="official", reduction="anchors")
+    assert (loss.options.reduction, loss.options.negative_mass) == ("anchors", "batch")
+
+
+HARDENINGS = {
+    "polynomial": {"hardening": "polynomial", "beta": 3.0},
+    "top_k": {"hardening": "top_k", "top_k": 2},
+    "user": {"hardening": lambda s: 1.5 * s.tanh()},
+}
+
+
+@pytest.mark.parametrize("kernel", ["dense", "tiled"])
+@pytest.mark.parametrize("hardening", HARDENINGS)
+@pytest.mark.parametrize("detach_weights", [True, False])
+@pytest.mark.parametrize("loss", ["hucl", "hscl"])
+def test_hardenings(loss, hardening, detach_weights, kernel, monkeypatch):
+    monkeypatch.setattr("sklearn_hscl.losses.kernels.blocks.BLOCK_PAIRS", 30)
+    options = HARDENINGS[hardening] | {"detach_weights": detach_weights}
+    ours = ContrastiveLoss(loss, kernel=kernel, **options)
+    identity = LABELS if loss == "hscl" else VIEW_IDS
+    assert_same(
+        lambda z: ours(z, LABELS, VIEW_IDS),
+        lambda z: reference_loss(z, identity, **options)[0],
+        embeddings(),
+    )
+    if not detach_weights:
+        z = embeddings().requires_grad_()
+        assert torch.autograd.gradcheck(lambda z: ours(z, LABELS, VIEW_IDS), z)
+
+
+@pytest.mark.parametrize(
+    ("denominator", "tau_plus"), [("negatives", 0.0), ("negatives", 0.2), ("all", 0.0)]
+)
+@pytest.mark.parametrize("pooling", ["out", "in"])
+@pytest.mark.parametrize("reduction", ["anchors", "pairs", "classes"])
+@pytest.mark.parametrize("positives", ["all", "twin"])
+def test_product_of_options(denominator, pooling, reduction, tau_plus, positives):
+    options = {
+        "denominator": denominator,
+        "pooling": pooling,
+        "reduction": reduction,
+        "tau_plus": tau_plus,
+        "detach_weights": False,
+    }
+    y = LABELS[:5].repeat(2)
+    twins = VIEW_IDS if positives == "twin" else None
+    ours = ContrastiveLoss("hscl", positives=positives, beta=2.0, **options)
+    assert_same(
+        lambda z: ours(z, y, VIEW_IDS),
+        lambda z: reference_loss(z, pairs=pairs_of(y, twins), beta=2.0, **options)[0],
+        embeddings(),
+    )
+    z = embeddings().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: ours(z, y, VIEW_IDS), z)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_sscl(labelled, monkeypatch):
+    synthetic = torch.nn.functional.normalize(embeddings(10 * 3, 4, seed=5), dim=-1)
+    synthetic = synthetic.view(10, 3, 4)
+    monkeypatch.setattr(
+        equation,
+        "synthetic_cosines",
+        lambda anchors, *_: (synthetic @ anchors.unsqueeze(-1)).squeeze(-1),
+    )
+    ours = ContrastiveLoss("sscl", n_synthetic=3, beta=2.0)
+    y = LABELS if labelled else None
+    assert_same(
+        lambda z: ours(z, y, VIEW_IDS),
+        lambda z: reference_loss(
+            z,
+            LABELS if labelled else VIEW_IDS,
+            beta=2.0,
+            synthetic=synthetic,
+            tau_plus=0.0 if labelled else 0.1,
+        )[0],
+        embeddings(),
+    )
+
+
+def test_synthetic_negatives_are_mixtures_of_the_hardest():
+    z = torch.nn.functional.normalize(embeddings(40, 3), dim=-1)
+    y = torch.arange(40) % 2
+    hardness = (z @ z.T).masked_fill(y[:, None] == y[None], -torch.inf)
+    torch.manual_seed(0)
+    cosines = equation.synthetic_cosines(z, z, hardness, n_hardest=2, n_synthetic=500)
+    for i in range(40):
+        first, second = hardness[i].topk(2).indices
+        a = torch.linspace(0, 1, 400, dtype=z.dtype)[:, None]
+        arc = torch.nn.functional.normalize(a * z[first] + (1 - a) * z[second], dim=-1)
+        low, high = (arc @ z[i]).min(), (arc @ z[i]).max()
+        assert (cosines[i] > low - 1e-3).all()
+        assert (cosines[i] < high + 1e-3).all()
+        assert cosines[i].max() - cosines[i].min() > 0.5 * (high - low)
+
+
+def test_synthetic_negatives_where_there_are_few():
+    y = torch.tensor([0, 0, 0, 0, 1])
+    value, stats = ContrastiveLoss("sscl")(embeddings(5), y, return_stats=True)
+    assert value.isfinite()
+    assert stats.skipped_anchors == 1
+    nothing = ContrastiveLoss("sscl")(embeddings(5).requires_grad_(), torch.zeros(5))
+    nothing.backward()
+    assert nothing == 0
+
+
+def test_schane():
+    logits = embeddings(10, 4, seed=3)
+    ours = ContrastiveLoss("schane", ce_weight=0.3, temperature=0.5)
+    options = {"denominator": "all", "pooling": "in"}
+    cross_entropy = torch.nn.functional.cross_entropy(logits, LABELS)
+    assert_same(
+        lambda z: ours(z, LABELS, logits=logits),
+        lambda z: 0.7 * reference_loss(z, LABELS, **options)[0] + 0.3 * cross_entropy,
+        embeddings(),
+    )
+    with pytest.raises(ValueError, match="ce_weight=0.3 needs"):
+        ours(embeddings(), LABELS)
+    with pytest.raises(ValueError, match=r"ce_weight must be in \[0, 1\]"):
+        ContrastiveLoss(ce_weight=1.5)
+
+
+def test_cross_entropy_leaves_out_unlabelled_rows():
+    logits = embeddings(10, 4, seed=3)
+    y = LABELS.clone()
+    y[3:] = -1
+    loss = ContrastiveLoss("hscl", ce_weight=1.0, unlabeled_label=-1)
+    expected = torch.nn.functional.cross_entropy(logits[:3], LABELS[:3])
+    torch.testing.assert_close(loss(embeddings(), y, logits=logits), expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_preset_says_what_it_follows(loss):
+    text = PRESETS[loss].__doc__
+    assert "Source" in text
+    assert "arXiv" in text
+    if loss in ("sscl", "schane"):
+        assert "printed equation was not at hand" in text.split("\n\n")[0] + text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau_plus": 1.0}, r"tau_plus must be in \[0, 1\)"),
+        ({"denominator": "all", "tau_plus": 0.1}, "must be 0"),
+        ({"pooling": "max"}, "pooling must be one of"),
+        ({"positives": "some"}, "positives must be one of"),
+        ({"preset": "paper"}, "preset must be one of"),
+        ({"target_type": "ordinal"}, "target_type must be one of"),
+        ({"kernel": "fast"}, "kernel must be one of"),
+    ],
+)
+def test_unknown_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveLoss(**options)
+
+
+# Targets ----------------------------------------------------------------------------
+
+
+def test_unlabelled_rows_are_classes_of_their_own():
+    y = torch.tensor([0, 0, 1, 1, -1] * 2)
+    own = torch.tensor([0, 0, 1, 1, 2] * 2)  # both views of row 4 belong together
+    loss = ContrastiveLoss(unlabeled_label=-1)
+    z = embeddings()
+    assert loss(z, y, VIEW_IDS) == ContrastiveLoss()(z, own)
+    alone = torch.tensor([0, 0, 1, 1, 2, 0, 0, 1, 1, 3])
+    assert loss(z, y) == ContrastiveLoss()(z, alone)
+
+
+def test_minus_one_is_a_class_unless_told_otherwise():
+    y = torch.tensor([-1, 1] * 5)
+    z = embeddings()
+    assert ContrastiveLoss()(z, y) == ContrastiveLoss()(z, (y + 1) // 2)
+
+
+@pytest.mark.parametrize("kernel", ["dense", "tiled"])
+def test_several_labels_per_row(kernel, monkeypatch):
+    monkeypatch.setattr("sklearn_hscl.losses.kernels.blocks.BLOCK_PAIRS", 30)
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(2, (10, 4), generator=generator)
+    overlap = [
+        [
+            int((a & b).sum()) / max(1, int((a | b).sum())) if i != j else 0.0
+            for j, b in enumerate(y)
+        ]
+        for i, a in enumerate(y)
+    ]
+    absent = [
+        [1 - s if i != j else 0.0 for j, s in enumerate(r)] for i, r in enumerate(overlap)
+    ]
+    loss = ContrastiveLoss(target_type="multilabel", beta=2.0, kernel=kernel)
+    assert_same(
+        lambda z: loss(z, y),
+        lambda z: reference_loss(z, pairs=(overlap, absent), beta=2.0)[0],
+        embeddings(),
+    )
+
+
+def test_one_label_per_row_is_the_class_case():
+    z = embeddings()
+    y = torch.nn.functional.one_hot(LABELS)
+    expected = ContrastiveLoss(beta=2.0)(z, LABELS)
+    value = ContrastiveLoss(beta=2.0, target_type="multilabel")(z, y)
+    torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("width", [None, 2])
+def test_continuous_targets(width):
+    generator = torch.Generator().manual_seed(0)
+    shape = (10,) if width is None else (10, width)
+    y = torch.randn(shape, generator=generator, dtype=torch.float64)
+    values = y.view(10, -1)
+    near = [
+        [
+            math.exp(-float((a - b).square().sum()) / (2 * 0.7**2)) if i != j else 0.0
+            for j, b in enumerate(values)
+        ]
+        for i, a in enumerate(values)
+    ]
+    far = [[1 - s if i != j else 0.0 for j, s in enumerate(r)] for i, r in enumerate(near)]
+    loss = ContrastiveLoss(target_type="continuous", bandwidth=0.7)
+    assert_same(
+        lambda z: loss(z, y),
+        lambda z: reference_loss(z, pairs=(near, far))[0],
+        embeddings(),
+    )
