@@ -1,5 +1,6 @@
 """HSCLEmbedder: the scikit-learn face of the library."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -19,42 +20,255 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.encoders.inference import embed_array
-from sklearn_hscl.inputs import check_row_shape, check_rows, check_training_data
-from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.losses.contrastive import BY_LABEL
+from sklearn_hscl.inputs import check_rows, check_training_data
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses.hardening import LogHardening
+from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
 from sklearn_hscl.seeding import draw_seeds
+from sklearn_hscl.targets import UNLABELLED
 from sklearn_hscl.training.callbacks import FitTasks
 from sklearn_hscl.training.run import prepare_run
 from sklearn_hscl.training.views import AugmentParameter
+
+# Width of the kernel of continuous targets, in their standard deviations.
+TARGET_BANDWIDTH = 0.5
 
 
 class HSCLEmbedder(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
 ):
-    """DOC
+    """Embed rows or images by contrastive learning with hard negatives.
+
+    Trains an encoder so that rows of one class (or views of one row) lie close
+    together and all others far apart, where the others that are hard to tell apart
+    count most. :meth:`transform` returns the encoder's output, for any estimator that
+    follows in a pipeline.
+
+    Read more in the :ref:`user guide <user_guide>`.
+
+    Parameters
+    ----------
+    loss : str or ContrastiveLoss, default="auto"
+        Who is pulled together and who is pushed apart:
+
+        - ``"ucl"``: views of the same row against all other rows; labels are ignored.
+        - ``"scl"``: rows of one class against rows of other classes.
+        - ``"hucl"``, ``"hscl"``: the same two with hardened negatives.
+        - ``"supcon"``: as ``"scl"`` with all positives in the denominator (Khosla).
+        - ``"sscl"``: synthetic hard negatives; with labels or without.
+        - ``"schane"``: hard negatives with a jointly trained cross-entropy.
+        - ``"auto"``: ``"hscl"`` with labels, ``"hucl"`` without, as the paper bounds
+          the loss of the first by that of the second.
+        - a :class:`~sklearn_hscl.losses.ContrastiveLoss`: used as it is; the parameters
+          from `preset` to `ce_weight` are then ignored.
+
+    preset : {None, "official"}, default=None
+        ``"official"``: what the authors' code of ``"hscl"``, ``"scl"`` or ``"hucl"``
+        computes. Parameters that are given override it.
+    hardening : str or callable, default="exponential"
+        How negatives are tilted towards the anchor. ``"exponential"``: with weight
+        e^(beta * s), s the cosine divided by `temperature`. ``"threshold"``: only those
+        whose cosine is at least `threshold`. ``"polynomial"``: with weight
+        ((1 + cosine) / 2)^beta. ``"top_k"``: only the `top_k` hardest. Or a function
+        from s to the logarithm of the weight. Ignored by losses without hardening.
+    beta : float or BetaSchedule, default=1.0
+        Strength of the exponential or polynomial tilt, at least 0 (no tilt). 1 is where
+        the authors advise to start; what matters on the cosine is beta / temperature.
+        A schedule (:class:`~sklearn_hscl.losses.WarmUpBeta`, ``LinearBeta``,
+        ``CosineBeta``, ``StepBeta``) changes it from epoch to epoch.
+    threshold : float, default=-0.25
+        Cosine in [-1, 1] from which a negative counts under threshold hardening; the
+        authors' start value at temperature 0.5.
+    top_k : int, default=16
+        Negatives of each anchor that count under ``hardening="top_k"``.
+    temperature : float, default=0.5
+        Scale of the cosine similarities, above 0; the authors' value. Lower values look
+        at fewer, closer rows.
+    tau_plus : float or None, default=None
+        Share in [0, 1) of negatives that are expected to be positives, taken out by the
+        debiased loss. None here and in the next five: as the loss has it, see
+        :mod:`sklearn_hscl.losses.presets`.
+    negative_mass : {"negatives", "batch"}, float or None, default=None
+        What the mean over negatives is multiplied by: their number, the batch size
+        minus 2, or a constant.
+    reduction : {"anchors", "pairs", "classes"} or None, default=None
+        What weighs the same in a batch: each row, each pair of positives (large
+        classes then weigh more), or each class.
+    detach_weights : bool or None, default=None
+        Whether the tilt is a constant in the gradient.
+    positives : {"all", "twin"} or None, default=None
+        Rows of the same class, or only views of the same row.
+    ce_weight : float or None, default=None
+        Share in [0, 1] of the cross-entropy of a linear classifier on the embedding that
+        is trained along and dropped; needs class labels.
+    target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
+        What y holds: class labels; an indicator matrix of several labels per row, whose
+        overlap says how much two rows are positives; or numbers, where closeness does
+        (a Gaussian kernel of half a standard deviation). ``"auto"`` asks
+        ``type_of_target``, and raises for integers most of which occur once.
+    unlabeled_label : int, str or None, default=None
+        Class label that marks rows without label: positives of such a row are its views
+        only. None: there are none, as -1 is an everyday class label.
+    encoder : {"auto", "mlp"}, torch.nn.Module or callable, default="auto"
+        The trained map from a row to its embedding.
+
+        - ``"mlp"``, and for now ``"auto"``: Linear-ReLU layers on the standardised
+          columns of a table, or on the pixels of an image.
+        - a module maps (B, n_features) or (B, C, H, W) in float32 to
+          (B, n_components). It is copied; its weights are the start of training.
+          Table columns reach it as they are, uint8 images divided by 255.
+        - a callable returns such a module. It is called with those of the keywords
+          `input_shape`, `n_features` and `n_components` that it accepts.
+
+    hidden_layer_sizes : sequence of int or None, default=None
+        Widths of the hidden layers of ``"mlp"``; None for (256, 256).
+    n_components : int or None, default=None
+        Width of the embedding; None for 64, or for the width of a given module.
+    projection_dim : int or None, default=64
+        Width of the head Linear-ReLU-Linear between embedding and loss, which is
+        dropped after training; None for no head. The head takes up what only the
+        contrastive task needs: with it, classifiers on the embedding are better
+        calibrated.
+    normalize : bool, default=False
+        Whether :meth:`transform` scales embeddings to unit length. The loss always
+        does; downstream models did better with the length left in, above all after
+        losses without labels.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where 4-D images hold their channels; ``"auto"`` looks for an axis of 1, 3 or 4
+        and raises where that is ambiguous. 3-D input is a stack of grey images.
+    augment : {"auto"}, callable or None, default="auto"
+        How a random view of a row is made, anew for every batch.
+
+        - ``"auto"``: images are shifted by up to an eighth of their size; table rows
+          that need several views get 20 % of their values replaced by values of other
+          rows (:class:`~sklearn_hscl.augment.FeatureCorruption`).
+        - an :class:`~sklearn_hscl.augment.Augmentation`, or any callable
+          ``augment(rows, generator) -> views`` on tensors of shape (B, ...).
+        - None: rows as they are.
+
+    n_views : int or "auto", default="auto"
+        Views of each row in a batch; ``"auto"`` is 1 where labels give positives and
+        else 2.
+    batch_size : int, default=256
+        Rows in a batch, at least 2 (4 with classes): the rows that are compared with
+        each other. With classes, batches hold them in proportion and rows of a class
+        in pairs; the authors advise 256 or more.
+    max_epochs : int, default=20
+        Passes over the training rows, of which each sees every row once.
+    lr : float, default=2e-3
+        Learning rate of AdamW.
+    weight_decay : float, default=1e-4
+        Weight decay of AdamW.
+    early_stopping : bool, default=False
+        Whether to hold out rows, score them after every epoch, stop when the score no
+        longer improves, and keep the weights of the best epoch. The score is the
+        accuracy of 5 nearest neighbours where there are class labels, and minus the
+        held-out loss elsewhere.
+    validation_fraction : float, default=0.1
+        Share of the rows in (0, 1) that early stopping holds out, by class where the
+        classes are large enough; unused where `fit` gets `X_val`.
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which early stopping stops.
+    tol : float, default=1e-4
+        Smallest improvement of the score that counts.
+    device : str or torch.device, default="auto"
+        Where to compute; ``"auto"`` is the GPU when there is one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial weights, batches, views and the held-out rows. An int gives the
+        same embedding in every fit; None a new one. Global generators are not touched.
+    verbose : int or bool, default=0
+        Whether to print a line for every epoch.
+    net_params : dict or None, default=None
+        Settings of the skorch net by skorch's names, such as
+        ``{"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}``.
+    net_callbacks : list or None, default=None
+        skorch callbacks, or pairs (name, callback), copied in each fit (find them in
+        ``net_.callbacks_``); they see epochs, not batches, in the history.
+        scikit-learn's callbacks are set by ``set_callbacks``.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained encoder, without head.
+    net_ : skorch.NeuralNet
+        The net that trained it.
+    history_ : list of dict
+        One entry per epoch: ``train_loss``; ``skipped_anchors``, how many anchors had
+        no positive or no negative in their batch; ``effective_negatives``, how many
+        negatives really count after the tilt; ``beta`` where it has a schedule;
+        ``valid_score`` with early stopping.
+    loss_curve_ : list of float
+        The training loss of each epoch.
+    n_iter_ : int
+        Epochs that were run.
+    best_epoch_ : int
+        The epoch, counted from 1, whose weights were kept.
+    classes_ : ndarray of shape (n_classes,)
+        The class labels, where the loss uses them.
+    device_ : torch.device
+        Where the encoder lies.
+    input_shape_ : tuple of int
+        Shape of one row: (n_features,) or (channels, height, width).
+    n_features_in_ : int
+        Number of features, or of channels.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where X has names that are all strings.
+
+    See Also
+    --------
+    sklearn_hscl.losses.ContrastiveLoss : The loss alone, for plain torch.
+    sklearn.neighbors.NeighborhoodComponentsAnalysis : A linear supervised embedding.
+
+    References
+    ----------
+    Jiang, Nguyen, Ishwar, Aeron, "Supervised Contrastive Learning with Hard Negative
+    Samples", arXiv 2209.00078.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> X, y = load_wine(return_X_y=True)
+    >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+    >>> pipe = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
+    >>> pipe.fit(X_train, y_train).score(X_test, y_test) > 0.9
+    True
     """
 
     _parameter_constraints = CONSTRAINTS
 
     def __init__(
         self,
-        loss: str = "auto",
+        loss: str | ContrastiveLoss = "auto",
         *,
-        hardening: str = "exponential",
-        beta: float = 1.0,
+        preset: str | None = None,
+        hardening: str | LogHardening = "exponential",
+        beta: float | BetaSchedule = 1.0,
         threshold: float = -0.25,
+        top_k: int = 16,
         temperature: float = 0.5,
+        tau_plus: float | None = None,
+        negative_mass: str | float | None = None,
+        reduction: str | None = None,
+        detach_weights: bool | None = None,
+        positives: str | None = None,
+        ce_weight: float | None = None,
+        target_type: str = "auto",
+        unlabeled_label: Any = None,
         encoder: str | nn.Module | Callable[..., nn.Module] = "auto",
         hidden_layer_sizes: Sequence[int] | None = None,
         n_components: int | None = None,
-        projection_dim: int | None = None,
-        normalize: bool = True,
+        projection_dim: int | None = 64,
+        normalize: bool = False,
         channels: str = "auto",
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
         batch_size: int = 256,
-        max_epochs: int = 50,
+        max_epochs: int = 20,
         lr: float = 2e-3,
         weight_decay: float = 1e-4,
         early_stopping: bool = False,
@@ -68,10 +282,20 @@ class HSCLEmbedder(
         net_callbacks: Sequence[Any] | None = None,
     ) -> None:
         self.loss = loss
+        self.preset = preset
         self.hardening = hardening
         self.beta = beta
         self.threshold = threshold
+        self.top_k = top_k
         self.temperature = temperature
+        self.tau_plus = tau_plus
+        self.negative_mass = negative_mass
+        self.reduction = reduction
+        self.detach_weights = detach_weights
+        self.positives = positives
+        self.ce_weight = ce_weight
+        self.target_type = target_type
+        self.unlabeled_label = unlabeled_label
         self.encoder = encoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_components = n_components
@@ -103,20 +327,75 @@ class HSCLEmbedder(
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
     ) -> Self:
+        """Train the encoder.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            Numeric table without missing values; or images of shape
+            (n_samples, H, W), (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or
+            float. At least 2 rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Class labels (strings, bools or integers), an indicator matrix, or numbers;
+            see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
+            ``"auto"`` and ``"sscl"``, required by the others.
+        X_val : array-like, default=None
+            Held-out rows for early stopping, in the form of `X`; in place of
+            `validation_fraction`. A pipeline passes them through its earlier steps
+            with ``Pipeline(..., transform_input=["X_val"])``.
+        y_val : array-like, default=None
+            Labels of `X_val`, where the loss uses labels.
+
+        Returns
+        -------
+        HSCLEmbedder
+            The fitted estimator itself. If fit fails, it stays as it was before.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data cannot be used; the message names parameter or
+            column, value and remedy.
+        FloatingPointError
+            If the loss becomes infinite or not a number.
+        """
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with _keeping_previous_fit(self):
             fitted = self._train(X, y, X_val, y_val, tasks)
-        vars(self).update(fitted)
+        self.__dict__.pop("classes_", None)  # of a fit with labels before
+        self.__dict__.update(fitted)
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
         )
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Embed rows.
+
+        The embedding of a row depends on that row alone: on CPU, any batching, subset
+        or order of rows gives the same bits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            Rows in the form that `fit` got; one row is enough.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            float32 or float64 as X; float64 for tables of integers, float32 for images
+            of integers.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the embedder was not fitted.
+        ValueError
+            If X has another shape than in fit, or holds NaN, infinity or text.
+        """
         check_is_fitted(self)
-        rows = check_rows(self, X, reset=False)
-        check_row_shape(rows, self.input_shape_, "X")
+        rows = check_rows(self, X, fitted_shape=self.input_shape_)
         kept = rows.dtype in (np.float32, np.float64)
         return embed_array(
             self.module_,
@@ -130,7 +409,7 @@ class HSCLEmbedder(
     def __sklearn_tags__(self) -> Tags:
         """Return the tags; labels are required only by losses that use them."""
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.loss in BY_LABEL
+        tags.target_tags.required = self._requires_labels()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         return tags
@@ -140,9 +419,9 @@ class HSCLEmbedder(
     ) -> dict[str, Any]:
         """Train, and return all fitted attributes."""
         loss = self._contrastive_loss(y)
-        data = check_training_data(
-            self, X, y, X_val, y_val, loss=loss.loss, by_label=loss.by_label
-        )
+        data = check_training_data(self, X, y, X_val, y_val, loss=loss)
+        if data.target_kind is not None:
+            loss.target_type = data.target_kind
         params = self.get_params(deep=False)
         run = prepare_run(params, data, loss, draw_seeds(self.random_state))
         names = ("n_features_in_", "feature_names_in_")
@@ -151,21 +430,36 @@ class HSCLEmbedder(
         return run.fitted_attributes()
 
     def _contrastive_loss(self, y: Any) -> ContrastiveLoss:
-        if self.loss in BY_LABEL and y is None:
+        if self._requires_labels() and y is None:
             raise ValueError(
                 f"This HSCLEmbedder requires y to be passed, but the target y is None: "
                 f"loss={self.loss!r} compares labels. Pass y, or use loss='hucl' or 'ucl'."
             )
-        loss = self.loss
-        if loss == "auto":
-            loss = "hucl" if y is None else "hscl"
+        if isinstance(self.loss, ContrastiveLoss):
+            return copy.deepcopy(self.loss)
+        loss = ("hucl" if y is None else "hscl") if self.loss == "auto" else self.loss
         return ContrastiveLoss(
             loss,
-            beta=self.beta,
-            temperature=self.temperature,
+            preset=self.preset,
             hardening=self.hardening,
+            beta=0.0 if isinstance(self.beta, BetaSchedule) else self.beta,
             threshold=self.threshold,
+            top_k=self.top_k,
+            temperature=self.temperature,
+            tau_plus=self.tau_plus,
+            negative_mass=self.negative_mass,
+            reduction=self.reduction,
+            detach_weights=self.detach_weights,
+            positives=self.positives,
+            ce_weight=self.ce_weight,
+            bandwidth=TARGET_BANDWIDTH,
+            unlabeled_label=None if self.unlabeled_label is None else UNLABELLED,
         )
+
+    def _requires_labels(self) -> bool:
+        if isinstance(self.loss, ContrastiveLoss):
+            return self.loss.requires_labels
+        return self.loss in REQUIRE_LABELS
 
 
 @contextmanager

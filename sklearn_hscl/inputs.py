@@ -1,16 +1,19 @@
 """From what users pass as X and y to arrays that an encoder understands."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import LabelEncoder
-from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    validate_data,
+)
 
+from sklearn_hscl.cells import naming_the_cell
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.targets import TargetEncoder, fit_targets
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
 
 CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
@@ -23,8 +26,7 @@ def check_training_data(
     X_val: Any,
     y_val: Any,
     *,
-    loss: str,
-    by_label: bool,
+    loss: ContrastiveLoss,
 ) -> TrainingData:
     """Validate all that `fit` gets.
 
@@ -34,49 +36,80 @@ def check_training_data(
         Gets `n_features_in_` and `feature_names_in_`.
     X, X_val : array-like
         Training rows and held-out rows (or None).
-    y, y_val : array-like of shape (n_samples,)
-        Their labels; ignored where not `by_label`.
-    loss : str
-        Name of the loss, for messages.
-    by_label : bool
-        Whether the loss uses labels.
+    y, y_val : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Their targets; ignored by losses without labels.
+    loss : ContrastiveLoss
+        The loss; the estimator's `target_type` and `unlabeled_label` say how to read y.
 
     Returns
     -------
     TrainingData
     """
-    train = LabelledArrays(check_rows(estimator, X, reset=True), None)
+    if X_val is None and y_val is not None:
+        raise ValueError("y_val was passed without X_val: pass both, or neither.")
+    train = LabelledArrays(check_rows(estimator, X), None)
+    by_label = loss.uses_labels(y is not None)
+    encode = None
+    if by_label:
+        check_consistent_length(X, y)
+        encode = fit_targets(
+            y,
+            loss=loss.loss,
+            target_type=estimator.target_type,
+            unlabeled_label=estimator.unlabeled_label,
+        )
+        train = LabelledArrays(train.rows, encode(y))
     held_out = None
     if X_val is not None:
-        held_out = LabelledArrays(check_rows(estimator, X_val, reset=False), None)
-        check_row_shape(held_out.rows, train.rows.shape[1:], "X_val")
-    if not by_label:
-        return TrainingData(train, held_out, None)
-    check_consistent_length(X, y)
-    labels = fit_labels(y, loss)
-    train = LabelledArrays(train.rows, labels.transform(column_or_1d(y)))
-    if held_out is not None:
-        if y_val is None:
-            raise ValueError(f"X_val needs y_val, as loss={loss!r} uses labels.")
-        check_consistent_length(X_val, y_val)
-        codes = labels.transform(column_or_1d(y_val, warn=True))
-        held_out = LabelledArrays(held_out.rows, codes)
-    return TrainingData(train, held_out, labels.classes_)
+        held_out = _check_held_out(
+            estimator, X_val, y_val, train.rows.shape[1:], encode, loss
+        )
+    if encode is None:
+        return TrainingData(train, held_out, None, None)
+    return TrainingData(train, held_out, encode.classes, encode.kind)
 
 
-def check_rows(estimator: BaseEstimator, X: Any, *, reset: bool) -> NDArray[Any]:
+def _check_held_out(
+    estimator: BaseEstimator,
+    X_val: Any,
+    y_val: Any,
+    shape: tuple[int, ...],
+    encode: TargetEncoder | None,
+    loss: ContrastiveLoss,
+) -> LabelledArrays:
+    rows = check_rows(estimator, X_val, fitted_shape=shape, name="X_val")
+    if encode is None:
+        return LabelledArrays(rows, None)
+    if y_val is None:
+        raise ValueError(f"X_val needs y_val, as loss={loss.loss!r} uses labels.")
+    try:
+        check_consistent_length(rows, y_val)
+        return LabelledArrays(rows, encode(y_val))
+    except ValueError as error:
+        raise ValueError(f"y_val cannot be used: {error}") from error
+
+
+def check_rows(
+    estimator: BaseEstimator,
+    X: Any,
+    *,
+    fitted_shape: tuple[int, ...] | None = None,
+    name: str = "X",
+) -> NDArray[Any]:
     """Validate X as a table or as a stack of images.
 
     Parameters
     ----------
     estimator : estimator
-        Gets `n_features_in_` and `feature_names_in_` where `reset`, is checked
-        against them otherwise; its `channels` says where 4-D images hold theirs.
+        Gets `n_features_in_` and `feature_names_in_` in fit, is checked against them
+        later; its `channels` says where 4-D images hold theirs.
     X : array-like
         Table of shape (n_samples, n_features), or images of shape (n_samples, H, W),
         (n_samples, H, W, C) or (n_samples, C, H, W).
-    reset : bool
-        Whether this is `fit`.
+    fitted_shape : tuple of int or None
+        Shape of a row that the embedder was fitted with; None in fit.
+    name : str
+        Name of X, for messages.
 
     Returns
     -------
@@ -84,63 +117,79 @@ def check_rows(estimator: BaseEstimator, X: Any, *, reset: bool) -> NDArray[Any]
         Tables as float32 or float64, images in their own type.
     """
     ndim = _n_dimensions(X)
-    options: dict[str, Any] = {"reset": reset, "ensure_min_samples": 2 if reset else 1}
-    if ndim in (3, 4):
-        images = validate_data(estimator, X, allow_nd=True, dtype=None, **options)
-        return _channels_first(_numeric(images), estimator.channels)
     if ndim > 4:
         raise ValueError(
-            f"X has {ndim} dimensions: expected a table (n_samples, n_features) or "
-            f"images (n_samples, H, W), (n_samples, H, W, C) or (n_samples, C, H, W)."
+            f"{name} has {ndim} dimensions: expected a table (n_samples, n_features) "
+            f"or images (n_samples, H, W), (n_samples, H, W, C), (n_samples, C, H, W)."
         )
-    with _naming_the_cell(X):
-        return validate_data(estimator, X, dtype=[np.float64, np.float32], **options)
-
-
-def check_row_shape(rows: NDArray[Any], shape: tuple[int, ...], name: str) -> None:
-    """Raise where rows have another shape than those the embedder was fitted with."""
-    if rows.shape[1:] != shape:
+    if ndim > 2:
+        rows = _check_images(estimator, X, is_fit=fitted_shape is None, name=name)
+    elif fitted_shape is None or len(fitted_shape) == 1:
+        rows = _check_table(estimator, X, is_fit=fitted_shape is None, name=name)
+    else:
+        rows = np.asarray(X)
+    if fitted_shape is not None and rows.shape[1:] != fitted_shape:
         raise ValueError(
             f"{name} holds rows of shape {rows.shape[1:]}, but the embedder was fitted "
-            f"with rows of shape {shape}: resize them, or check the order of axes."
+            f"with rows of shape {fitted_shape}: resize them, or check the order of axes."
+        )
+    return rows
+
+
+def _check_table(
+    estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str
+) -> NDArray[Any]:
+    if getattr(getattr(X, "dtype", None), "kind", "") in "mM" and hasattr(X, "dtype"):
+        raise ValueError(f"{name} holds dates or durations: turn them into numbers first.")
+    try:
+        return _checked_table(estimator, X, is_fit)
+    except ValueError as error:
+        if name == "X":
+            raise
+        raise ValueError(f"{name} cannot be used: {error}") from error
+
+
+def _checked_table(estimator: BaseEstimator, X: Any, is_fit: bool) -> NDArray[Any]:
+    with naming_the_cell(X):
+        return validate_data(
+            estimator,
+            X,
+            dtype=[np.float64, np.float32],
+            reset=is_fit,
+            ensure_min_samples=2 if is_fit else 1,
         )
 
 
-def fit_labels(y: Any, loss: str) -> LabelEncoder:
-    """Learn the classes of y.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-        Labels: strings, bools or integers. A column vector draws a
-        ``DataConversionWarning``.
-    loss : str
-        Name of the loss, for messages.
-
-    Raises
-    ------
-    ValueError
-        If y is continuous, holds several outputs or one class only.
-
-    Returns
-    -------
-    LabelEncoder
-        Fitted; its ``transform`` turns labels into codes 0, 1, ….
-    """
-    y = column_or_1d(y, warn=True)
-    kind = type_of_target(y, input_name="y")
-    if kind not in ("binary", "multiclass"):
+def _check_images(
+    estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str
+) -> NDArray[Any]:
+    images = check_array(
+        X,
+        allow_nd=True,
+        dtype=None,
+        ensure_all_finite=False,  # below, with the place
+        ensure_min_samples=2 if is_fit else 1,
+        estimator=estimator,
+        input_name=name,
+    )
+    if images.dtype.kind not in "buif":
         raise ValueError(
-            f"Unknown label type: y is {kind} (dtype {y.dtype}), but loss={loss!r} needs "
-            f"class labels: bin y into classes, or use loss='hucl' or 'ucl', which ignore y."
+            f"{name} holds images of dtype {images.dtype}: convert them to uint8 or "
+            f"float32."
         )
-    encoder = LabelEncoder().fit(y)
-    if len(encoder.classes_) < 2:
+    if images.size == 0:
+        raise ValueError(f"{name} holds images without pixels, shape {images.shape}.")
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
         raise ValueError(
-            f"y holds one class only ({encoder.classes_[0]!r}), but loss={loss!r} needs "
-            f"at least 2: without labels use loss='hucl' or 'ucl'."
+            f"Input {name} contains NaN or infinity, in image {int(finite.argmin())}: "
+            f"repair it or leave it out."
         )
-    return encoder
+    images = _channels_first(images, estimator.channels)
+    if is_fit:
+        estimator.n_features_in_ = images.shape[1]
+        vars(estimator).pop("feature_names_in_", None)  # of a fit on a table before
+    return images
 
 
 def _channels_first(images: NDArray[Any], channels: str) -> NDArray[Any]:
@@ -164,69 +213,12 @@ def _guess_channels(shape: tuple[int, ...]) -> str:
     return "first" if first else "last"
 
 
-def _numeric(images: NDArray[Any]) -> NDArray[Any]:
-    if images.dtype.kind not in "buif":
-        raise ValueError(
-            f"X holds images of dtype {images.dtype}: convert them to uint8 or float32."
-        )
-    return images
-
-
 def _n_dimensions(X: Any) -> int:
     if hasattr(X, "ndim"):
         return int(X.ndim)
-    # Lists are tables: a list of images is for np.stack, not for a guess.
-    return np.asarray(X).ndim if hasattr(X, "__array__") else 2
-
-
-@contextmanager
-def _naming_the_cell(X: Any) -> Iterator[None]:
-    """Add the offending column, row and value to scikit-learn's message."""
-    try:
-        yield
-    except ValueError as error:
-        cell = _first_bad_cell(X)
-        if cell is None:
-            raise
-        raise ValueError(f"{error}\n{cell}") from error
-
-
-def _first_bad_cell(X: Any) -> str | None:
-    for index, (name, column) in enumerate(_columns(X)):
-        values = np.asarray(column)
-        if values.dtype.kind == "c":
-            return None
-        for row, value in enumerate(values if values.dtype.kind not in "buif" else ()):
-            if not _is_number(value):
-                return (
-                    f"Column {name!r} (index {index}) holds {value!r} in row {row}, not "
-                    f"a number: encode text and categories first, for example with "
-                    f"sklearn.preprocessing.OneHotEncoder in a ColumnTransformer."
-                )
-        finite = np.isfinite(values.astype(np.float64))
-        if not finite.all():
-            row = int(finite.argmin())
-            return (
-                f"Column {name!r} (index {index}) holds {values[row]!r} in row {row}: "
-                f"impute or drop it, for example with sklearn.impute.SimpleImputer."
-            )
-    return None
-
-
-def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
-    if hasattr(X, "columns"):
-        by_position = X.iloc.__getitem__ if hasattr(X, "iloc") else X.__getitem__
-        for index, name in enumerate(X.columns):
-            yield name, by_position((slice(None), index))
-    elif getattr(X, "ndim", None) == 2 and hasattr(X, "__array__"):
-        yield from enumerate(np.asarray(X).T)
-    elif isinstance(X, list | tuple):
-        yield from enumerate(zip(*X, strict=False))
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+    if hasattr(X, "__array__"):
+        return int(np.asarray(X).ndim)
+    depth = 0
+    while isinstance(X, list | tuple) and len(X):
+        X, depth = X[0], depth + 1
+    return depth + getattr(X, "ndim", 0)

@@ -3,20 +3,36 @@
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.utils._param_validation import Interval, StrOptions
 import torch
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
 from sklearn_hscl.encoders import ENCODERS
-from sklearn_hscl.losses.contrastive import LOSSES
+from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
+from sklearn_hscl.losses.presets import LOSSES
+from sklearn_hscl.losses.reduction import REDUCTIONS
 
 POSITIVE = Interval(Integral, 1, None, closed="left")
 
 CONSTRAINTS: dict[str, list[Any]] = {
-    "loss": [StrOptions({"auto", *LOSSES})],
-    "hardening": [StrOptions(set(HARDENINGS))],
-    "beta": [Interval(Real, 0, None, closed="left")],
+    "loss": [StrOptions({"auto", *LOSSES}), ContrastiveLoss],
+    "preset": [StrOptions({"official"}), None],
+    "hardening": [StrOptions(set(HARDENINGS)), callable],
+    "beta": [Interval(Real, 0, None, closed="left"), HasMethods("beta_at")],
+    "top_k": [POSITIVE],
+    "tau_plus": [Interval(Real, 0, 1, closed="left"), None],
+    "negative_mass": [
+        StrOptions({"negatives", "batch"}),
+        Interval(Real, 0, None, closed="neither"),
+        None,
+    ],
+    "reduction": [StrOptions(set(REDUCTIONS)), None],
+    "detach_weights": ["boolean", None],
+    "positives": [StrOptions({"all", "twin"}), None],
+    "ce_weight": [Interval(Real, 0, 1, closed="both"), None],
+    "target_type": [StrOptions({"auto", "class", "multilabel", "continuous"})],
+    "unlabeled_label": [Integral, str, None],
     "threshold": [Interval(Real, -1, 1, closed="both")],
     "temperature": [Interval(Real, 0, None, closed="neither")],
     "encoder": [StrOptions({"auto", *ENCODERS}), nn.Module, callable],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
@@ -39,9 +40,17 @@ def draw_seeds(random_state: int | np.random.RandomState | None) -> Seeds:
     return Seeds(*generator.randint(MAX_SEED, size=len(Seeds._fields)).tolist())
 
 
+# torch's generators belong to the process: one fit at a time may use them.
+_TORCH_GENERATORS = RLock()
+
+
 @contextmanager
 def scoped_torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch inside the block; restore its global generators afterwards."""
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+    """Seed torch inside the block; restore its global generators afterwards.
+
+    Fits in several threads of one process wait for each other here.
+    """
+    devices = list(range(torch.cuda.device_count()))
+    with _TORCH_GENERATORS, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield

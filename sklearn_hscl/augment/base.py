@@ -63,10 +63,13 @@ class FunctionAugmentation(Augmentation):
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Call the function and check that it kept the shape."""
         views = self.function(rows, generator)
-        if not isinstance(views, Tensor) or views.shape != rows.shape:
-            got = tuple(views.shape) if isinstance(views, Tensor) else type(views)
+        wanted = (tuple(rows.shape), rows.dtype)
+        got = (
+            (tuple(views.shape), views.dtype) if isinstance(views, Tensor) else type(views)
+        )
+        if got != wanted:
             raise ValueError(
-                f"augment={self.function!r} must return a tensor of the shape it was "
-                f"given, {tuple(rows.shape)}, got {got}."
+                f"augment={self.function!r} must return a tensor of the shape and dtype "
+                f"it was given, {wanted}, got {got}."
             )
         return views

@@ -1,5 +1,7 @@
 """Views of images: random crops."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,10 +31,15 @@ class RandomShift(Augmentation):
         self.fraction = fraction
 
     def fitted(self, rows: Tensor) -> "RandomShift":
-        """Check the parameter; nothing is learnt from the images."""
-        if not 0 <= self.fraction <= 0.5:
+        """Check parameter and rows; nothing is learnt from the images."""
+        if not (isinstance(self.fraction, Real) and 0 <= self.fraction <= 0.5):
             raise ValueError(
                 f"RandomShift: fraction must be in [0, 0.5], got {self.fraction!r}."
+            )
+        if rows.ndim != 4:
+            raise ValueError(
+                f"RandomShift needs images, got rows of shape {tuple(rows.shape[1:])}: "
+                f"use FeatureCorruption for tables."
             )
         return self
 
@@ -41,13 +48,16 @@ class RandomShift(Augmentation):
         n_images, _, height, width = rows.shape
         down, right = self._margin(height), self._margin(width)
         padded = functional.pad(rows, (right, right, down, down))
-        kwargs = {"generator": generator, "device": rows.device}
-        top = torch.randint(2 * down + 1, (n_images, 1, 1, 1), **kwargs)
-        left = torch.randint(2 * right + 1, (n_images, 1, 1, 1), **kwargs)
+        offsets = [
+            torch.randint(
+                2 * margin + 1, (n_images, 1, 1, 1), generator=generator, device=rows.device
+            )
+            for margin in (down, right)
+        ]
         image = torch.arange(n_images, device=rows.device).view(-1, 1, 1, 1)
         channel = torch.arange(rows.shape[1], device=rows.device).view(1, -1, 1, 1)
-        row = torch.arange(height, device=rows.device).view(1, 1, -1, 1) + top
-        column = torch.arange(width, device=rows.device).view(1, 1, 1, -1) + left
+        row = torch.arange(height, device=rows.device).view(1, 1, -1, 1) + offsets[0]
+        column = torch.arange(width, device=rows.device).view(1, 1, 1, -1) + offsets[1]
         return padded[image, channel, row, column]  # (B, C, H, W)
 
     def _margin(self, pixels: int) -> int:

@@ -1,6 +1,7 @@
 """Views of table rows: random feature corruption."""
 
 import copy
+from numbers import Real
 from typing import Self
 
 import torch
@@ -17,9 +18,9 @@ class FeatureCorruption(Augmentation):
 
     Parameters
     ----------
-    p : float in [0, 1], default=0.3
-        Probability that a feature is replaced. SCARF corrupts one of two views with
-        0.6; here every view is corrupted, and 1 - 0.6 is about (1 - 0.37)².
+    p : float in [0, 1], default=0.2
+        Probability that a feature is replaced. SCARF corrupts one of two views, with
+        0.6; here every view is corrupted, and milder corruption measured better.
 
     References
     ----------
@@ -36,20 +37,27 @@ class FeatureCorruption(Augmentation):
     torch.Size([3, 2])
     """
 
-    def __init__(self, p: float = 0.3) -> None:
+    def __init__(self, p: float = 0.2) -> None:
         self.p = p
 
     def fitted(self, rows: Tensor) -> Self:
         """Return a corruption that draws from the columns of `rows`."""
-        if not 0 <= self.p <= 1:
+        if not (isinstance(self.p, Real) and 0 <= self.p <= 1):
             raise ValueError(f"FeatureCorruption: p must be in [0, 1], got {self.p!r}.")
+        if rows.ndim != 2:
+            raise ValueError(
+                f"FeatureCorruption needs a table, got rows of shape "
+                f"{tuple(rows.shape[1:])}: use RandomShift for images."
+            )
         fitted = copy.copy(self)
         fitted.rows_ = rows
         return fitted
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return one corrupted view of each row."""
-        kwargs = {"generator": generator, "device": rows.device}
-        corrupted = torch.rand(rows.shape, **kwargs) < self.p  # (B, F)
-        donors = torch.randint(len(self.rows_), rows.shape, **kwargs)  # (B, F)
-        return torch.where(corrupted, self.rows_.gather(0, donors), rows)
+        device = rows.device
+        chance = torch.rand(rows.shape, generator=generator, device=device)  # (B, F)
+        donors = torch.randint(
+            len(self.rows_), rows.shape, generator=generator, device=device
+        )  # (B, F)
+        return torch.where(chance < self.p, self.rows_.gather(0, donors), rows)

@@ -12,24 +12,34 @@ class ContrastiveModule(nn.Module):
     Parameters
     ----------
     encoder : nn.Module
-        Maps (B, *input_shape) to (B, n_components).
+        Maps ``(B, *input_shape)`` to ``(B, n_components)``.
     n_components : int
         Width of the embedding.
     projection_dim : int or None
         Width of the projection; None for no head.
+    n_classes : int or None
+        Classes of a linear classifier on the embedding, for a jointly trained
+        cross-entropy; None for no classifier.
     """
 
     def __init__(
-        self, encoder: nn.Module, n_components: int, projection_dim: int | None
+        self,
+        encoder: nn.Module,
+        n_components: int,
+        projection_dim: int | None,
+        n_classes: int | None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.n_components = n_components
         self.head = _projection_head(n_components, projection_dim)
+        self.classifier = None if n_classes is None else nn.Linear(n_components, n_classes)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map rows (B, ...) to what the loss compares, (B, projection_dim)."""
-        return self.head(self.encoder(rows))
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map rows (B, ...) to projections (B, P) and class scores (B, n_classes)."""
+        embedding = self.encoder(rows)  # (B, D)
+        scores = None if self.classifier is None else self.classifier(embedding)
+        return self.head(embedding), scores
 
 
 def _projection_head(n_components: int, projection_dim: int | None) -> nn.Module:

@@ -1,6 +1,6 @@
 """Fixed preparation of rows in front of an encoder: array in, tensor out."""
 
-import copy
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -37,6 +37,7 @@ class AsIs:
         return torch.from_numpy(values)
 
 
+@dataclass(frozen=True)
 class Standardization:
     """Columns with mean 0 and variance 1 over the training rows, in float32.
 
@@ -44,22 +45,28 @@ class Standardization:
     so that squares do not overflow. Constant columns become 0.
     """
 
-    def fitted(self, rows: NDArray[Any]) -> Self:
-        """Return a standardization that knows the columns of `rows` (n, F)."""
-        magnitude = np.abs(rows).max(axis=0).astype(np.float64)  # (F,)
-        fitted = copy.copy(self)
-        fitted.magnitude_ = np.where(magnitude > 0, magnitude, 1.0)
-        unit = rows / fitted.magnitude_  # (n, F)
+    magnitude: NDArray[np.float64]  # (F,)
+    mean: NDArray[np.float64]  # (F,), of the columns divided by their magnitude
+    spread: NDArray[np.float64]  # (F,)
+
+    @classmethod
+    def of(cls, rows: NDArray[Any]) -> Self:
+        """Learn the columns of `rows` (n, F)."""
+        magnitude = np.abs(rows).max(axis=0).astype(np.float64)
+        magnitude = np.where(magnitude > 0, magnitude, 1.0)
+        unit = rows / magnitude  # (n, F)
         spread = unit.std(axis=0)
         varies = (rows.min(axis=0) < rows.max(axis=0)) & (spread > 0)
-        fitted.mean_ = np.where(varies, unit.mean(axis=0), unit[0])
-        fitted.spread_ = np.where(varies, spread, 1.0)
-        return fitted
+        return cls(
+            magnitude=magnitude,
+            mean=np.where(varies, unit.mean(axis=0), unit[0]),
+            spread=np.where(varies, spread, 1.0),
+        )
 
     def __call__(self, rows: NDArray[Any]) -> Tensor:
         """Return standardised rows as a float32 tensor (B, F)."""
         with np.errstate(over="ignore"):
-            values = (rows / self.magnitude_ - self.mean_) / self.spread_
+            values = (rows / self.magnitude - self.mean) / self.spread
         values = np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE)
         return torch.from_numpy(values.astype(np.float32))
 

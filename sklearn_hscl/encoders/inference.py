@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.features import Preparation, as_float
-from sklearn_hscl.losses.contrastive import unit_rows
+from sklearn_hscl.losses.unit import unit_rows
 
 # Rows per forward pass: enough to keep the cores busy, little enough for the cache.
 CHUNK_ROWS = 2048

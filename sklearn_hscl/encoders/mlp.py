@@ -30,7 +30,7 @@ class MLPEncoder(nn.Module):
         super().__init__()
         n_inputs = prod(input_shape)
         is_image = len(input_shape) > 1
-        normalise = nn.LayerNorm(n_inputs, elementwise_affine=False)
+        normalise = nn.LayerNorm(n_inputs, eps=1e-10, elementwise_affine=False)
         self.input = nn.Sequential(nn.Flatten(), normalise if is_image else nn.Identity())
         self.layers = nn.Sequential()
         for n_in, n_out in pairwise([n_inputs, *hidden_layer_sizes]):
@@ -39,5 +39,5 @@ class MLPEncoder(nn.Module):
         self.layers.append(nn.Linear(width, n_components))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Map rows (B, *input_shape) to embeddings (B, n_components)."""
+        """Map rows ``(B, *input_shape)`` to embeddings ``(B, n_components)``."""
         return self.layers(self.input(rows))

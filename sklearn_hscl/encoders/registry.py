@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def build_module(
     n_components: int | None,
     hidden_layer_sizes: Sequence[int] | None,
     projection_dim: int | None,
+    n_classes: int | None = None,
 ) -> ContrastiveModule:
     """Build the encoder and its head, and try them on a few rows.
 
@@ -44,6 +46,8 @@ def build_module(
         Hidden widths of the built-in encoders; None for two layers of 256.
     projection_dim : int or None
         Width of the projection head's output.
+    n_classes : int or None
+        Classes of the jointly trained classifier, if there is one.
 
     Returns
     -------
@@ -57,16 +61,22 @@ def build_module(
     input_shape = tuple(sample.shape[1:])
     if isinstance(encoder, str):
         width = DEFAULT_N_COMPONENTS if n_components is None else n_components
-        hidden = DEFAULT_HIDDEN_LAYER_SIZES
-        if hidden_layer_sizes is not None:
-            hidden = tuple(hidden_layer_sizes)
+        hidden = _checked_sizes(hidden_layer_sizes)
         built: Any = MLPEncoder(input_shape, hidden, width)
     elif isinstance(encoder, nn.Module):
         built = copy.deepcopy(encoder).float()
     else:
         built = _call_factory(encoder, input_shape, n_components)
     width = _output_width(built, encoder, sample, n_components)
-    return ContrastiveModule(built, width, projection_dim)
+    return ContrastiveModule(built, width, projection_dim, n_classes)
+
+
+def _checked_sizes(sizes: Sequence[int] | None) -> Sequence[int]:
+    if sizes is None:
+        return DEFAULT_HIDDEN_LAYER_SIZES
+    if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
+    return [int(size) for size in sizes]
 
 
 def _call_factory(
@@ -77,7 +87,12 @@ def _call_factory(
         "n_features": input_shape[0],
         "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
     }
-    parameters = inspect.signature(factory).parameters.values()
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise ValueError(
+            f"encoder={factory!r} is no factory of modules: {error}."
+        ) from error
     unknown = [
         p.name
         for p in parameters
@@ -98,16 +113,17 @@ def _call_factory(
         raise ValueError(
             f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
         )
-    return built.float()
+    return copy.deepcopy(built).float()  # the factory may keep what it returns
 
 
 def _output_width(
     module: nn.Module, encoder: object, sample: Tensor, n_components: int | None
 ) -> int:
+    """Try the module on a few rows; return the width of its embedding."""
     name = encoder if isinstance(encoder, str) else type(module).__name__
     try:
-        with torch.no_grad():  # also gives lazy modules their shapes
-            output = module.eval()(as_float(sample))
+        output = module.eval()(as_float(sample))  # also gives lazy modules their shapes
+        fewer = module(as_float(sample[:2]))
     except Exception as error:
         raise ValueError(
             f"encoder={name} failed on a batch of shape {tuple(sample.shape)} and dtype "
@@ -126,4 +142,22 @@ def _output_width(
             f"n_components={n_components}. Leave n_components=None to take the "
             f"module's width."
         )
+    _check_embedding(name, output, fewer)
     return shape[1]
+
+
+def _check_embedding(name: object, output: Tensor, fewer: Tensor) -> None:
+    problem = None
+    if output.dtype != torch.float32 or output.shape[1] == 0:
+        problem = f"{output.dtype} of width {output.shape[1]}: return float32 embeddings"
+    elif not output.requires_grad:
+        problem = "embeddings without a gradient: it must have trainable parameters"
+    elif not output.isfinite().all():
+        problem = "NaN or infinity on training rows: scale X, or check its weights"
+    elif not torch.allclose(output[:2], fewer, rtol=1e-3, atol=1e-5):
+        problem = (
+            "different embeddings of a row in different batches, in eval mode: use "
+            "layers that treat rows one by one, or keep running statistics"
+        )
+    if problem is not None:
+        raise ValueError(f"encoder={name} returns {problem}.")

@@ -19,39 +19,52 @@ class EpochBatches:
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor (n_samples, ...), and y, integer codes (n_samples,).
+        Holds X, a tensor (n_samples, ...), and y, a tensor of targets.
     batch_size : int
-        Largest size of a batch, up to the few rows that keep pairs together.
+        Size of a batch, up to the few rows that keep pairs together: at least 4 rows
+        with classes, 2 without.
     rng : numpy.random.Generator
         Source of the order.
     stratify : bool
-        Whether each batch shall hold the classes in their proportions, and at least
-        two rows of each class that it holds.
+        Whether targets are class codes (-1 for no label), and each batch shall hold the
+        classes in their proportions, and at least two rows of each class that it holds.
     """
 
     def __init__(
-        self, dataset: Any, batch_size: int, rng: np.random.Generator, stratify: bool
+        self,
+        dataset: Any,
+        batch_size: int,
+        rng: np.random.Generator,
+        stratify: bool,
     ) -> None:
         self.rows: Tensor = torch.as_tensor(dataset.X)
-        self.labels: Tensor = torch.as_tensor(dataset.y)
-        self.n_batches = ceil(len(self.rows) / batch_size)
+        self.targets: Tensor = torch.as_tensor(dataset.y)
+        # Two rows make a pair, two pairs of different classes a contrast.
+        smallest = 4 if stratify else 2
+        n_rows = len(self.rows)
+        self.n_batches = max(1, min(ceil(n_rows / batch_size), n_rows // smallest))
         self.rng = rng
-        self.codes = self.labels.cpu().numpy() if stratify else None
+        self.codes = class_codes(self.targets.cpu().numpy()) if stratify else None
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return self.n_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows, labels) of each batch, in a new order every time."""
-        for index in self._split():
-            index = torch.from_numpy(index).to(self.rows.device)
-            yield self.rows[index], self.labels[index]
+        """Yield (rows, targets) of each batch, in a new order every time."""
+        for members in self._split():
+            index = torch.from_numpy(members).to(self.rows.device)
+            yield self.rows[index], self.targets[index]
 
     def _split(self) -> list[NDArray[np.int64]]:
         if self.codes is None:
             return np.array_split(self.rng.permutation(len(self.rows)), self.n_batches)
         return stratified_split(self.codes, self.n_batches, self.rng)
+
+
+def class_codes(targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Make one more class of the rows without label, whose code is -1."""
+    return np.where(targets < 0, targets.max() + 1, targets)
 
 
 def stratified_split(
@@ -79,7 +92,9 @@ def stratified_split(
     """
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n_batches)]
     load = np.zeros(n_batches, dtype=np.int64)
-    by_class = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes)))
+    by_class = np.split(
+        np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]
+    )
     for members in sorted(by_class, key=len, reverse=True):  # large classes first
         n_groups = min(n_batches, max(1, len(members) // 2))
         emptiest = np.lexsort((rng.random(n_batches), load))[:n_groups]
@@ -88,4 +103,13 @@ def stratified_split(
         for batch, group in zip(emptiest, groups, strict=True):
             parts[batch].append(group)
             load[batch] += len(group)
-    return [np.concatenate(part) for part in parts if sum(map(len, part))]
+    return _without_single_rows([np.concatenate(part) for part in parts if part])
+
+
+def _without_single_rows(parts: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Merge batches of one row, which hold no pair, into one that holds more."""
+    single = [part for part in parts if len(part) == 1]
+    others = [part for part in parts if len(part) > 1]
+    if not single:
+        return parts
+    return [*others[:-1], np.concatenate([*others[-1:], *single])]

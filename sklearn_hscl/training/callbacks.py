@@ -8,7 +8,7 @@ from sklearn.callback import CallbackContext
 from skorch.callbacks import Callback
 
 
-class StopTraining(Exception):
+class StopTraining(Exception):  # noqa: N818 - as StopIteration, it is no error
     """Ends training after the current epoch; not an error."""
 
 

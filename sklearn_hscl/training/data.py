@@ -12,15 +12,16 @@ from sklearn_hscl.encoders.features import AsIs, Preparation, Standardization
 
 
 class LabelledArrays(NamedTuple):
-    """Validated rows and their class codes (None for losses without labels)."""
+    """Validated rows and their targets (None for losses without labels)."""
 
     rows: NDArray[Any]  # (n, ...)
-    codes: NDArray[np.int64] | None  # (n,)
+    targets: NDArray[Any] | None
+    """Class codes (n,), -1 for no label; indicators or numbers (n, K)."""
 
-    def __getitem__(self, index: Any) -> "LabelledArrays":  # type: ignore[override]
-        """Select rows."""
+    def select(self, index: NDArray[np.int64]) -> "LabelledArrays":
+        """Return some of the rows."""
         return LabelledArrays(
-            self.rows[index], None if self.codes is None else self.codes[index]
+            self.rows[index], None if self.targets is None else self.targets[index]
         )
 
 
@@ -30,13 +31,15 @@ class TrainingData(NamedTuple):
     train: LabelledArrays
     held_out: LabelledArrays | None
     classes: NDArray[Any] | None
+    target_kind: str | None
+    """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
 
 
 class LabelledRows(NamedTuple):
-    """Rows as the encoder takes them, with class codes (0 where there are none)."""
+    """Rows as the encoder takes them, with targets (0 where there are none)."""
 
     rows: Tensor  # (n, ...)
-    labels: Tensor  # (n,)
+    targets: Tensor  # (n,) or (n, K)
 
 
 def split_held_out(
@@ -63,37 +66,35 @@ def split_held_out(
         If less than two rows, or less than two classes, are left to train on.
     """
     n_rows = len(data.rows)
-    n_held_out = max(1, round(fraction * n_rows))
+    n_held_out = max(2, round(fraction * n_rows))  # two rows make a contrast
     train, held_out = train_test_split(
         np.arange(n_rows),
         test_size=min(n_held_out, n_rows - 1),
         random_state=seed,
-        stratify=_strata(data.codes, n_held_out),
+        stratify=_strata(data.targets, n_held_out),
     )
-    codes = data.codes
-    if len(train) < 2 or (codes is not None and len(np.unique(codes[train])) < 2):
+    targets = data.targets
+    if len(train) < 2 or (targets is not None and len(np.unique(targets[train])) < 2):
         raise ValueError(
             f"validation_fraction={fraction} leaves {len(train)} of {n_rows} rows to "
             f"train on, too few or of one class: lower it, or set early_stopping=False."
         )
-    return data[train], data[held_out]
+    return data.select(train), data.select(held_out)
 
 
-def _strata(
-    codes: NDArray[np.int64] | None, n_held_out: int
-) -> NDArray[np.int64] | None:
-    if codes is None:
+def _strata(targets: NDArray[Any] | None, n_held_out: int) -> NDArray[np.int64] | None:
+    if targets is None or targets.ndim > 1:
         return None
-    sizes = np.bincount(codes)
+    sizes = np.unique(targets, return_counts=True)[1]
     n_classes = len(sizes)
-    enough = n_classes <= n_held_out <= len(codes) - n_classes and sizes.min() > 1
-    return codes if enough else None
+    enough = n_classes <= n_held_out <= len(targets) - n_classes and sizes.min() > 1
+    return targets if enough else None
 
 
 def fit_preparation(rows: NDArray[Any], built_in_encoder: bool) -> Preparation:
     """Standardise tables for built-in encoders; modules get the rows as they are."""
     if built_in_encoder and rows.ndim == 2:
-        return Standardization().fitted(rows)
+        return Standardization.of(rows)
     return AsIs()
 
 
@@ -101,7 +102,9 @@ def to_tensors(
     data: LabelledArrays, prepare: Preparation, device: torch.device
 ) -> LabelledRows:
     """Move all rows to the device."""
-    codes = np.zeros(len(data.rows), np.int64) if data.codes is None else data.codes
-    return LabelledRows(
-        prepare(data.rows).to(device), torch.from_numpy(codes).to(device)
-    )
+    targets = data.targets
+    if targets is None:
+        targets = np.zeros(len(data.rows), np.int64)
+    elif targets.dtype.kind == "f":
+        targets = targets.astype(np.float32)
+    return LabelledRows(prepare(data.rows).to(device), torch.from_numpy(targets).to(device))

@@ -1,20 +1,20 @@
 """A thin skorch net around the training step."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EpochTimer, PrintLog
+from skorch.callbacks import Callback, EpochTimer, PrintLog
 from torch import Tensor
 
 from sklearn_hscl.augment import Augmentation
-from sklearn_hscl.losses import LossStats
+from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.step import contrast, training_step
 from sklearn_hscl.training.views import Views
-
 
 # skorch names that users may set; the rest is the embedder's own.
 NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
@@ -37,6 +37,10 @@ class ContrastiveNet(NeuralNet):
         Views of each row in a batch.
     view_seed : int
         Seed of the views.
+    target_kind : {"class", "multilabel", "continuous"} or None
+        What targets are; None where the loss ignores them.
+    beta : float or BetaSchedule
+        Strength of the tilt, or how it changes from epoch to epoch.
     """
 
     def __init__(
@@ -47,11 +51,15 @@ class ContrastiveNet(NeuralNet):
         augment: Augmentation,
         n_views: int,
         view_seed: int,
+        target_kind: str | None,
+        beta: float | BetaSchedule,
         **kwargs: Any,
     ) -> None:
         self.augment = augment
         self.n_views = n_views
         self.view_seed = view_seed
+        self.target_kind = target_kind
+        self.beta = beta
         super().__init__(module, criterion, **kwargs)
 
     @property
@@ -62,11 +70,11 @@ class ContrastiveNet(NeuralNet):
     def train_with(
         self, callbacks: list[TrainingCallback], X: Tensor, y: Tensor
     ) -> "ContrastiveNet":
-        """Train from the start with callbacks that live for this training only."""
-        self.initialize()
-        users = self.callbacks_
-        named = [(type(callback).__name__, callback) for callback in callbacks]
-        self.callbacks_ = users + named
+        """Train with callbacks that live for this training only."""
+        users = self.callbacks_  # type: ignore[has-type]
+        # Held-out scores first, so that users' callbacks see them; the report last.
+        first, *others = [(type(callback).__name__, callback) for callback in callbacks]
+        self.callbacks_ = [first, *users, *others]
         try:
             return self.partial_fit(X, y)
         finally:
@@ -135,7 +143,7 @@ class ContrastiveNet(NeuralNet):
             self.criterion_,
             self.optimizer_,
             self.views_,
-            *batch,
+            *self._without_dummies(*batch),
             on_gradient=lambda: self.notify(
                 "on_grad_computed",
                 named_parameters=self.get_all_learnable_params(),
@@ -144,13 +152,40 @@ class ContrastiveNet(NeuralNet):
             ),
         )
 
-    def held_out_loss(self, rows: Tensor, labels: Tensor) -> float:
-        """Contrastive loss of rows that are not trained on, with the same views."""
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Open the epoch; set the strength of its tilt, where that has a schedule."""
+        super().on_epoch_begin(net, **kwargs)
+        if isinstance(self.beta, BetaSchedule):
+            progress = (self.history[-1, "epoch"] - 1) / max(1, self.max_epochs - 1)
+            beta = self.beta.beta_at(min(1.0, progress))
+            if not 0 <= beta < np.inf:
+                raise ValueError(f"beta={self.beta!r} gave {beta}, which must be >= 0.")
+            self.criterion_.set_beta(beta)
+            self.history.record("beta", beta)
+
+    def held_out_loss(self, rows: Tensor, targets: Tensor) -> float:
+        """Mean loss of rows that are not trained on, with the same views every time.
+
+        Rows are compared in batches of the training's size, as the loss of a larger
+        batch is larger.
+        """
         self._set_training(False)
         views = self.seeded_views(rows.device)
+        n_batches = max(1, len(rows) // self.batch_size)
+        total = 0.0
         with torch.inference_mode():
-            value, _ = contrast(self.module_, self.criterion_, views, rows, labels)
-        return value.item()
+            for first in range(n_batches):  # every n-th row, whatever their order
+                batch = self._without_dummies(
+                    rows[first::n_batches], targets[first::n_batches]
+                )
+                value, _ = contrast(self.module_, self.criterion_, views, *batch)
+                total += value.item() * len(batch[0])
+        return total / len(rows)
+
+    def _without_dummies(
+        self, rows: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        return rows, (None if self.target_kind is None else targets)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
@@ -158,24 +193,37 @@ class ContrastiveNet(NeuralNet):
         """Run all batches and record their means once, without a wait per batch."""
         if iterator is None:
             return
-        losses, skipped, counts = [], [], []
+        losses, skipped, counts, n_anchors = [], [], [], 0
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             loss, stats = step_fn(batch)
-            self.notify("on_batch_end", batch=batch, training=training, loss=loss)
+            self.notify(
+                "on_batch_end", batch=batch, training=training, loss=loss, y_pred=None
+            )
             losses.append(loss)
             skipped.append(stats.skipped_anchors)
             counts.append(stats.effective_negatives)
+            n_anchors += self.n_views * len(batch[0])
         loss = torch.stack(losses).mean().item()
+        n_skipped = int(torch.stack(skipped).sum())
+        self._check_epoch(loss, n_skipped, n_anchors)
+        self.history.record(f"{prefix}_loss", loss)
+        self.history.record("skipped_anchors", n_skipped)
+        self.history.record("effective_negatives", torch.stack(counts).mean().item())
+
+    def _check_epoch(self, loss: float, n_skipped: int, n_anchors: int) -> None:
         if not np.isfinite(loss):
             raise FloatingPointError(
-                f"The loss became {loss} in epoch {len(self.history)}: lower `lr` "
-                f"(now {self.lr}) or raise `temperature` "
-                f"(now {self.criterion_.temperature})."
+                f"The loss became {loss} in epoch {len(self.history)}: lower `lr` (now "
+                f"{self.lr}) or `beta` (now {self.criterion_.options.beta}), or raise "
+                f"`temperature` (now {self.criterion_.options.temperature})."
             )
-        self.history.record(f"{prefix}_loss", loss)
-        self.history.record("skipped_anchors", int(torch.stack(skipped).sum()))
-        self.history.record("effective_negatives", torch.stack(counts).mean().item())
+        if n_skipped == n_anchors:
+            raise ValueError(
+                f"No row had both a positive and a negative in its batch, so nothing can "
+                f"be learnt: raise `batch_size` (now {self.batch_size}) or `n_views` (now "
+                f"{self.n_views})."
+            )
 
 
 def check_net_params(net_params: dict[str, Any]) -> None:
@@ -187,7 +235,7 @@ def check_net_params(net_params: dict[str, Any]) -> None:
         Naming the key.
     """
     for key in net_params:
-        prefix, _, rest = key.partition("__")
+        prefix, _, rest = str(key).partition("__")
         if prefix not in NET_PARAMS or (prefix == "callbacks" and not rest):
             raise ValueError(
                 f"net_params got {key!r}: it takes the skorch names {list(NET_PARAMS)} "
@@ -195,8 +243,29 @@ def check_net_params(net_params: dict[str, Any]) -> None:
                 f"settings are parameters of HSCLEmbedder, callbacks go to "
                 f"net_callbacks."
             )
+    optimizer = net_params.get("optimizer", torch.optim.AdamW)
+    if not callable(optimizer):
+        raise ValueError(
+            f"net_params got optimizer={optimizer!r}: pass a class such as torch.optim.SGD."
+        )
 
 
 def user_callbacks(net_callbacks: Sequence[Any] | None) -> list[Any]:
-    """Return the user's skorch callbacks as the list that skorch wants."""
-    return [] if net_callbacks is None else list(net_callbacks)
+    """Return the user's skorch callbacks as the list that skorch wants.
+
+    Raises
+    ------
+    ValueError
+        If an entry is neither a skorch callback nor a pair (name, callback).
+    """
+    # Copies: callbacks keep state, and fit must not change its parameters.
+    callbacks = [] if net_callbacks is None else copy.deepcopy(list(net_callbacks))
+    for entry in callbacks:
+        callback = entry[1] if isinstance(entry, tuple | list) else entry
+        is_class = isinstance(callback, type) and issubclass(callback, Callback)
+        if not (is_class or isinstance(callback, Callback)):
+            raise ValueError(
+                f"net_callbacks holds {entry!r}: it takes skorch callbacks, or pairs "
+                f"(name, callback); scikit-learn's callbacks go to set_callbacks."
+            )
+    return callbacks

@@ -1,6 +1,7 @@
 """One training run: from parameters and validated data to a trained net."""
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 
 from sklearn_hscl.encoders import build_module
 from sklearn_hscl.encoders.features import Preparation
+from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.seeding import Seeds, scoped_torch_seed
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.data import (
-    LabelledArrays,
     LabelledRows,
     TrainingData,
     fit_preparation,
@@ -24,9 +25,9 @@ from sklearn_hscl.training.data import (
 from sklearn_hscl.training.device import resolve_device
 from sklearn_hscl.training.net import ContrastiveNet, check_net_params, user_callbacks
 from sklearn_hscl.training.validation import HeldOut
-from sklearn_hscl.training.views import choose_augment, choose_n_views
+from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
 
-SAMPLE_ROWS = 2  # on which a user's module is tried
+SAMPLE_ROWS = 4  # on which a user's module is tried
 
 
 @dataclass
@@ -46,6 +47,11 @@ class TrainingRun:
         monitors = [] if self.monitor is None else [self.monitor]
         with scoped_torch_seed(self.seeds.weights):
             self.net.train_with([*monitors, *callbacks], *self.train)
+        embedding = embed_tensor(self.net.module_.encoder, self.train.rows[:CHUNK_ROWS])
+        if not embedding.isfinite().all():
+            raise FloatingPointError(
+                f"Training ended with infinite embeddings: lower `lr` (now {self.net.lr})."
+            )
 
     def fitted_attributes(self) -> dict[str, Any]:
         """Return the attributes of an embedder that was trained so far."""
@@ -54,7 +60,7 @@ class TrainingRun:
         attributes = {
             "module_": self.net.module_.encoder.eval(),
             "net_": self.net,
-            "history_": history.to_list(),
+            "history_": [_without_batches(epoch) for epoch in history],
             "loss_curve_": history[:, "train_loss"],
             "n_iter_": len(history),
             "best_epoch_": best,
@@ -72,6 +78,21 @@ class TrainingRun:
         attributes = self.fitted_attributes()
         del attributes["net_"]
         return attributes | {"module_": copy.deepcopy(attributes["module_"])}
+
+
+def _check_held_out(data: TrainingData) -> None:
+    """Raise where held-out rows cannot be scored by their loss."""
+    assert data.held_out is not None
+    if data.target_kind != "class" and len(data.held_out.rows) < 2:
+        raise ValueError(
+            "Early stopping on the loss needs at least 2 held-out rows, got 1: raise "
+            "validation_fraction, or pass more rows as X_val."
+        )
+
+
+def _without_batches(epoch: dict[str, Any]) -> dict[str, Any]:
+    """Drop the empty record of batches that skorch opens in every epoch."""
+    return {name: value for name, value in epoch.items() if name != "batches"}
 
 
 def prepare_run(
@@ -100,10 +121,11 @@ def prepare_run(
     train = to_tensors(data.train, prepare, device)
     monitor = None
     if data.held_out is not None:
+        _check_held_out(data)
         held_out = to_tensors(data.held_out, prepare, device)
         patience = params["n_iter_no_change"]
         monitor = HeldOut(held_out, patience=patience, tol=params["tol"])
-    net = _build_net(params, train, data.train, loss, seeds)
+    net = _build_net(params, train, data, loss, seeds)
     return TrainingRun(net, train, monitor, prepare, data, seeds, device)
 
 
@@ -117,22 +139,21 @@ def _with_held_out(
         )
     if data.held_out is not None or not params["early_stopping"]:
         return data
-    train, held_out = split_held_out(
-        data.train, params["validation_fraction"], seeds.split
-    )
+    train, held_out = split_held_out(data.train, params["validation_fraction"], seeds.split)
     return data._replace(train=train, held_out=held_out)
 
 
 def _build_net(
     params: dict[str, Any],
     train: LabelledRows,
-    arrays: LabelledArrays,
+    data: TrainingData,
     loss: ContrastiveLoss,
     seeds: Seeds,
 ) -> ContrastiveNet:
+    arrays = data.train
     net_params = params["net_params"] or {}
     check_net_params(net_params)
-    n_views = choose_n_views(params["n_views"], loss.loss, arrays.codes)
+    n_views = choose_n_views(params["n_views"], loss, arrays.targets)
     with scoped_torch_seed(seeds.weights):
         module = build_module(
             params["encoder"],
@@ -140,22 +161,46 @@ def _build_net(
             n_components=params["n_components"],
             hidden_layer_sizes=params["hidden_layer_sizes"],
             projection_dim=params["projection_dim"],
+            n_classes=_n_classes(loss, data),
         )
+    augment = choose_augment(params["augment"], n_views, train.rows.ndim)
+    if data.target_kind is None:
+        check_views_differ(augment, n_views, module, loss)
     options = {
-        "augment": choose_augment(params["augment"], n_views, train.rows.ndim),
+        "augment": augment,
         "n_views": n_views,
         "view_seed": seeds.views,
+        "target_kind": data.target_kind,
+        "beta": params["beta"],
         "lr": params["lr"],
         "optimizer": torch.optim.AdamW,
-        "optimizer__weight_decay": params["weight_decay"],
         "max_epochs": params["max_epochs"],
         "batch_size": params["batch_size"],
         "iterator_train": EpochBatches,
         "iterator_train__rng": np.random.default_rng(seeds.batches),
-        "iterator_train__stratify": loss.by_label,
+        "iterator_train__stratify": data.target_kind == "class",
         "train_split": None,
+        "use_caching": False,  # batches keep no predictions that could be reused
         "callbacks": user_callbacks(params["net_callbacks"]),
         "device": str(train.rows.device),
         "verbose": int(params["verbose"]),
     }
-    return ContrastiveNet(module, loss, **(options | net_params))
+    options |= net_params
+    if "weight_decay" in inspect.signature(options["optimizer"]).parameters:
+        options.setdefault("optimizer__weight_decay", params["weight_decay"])
+    try:
+        return ContrastiveNet(module, loss, **options).initialize()
+    except TypeError as error:
+        raise ValueError(f"net_params={net_params!r} cannot be used: {error}") from error
+
+
+def _n_classes(loss: ContrastiveLoss, data: TrainingData) -> int | None:
+    """Count the classes of the jointly trained classifier, if the loss wants one."""
+    if not loss.options.ce_weight:
+        return None
+    if data.classes is None:
+        raise ValueError(
+            f"ce_weight={loss.options.ce_weight} needs class labels: pass y with classes, "
+            f"or set ce_weight=0."
+        )
+    return len(data.classes)

@@ -10,7 +10,11 @@ from sklearn_hscl.training.views import Views
 
 
 def contrast(
-    module: nn.Module, loss: ContrastiveLoss, views: Views, rows: Tensor, labels: Tensor
+    module: nn.Module,
+    loss: ContrastiveLoss,
+    views: Views,
+    rows: Tensor,
+    targets: Tensor | None,
 ) -> tuple[Tensor, LossStats]:
     """Compute the loss of one batch.
 
@@ -24,20 +28,21 @@ def contrast(
         Makes the views of the batch.
     rows : Tensor of shape (B, ...)
         The batch.
-    labels : Tensor of int64, shape (B,)
-        Class codes; ignored by losses without labels.
+    targets : Tensor of shape (B,) or (B, K), or None
+        What the loss compares rows by; None for losses without labels.
 
     Returns
     -------
     value : Tensor, scalar
     stats : LossStats
     """
-    z = module(views(rows))  # (V * B, D)
+    z, logits = module(views(rows))  # (V * B, D), (V * B, n_classes)
     view_ids = torch.arange(len(rows), device=rows.device)
     return loss(
         z,
-        labels.repeat(views.n_views),
+        None if targets is None else torch.cat([targets] * views.n_views),
         view_ids=view_ids.repeat(views.n_views),
+        logits=logits,
         return_stats=True,
     )
 
@@ -48,7 +53,7 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     views: Views,
     rows: Tensor,
-    labels: Tensor,
+    targets: Tensor | None,
     on_gradient: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, LossStats]:
     """Update the module on one batch; return the loss before the update.
@@ -57,7 +62,7 @@ def training_step(
     called between gradient and update.
     """
     optimizer.zero_grad()
-    value, stats = contrast(module, loss, views, rows, labels)
+    value, stats = contrast(module, loss, views, rows, targets)
     value.backward()
     on_gradient()
     optimizer.step()

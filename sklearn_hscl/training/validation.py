@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.losses.contrastive import unit_rows
+from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
 
@@ -46,6 +46,7 @@ class HeldOut(TrainingCallback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Score this epoch; keep its weights if it is the best so far."""
         score = self._score(net)
+        score = score if np.isfinite(score) else -np.inf
         net.history.record("valid_score", score)
         if score > self.best_score_:
             self.best_score_ = score
@@ -61,16 +62,28 @@ class HeldOut(TrainingCallback):
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Go back to the best weights."""
+        if not np.isfinite(self.best_score_):
+            raise FloatingPointError(
+                f"No epoch gave a finite held-out score: lower `lr` (now {net.lr})."
+            )
         net.module_.load_state_dict(self.best_weights_)
 
     def _score(self, net: Any) -> float:
-        if not net.criterion_.by_label:
+        if net.target_kind != "class":
             return -net.held_out_loss(*self.held_out)
         encoder = net.module_.encoder
-        train = embed_tensor(encoder, self.train_.rows)
-        held_out = embed_tensor(encoder, self.held_out.rows)
-        votes = neighbor_votes(held_out, train, self.train_.labels)
-        return (votes == self.held_out.labels).double().mean().item()
+        train, train_labels = _labelled(self.train_)
+        held_out, labels = _labelled(self.held_out)
+        embedding = embed_tensor(encoder, held_out)
+        if not embedding.isfinite().all():
+            return -np.inf
+        votes = neighbor_votes(embedding, embed_tensor(encoder, train), train_labels)
+        return (votes == labels).double().mean().item()
+
+
+def _labelled(data: LabelledRows) -> LabelledRows:
+    labelled = data.targets >= 0
+    return LabelledRows(data.rows[labelled], data.targets[labelled])
 
 
 def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:

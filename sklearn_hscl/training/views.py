@@ -1,12 +1,15 @@
 """Views of a batch: how many, made by what, drawn from which generator."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from sklearn_hscl.augment import (
     Augmentation,
@@ -15,6 +18,7 @@ from sklearn_hscl.augment import (
     RandomShift,
 )
 from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.losses import ContrastiveLoss
 
 AugmentParameter = str | Callable[[Tensor, torch.Generator], Tensor] | None
 
@@ -35,7 +39,7 @@ class Views:
 
 
 def choose_n_views(
-    n_views: int | str, loss: str, codes: NDArray[np.int64] | None
+    n_views: int | str, loss: ContrastiveLoss, targets: NDArray[Any] | None
 ) -> int:
     """Settle the number of views: one only where labels give positives.
 
@@ -43,26 +47,38 @@ def choose_n_views(
     ----------
     n_views : int or "auto"
         As given by the user.
-    loss : str
-        Name of the loss, for messages.
-    codes : ndarray of int, shape (n_samples,), or None
-        Class codes; None for losses without labels.
+    loss : ContrastiveLoss
+        The loss.
+    targets : ndarray of shape (n_samples,) or (n_samples, K), or None
+        Class codes (-1 for no label), indicators or numbers; None for losses without
+        labels.
 
     Raises
     ------
     ValueError
         If one view is asked for and no row has a positive.
     """
-    labels_pair = codes is not None and np.bincount(codes).max() > 1
+    why_not = _why_no_positives(loss, targets)
     if n_views == "auto":
-        return 1 if labels_pair else 2
-    if n_views == 1 and not labels_pair:
-        cause = "ignores labels" if codes is None else "finds no two rows of one class"
+        all_labelled = targets is not None and (targets.ndim > 1 or targets.min() >= 0)
+        return 1 if all_labelled and why_not is None else 2
+    if n_views == 1 and why_not is not None:
         raise ValueError(
-            f"n_views=1 leaves every row without a positive, as loss={loss!r} {cause}: "
-            f"use n_views='auto' or at least 2."
+            f"n_views=1 leaves every row without a positive, as loss={loss.loss!r} "
+            f"{why_not}: use n_views='auto' or at least 2."
         )
     return int(n_views)
+
+
+def _why_no_positives(loss: ContrastiveLoss, targets: NDArray[Any] | None) -> str | None:
+    """Say why rows are no positives of each other, if they are not."""
+    if targets is None:
+        return "ignores labels"
+    if loss.options.positives == "twin":
+        return "takes only views as positives"
+    if targets.ndim == 1 and np.bincount(targets[targets >= 0]).max() < 2:
+        return "finds no two rows of one class"
+    return None
 
 
 def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmentation:
@@ -88,7 +104,41 @@ def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmen
     if augment is None:
         return Augmentation()
     if not isinstance(augment, str):
+        _check_function(augment)
         return FunctionAugmentation(augment)
     if ndim > 2:
         return RandomShift()
     return FeatureCorruption() if n_views > 1 else Augmentation()
+
+
+def _check_function(augment: Callable[..., Tensor]) -> None:
+    try:
+        accepted = not isinstance(augment, type)
+        inspect.signature(augment).bind(None, None)
+    except (TypeError, ValueError):
+        accepted = False
+    if not accepted:
+        raise ValueError(
+            f"augment={augment!r} must be an Augmentation (an object, not its class) or a "
+            f"function of (rows, generator)."
+        )
+
+
+def check_views_differ(
+    augment: Augmentation, n_views: int, module: nn.Module, loss: ContrastiveLoss
+) -> None:
+    """Raise where all views of a row are the same, so that nothing is learnt.
+
+    Raises
+    ------
+    ValueError
+        If neither augmentation nor dropout tells the views apart.
+    """
+    has_dropout = any(isinstance(part, _DropoutNd) and part.p for part in module.modules())
+    if has_dropout or type(augment) is not Augmentation:
+        return
+    raise ValueError(
+        f"augment=None makes the {n_views} views of a row equal, so that "
+        f"loss={loss.loss!r} has nothing to learn from: use augment='auto', or an "
+        f"encoder with torch.nn.Dropout."
+    )

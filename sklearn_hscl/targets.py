@@ -1,0 +1,175 @@
+"""From y to what the loss compares: class codes, label indicators or numbers."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
+
+UNLABELLED = -1  # code of rows without label
+KINDS = {
+    "binary": "class",
+    "multiclass": "class",
+    "multilabel-indicator": "multilabel",
+    "continuous": "continuous",
+    "continuous-multioutput": "continuous",
+}
+
+
+@dataclass(frozen=True)
+class TargetEncoder:
+    """Fitted map from y to targets."""
+
+    kind: str
+    """``"class"``, ``"multilabel"`` or ``"continuous"``."""
+    unlabelled: Any
+    labels: LabelEncoder | None
+    scale: StandardScaler | None
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """Sorted class labels, where y holds classes."""
+        return None if self.labels is None else self.labels.classes_
+
+    def __call__(self, y: Any) -> NDArray[Any]:
+        """Turn y into codes (n,), indicators (n, K) or standardised numbers (n, K)."""
+        if self.labels is not None:
+            y = _plain_array(np.asarray(y).ravel())
+            codes = np.full(len(y), UNLABELLED, dtype=np.int64)
+            known = _is_labelled(y, self.unlabelled)
+            _check_seen(y[known], self.labels.classes_)
+            codes[known] = self.labels.transform(y[known])
+            return codes
+        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        values = values.reshape(len(values), -1)
+        return values if self.scale is None else self.scale.transform(values)
+
+
+def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
+    unseen = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
+    if unseen:
+        raise ValueError(
+            f"it holds the labels {unseen[:5]}, which y does not: leave those rows out."
+        )
+
+
+def fit_targets(
+    y: Any, *, loss: str, target_type: str = "auto", unlabeled_label: Any = None
+) -> TargetEncoder:
+    """Learn how to encode y.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Class labels, an indicator matrix of several labels per row, or numbers. A
+        column vector draws a ``DataConversionWarning``.
+    loss : str
+        Name of the loss, for messages.
+    target_type : {"auto", "class", "multilabel", "continuous"}
+        What y holds; ``"auto"`` asks ``type_of_target``.
+    unlabeled_label : int, str or None
+        Class label that marks rows without label.
+
+    Returns
+    -------
+    TargetEncoder
+
+    Raises
+    ------
+    ValueError
+        If y is of no such type, holds one class only, or is an integer target that
+        looks like numbers.
+    """
+    y = _plain_array(y)
+    kind = _kind(y, loss, target_type)
+    if kind == "class":
+        return _fit_classes(y, loss, target_type, unlabeled_label)
+    if unlabeled_label is not None:
+        raise ValueError(
+            f"unlabeled_label={unlabeled_label!r} is for class labels, but y is {kind}."
+        )
+    scale = None
+    if kind == "continuous":
+        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        scale = StandardScaler().fit(values.reshape(len(values), -1))
+    return TargetEncoder(kind, None, None, scale)
+
+
+def _plain_array(y: Any) -> NDArray[Any]:
+    y = np.asarray(y)
+    if y.dtype.kind in "fc":
+        assert_all_finite(y, input_name="y")
+    missing = [_is_missing(label) for label in y.flat] if y.dtype.kind == "O" else [False]
+    if any(missing):
+        raise ValueError(
+            f"y holds a missing label in row {missing.index(True)}: drop the row, or mark "
+            f"it with a label of its own and pass that as unlabeled_label."
+        )
+    return column_or_1d(y, warn=True) if y.ndim < 2 or y.shape[1] == 1 else y
+
+
+def _kind(y: NDArray[Any], loss: str, target_type: str) -> str:
+    if target_type != "auto":
+        return target_type
+    found = type_of_target(y, input_name="y")
+    if found not in KINDS:
+        raise ValueError(
+            f"Unknown label type: y is {found} (shape {y.shape}, dtype {y.dtype}), but "
+            f"loss={loss!r} compares class labels, label indicators or numbers: pass one "
+            f"of these, or use loss='hucl' or 'ucl', which ignore y."
+        )
+    return KINDS[found]
+
+
+def _fit_classes(
+    y: NDArray[Any], loss: str, target_type: str, unlabeled_label: Any
+) -> TargetEncoder:
+    labelled = y[_is_labelled(y, unlabeled_label)]
+    if len(labelled) == 0:
+        raise ValueError(
+            f"y holds unlabeled_label={unlabeled_label!r} only: pass some labels, or use "
+            f"loss='hucl' or 'ucl', which ignore y."
+        )
+    encoder = LabelEncoder().fit(labelled)
+    sizes = np.bincount(encoder.transform(labelled))
+    if len(sizes) < 2:
+        raise ValueError(
+            f"y holds one class only ({encoder.classes_[0]!r}), but loss={loss!r} needs "
+            f"at least 2: without labels use loss='hucl' or 'ucl'."
+        )
+    if y.dtype.kind in "iuf":
+        _check_integers(encoder.classes_, sizes, target_type, unlabeled_label)
+    return TargetEncoder("class", unlabeled_label, encoder, None)
+
+
+def _check_integers(
+    classes: NDArray[Any], sizes: NDArray[Any], target_type: str, unlabeled_label: Any
+) -> None:
+    n_single = int((sizes == 1).sum())
+    if target_type == "auto" and n_single > len(sizes) / 2:
+        raise ValueError(
+            f"y holds {len(sizes)} different integers, {n_single} of them once: pass "
+            f"target_type='continuous' if they are numbers, 'class' if they are classes."
+        )
+    if unlabeled_label is None and len(classes) > 2 and -1 in classes:
+        warnings.warn(
+            "y holds -1 among its classes, which is taken as a class: pass "
+            "unlabeled_label=-1 if it marks rows without label.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or is_scalar_nan(label) or is_pandas_na(label)
+
+
+def _is_labelled(y: NDArray[Any], unlabelled: Any) -> NDArray[np.bool_]:
+    if unlabelled is None:
+        return np.ones(len(y), dtype=bool)
+    return np.asarray([value != unlabelled for value in y.tolist()], dtype=bool)

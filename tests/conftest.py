@@ -1,0 +1,24 @@
+"""Data and settings shared by the tests."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_iris
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_worker():
+    # The suite runs in several processes; torch's threads would fight over the cores.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="session")
+def digit_images():
+    """300 real grey images, (300, 8, 8) in [0, 16]."""
+    digits = load_digits()
+    return digits.images[:300].astype(np.float32), digits.target[:300]

@@ -1,0 +1,56 @@
+"""Batches: every row once an epoch, classes in pairs and in proportion."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skorch.dataset import Dataset
+
+from sklearn_hscl.training.batching import EpochBatches, stratified_split
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=2, max_size=12),
+    st.integers(1, 8),
+    st.integers(0, 1000),
+)
+@settings(deadline=None)
+def test_stratified_split(class_sizes, n_batches, seed):
+    codes = np.repeat(np.arange(len(class_sizes)), class_sizes)
+    parts = stratified_split(codes, n_batches, np.random.default_rng(seed))
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(codes)))
+    assert 1 <= len(parts) <= n_batches
+    for part in parts:
+        counts = np.bincount(codes[part], minlength=len(class_sizes))
+        for size, count in zip(class_sizes, counts, strict=True):
+            assert count == 0 or count >= min(2, size)
+            if size >= 2 * n_batches == 2 * len(parts):  # large classes are spread evenly
+                assert abs(count - size / n_batches) < 1
+        assert len(part) > 1 or len(parts) == 1
+
+
+def test_sizes_differ_little_where_classes_are_large():
+    codes = np.repeat([0, 1, 2], [401, 300, 57])
+    parts = stratified_split(codes, 6, np.random.default_rng(0))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+@pytest.mark.parametrize(
+    ("n_rows", "n_batches"), [(3, 1), (5, 1), (64, 1), (65, 2), (200, 4)]
+)
+def test_epochs(stratify, n_rows, n_batches):
+    rows = torch.arange(n_rows, dtype=torch.float32)[:, None]
+    labels = torch.arange(n_rows) % 2
+    batches = EpochBatches(
+        Dataset(rows, labels), 64, np.random.default_rng(0), stratify=stratify
+    )
+    first, second = list(batches), list(batches)
+    assert len(first) == len(batches) == n_batches
+    for epoch in (first, second):
+        order = torch.cat([batch for batch, _ in epoch])
+        assert torch.equal(order.sort(0).values, rows)
+        assert all(torch.equal(b[:, 0].long() % 2, y) for b, y in epoch)
+    assert not torch.equal(*(torch.cat([b for b, _ in epoch]) for epoch in (first, second)))

@@ -1,0 +1,41 @@
+"""The examples run, with one epoch per fit."""
+
+import runpy
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+from sklearn_hscl import HSCLEmbedder
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: None)
+    monkeypatch.setitem(HSCLEmbedder.__init__.__kwdefaults__, "max_epochs", 1)
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "example", sorted(EXAMPLES.glob("plot_*.py")), ids=lambda p: p.stem
+)
+def test_example(example, fast, capsys):
+    runpy.run_path(str(example))
+    assert plt.get_fignums()
+    assert "embedding" in capsys.readouterr().out
+
+
+def test_demo(fast, capsys, tmp_path):
+    demo = runpy.run_path(str(EXAMPLES / "demo.py"))
+    picture = tmp_path / "demo.png"
+    sizes = ["--splits=2", "--jobs=1", "--beta=1", "--temperature=0.5"]
+    demo["main"]([*sizes, f"--output={picture}"])
+    printed = capsys.readouterr().out
+    rows = [line.split()[0] for line in printed.splitlines() if "±" in line]
+    assert rows == ["raw", "UCL", "H-UCL", "SCL", "H-SCL"]
+    assert "Best of 1: {'beta': 1.0, 'temperature': 0.5}" in printed
+    assert picture.stat().st_size > 10_000

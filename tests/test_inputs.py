@@ -1,0 +1,219 @@
+"""Bad input gets an error that names what is wrong, where, and the remedy."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+import scipy.sparse
+import torch
+from torch import nn
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.augment import FeatureCorruption, RandomShift
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
+IMAGES = RNG.normal(size=(30, 8, 8))
+
+
+def fit(X=X, y=Y, **parameters):
+    return HSCLEmbedder(**({"max_epochs": 1} | parameters)).fit(X, y)
+
+
+def with_cell(value, dtype=object):
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    frame["c"] = frame["c"].astype(dtype)
+    frame.loc[7, "c"] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "shown"),
+    [
+        (np.nan, float, "Column 'c' (index 2) holds nan in row 7"),
+        (np.inf, float, "Column 'c' (index 2) holds inf in row 7"),
+        ("red", object, "Column 'c' (index 2) holds 'red' in row 7, not a number"),
+        ("red", str, "Column 'c' (index 2) holds"),
+    ],
+)
+def test_bad_cells_are_located(value, dtype, shown):
+    with pytest.raises(ValueError, match=re.escape(shown)):
+        fit(with_cell(value, dtype))
+
+
+def test_remedies_for_bad_cells():
+    with pytest.raises(ValueError, match="SimpleImputer"):
+        fit(with_cell(np.nan, float))
+    with pytest.raises(ValueError, match="OneHotEncoder"):
+        fit(with_cell("red"))
+
+
+def test_bad_cells_of_arrays_lists_categories_and_polars():
+    bad = X.copy()
+    bad[3, 1] = np.nan
+    at = re.escape("Column 1 (index 1)")
+    with pytest.raises(ValueError, match=at):
+        fit(bad)
+    with pytest.raises(ValueError, match=at):
+        fit(bad.tolist())
+    with pytest.raises(ValueError, match=at):
+        fit(X).transform(bad)
+    with pytest.raises(ValueError, match="'text' .* holds 'b'"):
+        fit(polars.DataFrame({"number": [1.0, 2.0], "text": ["b", "c"]}), [0, 1])
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(
+        colour=pd.Categorical(["red"] * 30)
+    )
+    with pytest.raises(ValueError, match="'colour' .* holds 'red'"):
+        fit(frame)
+
+
+def test_duplicate_column_names_are_told_apart():
+    frame = pd.DataFrame(X, columns=list("aabb"))
+    frame.iloc[4, 3] = np.inf
+    with pytest.raises(ValueError, match=re.escape("Column 'b' (index 3)")):
+        fit(frame)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"X": scipy.sparse.csr_array(X)}, "[Ss]parse"),
+        ({"X": X[:, 0]}, "Reshape your data"),
+        ({"X": X[:1], "y": Y[:1]}, "minimum of 2 is required"),
+        ({"X": IMAGES.reshape(30, 2, 2, 4, 4)}, "X has 5 dimensions"),
+        ({"X": IMAGES.astype(str)}, "images of dtype <U"),
+        ({"X": IMAGES.reshape(30, 4, 4, 4)}, "channels='first'"),
+        ({"X": np.full((30, 3, 8, 8), np.nan)}, "contains NaN or infinity, in image 0"),
+        ({"X": np.zeros((30, 0, 8))}, "images without pixels"),
+        ({"X": np.full((30, 2), "2020-01-01", "datetime64[D]")}, "dates or durations"),
+        (
+            {"X": pd.DataFrame({"day": pd.date_range("2020", periods=30), "n": 1.0})},
+            "'day'",
+        ),
+        ({"y": None, "loss": "scl"}, "loss='scl' compares labels. Pass y, or use"),
+        ({"y": None, "loss": "hscl"}, "requires y to be passed"),
+        ({"y": Y[:-1]}, "inconsistent numbers of samples"),
+        ({"y": np.zeros(30)}, "y holds one class only"),
+        ({"y": RNG.integers(0, 5, (30, 2))}, "y is multiclass-multioutput.*loss='hucl'"),
+        ({"y": np.arange(30)}, "30 different integers.*target_type='continuous'"),
+        ({"y": [None, *"ab" * 14, "c"]}, "missing label in row 0"),
+        ({"y": pd.Series([*"ab" * 14, None, "c"])}, "missing label in row 28"),
+        ({"y": pd.Series([*"ab" * 14, None, "c"], dtype="string")}, "label in row 28"),
+        ({"y": np.full(30, -1), "unlabeled_label": -1}, "unlabeled_label=-1 only"),
+        ({"y": RNG.normal(size=30), "unlabeled_label": -1}, "but y is continuous"),
+        ({"y": RNG.normal(size=30), "ce_weight": 0.5}, "ce_weight=0.5 needs class"),
+        ({"y": np.where(Y == 0, np.nan, Y)}, "Input y contains NaN"),
+        (
+            {"y": np.arange(30), "n_views": 1, "target_type": "class"},
+            "n_views=1 .* no two rows of one class",
+        ),
+        ({"loss": "ucl", "n_views": 1}, "n_views=1 .* ignores labels"),
+        ({"temperature": -1.0}, "'temperature' parameter .* Got -1.0"),
+        ({"temperature": 0}, "'temperature' parameter"),
+        ({"beta": -0.1}, "'beta' parameter"),
+        ({"threshold": 2.0}, "'threshold' parameter"),
+        ({"loss": "triplet"}, "'loss' parameter .*'hscl'"),
+        ({"hardening": "cubic"}, "'hardening' parameter .*'threshold'"),
+        ({"encoder": "transformer"}, "'encoder' parameter .*'mlp'"),
+        ({"batch_size": 1}, "'batch_size' parameter"),
+        ({"y": np.eye(30)}, r"raise `batch_size` \(now 256\) or `n_views` \(now 1\)"),
+        ({"validation_fraction": 1.5}, "'validation_fraction' parameter"),
+        ({"hidden_layer_sizes": (16, 0)}, "hidden_layer_sizes=.* positive"),
+        ({"device": "gpu"}, "device='gpu' cannot be used"),
+        ({"net_params": {"optimiser__lr": 1}}, "net_params got 'optimiser__lr'"),
+        ({"net_params": {"lr": 1}}, "net_params got 'lr'"),
+        ({"net_params": {"module__width": 1}}, "net_params got 'module__width'"),
+        ({"net_params": {"optimizer__bogus": 1}}, "net_params=.*bogus"),
+        ({"net_params": {"optimizer": "SGD"}}, "optimizer='SGD'"),
+        ({"net_params": {1: 2}}, "net_params got 1"),
+        ({"augment": lambda rows: rows}, "function of .rows, generator."),
+        ({"augment": FeatureCorruption}, "an object, not its class"),
+        ({"augment": lambda rows, generator: rows.double()}, "shape and dtype"),
+        ({"device": "meta"}, "device='meta' cannot be used"),
+        ({"net_callbacks": ["EarlyStopping"]}, "net_callbacks"),
+        ({"augment": FeatureCorruption(p=2), "loss": "ucl"}, "p must be in"),
+        ({"X": IMAGES, "augment": RandomShift(3.0)}, "fraction must be in"),
+        ({"X": IMAGES, "augment": FeatureCorruption()}, "use RandomShift"),
+        ({"augment": RandomShift()}, "use FeatureCorruption"),
+        ({"augment": lambda rows, generator: rows[:1]}, "must return a tensor"),
+        ({"augment": None, "loss": "ucl"}, "augment=None"),
+        (
+            {"early_stopping": True, "validation_fraction": 0.99},
+            "validation_fraction=0.99 leaves",
+        ),
+    ],
+)
+def test_message(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        fit(**arguments)
+
+
+def test_width_and_shape_are_compared_with_fit():
+    with pytest.raises(ValueError, match="X has 3 features, but .* expecting 4"):
+        fit().transform(X[:, :3])
+    embedder = fit(IMAGES)
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 4\), but .* \(1, 8, 8\)"):
+        embedder.transform(IMAGES[:, :, :4])
+    with pytest.raises(ValueError, match=r"shape \(64,\), but .* \(1, 8, 8\)"):
+        embedder.transform(IMAGES.reshape(30, 64))
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 8\), but .* \(4,\)"):
+        fit().transform(IMAGES)
+
+
+class Wrong(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, rows):
+        return self.function(rows)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (nn.Linear(5, 2), r"encoder=Linear failed on a batch of shape \(4, 4\)"),
+        (Wrong(lambda rows: rows.sum(1)), r"one embedding per row.*got \(4,\)"),
+        (Wrong(lambda rows: rows[:1]), r"one embedding per row.*got \(1, 4\)"),
+        (Wrong(lambda rows: {"z": rows}), "one embedding per row.*got dict"),
+        (Wrong(lambda rows: rows.long()), "return float32"),
+        (Wrong(lambda rows: rows.double()), "return float32"),
+        (Wrong(lambda rows: rows[:, :0]), "width 0"),
+        (nn.Identity(), "trainable parameters"),
+        (nn.Linear(4, 2).requires_grad_(False), "trainable parameters"),
+        (
+            nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False)),
+            "different embeddings of a row in different batches",
+        ),
+        (nn.Sequential(nn.Linear(4, 2), Wrong(lambda z: z * torch.nan)), "NaN or infinity"),
+        (int, "is no factory"),
+        (lambda width: nn.Linear(4, width), r"needs the arguments \['width'\]"),
+        (lambda: "module", "must return a torch.nn.Module, got <class 'str'>"),
+    ],
+)
+def test_unfit_encoders(encoder, message):
+    with pytest.raises(ValueError, match=message):
+        fit(encoder=encoder)
+
+
+def test_width_of_a_module_is_compared_with_n_components():
+    with pytest.raises(ValueError, match="width 2, but n_components=3"):
+        fit(encoder=nn.Linear(4, 2), n_components=3)
+
+
+def test_values_beyond_float32_are_named_for_modules():
+    with pytest.raises(ValueError, match="too large for float32"):
+        fit(X * 1e300, encoder=nn.Linear(4, 2))
+
+
+def test_divergence_is_an_error_not_a_nan():
+    for parameters in (
+        {},
+        {"early_stopping": True},
+        {"loss": "ucl", "early_stopping": True},
+    ):
+        for max_epochs in (1, 5):
+            with pytest.raises(FloatingPointError, match="lower `lr`"):
+                fit(lr=1e30, max_epochs=max_epochs, **parameters)
