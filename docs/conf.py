@@ -1,0 +1,46 @@
+"""Sphinx configuration."""
+
+import warnings
+from importlib.metadata import version as installed_version
+
+project = "sklearn-hscl"
+author = "the sklearn-hscl developers"
+copyright = f"2026, {author}"
+version = release = installed_version("sklearn-hscl")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn-hscl"
+html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
+
+autosummary_generate = True
+# set_fit_request is scikit-learn's, and refers to scikit-learn's own pages.
+autodoc_default_options = {"members": True, "exclude-members": "set_fit_request"}
+numpydoc_show_class_members = False
+copybutton_prompt_text = ">>> "
+
+# Pages are built without the network: no intersphinx, and names of other projects are
+# written as literals.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    # Only plot_*.py are executed, a few seconds each; the demo and long examples are
+    # not part of the documentation's build.
+    "filename_pattern": r"/plot_.*_quickstart\.py",
+    "ignore_pattern": r"demo\.py",
+    "download_all_examples": False,
+    "show_memory": False,
+    "reference_url": {"sklearn_hscl": None},
+}
+warnings.filterwarnings("ignore", message=".*non-interactive.*", category=UserWarning)
