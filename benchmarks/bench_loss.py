@@ -1,0 +1,203 @@
+"""Speed and memory of the loss, forward and backward, against other implementations.
+
+Prints Markdown. Times are those of one CPU thread (the process's own time, so that other
+work on the machine matters less) or of the GPU; the competitors take turns, and the
+median is reported. Memory is the growth of the peak over what the process held before,
+in one fresh process per figure.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from torch.nn.functional import normalize
+
+from sklearn_hscl import gemm
+from sklearn_hscl.losses import ContrastiveLoss
+
+WIDTH, TEMPERATURE, BETA = 128, 0.5, 1.0
+BATCHES, CLASSES = (512, 2048, 8192), (10, 1000)
+LARGEST = 65536
+# Turns of each competitor, and calls in a turn: short ones would otherwise measure how
+# far the caches have been emptied by the competitor before.
+TURNS = {512: (31, 10), 2048: (15, 3), 8192: (7, 1), LARGEST: (1, 1)}
+MOST_SECONDS = 10  # after which a slow competitor takes no more turns
+# NTXentLoss holds a matrix of positives x negatives, far too large for most batches.
+NT_XENT_ELEMENTS = 3 * 10**8
+
+
+@functools.cache
+def metric_learning(name):
+    from pytorch_metric_learning import losses
+
+    return getattr(losses, name)(temperature=TEMPERATURE)
+
+
+LOSSES = {
+    "ours": ContrastiveLoss("hscl", beta=BETA, temperature=TEMPERATURE),
+    "dense autograd": ContrastiveLoss(
+        "hscl", beta=BETA, temperature=TEMPERATURE, kernel="dense"
+    ),
+    "pml SupConLoss": lambda z, y: metric_learning("SupConLoss")(z, y),
+    "pml NTXentLoss": lambda z, y: metric_learning("NTXentLoss")(z, y),
+}
+
+
+def fits(name, y):
+    if name != "pml NTXentLoss":
+        return len(y) < LARGEST or name == "ours"
+    same = y.bincount().double().square().sum()
+    return (same - len(y)) * (len(y) ** 2 - same) <= NT_XENT_ELEMENTS
+
+
+def batch(n_rows, n_classes, device):
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(n_rows, WIDTH, generator=generator)
+    y = torch.randint(n_classes, (n_rows,), generator=generator)
+    return normalize(z).to(device), y.to(device)
+
+
+def forward_and_backward(loss, z, y):
+    z = z.clone().requires_grad_()
+    loss(z, y).backward()
+    return z.grad
+
+
+def seconds(function, calls, device):
+    """Mean seconds of some calls in a row."""
+    if device == "cuda":
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            function()
+        stop.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(stop) / 1000 / calls
+    begin = time.process_time()
+    for _ in range(calls):
+        function()
+    return (time.process_time() - begin) / calls
+
+
+def medians(functions, turns, calls, device):
+    """Median seconds of a call of each function; they take turns."""
+    for function in functions.values():
+        function()
+    times = {name: [] for name in functions}
+    for _ in range(turns):
+        for name, function in functions.items():
+            if sum(times[name]) * calls < MOST_SECONDS:
+                times[name].append(seconds(function, calls, device))
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def rates(device):
+    """FLOP per second of the faster float32 product, exp2 per second."""
+    a, b = (torch.randn(1024, WIDTH, device=device) for _ in range(2))
+    x = torch.rand(512, 512, device=device)
+    products = {"torch": lambda: torch.mm(a, b.T)}
+    if device == "cpu":
+        products["oneDNN"] = lambda: gemm._onednn(a, b)
+    out = torch.empty_like(x)
+    functions = {**products, "exp2": lambda: torch.exp2(x, out=out)}
+    took = medians(functions, 51, 10, device)
+    flop = 2 * 1024**2 * WIDTH / min(took[name] for name in products)
+    return flop, x.numel() / took["exp2"]
+
+
+def time_row(n_rows, n_classes, device, speed):
+    z, y = batch(n_rows, n_classes, device)
+    functions = {
+        name: functools.partial(forward_and_backward, loss, z, y)
+        for name, loss in LOSSES.items()
+        if fits(name, y)
+    }
+    took = medians(functions, *TURNS[n_rows], device)
+    flop, exp2 = speed
+    floor = 4 * n_rows**2 * WIDTH / flop + n_rows**2 / exp2
+    fastest = took["ours"]
+    cells = [
+        f"{took[name] * 1e3:.2f} ({took[name] / fastest:.1f})" if name in took else "-"
+        for name in LOSSES
+    ]
+    return [n_rows, n_classes, *cells, f"{floor * 1e3:.2f}", f"{floor / fastest:.0%}"]
+
+
+def extra_memory(name, n_rows, n_classes, device):
+    """Growth of the peak in MB; run in a process of its own."""
+    small = batch(256, 4, device)
+    forward_and_backward(LOSSES[name], *small)  # load libraries, probe
+    z, y = batch(n_rows, n_classes, device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        forward_and_backward(LOSSES[name], z, y)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = resident("VmRSS")
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # set the peak to what is held now
+    forward_and_backward(LOSSES[name], z, y)
+    return (resident("VmHWM") - before) / 1e6
+
+
+def resident(field):
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def memory_row(n_rows, n_classes, device):
+    cells = []
+    for name in LOSSES:
+        if not fits(name, batch(n_rows, n_classes, "cpu")[1]):
+            cells.append("-")
+            continue
+        command = [sys.executable, __file__, "--device", device]
+        command += ["--memory-of", name, str(n_rows), str(n_classes)]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        cells.append(f"{float(result.stdout):.0f}")
+    return [n_rows, n_classes, *cells]
+
+
+def print_table(header, rows):
+    print("|", " | ".join(header), "|")
+    print("|" + "---|" * len(header), flush=True)
+    for row in rows:
+        print("|", " | ".join(str(cell) for cell in row), "|", flush=True)
+    print()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--batches", type=int, nargs="*", default=[*BATCHES, LARGEST])
+    parser.add_argument("--memory-of", nargs=3, metavar=("LOSS", "B", "C"))
+    arguments = parser.parse_args()
+    device = arguments.device
+    torch.set_num_threads(1)
+    if arguments.memory_of:
+        name, n_rows, n_classes = arguments.memory_of
+        print(extra_memory(name, int(n_rows), int(n_classes), device))
+        return
+    speed = rates(device)
+    print(f"torch {torch.__version__}, {device}, D={WIDTH}, T={TEMPERATURE}, β={BETA:g},")
+    print(f"float32, one thread of {os.cpu_count()}; fast GEMM: {gemm.uses_fast_gemm()}.")
+    print(f"Product {speed[0] / 1e9:.0f} GFLOP/s, exp2 {speed[1] / 1e9:.1f} G/s; the floor")
+    print("is 4 B² D FLOP and B² exp2 at these rates.\n")
+    print("Forward and backward, ms (times ours):\n")
+    shapes = [(b, c) for b in arguments.batches for c in CLASSES]
+    print_table(
+        ["B", "classes", *LOSSES, "floor", "of the floor"],
+        (time_row(b, c, device, speed) for b, c in shapes),
+    )
+    print("Extra memory, MB:\n")
+    print_table(["B", "classes", *LOSSES], (memory_row(b, c, device) for b, c in shapes))
+
+
+if __name__ == "__main__":
+    main()
