@@ -120,12 +120,36 @@ def time_row(n_rows, n_classes, device, speed):
     took = medians(functions, *TURNS[n_rows], device)
     flop, exp2 = speed
     floor = 4 * n_rows**2 * WIDTH / flop + n_rows**2 / exp2
-    fastest = took["ours"]
+    return took | {"floor": floor}
+
+
+def time_cells(n_rows, n_classes, took):
+    ours, floor = took["ours"], took["floor"]
     cells = [
-        f"{took[name] * 1e3:.2f} ({took[name] / fastest:.1f})" if name in took else "-"
+        f"{took[name] * 1e3:.2f} ({took[name] / ours:.1f})" if name in took else "-"
         for name in LOSSES
     ]
-    return [n_rows, n_classes, *cells, f"{floor * 1e3:.2f}", f"{floor / fastest:.0%}"]
+    return [n_rows, n_classes, *cells, f"{floor * 1e3:.2f}", f"{floor / ours:.0%}"]
+
+
+def plot(path, shapes, times):
+    """Seconds over rows, for the first number of classes."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    first = [
+        (b, took) for (b, c), took in zip(shapes, times, strict=True) if c == CLASSES[0]
+    ]
+    for name in [*LOSSES, "floor"]:
+        points = [(b, took[name]) for b, took in first if name in took]
+        if points:
+            ax.loglog(
+                *zip(*points, strict=True), "--" if name == "floor" else "o-", label=name
+            )
+    ax.set(xlabel="rows in the batch", ylabel="seconds, forward and backward")
+    ax.set_title(f"{CLASSES[0]} classes, D={WIDTH}, float32, β={BETA:g}, T={TEMPERATURE}")
+    ax.legend()
+    fig.savefig(path, dpi=120)
 
 
 def extra_memory(name, n_rows, n_classes, device):
@@ -176,6 +200,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--batches", type=int, nargs="*", default=[*BATCHES, LARGEST])
+    parser.add_argument("--plot", metavar="PNG", help="also draw the times")
     parser.add_argument("--memory-of", nargs=3, metavar=("LOSS", "B", "C"))
     arguments = parser.parse_args()
     device = arguments.device
@@ -184,6 +209,10 @@ def main():
         name, n_rows, n_classes = arguments.memory_of
         print(extra_memory(name, int(n_rows), int(n_classes), device))
         return
+    if device == "cuda":
+        LOSSES["ours"] = ContrastiveLoss(
+            "hscl", beta=BETA, temperature=TEMPERATURE, kernel="triton"
+        )
     speed = rates(device)
     print(f"torch {torch.__version__}, {device}, D={WIDTH}, T={TEMPERATURE}, β={BETA:g},")
     print(f"float32, one thread of {os.cpu_count()}; fast GEMM: {gemm.uses_fast_gemm()}.")
@@ -191,10 +220,11 @@ def main():
     print("is 4 B² D FLOP and B² exp2 at these rates.\n")
     print("Forward and backward, ms (times ours):\n")
     shapes = [(b, c) for b in arguments.batches for c in CLASSES]
-    print_table(
-        ["B", "classes", *LOSSES, "floor", "of the floor"],
-        (time_row(b, c, device, speed) for b, c in shapes),
-    )
+    times = [time_row(b, c, device, speed) for b, c in shapes]
+    rows = (time_cells(*shape, took) for shape, took in zip(shapes, times, strict=True))
+    print_table(["B", "classes", *LOSSES, "floor", "of the floor"], rows)
+    if arguments.plot:
+        plot(arguments.plot, shapes, times)
     print("Extra memory, MB:\n")
     print_table(["B", "classes", *LOSSES], (memory_row(b, c, device) for b, c in shapes))
 

@@ -277,6 +277,24 @@ def test_fits_in_threads_give_the_same_bits(iris):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_threads_that_fit_transform_and_multiply_do_not_disturb_each_other(iris):
+    X, y = np.tile(iris[0], (3, 1)), np.tile(iris[1], 3)  # batches for the fast kernel
+    embedder = HSCLEmbedder(max_epochs=2, random_state=0).fit(X, y)
+    embedding = embedder.transform(X)
+    a = torch.randn(300, 300, generator=torch.Generator().manual_seed(0))
+
+    def fit():
+        return clone(embedder).fit(X, y).transform(X)
+
+    work = [(fit, embedding), (lambda: embedder.transform(X), embedding)]
+    work += [(lambda: (a @ a).numpy(), (a @ a).numpy())] * 2
+    results = joblib.Parallel(8, backend="threading")(
+        joblib.delayed(function)() for function, _ in work * 4
+    )
+    for result, (_, expected) in zip(results, work * 4, strict=True):
+        assert_array_equal(result, expected)
+
+
 @pytest.mark.parametrize("loss", ["ucl", "hscl"])
 def test_same_seed_same_bits(iris, loss):
     first, second, other = (

@@ -38,13 +38,24 @@ LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])  # class 3 has one row
 VIEW_IDS = torch.arange(5).repeat(2)
 
 
+@pytest.mark.parametrize("kernel", ["dense", "tiled", "streaming"])
 @pytest.mark.parametrize("loss", ["ucl", "scl", "hucl", "hscl"])
 @pytest.mark.parametrize("options", COMBINATIONS, ids=str)
-def test_value_and_gradient_equal_the_explicit_reference(loss, options):
+def test_value_and_gradient_equal_the_explicit_reference(
+    loss, options, kernel, monkeypatch
+):
+    monkeypatch.setattr("sklearn_hscl.losses.kernels.blocks.BLOCK_PAIRS", 30)
+    threshold = options["hardening"] == "threshold" and loss in ("hucl", "hscl")
+    if kernel == "streaming" and threshold:
+        with pytest.raises(ValueError, match="kernel='streaming' computes"):
+            ContrastiveLoss(loss, kernel=kernel, **options)(embeddings(), LABELS, VIEW_IDS)
+        return
     z = embeddings()
     by_label = loss in ("scl", "hscl")
     identity = LABELS if by_label else VIEW_IDS
-    ours = ContrastiveLoss(loss, beta=1.7, temperature=0.3, threshold=0.1, **options)
+    ours = ContrastiveLoss(
+        loss, beta=1.7, temperature=0.3, threshold=0.1, kernel=kernel, **options
+    )
     value, gradient = value_and_gradient(lambda z: ours(z, LABELS, view_ids=VIEW_IDS), z)
     hardened = loss in ("hucl", "hscl")
     expected, expected_gradient = value_and_gradient(

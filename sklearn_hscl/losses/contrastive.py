@@ -1,17 +1,16 @@
 """ContrastiveLoss: the family of contrastive losses as one torch module."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklearn_hscl.losses.checks import check_choice, check_options
 from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
-from sklearn_hscl.losses.hardening import HARDENINGS, LogHardening
+from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.options import LossOptions
 from sklearn_hscl.losses.presets import LOSSES, PRESETS, official
-from sklearn_hscl.losses.reduction import REDUCTIONS
 from sklearn_hscl.losses.stats import LossStats
 from sklearn_hscl.losses.targets import Targets, unlabelled_as_own
 from sklearn_hscl.losses.unit import unit_rows
@@ -162,8 +161,8 @@ class ContrastiveLoss(nn.Module):
             "ce_weight": ce_weight,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        _check("loss", loss, LOSSES)
-        _check("preset", preset, (None, "official"))
+        check_choice("loss", loss, LOSSES)
+        check_choice("preset", preset, (None, "official"))
         named = PRESETS[loss]() if preset is None else official(loss)
         self.loss = loss
         self.options = LossOptions(
@@ -174,9 +173,9 @@ class ContrastiveLoss(nn.Module):
             threshold=threshold,
             top_k=top_k,
         )
-        _check_options(self.options)
-        _check("target_type", target_type, TARGET_TYPES)
-        _check("kernel", kernel, ("auto", *KERNELS))
+        check_options(self.options)
+        check_choice("target_type", target_type, TARGET_TYPES)
+        check_choice("kernel", kernel, ("auto", *KERNELS))
         self.tau_plus = tau_plus
         self.target_type = target_type
         self.bandwidth = bandwidth
@@ -298,37 +297,3 @@ class ContrastiveLoss(nn.Module):
         ).view(safe.shape)
         labelled = labelled.expand(safe.shape)
         return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
-
-
-def _check_options(options: LossOptions) -> None:
-    if not callable(options.hardening):
-        _check("hardening", options.hardening, HARDENINGS)
-    _check("reduction", options.reduction, REDUCTIONS)
-    _check("denominator", options.denominator, ("negatives", "all"))
-    _check("pooling", options.pooling, ("out", "in"))
-    _check("positives", options.positives, ("all", "twin"))
-    if isinstance(options.negative_mass, str):
-        _check("negative_mass", options.negative_mass, ("negatives", "batch"))
-    elif not options.negative_mass > 0:
-        raise ValueError(f"negative_mass must be above 0, got {options.negative_mass!r}.")
-    for name, value, valid in (
-        ("temperature", options.temperature, lambda t: (t > 0) & t.isfinite()),
-        ("beta", options.beta, lambda b: (b >= 0) & b.isfinite()),
-        ("threshold", options.threshold, lambda t: t.abs() <= 1),
-    ):
-        if not valid(torch.as_tensor(value)).all():
-            raise ValueError(f"{name} is out of range, got {value!r}.")
-    if not 0 <= options.tau_plus < 1:
-        raise ValueError(f"tau_plus must be in [0, 1), got {options.tau_plus!r}.")
-    if not 0 <= options.ce_weight <= 1:
-        raise ValueError(f"ce_weight must be in [0, 1], got {options.ce_weight!r}.")
-    if options.denominator == "all" and options.tau_plus:
-        raise ValueError(
-            "tau_plus debiases the denominator of one positive: with "
-            "denominator='all' it must be 0."
-        )
-
-
-def _check(name: str, value: Any, options: tuple[Any, ...]) -> None:
-    if value not in options:
-        raise ValueError(f"{name} must be one of {list(options)}, got {value!r}.")

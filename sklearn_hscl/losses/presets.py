@@ -110,9 +110,9 @@ def sscl() -> Preset:
 
 
 def schane() -> Preset:
-    """Label-aware hard negatives with cross-entropy (SCHaNe, CLCE).
+    """Hard negatives and cross-entropy. The printed equation was not at hand.
 
-    The printed equation was not at hand. The reading implemented:
+    The reading of SCHaNe and CLCE implemented:
     (1 - w) L + w CE, where CE is the cross-entropy of a classifier trained along
     (`ce_weight` = w) and
     L_i = -log( mean over p∈P_i of e^{s_ip} / (Σ_{p∈P_i} e^{s_ip} + Q_i E_i) ) with Q_i the

@@ -1,0 +1,45 @@
+"""Errors for options of the loss that do not exist or do not go together."""
+
+from typing import Any
+
+import torch
+
+from sklearn_hscl.losses.hardening import HARDENINGS
+from sklearn_hscl.losses.options import LossOptions
+from sklearn_hscl.losses.reduction import REDUCTIONS
+
+
+def check_options(options: LossOptions) -> None:
+    """Raise a ValueError that names the first option that cannot be."""
+    if not callable(options.hardening):
+        check_choice("hardening", options.hardening, HARDENINGS)
+    check_choice("reduction", options.reduction, REDUCTIONS)
+    check_choice("denominator", options.denominator, ("negatives", "all"))
+    check_choice("pooling", options.pooling, ("out", "in"))
+    check_choice("positives", options.positives, ("all", "twin"))
+    if isinstance(options.negative_mass, str):
+        check_choice("negative_mass", options.negative_mass, ("negatives", "batch"))
+    elif not options.negative_mass > 0:
+        raise ValueError(f"negative_mass must be above 0, got {options.negative_mass!r}.")
+    for name, value, valid in (
+        ("temperature", options.temperature, lambda t: (t > 0) & t.isfinite()),
+        ("beta", options.beta, lambda b: (b >= 0) & b.isfinite()),
+        ("threshold", options.threshold, lambda t: t.abs() <= 1),
+    ):
+        if not valid(torch.as_tensor(value)).all():
+            raise ValueError(f"{name} is out of range, got {value!r}.")
+    if not 0 <= options.tau_plus < 1:
+        raise ValueError(f"tau_plus must be in [0, 1), got {options.tau_plus!r}.")
+    if not 0 <= options.ce_weight <= 1:
+        raise ValueError(f"ce_weight must be in [0, 1], got {options.ce_weight!r}.")
+    if options.denominator == "all" and options.tau_plus:
+        raise ValueError(
+            "tau_plus debiases the denominator of one positive: with "
+            "denominator='all' it must be 0."
+        )
+
+
+def check_choice(name: str, value: Any, options: tuple[Any, ...]) -> None:
+    """Raise a ValueError that lists the choices, where the value is none of them."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {list(options)}, got {value!r}.")
