@@ -1,9 +1,17 @@
 """Data and settings shared by the tests."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from sklearn.datasets import load_digits, load_iris
+
+# The same examples in every run of continuous integration; new ones everywhere else.
+settings.register_profile("reproducible", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("reproducible")
 
 
 @pytest.fixture(scope="session", autouse=True)
