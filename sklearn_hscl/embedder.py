@@ -420,8 +420,9 @@ class HSCLEmbedder(
         """Train, and return all fitted attributes."""
         loss = self._contrastive_loss(y)
         data = check_training_data(self, X, y, X_val, y_val, loss=loss)
-        if data.target_kind is not None:
+        if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind
+            loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
         params = self.get_params(deep=False)
         run = prepare_run(params, data, loss, draw_seeds(self.random_state))
         names = ("n_features_in_", "feature_names_in_")
@@ -453,7 +454,6 @@ class HSCLEmbedder(
             positives=self.positives,
             ce_weight=self.ce_weight,
             bandwidth=TARGET_BANDWIDTH,
-            unlabeled_label=None if self.unlabeled_label is None else UNLABELLED,
         )
 
     def _requires_labels(self) -> bool:

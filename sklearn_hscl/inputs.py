@@ -48,9 +48,8 @@ def check_training_data(
     if X_val is None and y_val is not None:
         raise ValueError("y_val was passed without X_val: pass both, or neither.")
     train = LabelledArrays(check_rows(estimator, X), None)
-    by_label = loss.uses_labels(y is not None)
     encode = None
-    if by_label:
+    if loss.uses_labels(y is not None):
         check_consistent_length(X, y)
         encode = fit_targets(
             y,
@@ -139,7 +138,7 @@ def check_rows(
 def _check_table(
     estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str
 ) -> NDArray[Any]:
-    if getattr(getattr(X, "dtype", None), "kind", "") in "mM" and hasattr(X, "dtype"):
+    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
         raise ValueError(f"{name} holds dates or durations: turn them into numbers first.")
     try:
         return _checked_table(estimator, X, is_fit)

@@ -140,6 +140,28 @@ def test_skorch_callbacks_see_the_held_out_score(iris, capsys):
     assert "valid_score" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_the_report_comes_after_users_callbacks(iris, early_stopping):
+    order = []
+
+    class Noted(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            order.append("skorch")
+
+        def __deepcopy__(self, memo):
+            return self
+
+    class Reported(Recorder):
+        def on_fit_task_end(self, estimator, context):
+            order.append("scikit-learn")
+
+    estimator = embedder(
+        max_epochs=1, early_stopping=early_stopping, net_callbacks=[Noted()]
+    )
+    estimator.set_callbacks(Reported()).fit(*iris)
+    assert order[:2] == ["skorch", "scikit-learn"]
+
+
 def test_learning_rate_scheduler(iris):
     scheduler = LRScheduler("StepLR", step_size=1, gamma=0.1)
     fitted = embedder(net_callbacks=[scheduler], lr=0.1).fit(*iris)

@@ -136,6 +136,12 @@ def test_a_loss_of_ones_own(iris):
     assert fitted.net_.criterion_.options.beta == 2.0
     named = embedder(loss="hscl", beta=2.0, reduction="classes").fit(*iris)
     assert same_weights(fitted, named)
+    few = np.where(np.arange(150) % 3 == 0, iris[1], 9)  # 9: no label
+    own, same = (
+        embedder(loss=given, unlabeled_label=9).fit(iris[0], few)
+        for given in (ContrastiveLoss("hscl"), "hscl")
+    )
+    assert same_weights(own, same)
     grid = {"loss": [loss, "scl"]}
     search = GridSearchCV(
         embedder(max_epochs=1), grid, cv=2, scoring=lambda e, X, y: e.transform(X).std()

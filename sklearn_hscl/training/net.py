@@ -68,13 +68,17 @@ class ContrastiveNet(NeuralNet):
         return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
 
     def train_with(
-        self, callbacks: list[TrainingCallback], X: Tensor, y: Tensor
+        self,
+        monitor: TrainingCallback | None,
+        report: TrainingCallback,
+        X: Tensor,
+        y: Tensor,
     ) -> "ContrastiveNet":
         """Train with callbacks that live for this training only."""
         users = self.callbacks_  # type: ignore[has-type]
         # Held-out scores first, so that users' callbacks see them; the report last.
-        first, *others = [(type(callback).__name__, callback) for callback in callbacks]
-        self.callbacks_ = [first, *users, *others]
+        first = [] if monitor is None else [("monitor", monitor)]
+        self.callbacks_ = [*first, *users, ("report", report)]
         try:
             return self.partial_fit(X, y)
         finally:

@@ -42,11 +42,10 @@ class TrainingRun:
     seeds: Seeds
     device: torch.device
 
-    def train_with(self, *callbacks: TrainingCallback) -> None:
-        """Train to the end, or to where a callback stops."""
-        monitors = [] if self.monitor is None else [self.monitor]
+    def train_with(self, report: TrainingCallback) -> None:
+        """Train to the end, or to where a callback stops; `report` sees every epoch."""
         with scoped_torch_seed(self.seeds.weights):
-            self.net.train_with([*monitors, *callbacks], *self.train)
+            self.net.train_with(self.monitor, report, *self.train)
         embedding = embed_tensor(self.net.module_.encoder, self.train.rows[:CHUNK_ROWS])
         if not embedding.isfinite().all():
             raise FloatingPointError(

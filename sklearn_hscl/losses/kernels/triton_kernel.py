@@ -19,6 +19,7 @@ from sklearn_hscl.losses.kernels.triton_forward import (
     Interpreted,
     forward_kernel,
 )
+from sklearn_hscl.losses.reduction import anchor_weights
 from sklearn_hscl.losses.stats import LossStats
 
 PRECISIONS = ("tf32", "bf16", "tf32x3", "ieee")
@@ -148,7 +149,8 @@ def _sorted_batch(groups: Tensor, negative_mass: str | float, reduction: str) ->
     end = torch.searchsorted(ordered, ordered, right=True)
     n_positives, n_negatives = end - start - 1, n_rows - (end - start)
     usable = (n_positives > 0) & (n_negatives > 0)
-    weight = _weights(reduction, n_positives, usable)
+    n_pairs = n_positives.clamp_min(1).double()
+    weight = anchor_weights(reduction, n_pairs, usable) / n_pairs  # of each pair, (B,)
     if negative_mass == "negatives":
         mass = n_negatives.clamp_min(1).double()
     else:
@@ -162,20 +164,6 @@ def _sorted_batch(groups: Tensor, negative_mass: str | float, reduction: str) ->
         _padded(mass.log2(), torch.float32),
         _padded(weight, torch.float32),
     )
-
-
-def _weights(reduction: str, n_positives: Tensor, usable: Tensor) -> Tensor:
-    """Weight in the loss of each of an anchor's pairs: `pair_weights` by row, (B,)."""
-    n_pairs = n_positives.clamp_min(1).double()
-    if reduction == "pairs":
-        relative = torch.ones_like(n_pairs)
-    elif reduction == "anchors":
-        relative = 1 / n_pairs
-    else:
-        relative = 1 / (n_pairs * (n_pairs + 1))  # a class has one row more
-    relative = torch.where(usable, relative, 0.0)
-    total = (relative * n_pairs).sum()
-    return relative / torch.where(total > 0, total, 1.0)
 
 
 def _padded(values: Tensor, dtype: torch.dtype, fill: int = 0) -> Tensor:
