@@ -1,6 +1,7 @@
 """HSCLEmbedder: the scikit-learn face of the library."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -14,7 +15,7 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.callback import CallbackContext, CallbackSupportMixin
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -26,9 +27,12 @@ from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
 from sklearn_hscl.seeding import draw_seeds
-from sklearn_hscl.targets import UNLABELLED
-from sklearn_hscl.training.callbacks import FitTasks
-from sklearn_hscl.training.run import prepare_run
+from sklearn_hscl.targets import UNLABELLED, fit_targets
+from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
+from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
+from sklearn_hscl.training.interruption import called_by_another_estimator
+from sklearn_hscl.training.learning_rate import Schedule
+from sklearn_hscl.training.run import Previous, TrainingRun, prepare_run
 from sklearn_hscl.training.views import AugmentParameter
 
 # Width of the kernel of continuous targets, in their standard deviations.
@@ -154,12 +158,29 @@ class HSCLEmbedder(
         Rows in a batch, at least 2 (4 with classes): the rows that are compared with
         each other. With classes, batches hold them in proportion and rows of a class
         in pairs; the authors advise 256 or more.
+    device_batch_size : int or "auto", default="auto"
+        Views that are embedded at a time. The loss always compares the whole batch, with
+        the same gradient: smaller values trade time for memory. ``"auto"`` takes what is
+        expected to fit, and half of it (with a warning) when memory runs out. For
+        encoders with batch statistics (BatchNorm) the chunk is part of the model: there
+        ``"auto"`` is the whole batch, and running out of memory an error.
+    sampler : {"auto", "stratified", "balanced", "shuffle"}, default="auto"
+        How batches are composed. ``"stratified"``: as said above. ``"balanced"``: the
+        same, after rows of smaller classes were repeated until all classes are as large
+        as the largest. ``"shuffle"``: without regard to classes. ``"auto"``:
+        ``"stratified"`` where the loss uses class labels, else ``"shuffle"``.
     max_epochs : int, default=20
         Passes over the training rows, of which each sees every row once.
     lr : float, default=2e-3
-        Learning rate of AdamW.
+        Learning rate of AdamW, before `lr_schedule`.
+    lr_schedule : {"auto", "cosine", "constant"} or callable, default="auto"
+        ``"cosine"``: rise over the first 5 % of the steps, then fall to 0 along a
+        cosine. A callable maps the progress of training, from 0 to 1, to a factor of
+        `lr`. ``"auto"``: ``"cosine"``, unless `net_callbacks` has an ``LRScheduler``.
     weight_decay : float, default=1e-4
         Weight decay of AdamW.
+    clip_norm : float or None, default=None
+        Largest norm of the gradient of a batch; longer ones are scaled down.
     early_stopping : bool, default=False
         Whether to hold out rows, score them after every epoch, stop when the score no
         longer improves, and keep the weights of the best epoch. The score is the
@@ -173,10 +194,24 @@ class HSCLEmbedder(
     tol : float, default=1e-4
         Smallest improvement of the score that counts.
     device : str or torch.device, default="auto"
-        Where to compute; ``"auto"`` is the GPU when there is one.
+        Where to compute; ``"auto"`` is the GPU when there is one. In workers of joblib,
+        ``"auto"`` spreads over all GPUs.
+    precision : {"auto", "float64", "float32", "tf32", "bf16"}, default="auto"
+        Types of numbers. ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply
+        in less. ``"auto"``: float32; on an NVIDIA GPU tf32 for tables, bf16 for images.
+    compile : bool, default=False
+        Whether ``torch.compile`` translates the network first. It takes tens of seconds,
+        and a C++ compiler on CPU: for long training of large encoders.
+    n_threads : int or None, default=None
+        Threads of torch in `fit` and `transform`, at most the cores that this process
+        may use. None: 1 in workers of joblib and for tables in batches of at most 1,024
+        views, which more threads make no faster; else what torch is set to.
     random_state : int, RandomState instance or None, default=None
         Seed of initial weights, batches, views and the held-out rows. An int gives the
         same embedding in every fit; None a new one. Global generators are not touched.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the previous fit, with its columns'
+        scales and its classes.
     verbose : int or bool, default=0
         Whether to print a line for every epoch.
     net_params : dict or None, default=None
@@ -208,6 +243,8 @@ class HSCLEmbedder(
         The class labels, where the loss uses them.
     device_ : torch.device
         Where the encoder lies.
+    n_threads_ : int
+        Threads of torch in training.
     input_shape_ : tuple of int
         Shape of one row: (n_features,) or (channels, height, width).
     n_features_in_ : int
@@ -268,15 +305,23 @@ class HSCLEmbedder(
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
         batch_size: int = 256,
+        device_batch_size: int | str = "auto",
+        sampler: str = "auto",
         max_epochs: int = 20,
         lr: float = 2e-3,
+        lr_schedule: str | Schedule = "auto",
         weight_decay: float = 1e-4,
+        clip_norm: float | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         device: str | torch.device = "auto",
+        precision: str = "auto",
+        compile: bool = False,  # noqa: A002 - skorch and torch call it so
+        n_threads: int | None = None,
         random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
         verbose: int | bool = 0,
         net_params: dict[str, Any] | None = None,
         net_callbacks: Sequence[Any] | None = None,
@@ -305,15 +350,23 @@ class HSCLEmbedder(
         self.augment = augment
         self.n_views = n_views
         self.batch_size = batch_size
+        self.device_batch_size = device_batch_size
+        self.sampler = sampler
         self.max_epochs = max_epochs
         self.lr = lr
+        self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.n_threads = n_threads
         self.random_state = random_state
+        self.warm_start = warm_start
         self.verbose = verbose
         self.net_params = net_params
         self.net_callbacks = net_callbacks
@@ -358,16 +411,69 @@ class HSCLEmbedder(
             column, value and remedy.
         FloatingPointError
             If the loss becomes infinite or not a number.
+
+        Warns
+        -----
+        UserWarning
+            If Ctrl-C ends training after at least one epoch, and nobody but the user has
+            called `fit`: the embedder then is what the completed epochs made of it.
+            Inside of a pipeline or a search the ``KeyboardInterrupt`` goes on.
         """
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        previous = self._previous_fit() if self.warm_start else None
         with _keeping_previous_fit(self):
-            fitted = self._train(X, y, X_val, y_val, tasks)
-        self.__dict__.pop("classes_", None)  # of a fit with labels before
-        self.__dict__.update(fitted)
+            run = self._prepare_run(X, y, X_val, y_val, previous=previous)
+            names = ("n_features_in_", "feature_names_in_")
+            seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
+            fitted = self._train(
+                run, FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
+            )
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
         )
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch on some rows, for data that come piece by piece.
+
+        The first call settles the scales of the columns and the classes; later ones
+        go on with the weights, at the constant rate `lr`. Pass pieces of many batches:
+        rows are compared with rows of the same piece.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As for :meth:`fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All class labels that will come, for the first call; None for those in y.
+
+        Returns
+        -------
+        HSCLEmbedder
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`fit`; also with ``early_stopping=True``, and for labels that the
+            first call has not announced.
+        """
+        if self.early_stopping:
+            raise ValueError(
+                "partial_fit has no end to stop early: set early_stopping=False."
+            )
+        once = {"max_epochs": 1, "lr_schedule": "constant"}
+        previous = self._previous_fit()
+        with _keeping_previous_fit(self):
+            run = self._prepare_run(X, y, classes=classes, previous=previous, **once)
+            self._train(run, TrainingCallback())
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -397,14 +503,17 @@ class HSCLEmbedder(
         check_is_fitted(self)
         rows = check_rows(self, X, fitted_shape=self.input_shape_)
         kept = rows.dtype in (np.float32, np.float64)
-        return embed_array(
-            self.module_,
-            self._prepare,
-            rows,
-            device=self.device_,
-            normalize=self.normalize,
-            dtype=rows.dtype if kept else np.float32,
-        )
+        small = has_small_steps(len(rows), rows.ndim)
+        with torch_threads(choose_threads(self.n_threads, small_steps=small)):
+            return embed_array(
+                self.module_,
+                self._prepare,
+                rows,
+                device=self.device_,
+                normalize=self.normalize,
+                precision=self._precision,
+                dtype=rows.dtype if kept else np.float32,
+            )
 
     def __sklearn_tags__(self) -> Tags:
         """Return the tags; labels are required only by losses that use them."""
@@ -414,21 +523,62 @@ class HSCLEmbedder(
         tags.input_tags.three_d_array = True
         return tags
 
-    def _train(
-        self, X: Any, y: Any, X_val: Any, y_val: Any, tasks: CallbackContext
-    ) -> dict[str, Any]:
-        """Train, and return all fitted attributes."""
+    def _previous_fit(self) -> Previous | None:
+        """Return what a fit can go on from, if there was one."""
+        if not hasattr(self, "net_"):
+            return None
+        return Previous(self.net_, self._prepare, self._encode_targets, self._seeds)
+
+    def _prepare_run(
+        self,
+        X: Any,
+        y: Any,
+        X_val: Any = None,
+        y_val: Any = None,
+        *,
+        classes: Any = None,
+        previous: Previous | None = None,
+        **changes: Any,
+    ) -> TrainingRun:
+        """Validate the data and build what training needs; `changes` are parameters."""
         loss = self._contrastive_loss(y)
-        data = check_training_data(self, X, y, X_val, y_val, loss=loss)
+        encode = None if previous is None else previous.encode
+        if encode is None and classes is not None:
+            encode = fit_targets(
+                classes,
+                loss=loss.loss,
+                target_type="class",
+                unlabeled_label=self.unlabeled_label,
+            )
+        data = check_training_data(self, X, y, X_val, y_val, loss=loss, encode=encode)
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
-        params = self.get_params(deep=False)
-        run = prepare_run(params, data, loss, draw_seeds(self.random_state))
-        names = ("n_features_in_", "feature_names_in_")
-        seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        run.train_with(FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot()))
-        return run.fitted_attributes()
+        params = self.get_params(deep=False) | changes
+        # Another piece of data gets other random numbers, but always the same ones.
+        seeds = draw_seeds(
+            self.random_state if previous is None else previous.seeds.batches
+        )
+        return prepare_run(params, data, loss, seeds, previous)
+
+    def _train(self, run: TrainingRun, report: TrainingCallback) -> dict[str, Any]:
+        """Train, and take over all fitted attributes; return them, too."""
+        try:
+            run.train_with(report)
+        except KeyboardInterrupt:
+            if run.net.n_completed == 0 or called_by_another_estimator():
+                raise
+            run.end_early()
+            warnings.warn(
+                f"Training was interrupted after {run.net.n_completed} of "
+                f"{run.net.n_epochs_} epochs: the embedder is what these made of it.",
+                UserWarning,
+                stacklevel=3,
+            )
+        fitted = run.fitted_attributes()
+        self.__dict__.pop("classes_", None)  # of a fit with labels before
+        self.__dict__.update(fitted)
+        return fitted
 
     def _contrastive_loss(self, y: Any) -> ContrastiveLoss:
         if self._requires_labels() and y is None:

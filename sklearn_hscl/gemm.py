@@ -1,20 +1,27 @@
 """Matrix products in float32 by oneDNN, where it is faster and as accurate.
 
 On some processors torch's default float32 product reaches less than half of the speed
-of the oneDNN that torch ships too. One oneDNN operator takes plain tensors, needs no
-global switch and is safe in any number of threads. It is used after a probe, once
-per process, has found it clearly faster than the default and no less accurate;
-everywhere else (float64, CUDA, autograd, other builds of torch) these functions are
-``torch.mm``.
+of the oneDNN that torch ships too. There are two ways to it, each used after a probe,
+once per process, has found it clearly faster than the default and no less accurate:
+
+- :func:`mm` and :func:`mm_t` call one oneDNN operator, which needs no global switch;
+  everywhere else (float64, CUDA, autograd, other builds of torch) they are ``torch.mm``;
+- :func:`fast_gemm` turns a switch of torch while a network runs, with autograd. The
+  switch allows oneDNN to round to bfloat16, which it does only on processors with
+  matrix units for it: there the probe finds the error and leaves the switch alone.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from sklearn_hscl.switches import Switch
 
 # Below this many multiplications the call costs more than the product.
 _SMALL = 2**14
@@ -25,7 +32,9 @@ _PROBED = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
 _CLEARLY_FASTER = 1.25
 _lock = threading.Lock()
 _allowed = os.environ.get("SKLEARN_HSCL_FAST_GEMM", "1") != "0"
-_found_better: bool | None = None  # None: not probed yet
+# None: not probed yet.
+_found_better: bool | None = None
+_switch_found_better: bool | None = None
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
@@ -89,13 +98,44 @@ def use_fast_gemm(enabled: bool = True) -> None:
 def uses_fast_gemm() -> bool:
     """Whether large float32 products on the CPU go to oneDNN (probes at first use)."""
     global _found_better
-    if not _allowed:
-        return False
-    if _found_better is None:
+    if _allowed and _found_better is None:
         with _lock:
             if _found_better is None:
-                _found_better = _probe()
-    return _found_better
+                _found_better = _probe(_onednn)
+    return bool(_allowed and _found_better)
+
+
+def fast_gemm() -> AbstractContextManager[None]:
+    """Context in which torch's own float32 products on the CPU go to oneDNN.
+
+    The switch belongs to the process: products of other threads go the same way
+    meanwhile, at equal accuracy. The last context to end restores it.
+    """
+    return _SWITCH.turned("bf16") if _switch_is_better() else nullcontext()
+
+
+def _switch_is_better() -> bool:
+    global _switch_found_better
+    if _allowed and _switch_found_better is None:
+        with _lock:
+            if _switch_found_better is None:
+                _switch_found_better = _read_switch() == "none" and _probe(_switched)
+    return bool(_allowed and _switch_found_better)
+
+
+def _read_switch() -> str:
+    return str(getattr(_settings(), "fp32_precision", "missing"))
+
+
+def _write_switch(value: str) -> None:
+    _settings().fp32_precision = value
+
+
+def _settings() -> Any:
+    return getattr(torch.backends.mkldnn, "matmul", None)  # None: an old torch
+
+
+_SWITCH = Switch(_read_switch, _write_switch)
 
 
 def _fits(a: Tensor, b: Tensor) -> bool:
@@ -111,32 +151,40 @@ def _onednn(a: Tensor, b: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
+def _switched(a: Tensor, b: Tensor) -> Tensor:
+    with _SWITCH.turned("bf16"):
+        return torch.mm(a, b.mT)
+
+
 def _default(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b.mT)
 
 
-def _probe() -> bool:
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def _probe(product: Product) -> bool:
     with torch.no_grad():
         try:
-            return all(_is_better(*shape) for shape in _PROBED)
+            return all(_is_better(product, *shape) for shape in _PROBED)
         except (AttributeError, NotImplementedError, RuntimeError):
             return False  # this build of torch has no such operator
 
 
-def _is_better(m: int, k: int, n: int) -> bool:
+def _is_better(product: Product, m: int, k: int, n: int) -> bool:
     generator = torch.Generator().manual_seed(0)  # the global one stays as it is
     a = torch.randn(m, k, generator=generator, dtype=torch.float32)
     b = torch.randn(n, k, generator=generator, dtype=torch.float32)
     exact = a.double() @ b.double().mT  # (m, n)
-    accurate = _error(_onednn(a, b), exact) <= 2 * _error(_default(a, b), exact)
-    return accurate and _CLEARLY_FASTER * _seconds(_onednn, a, b) < _seconds(_default, a, b)
+    accurate = _error(product(a, b), exact) <= 2 * _error(_default(a, b), exact)
+    return accurate and _CLEARLY_FASTER * _seconds(product, a, b) < _seconds(_default, a, b)
 
 
 def _error(product: Tensor, exact: Tensor) -> float:
     return float((product.double() - exact).norm() / exact.norm())
 
 
-def _seconds(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
+def _seconds(product: Product, a: Tensor, b: Tensor) -> float:
     """Shortest of some runs, in the time of this thread: others may be busy."""
 
     def once() -> float:

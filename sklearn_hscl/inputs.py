@@ -27,6 +27,7 @@ def check_training_data(
     y_val: Any,
     *,
     loss: ContrastiveLoss,
+    encode: TargetEncoder | None = None,
 ) -> TrainingData:
     """Validate all that `fit` gets.
 
@@ -40,6 +41,8 @@ def check_training_data(
         Their targets; ignored by losses without labels.
     loss : ContrastiveLoss
         The loss; the estimator's `target_type` and `unlabeled_label` say how to read y.
+    encode : TargetEncoder or None
+        How to read y, where an earlier fit has settled it.
 
     Returns
     -------
@@ -47,11 +50,13 @@ def check_training_data(
     """
     if X_val is None and y_val is not None:
         raise ValueError("y_val was passed without X_val: pass both, or neither.")
-    train = LabelledArrays(check_rows(estimator, X), None)
-    encode = None
-    if loss.uses_labels(y is not None):
+    shape = None if encode is None else getattr(estimator, "input_shape_", None)
+    train = LabelledArrays(check_rows(estimator, X, fitted_shape=shape), None)
+    if not loss.uses_labels(y is not None):
+        encode = None
+    else:
         check_consistent_length(X, y)
-        encode = fit_targets(
+        encode = encode or fit_targets(
             y,
             loss=loss.loss,
             target_type=estimator.target_type,
@@ -63,9 +68,7 @@ def check_training_data(
         held_out = _check_held_out(
             estimator, X_val, y_val, train.rows.shape[1:], encode, loss
         )
-    if encode is None:
-        return TrainingData(train, held_out, None, None)
-    return TrainingData(train, held_out, encode.classes, encode.kind)
+    return TrainingData(train, held_out, encode)
 
 
 def _check_held_out(

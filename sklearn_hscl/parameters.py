@@ -12,6 +12,9 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.presets import LOSSES
 from sklearn_hscl.losses.reduction import REDUCTIONS
+from sklearn_hscl.precision import PRECISIONS
+from sklearn_hscl.training.batching import SAMPLERS
+from sklearn_hscl.training.learning_rate import SCHEDULES
 
 POSITIVE = Interval(Integral, 1, None, closed="left")
 
@@ -44,15 +47,23 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],
     "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "device_batch_size": [StrOptions({"auto"}), POSITIVE],
+    "sampler": [StrOptions(set(SAMPLERS))],
     "max_epochs": [POSITIVE],
     "lr": [Interval(Real, 0, None, closed="neither")],
+    "lr_schedule": [StrOptions({"auto", *SCHEDULES}), callable],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [POSITIVE],
     "tol": [Interval(Real, 0, None, closed="left")],
     "device": [str, torch.device],
+    "precision": [StrOptions({"auto", *PRECISIONS})],
+    "compile": ["boolean"],
+    "n_threads": [POSITIVE, None],
     "random_state": ["random_state"],
+    "warm_start": ["boolean"],
     "verbose": ["verbose"],
     "net_params": [dict, None],
     "net_callbacks": ["array-like", None],

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from sklearn_hscl.precision import Precision
+
 
 class ContrastiveModule(nn.Module):
     """Encoder followed by a projection head.
@@ -20,6 +22,8 @@ class ContrastiveModule(nn.Module):
     n_classes : int or None
         Classes of a linear classifier on the embedding, for a jointly trained
         cross-entropy; None for no classifier.
+    precision : Precision
+        Types of numbers.
     """
 
     def __init__(
@@ -28,8 +32,10 @@ class ContrastiveModule(nn.Module):
         n_components: int,
         projection_dim: int | None,
         n_classes: int | None,
+        precision: Precision,
     ) -> None:
         super().__init__()
+        self.precision = precision
         self.encoder = encoder
         self.n_components = n_components
         self.head = _projection_head(n_components, projection_dim)
@@ -37,9 +43,12 @@ class ContrastiveModule(nn.Module):
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map rows (B, ...) to projections (B, P) and class scores (B, n_classes)."""
-        embedding = self.encoder(rows)  # (B, D)
-        scores = None if self.classifier is None else self.classifier(embedding)
-        return self.head(embedding), scores
+        with self.precision.autocast():
+            embedding = self.encoder(rows)  # (B, D)
+            scores = None if self.classifier is None else self.classifier(embedding)
+            projection = self.head(embedding)
+        dtype = self.precision.dtype  # of the loss: its exponentials need all bits
+        return projection.to(dtype), None if scores is None else scores.to(dtype)
 
 
 def _projection_head(n_components: int, projection_dim: int | None) -> nn.Module:

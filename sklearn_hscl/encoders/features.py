@@ -71,6 +71,6 @@ class Standardization:
         return torch.from_numpy(values.astype(np.float32))
 
 
-def as_float(rows: Tensor) -> Tensor:
-    """Bring uint8 images to [0, 1]; everything else is float32 already."""
-    return rows.float() / 255 if rows.dtype == torch.uint8 else rows
+def as_float(rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bring uint8 images to [0, 1] in `dtype`; everything else has that type already."""
+    return rows.to(dtype) / 255 if rows.dtype == torch.uint8 else rows

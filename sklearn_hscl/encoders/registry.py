@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.encoders.mlp import MLPEncoder
+from sklearn_hscl.precision import Precision
 
 # Names that `encoder` accepts beside "auto".
 ENCODERS = ("mlp",)
 DEFAULT_N_COMPONENTS = 64
 DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
+DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
 
 EncoderFactory = Callable[..., nn.Module]
 
@@ -29,6 +31,7 @@ def build_module(
     hidden_layer_sizes: Sequence[int] | None,
     projection_dim: int | None,
     n_classes: int | None = None,
+    precision: Precision = DEFAULT_PRECISION,
 ) -> ContrastiveModule:
     """Build the encoder and its head, and try them on a few rows.
 
@@ -48,6 +51,8 @@ def build_module(
         Width of the projection head's output.
     n_classes : int or None
         Classes of the jointly trained classifier, if there is one.
+    precision : Precision
+        Types of numbers.
 
     Returns
     -------
@@ -68,7 +73,8 @@ def build_module(
     else:
         built = _call_factory(encoder, input_shape, n_components)
     width = _output_width(built, encoder, sample, n_components)
-    return ContrastiveModule(built, width, projection_dim, n_classes)
+    module = ContrastiveModule(built, width, projection_dim, n_classes, precision)
+    return module.to(precision.dtype)
 
 
 def _checked_sizes(sizes: Sequence[int] | None) -> Sequence[int]:
@@ -121,9 +127,10 @@ def _output_width(
 ) -> int:
     """Try the module on a few rows; return the width of its embedding."""
     name = encoder if isinstance(encoder, str) else type(module).__name__
+    sample = as_float(sample).float()
     try:
-        output = module.eval()(as_float(sample))  # also gives lazy modules their shapes
-        fewer = module(as_float(sample[:2]))
+        output = module.eval()(sample)  # also gives lazy modules their shapes
+        fewer = module(sample[:2])
     except Exception as error:
         raise ValueError(
             f"encoder={name} failed on a batch of shape {tuple(sample.shape)} and dtype "

@@ -218,6 +218,14 @@ class ContrastiveLoss(nn.Module):
         Tensor of shape (...), or (Tensor, LossStats)
             The loss, one value per leading index.
         """
+        if torch.is_autocast_enabled(z.device.type):
+            # Sums of exponentials need more than the eight bits of bfloat16.
+            with torch.autocast(z.device.type, enabled=False):
+                z = z.float()
+                logits = None if logits is None else logits.float()
+                return self.forward(
+                    z, y, view_ids, logits=logits, return_stats=return_stats
+                )
         by_label = self.uses_labels(y is not None)
         options = self.options
         if by_label and options.pairs == "either" and self.tau_plus is None:

@@ -9,6 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Integers = NDArray[np.int64]
+
+SAMPLERS = ("auto", "stratified", "balanced", "shuffle")
+# Values gathered at a time: enough for few gathers an epoch, little beside the data.
+_GATHERED = 2**22
+
 
 class EpochBatches:
     """Iterator over the batches of one epoch, for tensors that lie on the device.
@@ -25,26 +31,29 @@ class EpochBatches:
         with classes, 2 without.
     rng : numpy.random.Generator
         Source of the order.
-    stratify : bool
-        Whether targets are class codes (-1 for no label), and each batch shall hold the
-        classes in their proportions, and at least two rows of each class that it holds.
+    sampler : {"stratified", "balanced", "shuffle"}
+        ``"stratified"``: targets are class codes (-1 for no label), and each batch holds
+        the classes in their proportions, and at least two rows of each class that it
+        holds. ``"balanced"``: the same, after rows of smaller classes were repeated as
+        often as it takes to equal the largest class; rows without label are not.
+        ``"shuffle"``: whatever order comes.
     """
 
     def __init__(
-        self,
-        dataset: Any,
-        batch_size: int,
-        rng: np.random.Generator,
-        stratify: bool,
+        self, dataset: Any, batch_size: int, rng: np.random.Generator, sampler: str
     ) -> None:
         self.rows: Tensor = torch.as_tensor(dataset.X)
         self.targets: Tensor = torch.as_tensor(dataset.y)
-        # Two rows make a pair, two pairs of different classes a contrast.
-        smallest = 4 if stratify else 2
-        n_rows = len(self.rows)
-        self.n_batches = max(1, min(ceil(n_rows / batch_size), n_rows // smallest))
         self.rng = rng
-        self.codes = class_codes(self.targets.cpu().numpy()) if stratify else None
+        self.sampler = sampler
+        codes = None if sampler == "shuffle" else class_codes(self.targets.cpu().numpy())
+        self.codes = codes
+        n_rows = len(self.rows)
+        if sampler == "balanced" and codes is not None:
+            n_rows = int(_balanced_counts(codes, self._n_classes()).sum())
+        # Two rows make a pair, two pairs of different classes a contrast.
+        smallest = 2 if codes is None else 4
+        self.n_batches = max(1, min(ceil(n_rows / batch_size), n_rows // smallest))
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -52,24 +61,38 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, targets) of each batch, in a new order every time."""
-        for members in self._split():
-            index = torch.from_numpy(members).to(self.rows.device)
-            yield self.rows[index], self.targets[index]
+        order, sizes = self._split()
+        per_row = max(1, self.rows[:1].numel())
+        for group in _grouped(sizes, _GATHERED // per_row):
+            first, order = order[: sum(group)], order[sum(group) :]
+            index = torch.from_numpy(first).to(self.rows.device)
+            rows = self.rows.index_select(0, index).split(group)
+            targets = self.targets.index_select(0, index).split(group)
+            yield from zip(rows, targets, strict=True)
 
-    def _split(self) -> list[NDArray[np.int64]]:
+    def _split(self) -> tuple[Integers, list[int]]:
+        """Return the rows in the order of the batches, and how many each batch holds."""
         if self.codes is None:
-            return np.array_split(self.rng.permutation(len(self.rows)), self.n_batches)
-        return stratified_split(self.codes, self.n_batches, self.rng)
+            order = self.rng.permutation(len(self.rows))
+            return order, [len(p) for p in np.array_split(order, self.n_batches)]
+        if self.sampler == "stratified":
+            return stratified_split(self.codes, self.n_batches, self.rng)
+        repeated = _balanced(self.codes, self._n_classes(), self.rng)
+        order, sizes = stratified_split(self.codes[repeated], self.n_batches, self.rng)
+        return repeated[order], sizes
+
+    def _n_classes(self) -> int:
+        return int(self.targets.max()) + 1
 
 
-def class_codes(targets: NDArray[np.int64]) -> NDArray[np.int64]:
+def class_codes(targets: Integers) -> Integers:
     """Make one more class of the rows without label, whose code is -1."""
     return np.where(targets < 0, targets.max() + 1, targets)
 
 
 def stratified_split(
-    codes: NDArray[np.int64], n_batches: int, rng: np.random.Generator
-) -> list[NDArray[np.int64]]:
+    codes: Integers, n_batches: int, rng: np.random.Generator
+) -> tuple[Integers, list[int]]:
     """Split rows into batches that each hold at least two rows of their classes.
 
     A class is spread over as many batches as it can fill with two rows each; where
@@ -86,30 +109,68 @@ def stratified_split(
 
     Returns
     -------
-    list of ndarray of int
-        Row indices of each batch; together a permutation of all rows. Batches that
-        stayed empty (fewer pairs than batches) are left out.
+    order : ndarray of int, shape (n_samples,)
+        Row indices, batch by batch and in each batch class by class.
+    sizes : list of int
+        Size of each batch. Batches that stayed empty (fewer pairs than batches) are
+        left out.
     """
-    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n_batches)]
+    shuffled = rng.permutation(len(codes))
+    by_class = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    ends = np.cumsum(np.bincount(codes))
+    batch_of = np.empty_like(by_class)
     load = np.zeros(n_batches, dtype=np.int64)
-    by_class = np.split(
-        np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]
-    )
-    for members in sorted(by_class, key=len, reverse=True):  # large classes first
-        n_groups = min(n_batches, max(1, len(members) // 2))
+    members = np.split(batch_of, ends[:-1])  # views, one for each class
+    for part in sorted(members, key=len, reverse=True):  # large classes first
+        n_groups = min(n_batches, max(1, len(part) // 2))
+        # The first groups are larger by one row: these go to the emptiest batches.
         emptiest = np.lexsort((rng.random(n_batches), load))[:n_groups]
-        # array_split makes the first groups larger: these go to the emptiest batches.
-        groups = np.array_split(rng.permutation(members), n_groups)
-        for batch, group in zip(emptiest, groups, strict=True):
-            parts[batch].append(group)
-            load[batch] += len(group)
-    return _without_single_rows([np.concatenate(part) for part in parts if part])
+        sizes = np.full(n_groups, len(part) // n_groups)
+        sizes[: len(part) % n_groups] += 1
+        part[:] = np.repeat(emptiest, sizes)
+        load[emptiest] += sizes
+    batch_of, load = _without_single_rows(batch_of, load)
+    order = by_class[np.argsort(batch_of, kind="stable")]
+    return order, load[load > 0].tolist()
 
 
-def _without_single_rows(parts: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """Merge batches of one row, which hold no pair, into one that holds more."""
-    single = [part for part in parts if len(part) == 1]
-    others = [part for part in parts if len(part) > 1]
-    if not single:
-        return parts
-    return [*others[:-1], np.concatenate([*others[-1:], *single])]
+def _without_single_rows(batch_of: Integers, load: Integers) -> tuple[Integers, Integers]:
+    """Move rows that are alone in their batch, and so in no pair, to another batch."""
+    alone = load == 1
+    if not alone.any():
+        return batch_of, load
+    others = np.flatnonzero(load > 1)
+    home = others[-1] if len(others) else np.flatnonzero(alone)[0]
+    batch_of = np.where(alone[batch_of], home, batch_of)
+    return batch_of, np.bincount(batch_of, minlength=len(load))
+
+
+def _balanced_counts(codes: Integers, n_classes: int) -> Integers:
+    """How many rows of each class an epoch shall hold."""
+    counts = np.bincount(codes)
+    counts[:n_classes] = np.where(counts[:n_classes], counts[:n_classes].max(), 0)
+    return counts
+
+
+def _balanced(codes: Integers, n_classes: int, rng: np.random.Generator) -> Integers:
+    """Repeat rows until all classes are as large as the largest one."""
+    wanted = _balanced_counts(codes, n_classes)
+    ends = np.cumsum(np.bincount(codes))
+    members = np.split(np.argsort(codes, kind="stable"), ends[:-1])
+    # Whole rounds, and a random part of the last one.
+    return np.concatenate(
+        [np.resize(rng.permutation(m), n) for m, n in zip(members, wanted, strict=True)]
+    )
+
+
+def _grouped(sizes: list[int], most: int) -> Iterator[list[int]]:
+    """Group batch sizes whose sum is at most `most`, or one batch at a time."""
+    group: list[int] = []
+    total = 0
+    for size in sizes:
+        if group and total + size > most:
+            yield group
+            group, total = [], 0
+        group.append(size)
+        total += size
+    yield group

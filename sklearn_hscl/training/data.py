@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from sklearn_hscl.encoders.features import AsIs, Preparation, Standardization
+from sklearn_hscl.targets import TargetEncoder
 
 
 class LabelledArrays(NamedTuple):
@@ -30,9 +31,13 @@ class TrainingData(NamedTuple):
 
     train: LabelledArrays
     held_out: LabelledArrays | None
-    classes: NDArray[Any] | None
-    target_kind: str | None
-    """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
+    encode: TargetEncoder | None
+    """From y to targets; None where y is ignored."""
+
+    @property
+    def target_kind(self) -> str | None:
+        """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
+        return None if self.encode is None else self.encode.kind
 
 
 class LabelledRows(NamedTuple):
@@ -99,12 +104,17 @@ def fit_preparation(rows: NDArray[Any], built_in_encoder: bool) -> Preparation:
 
 
 def to_tensors(
-    data: LabelledArrays, prepare: Preparation, device: torch.device
+    data: LabelledArrays,
+    prepare: Preparation,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> LabelledRows:
-    """Move all rows to the device."""
+    """Move all rows to the device, as `dtype` unless they are uint8 images."""
     targets = data.targets
     if targets is None:
         targets = np.zeros(len(data.rows), np.int64)
     elif targets.dtype.kind == "f":
         targets = targets.astype(np.float32)
-    return LabelledRows(prepare(data.rows).to(device), torch.from_numpy(targets).to(device))
+    rows = prepare(data.rows)
+    rows = rows.to(device, dtype if rows.is_floating_point() else rows.dtype)
+    return LabelledRows(rows, torch.from_numpy(targets).to(device))

@@ -2,9 +2,13 @@
 
 import torch
 
+from sklearn_hscl.threads import worker_index
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Settle the device: "auto" is the GPU when there is one, otherwise the CPU.
+
+    Where there are several GPUs, each worker process of joblib has one.
 
     Raises
     ------
@@ -12,7 +16,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
         If the name is not a torch device, or the device is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", worker_index() % torch.cuda.device_count())
     try:
         resolved = torch.device(device)
         torch.ones(1, device=resolved).cpu()

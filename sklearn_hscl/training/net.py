@@ -11,11 +11,15 @@ from skorch.callbacks import Callback, EpochTimer, PrintLog
 from torch import Tensor
 
 from sklearn_hscl.augment import Augmentation
+from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
-from sklearn_hscl.training.step import contrast, training_step
+from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
+from sklearn_hscl.training.learning_rate import LearningRate, Schedule
+from sklearn_hscl.training.step import Objective, TrainingStep, batch_objective
 from sklearn_hscl.training.views import Views
 
+_SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 # skorch names that users may set; the rest is the embedder's own.
 NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
 
@@ -41,7 +45,17 @@ class ContrastiveNet(NeuralNet):
         What targets are; None where the loss ignores them.
     beta : float or BetaSchedule
         Strength of the tilt, or how it changes from epoch to epoch.
+    lr_schedule : callable or None
+        ``lr_schedule(progress) -> factor`` of the learning rate, with progress from 0 to
+        1; None leaves the rate to callbacks.
+    clip_norm : float or None
+        Largest norm of the gradient.
+    device_batch_size : int or "auto"
+        Views that are embedded at a time.
     """
+
+    history_: Any
+    callbacks_: Any
 
     def __init__(
         self,
@@ -53,6 +67,9 @@ class ContrastiveNet(NeuralNet):
         view_seed: int,
         target_kind: str | None,
         beta: float | BetaSchedule,
+        lr_schedule: Schedule | None,
+        clip_norm: float | None,
+        device_batch_size: int | str,
         **kwargs: Any,
     ) -> None:
         self.augment = augment
@@ -60,6 +77,10 @@ class ContrastiveNet(NeuralNet):
         self.view_seed = view_seed
         self.target_kind = target_kind
         self.beta = beta
+        self.lr_schedule = lr_schedule
+        self.clip_norm = clip_norm
+        self.device_batch_size = device_batch_size
+        self.first_epoch_ = 0
         super().__init__(module, criterion, **kwargs)
 
     @property
@@ -75,7 +96,7 @@ class ContrastiveNet(NeuralNet):
         y: Tensor,
     ) -> "ContrastiveNet":
         """Train with callbacks that live for this training only."""
-        users = self.callbacks_  # type: ignore[has-type]
+        users = self.callbacks_
         # Held-out scores first, so that users' callbacks see them; the report last.
         first = [] if monitor is None else [("monitor", monitor)]
         self.callbacks_ = [*first, *users, ("report", report)]
@@ -83,6 +104,38 @@ class ContrastiveNet(NeuralNet):
             return self.partial_fit(X, y)
         finally:
             self.callbacks_ = users
+
+    def go_on_from(self, earlier: "ContrastiveNet") -> None:
+        """Take over weights, the optimizer's memory and the history of a trained net.
+
+        Raises
+        ------
+        ValueError
+            If the module has changed.
+        """
+        try:
+            self.module_.load_state_dict(earlier.module_.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"The encoder of the previous fit cannot be trained on, as its parameters "
+                f"or the classes have changed: set warm_start=False, or fit a clone. "
+                f"{error}"
+            ) from error
+        if type(self.optimizer_) is type(earlier.optimizer_):
+            memory = copy.deepcopy(earlier.optimizer_.state_dict()["state"])
+            self.optimizer_.load_state_dict(
+                self.optimizer_.state_dict() | {"state": memory}
+            )
+        self.history_ = copy.deepcopy(earlier.history)
+
+    @property
+    def n_completed(self) -> int:
+        """Epochs of the present or last training that came to their end."""
+        return sum("train_loss" in epoch for epoch in self.history[self.first_epoch_ :])
+
+    def drop_unfinished_epoch(self) -> None:
+        """Remove the record of an epoch that was interrupted."""
+        del self.history[self.first_epoch_ + self.n_completed :]
 
     def partial_fit(
         self, X: Tensor, y: Tensor, classes: Any = None, **fit_params: Any
@@ -99,15 +152,38 @@ class ContrastiveNet(NeuralNet):
         self, X: Tensor, y: Tensor, epochs: int | None = None, **fit_params: Any
     ) -> "ContrastiveNet":
         """Run the epochs until the last one, or until a callback stops them."""
+        self.n_epochs_ = self.max_epochs if epochs is None else epochs
+        self.first_epoch_ = len(self.history)
         self.augment_ = self.augment.fitted(X)
-        self.views_ = self.seeded_views(X.device)
+        self.step_ = self._training_step(X)
+        self.learning_rate_: LearningRate | None = None  # until the batches are known
         try:
-            super().fit_loop(X, y, epochs=epochs)
+            with self.module_.precision.products():
+                super().fit_loop(X, y, epochs=epochs)
         except StopTraining:
             pass
         finally:
-            del self.augment_, self.views_  # they may hold training rows
+            if self.learning_rate_ is not None:
+                self.learning_rate_.restore()
+            # They may hold training rows.
+            del self.augment_, self.step_, self.learning_rate_
         return self
+
+    def _training_step(self, rows: Tensor) -> TrainingStep:
+        views = self.seeded_views(rows.device)
+        self._set_training(True)
+        sample = as_float(rows[:_SAMPLE_ROWS], views.dtype)
+        chunk_rows, can_halve = choose_chunk_rows(
+            self.device_batch_size, self.module_, sample
+        )
+        return TrainingStep(
+            self.module_,
+            self.criterion_,
+            self.optimizer_,
+            views,
+            GradientCache(chunk_rows, can_halve=can_halve),
+            self.clip_norm,
+        )
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call all callbacks, then stop if one of them ended the epoch that way."""
@@ -135,18 +211,14 @@ class ContrastiveNet(NeuralNet):
     def seeded_views(self, device: torch.device) -> Views:
         """Return the maker of views at the start of its random sequence."""
         generator = torch.Generator(device).manual_seed(self.view_seed)
-        return Views(self.augment_, self.n_views, generator)
+        dtype = self.module_.precision.dtype
+        return Views(self.augment_, self.n_views, generator, dtype)
 
     def train_step(
         self, batch: tuple[Tensor, Tensor], **fit_params: Any
     ) -> tuple[Tensor, LossStats]:
         """Update the module on one batch."""
-        self._set_training(True)
-        return training_step(
-            self.module_,
-            self.criterion_,
-            self.optimizer_,
-            self.views_,
+        return self.step_(
             *self._without_dummies(*batch),
             on_gradient=lambda: self.notify(
                 "on_grad_computed",
@@ -160,8 +232,8 @@ class ContrastiveNet(NeuralNet):
         """Open the epoch; set the strength of its tilt, where that has a schedule."""
         super().on_epoch_begin(net, **kwargs)
         if isinstance(self.beta, BetaSchedule):
-            progress = (self.history[-1, "epoch"] - 1) / max(1, self.max_epochs - 1)
-            beta = self.beta.beta_at(min(1.0, progress))
+            n_done = len(self.history) - 1 - self.first_epoch_
+            beta = self.beta.beta_at(n_done / max(1, self.n_epochs_ - 1))
             if not 0 <= beta < np.inf:
                 raise ValueError(f"beta={self.beta!r} gave {beta}, which must be >= 0.")
             self.criterion_.set_beta(beta)
@@ -182,9 +254,12 @@ class ContrastiveNet(NeuralNet):
                 batch = self._without_dummies(
                     rows[first::n_batches], targets[first::n_batches]
                 )
-                value, _ = contrast(self.module_, self.criterion_, views, *batch)
+                value, _ = self._objective(*batch)(*self.module_(views(batch[0])))
                 total += value.item() * len(batch[0])
         return total / len(rows)
+
+    def _objective(self, rows: Tensor, targets: Tensor | None) -> Objective:
+        return batch_objective(self.criterion_, self.n_views, len(rows), targets)
 
     def _without_dummies(
         self, rows: Tensor, targets: Tensor
@@ -197,8 +272,14 @@ class ContrastiveNet(NeuralNet):
         """Run all batches and record their means once, without a wait per batch."""
         if iterator is None:
             return
+        self._set_training(True)
+        if self.learning_rate_ is None and self.lr_schedule is not None:
+            n_steps = self.n_epochs_ * len(iterator)
+            self.learning_rate_ = LearningRate(self.optimizer_, self.lr_schedule, n_steps)
         losses, skipped, counts, n_anchors = [], [], [], 0
         for batch in iterator:
+            if self.learning_rate_ is not None:
+                self.learning_rate_.advance()
             self.notify("on_batch_begin", batch=batch, training=training)
             loss, stats = step_fn(batch)
             self.notify(

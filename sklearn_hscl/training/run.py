@@ -3,16 +3,20 @@
 import copy
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from skorch.callbacks import LRScheduler
 
 from sklearn_hscl.encoders import build_module
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.precision import Precision, resolve_precision
 from sklearn_hscl.seeding import Seeds, scoped_torch_seed
+from sklearn_hscl.targets import TargetEncoder
+from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.data import (
@@ -23,6 +27,7 @@ from sklearn_hscl.training.data import (
     to_tensors,
 )
 from sklearn_hscl.training.device import resolve_device
+from sklearn_hscl.training.learning_rate import SCHEDULES, Schedule
 from sklearn_hscl.training.net import ContrastiveNet, check_net_params, user_callbacks
 from sklearn_hscl.training.validation import HeldOut
 from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
@@ -41,12 +46,25 @@ class TrainingRun:
     data: TrainingData
     seeds: Seeds
     device: torch.device
+    n_threads: int
 
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
-        with scoped_torch_seed(self.seeds.weights):
+        with scoped_torch_seed(self.seeds.weights), torch_threads(self.n_threads):
             self.net.train_with(self.monitor, report, *self.train)
-        embedding = embed_tensor(self.net.module_.encoder, self.train.rows[:CHUNK_ROWS])
+            self._check_embedding()
+
+    def end_early(self) -> None:
+        """Make do with the epochs that were completed before an interruption."""
+        self.net.drop_unfinished_epoch()
+        if self.monitor is not None:
+            self.monitor.on_train_end(self.net)
+        self._check_embedding()
+
+    def _check_embedding(self) -> None:
+        module = self.net.module_
+        rows = self.train.rows[:CHUNK_ROWS]
+        embedding = embed_tensor(module.encoder, rows, module.precision)
         if not embedding.isfinite().all():
             raise FloatingPointError(
                 f"Training ended with infinite embeddings: lower `lr` (now {self.net.lr})."
@@ -65,11 +83,15 @@ class TrainingRun:
             "best_epoch_": best,
             "input_shape_": self.data.train.rows.shape[1:],
             "device_": self.device,
+            "n_threads_": self.n_threads,
+            "_precision": self.net.module_.precision,
+            "_encode_targets": self.data.encode,
+            "_seeds": self.seeds,
             "_prepare": self.prepare,
             "_n_features_out": self.net.module_.n_components,
         }
-        if self.data.classes is not None:
-            attributes["classes_"] = self.data.classes
+        if self.data.encode is not None and self.data.encode.classes is not None:
+            attributes["classes_"] = self.data.encode.classes
         return attributes
 
     def snapshot(self) -> dict[str, Any]:
@@ -94,8 +116,21 @@ def _without_batches(epoch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in epoch.items() if name != "batches"}
 
 
+class Previous(NamedTuple):
+    """What a fit that goes on from an earlier one takes over."""
+
+    net: ContrastiveNet
+    prepare: Preparation
+    encode: TargetEncoder | None
+    seeds: Seeds
+
+
 def prepare_run(
-    params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss, seeds: Seeds
+    params: dict[str, Any],
+    data: TrainingData,
+    loss: ContrastiveLoss,
+    seeds: Seeds,
+    previous: Previous | None = None,
 ) -> TrainingRun:
     """Build all that training needs.
 
@@ -109,6 +144,8 @@ def prepare_run(
         The loss.
     seeds : Seeds
         Seeds of this fit.
+    previous : Previous or None
+        The fit to go on from.
 
     Returns
     -------
@@ -116,16 +153,26 @@ def prepare_run(
     """
     data = _with_held_out(params, data, seeds)
     device = resolve_device(params["device"])
-    prepare = fit_preparation(data.train.rows, isinstance(params["encoder"], str))
-    train = to_tensors(data.train, prepare, device)
+    ndim = data.train.rows.ndim
+    precision = resolve_precision(params["precision"], device, ndim)
+    prepare = (
+        fit_preparation(data.train.rows, isinstance(params["encoder"], str))
+        if previous is None
+        else previous.prepare
+    )
+    train = to_tensors(data.train, prepare, device, precision.dtype)
     monitor = None
     if data.held_out is not None:
         _check_held_out(data)
-        held_out = to_tensors(data.held_out, prepare, device)
+        held_out = to_tensors(data.held_out, prepare, device, precision.dtype)
         patience = params["n_iter_no_change"]
         monitor = HeldOut(held_out, patience=patience, tol=params["tol"])
-    net = _build_net(params, train, data, loss, seeds)
-    return TrainingRun(net, train, monitor, prepare, data, seeds, device)
+    net = _build_net(params, train, data, loss, seeds, precision)
+    if previous is not None:
+        net.go_on_from(previous.net)
+    small = has_small_steps(net.n_views * net.batch_size, ndim)
+    n_threads = choose_threads(params["n_threads"], small_steps=small)
+    return TrainingRun(net, train, monitor, prepare, data, seeds, device, n_threads)
 
 
 def _with_held_out(
@@ -148,6 +195,7 @@ def _build_net(
     data: TrainingData,
     loss: ContrastiveLoss,
     seeds: Seeds,
+    precision: Precision,
 ) -> ContrastiveNet:
     arrays = data.train
     net_params = params["net_params"] or {}
@@ -161,6 +209,7 @@ def _build_net(
             hidden_layer_sizes=params["hidden_layer_sizes"],
             projection_dim=params["projection_dim"],
             n_classes=_n_classes(loss, data),
+            precision=precision,
         )
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
     if data.target_kind is None:
@@ -171,35 +220,78 @@ def _build_net(
         "view_seed": seeds.views,
         "target_kind": data.target_kind,
         "beta": params["beta"],
+        "lr_schedule": _choose_schedule(params),
+        "clip_norm": params["clip_norm"],
+        "device_batch_size": params["device_batch_size"],
         "lr": params["lr"],
         "optimizer": torch.optim.AdamW,
         "max_epochs": params["max_epochs"],
         "batch_size": params["batch_size"],
         "iterator_train": EpochBatches,
         "iterator_train__rng": np.random.default_rng(seeds.batches),
-        "iterator_train__stratify": data.target_kind == "class",
+        "iterator_train__sampler": _choose_sampler(params["sampler"], data.target_kind),
         "train_split": None,
         "use_caching": False,  # batches keep no predictions that could be reused
         "callbacks": user_callbacks(params["net_callbacks"]),
         "device": str(train.rows.device),
         "verbose": int(params["verbose"]),
+        "compile": params["compile"],
     }
     options |= net_params
-    if "weight_decay" in inspect.signature(options["optimizer"]).parameters:
+    accepted = inspect.signature(options["optimizer"]).parameters
+    if "weight_decay" in accepted:
         options.setdefault("optimizer__weight_decay", params["weight_decay"])
+    if "fused" in accepted and not _chooses_implementation(net_params):
+        options["optimizer__fused"] = train.rows.device.type in ("cpu", "cuda")
     try:
         return ContrastiveNet(module, loss, **options).initialize()
     except TypeError as error:
         raise ValueError(f"net_params={net_params!r} cannot be used: {error}") from error
 
 
+def _chooses_implementation(net_params: dict[str, Any]) -> bool:
+    names = ("foreach", "capturable", "differentiable", "fused")
+    return any(f"optimizer__{name}" in net_params for name in names)
+
+
+def _choose_schedule(params: dict[str, Any]) -> Schedule | None:
+    """Settle the schedule; the user's own scheduler among the callbacks comes first."""
+    schedule = params["lr_schedule"]
+    if schedule != "auto":
+        return SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+    has_scheduler = any(
+        isinstance(part, LRScheduler) or part is LRScheduler
+        for entry in params["net_callbacks"] or []
+        for part in (entry if isinstance(entry, tuple | list) else [entry])
+    )
+    return None if has_scheduler else SCHEDULES["cosine"]
+
+
+def _choose_sampler(sampler: str, target_kind: str | None) -> str:
+    """Settle the sampler.
+
+    Raises
+    ------
+    ValueError
+        If batches shall follow classes that there are not.
+    """
+    if sampler == "auto":
+        return "stratified" if target_kind == "class" else "shuffle"
+    if sampler != "shuffle" and target_kind != "class":
+        raise ValueError(
+            f"sampler={sampler!r} composes batches by class, but there are no class labels "
+            f"that the loss uses: pass y with classes, or sampler='auto'."
+        )
+    return sampler
+
+
 def _n_classes(loss: ContrastiveLoss, data: TrainingData) -> int | None:
     """Count the classes of the jointly trained classifier, if the loss wants one."""
     if not loss.options.ce_weight:
         return None
-    if data.classes is None:
+    if data.encode is None or data.encode.classes is None:
         raise ValueError(
             f"ce_weight={loss.options.ce_weight} needs class labels: pass y with classes, "
             f"or set ce_weight=0."
         )
-    return len(data.classes)
+    return len(data.encode.classes)

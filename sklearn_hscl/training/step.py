@@ -1,6 +1,7 @@
 """The training step: batch, views, encode, project, loss, update."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +9,61 @@ from torch import Tensor, nn
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.training.views import Views
 
+# From projections (V * B, D) and class scores to the loss and what was skipped.
+Objective = Callable[[Tensor, Tensor | None], tuple[Tensor, LossStats]]
 
-def contrast(
-    module: nn.Module,
-    loss: ContrastiveLoss,
-    views: Views,
-    rows: Tensor,
-    targets: Tensor | None,
+
+def whole_batch(
+    module: nn.Module, objective: Objective, views: Tensor
 ) -> tuple[Tensor, LossStats]:
-    """Compute the loss of one batch.
+    """Compute the loss of all views at once, and its gradient.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Encoder with head; gets the gradients.
+    objective : callable
+        From projections and class scores to the loss.
+    views : Tensor of shape (V * B, ...)
+        The views of a batch.
+
+    Returns
+    -------
+    value : Tensor, scalar
+    stats : LossStats
+    """
+    value, stats = objective(*module(views))
+    value.backward()
+    return value.detach(), stats
+
+
+def batch_objective(
+    loss: ContrastiveLoss, n_views: int, n_rows: int, targets: Tensor | None
+) -> Objective:
+    """Bind a loss to the targets of a batch.
+
+    Parameters
+    ----------
+    loss : ContrastiveLoss
+        The loss.
+    n_views, n_rows : int
+        V and B.
+    targets : Tensor of shape (B,) or (B, K), or None
+        What the loss compares rows by; None for losses without labels.
+    """
+    if targets is not None and n_views > 1:
+        targets = torch.cat([targets] * n_views)
+
+    def objective(z: Tensor, logits: Tensor | None) -> tuple[Tensor, LossStats]:
+        view_ids = torch.arange(n_rows, device=z.device).repeat(n_views)  # (V * B,)
+        return loss(z, targets, view_ids=view_ids, logits=logits, return_stats=True)
+
+    return objective
+
+
+@dataclass
+class TrainingStep:
+    """Update a module on one batch; every way of training goes through here.
 
     Parameters
     ----------
@@ -24,46 +71,39 @@ def contrast(
         Encoder with head: (B, ...) to (B, D).
     loss : ContrastiveLoss
         The loss.
+    optimizer : torch.optim.Optimizer
+        Updates the module.
     views : Views
-        Makes the views of the batch.
-    rows : Tensor of shape (B, ...)
-        The batch.
-    targets : Tensor of shape (B,) or (B, K), or None
-        What the loss compares rows by; None for losses without labels.
-
-    Returns
-    -------
-    value : Tensor, scalar
-    stats : LossStats
+        Makes the views of a batch.
+    differentiate : callable
+        How value and gradient are computed: :func:`whole_batch`, or in chunks by a
+        :class:`~sklearn_hscl.training.gradient_cache.GradientCache`.
+    clip_norm : float or None
+        Largest norm of the gradient; longer ones are scaled down.
     """
-    z, logits = module(views(rows))  # (V * B, D), (V * B, n_classes)
-    view_ids = torch.arange(len(rows), device=rows.device)
-    return loss(
-        z,
-        None if targets is None else torch.cat([targets] * views.n_views),
-        view_ids=view_ids.repeat(views.n_views),
-        logits=logits,
-        return_stats=True,
-    )
 
+    module: nn.Module
+    loss: ContrastiveLoss
+    optimizer: torch.optim.Optimizer
+    views: Views
+    differentiate: Callable[..., tuple[Tensor, LossStats]] = whole_batch
+    clip_norm: float | None = None
 
-def training_step(
-    module: nn.Module,
-    loss: ContrastiveLoss,
-    optimizer: torch.optim.Optimizer,
-    views: Views,
-    rows: Tensor,
-    targets: Tensor | None,
-    on_gradient: Callable[[], None] = lambda: None,
-) -> tuple[Tensor, LossStats]:
-    """Update the module on one batch; return the loss before the update.
+    def __call__(
+        self,
+        rows: Tensor,
+        targets: Tensor | None,
+        on_gradient: Callable[[], None] = lambda: None,
+    ) -> tuple[Tensor, LossStats]:
+        """Update on rows (B, ...) and targets; return the loss before the update.
 
-    The parameters are those of :func:`contrast`, and the optimizer; `on_gradient` is
-    called between gradient and update.
-    """
-    optimizer.zero_grad()
-    value, stats = contrast(module, loss, views, rows, targets)
-    value.backward()
-    on_gradient()
-    optimizer.step()
-    return value.detach(), stats
+        `on_gradient` is called between gradient and update.
+        """
+        self.optimizer.zero_grad()
+        objective = batch_objective(self.loss, self.views.n_views, len(rows), targets)
+        value, stats = self.differentiate(self.module, objective, self.views(rows))
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        on_gradient()
+        self.optimizer.step()
+        return value, stats

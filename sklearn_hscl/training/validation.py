@@ -71,13 +71,14 @@ class HeldOut(TrainingCallback):
     def _score(self, net: Any) -> float:
         if net.target_kind != "class":
             return -net.held_out_loss(*self.held_out)
-        encoder = net.module_.encoder
+        module = net.module_
         train, train_labels = _labelled(self.train_)
         held_out, labels = _labelled(self.held_out)
-        embedding = embed_tensor(encoder, held_out)
+        embedding = embed_tensor(module.encoder, held_out, module.precision)
         if not embedding.isfinite().all():
             return -np.inf
-        votes = neighbor_votes(embedding, embed_tensor(encoder, train), train_labels)
+        neighbors = embed_tensor(module.encoder, train, module.precision)
+        votes = neighbor_votes(embedding, neighbors, train_labels)
         return (votes == labels).double().mean().item()
 
 

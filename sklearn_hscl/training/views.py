@@ -30,12 +30,14 @@ class Views:
     augment: Augmentation
     n_views: int
     generator: torch.Generator
+    dtype: torch.dtype = torch.float32
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return all views of the rows (B, ...), view by view: (n_views * B, ...)."""
-        rows = as_float(rows)
-        views = [self.augment(rows, self.generator) for _ in range(self.n_views)]
-        return torch.cat(views)
+        rows = as_float(rows, self.dtype)
+        if self.n_views == 1:
+            return self.augment(rows, self.generator)
+        return torch.cat([self.augment(rows, self.generator) for _ in range(self.n_views)])
 
 
 def choose_n_views(

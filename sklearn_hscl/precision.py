@@ -1,0 +1,98 @@
+"""From the `precision` parameter to types of numbers."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from sklearn_hscl.gemm import fast_gemm
+from sklearn_hscl.switches import Switch
+
+PRECISIONS = ("float64", "float32", "tf32", "bf16")
+
+
+def _read_tf32() -> str:
+    return str(torch.backends.cuda.matmul.fp32_precision)
+
+
+def _write_tf32(value: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = value
+
+
+_TF32 = Switch(_read_tf32, _write_tf32)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Types of numbers in training and embedding.
+
+    Parameters
+    ----------
+    name : {"float64", "float32", "tf32", "bf16"}
+        ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply in less.
+    device : torch.device
+        Where.
+    """
+
+    name: str
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and rows."""
+        return torch.float64 if self.name == "float64" else torch.float32
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """Have the fastest matrix products of this precision.
+
+        What is set belongs to the process, and is restored by the last one to leave.
+        """
+        with ExitStack() as stack:
+            if self.name == "tf32":
+                stack.enter_context(_TF32.turned("tf32"))
+            if self.name == "float32" and self.device.type == "cpu":
+                stack.enter_context(fast_gemm())
+            yield
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of a forward pass."""
+        if self.name == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+
+def resolve_precision(precision: str, device: torch.device, ndim: int) -> Precision:
+    """Settle the types of numbers.
+
+    Parameters
+    ----------
+    precision : {"auto", "float64", "float32", "tf32", "bf16"}
+        As given by the user. ``"auto"`` is float32 except on NVIDIA GPUs: there bf16
+        for images, whose networks are large enough to gain, and tf32 for tables.
+    device : torch.device
+        Where to compute.
+    ndim : int
+        Dimensions of the rows' array: 2 for tables, 4 for images.
+
+    Raises
+    ------
+    ValueError
+        If the device cannot compute in this precision.
+    """
+    if precision == "auto":
+        precision = "float32"
+        if device.type == "cuda":
+            precision = "bf16" if ndim > 2 and torch.cuda.is_bf16_supported() else "tf32"
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(
+            f"precision='tf32' needs an NVIDIA GPU, but device is {str(device)!r}: use "
+            f"precision='float32' or 'auto'."
+        )
+    if precision == "float64" and device.type == "mps":
+        raise ValueError(
+            "precision='float64' cannot be used on device='mps', which has no float64: "
+            "use precision='float32', or device='cpu'."
+        )
+    return Precision(precision, device)

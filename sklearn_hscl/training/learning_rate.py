@@ -1,0 +1,60 @@
+"""The learning rate over a training run."""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+Schedule = Callable[[float], float]
+
+# Share of the steps in which the rate rises: adaptive optimizers need some steps to know
+# the scale of the gradient.
+WARM_UP = 0.05
+
+
+def constant(progress: float) -> float:
+    """Keep the rate as it is."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Rise linearly over the first 5 % of the steps, then fall along a cosine to 0."""
+    return min(1.0, progress / WARM_UP) * (1 + math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine}
+
+
+class LearningRate:
+    """Set the rates of an optimizer, step by step.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Each of its groups keeps its own base rate.
+    schedule : callable
+        ``schedule(progress) -> factor`` with progress in (0, 1), the middle of a step.
+    n_steps : int
+        Steps of the whole training.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedule: Schedule, n_steps: int
+    ) -> None:
+        self.groups = optimizer.param_groups
+        self.base = [group["lr"] for group in self.groups]
+        self.schedule = schedule
+        self.n_steps = n_steps
+        self.step = 0
+
+    def advance(self) -> None:
+        """Set the rates of the next step."""
+        factor = self.schedule(min((self.step + 0.5) / self.n_steps, 1.0))
+        for group, base in zip(self.groups, self.base, strict=True):
+            group["lr"] = base * factor
+        self.step += 1
+
+    def restore(self) -> None:
+        """Give the optimizer its base rates back."""
+        for group, base in zip(self.groups, self.base, strict=True):
+            group["lr"] = base
