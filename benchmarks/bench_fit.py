@@ -46,6 +46,7 @@ from sklearn_hscl.losses import ContrastiveLoss
 
 N_ROWS, BATCHES = 50_000, (64, 128, 512, 2048)
 TABLES = ("speed", "outside", "scaling")
+PROFILED_STEPS = 50
 # Rows, features, batch size.
 SCALING = [(n_rows, 54, 512) for n_rows in (10**3, 10**4, 10**5, 10**6)]
 SCALING += [(50_000, n_features, 512) for n_features in (10, 100, 1000)]
@@ -150,9 +151,9 @@ def scaling_row(n_rows, n_features, batch_size, device):
 
 
 def print_profile(batch_size, n_rows, device):
-    """Where the time of one epoch goes, operator by operator."""
-    X, y = covertype_like(n_rows)
-    seconds_of_fit(X[:4096], y[:4096], batch_size, 1, device)
+    """Where the time of a fit of some steps goes, operator by operator."""
+    X, y = covertype_like(min(n_rows, PROFILED_STEPS * batch_size))
+    seconds_of_fit(X, y, batch_size, 1, device)
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
@@ -162,7 +163,10 @@ def print_profile(batch_size, n_rows, device):
     table = profile.key_averages().table(
         sort_by=key, row_limit=25, max_name_column_width=40
     )
-    print(f"One epoch at B={batch_size}:\n\n```\n{table}\n```\n", flush=True)
+    print(
+        f"{-(-len(X) // batch_size)} steps at B={batch_size}:\n\n```\n{table}\n```\n",
+        flush=True,
+    )
 
 
 def main():
