@@ -10,11 +10,11 @@ import argparse
 import functools
 import os
 import statistics
-import subprocess
-import sys
 import time
 
+import measure
 import torch
+from measure import print_table
 from torch.nn.functional import normalize
 
 from sklearn_hscl import gemm
@@ -157,22 +157,7 @@ def extra_memory(name, n_rows, n_classes, device):
     small = batch(256, 4, device)
     forward_and_backward(LOSSES[name], *small)  # load libraries, probe
     z, y = batch(n_rows, n_classes, device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        forward_and_backward(LOSSES[name], z, y)
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    before = resident("VmRSS")
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # set the peak to what is held now
-    forward_and_backward(LOSSES[name], z, y)
-    return (resident("VmHWM") - before) / 1e6
-
-
-def resident(field):
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    return measure.extra_memory(lambda: forward_and_backward(LOSSES[name], z, y), device)
 
 
 def memory_row(n_rows, n_classes, device):
@@ -181,19 +166,10 @@ def memory_row(n_rows, n_classes, device):
         if not fits(name, batch(n_rows, n_classes, "cpu")[1]):
             cells.append("-")
             continue
-        command = [sys.executable, __file__, "--device", device]
-        command += ["--memory-of", name, str(n_rows), str(n_classes)]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        cells.append(f"{float(result.stdout):.0f}")
+        arguments = ("--device", device, "--memory-of", name, n_rows, n_classes)
+        (memory,) = measure.in_fresh_process(__file__, *arguments)
+        cells.append(f"{memory:.0f}")
     return [n_rows, n_classes, *cells]
-
-
-def print_table(header, rows):
-    print("|", " | ".join(header), "|")
-    print("|" + "---|" * len(header), flush=True)
-    for row in rows:
-        print("|", " | ".join(str(cell) for cell in row), "|", flush=True)
-    print()
 
 
 def main():
