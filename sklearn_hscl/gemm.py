@@ -24,7 +24,7 @@ from torch import Tensor
 from sklearn_hscl.switches import Switch
 
 # Below this many multiplications the call costs more than the product.
-_SMALL = 2**14
+_SMALL = 2**20
 # (m, k, n) of a tile of similarities, of its gradient, and of a layer of a network.
 _PROBED = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
 # A close race could end differently in each process, and with it the last bits of

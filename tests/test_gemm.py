@@ -38,7 +38,7 @@ LAYOUTS = ["rows", "columns", "every second", "part"]
 
 @pytest.mark.parametrize("left", LAYOUTS)
 @pytest.mark.parametrize("right", LAYOUTS)
-@pytest.mark.parametrize("shape", [(65, 130, 70), (1, 300, 90), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(165, 130, 70), (1, 300, 90), (2, 3, 4)])
 def test_products_in_every_layout(path, left, right, shape):
     m, k, n = shape
     a, b = matrix(m, k, left), matrix(k, n, right, seed=1)
@@ -90,19 +90,20 @@ def test_a_less_accurate_operator_is_refused(monkeypatch):
     def rounded(a, b):
         return (a.bfloat16() @ b.bfloat16().T).float()
 
-    monkeypatch.setattr(gemm, "_onednn", rounded)
     monkeypatch.setattr(
         gemm, "_seconds", lambda product, a, b: float(product is not rounded)
     )
-    assert not gemm._probe()
+    assert not gemm._probe(rounded)
 
 
 @pytest.mark.parametrize(("fast", "better"), [(0.5, True), (0.9, False), (2.0, False)])
 def test_only_a_clearly_faster_operator_is_used(monkeypatch, fast, better):
-    monkeypatch.setattr(gemm, "_onednn", lambda a, b: a @ b.T)
-    seconds = {gemm._onednn: fast, gemm._default: 1.0}
+    def product(a, b):
+        return a @ b.T
+
+    seconds = {product: fast, gemm._default: 1.0}
     monkeypatch.setattr(gemm, "_seconds", lambda product, a, b: seconds[product])
-    assert gemm._probe() == better
+    assert gemm._probe(product) == better
 
 
 def test_without_the_operator_torch_is_used(monkeypatch):
@@ -112,14 +113,14 @@ def test_without_the_operator_torch_is_used(monkeypatch):
     monkeypatch.setattr(gemm, "_onednn", missing)
     monkeypatch.setattr(gemm, "_allowed", True)
     monkeypatch.setattr(gemm, "_found_better", None)
-    a, b = matrix(64, 64), matrix(64, 64, seed=1)
+    a, b = matrix(128, 128), matrix(128, 128, seed=1)
     assert torch.equal(gemm.mm(a, b), a @ b)
 
 
 def test_probe_happens_once_and_leaves_random_state_alone(monkeypatch):
     calls = []
     probe = gemm._probe
-    monkeypatch.setattr(gemm, "_probe", lambda: calls.append(1) or probe())
+    monkeypatch.setattr(gemm, "_probe", lambda way: calls.append(1) or probe(way))
     monkeypatch.setattr(gemm, "_allowed", True)
     monkeypatch.setattr(gemm, "_found_better", None)
     before = torch.get_rng_state()
@@ -128,6 +129,70 @@ def test_probe_happens_once_and_leaves_random_state_alone(monkeypatch):
     assert len(calls) == 1
     assert len(set(answers)) == 1
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def switch(monkeypatch):
+    """Return the state of torch's switch, as if the probe had found it better."""
+    monkeypatch.setattr(gemm, "_allowed", True)
+    monkeypatch.setattr(gemm, "_switch_found_better", True)
+    return lambda: torch.backends.mkldnn.matmul.fp32_precision
+
+
+def test_switch_is_on_inside_only(switch):
+    with gemm.fast_gemm():
+        with gemm.fast_gemm():
+            assert switch() == "bf16"
+        assert switch() == "bf16"
+    assert switch() == "none"
+    with pytest.raises(ZeroDivisionError), gemm.fast_gemm():
+        1 / 0  # noqa: B018
+    assert switch() == "none"
+
+
+def test_switch_stays_off_where_it_is_forbidden_or_no_better(switch, monkeypatch):
+    gemm.use_fast_gemm(False)
+    with gemm.fast_gemm():
+        assert switch() == "none"
+    gemm.use_fast_gemm()
+    monkeypatch.setattr(gemm, "_switch_found_better", False)
+    with gemm.fast_gemm():
+        assert switch() == "none"
+
+
+def test_last_thread_out_restores_the_switch(switch):
+    product = matrix(200, 200)
+    exact = product.double() @ product.double()
+
+    def work(k):
+        for _ in range(50):
+            if k % 2:
+                with gemm.fast_gemm():
+                    assert switch() == "bf16"
+                    result = product @ product
+            else:
+                result = product @ product
+            assert (result - exact).norm() < tolerance * exact.norm()
+
+    tolerance = 1e-2 if rounds_to_bfloat16() else 1e-6
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert switch() == "none"
+
+
+def test_switched_products_are_as_accurate(switch):
+    a, b = matrix(512, 256), matrix(256, 256, seed=1)
+    exact = a.double() @ b.double()
+    with gemm.fast_gemm():
+        product = a @ b
+    if rounds_to_bfloat16():
+        pytest.skip("this processor has matrix units for bfloat16")
+    assert (product - exact).norm() <= 2 * (a @ b - exact).norm()
+
+
+def rounds_to_bfloat16():
+    a = torch.full((64, 64), 1 + 2.0**-12)
+    return bool((gemm._switched(a, torch.eye(64)) != a).any())
 
 
 def global_state():

@@ -14,7 +14,7 @@ from sklearn_hscl.losses.targets import Targets
 Kernel = Callable[..., tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
 # Rows from which the closed form is faster than autograd on a dense matrix, on CPU.
-STREAMING_ROWS = 128
+STREAMING_ROWS = 2
 
 
 def choose_kernel(z: Tensor, targets: Targets, options: LossOptions) -> str:

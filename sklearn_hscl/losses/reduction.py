@@ -22,11 +22,10 @@ def anchor_weights(reduction: str, positive_mass: Tensor, usable: Tensor) -> Ten
     -------
     Tensor of shape (..., B)
     """
-    weight = {
-        "anchors": torch.ones_like(positive_mass),
-        "pairs": positive_mass,
-        "classes": 1 / (1 + positive_mass),  # the anchor belongs to its class, too
-    }[reduction]
-    weight = torch.where(usable, weight, 0.0)
+    weight = usable.to(positive_mass.dtype)
+    if reduction == "pairs":
+        weight = weight * positive_mass
+    if reduction == "classes":
+        weight = weight / (1 + positive_mass)  # the anchor belongs to its class, too
     tiny = torch.finfo(weight.dtype).tiny
     return weight / weight.sum(-1, keepdim=True).clamp_min(tiny)

@@ -23,7 +23,10 @@ def unit_rows(z: Tensor) -> Tensor:
 
 def _squares_fit(length: Tensor) -> bool:
     limits = torch.finfo(length.dtype)
-    return bool(((length > limits.tiny**0.5 * 1e4) & (length < limits.max**0.5)).all())
+    if not length.numel():
+        return True
+    shortest, longest = torch.aminmax(length)
+    return bool(shortest > limits.tiny**0.5 * 1e4) and bool(longest < limits.max**0.5)
 
 
 class _UnitRows(torch.autograd.Function):

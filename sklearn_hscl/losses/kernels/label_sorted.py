@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.gemm import mm, mm_t
+from sklearn_hscl.losses.kernels.pairs import pull as pull_pairs
 
 Integers = NDArray[np.int64]
 
@@ -43,6 +44,10 @@ class SortedRows(NamedTuple):
         """Give each row the number of its group, (B,)."""
         numbers = torch.from_numpy(per_group.repeat(self.sizes))
         return numbers.to(self.z.device, self.z.dtype)
+
+    def unsorted(self, values: Tensor) -> Tensor:
+        """Bring values of sorted rows (B, D) into the order of the batch."""
+        return torch.empty_like(values).index_copy_(0, self.order, values)
 
 
 class Pull(NamedTuple):
@@ -166,9 +171,6 @@ def stacks(rows: SortedRows, strip: slice) -> list[Stack]:
 def pull_stack(stack: Stack, weight: Tensor, mass: Tensor, pull: Pull) -> None:
     """Add the pairs of small groups to `pull`; turn their values s log2(e) into M.
 
-    With D_i the mass against anchor i, σ_ip = D_i / (D_i + e^{s_ip}) and pair weight
-    c_i, the loss is Σ c_i log(1 + D_i e^{-s_ip}), and M_ij = -(c_i σ_ij + c_j σ_ji).
-
     Parameters
     ----------
     stack : Stack
@@ -178,9 +180,9 @@ def pull_stack(stack: Stack, weight: Tensor, mass: Tensor, pull: Pull) -> None:
         Sums to add to.
     """
     share = stack.pairs * weight[stack.members].unsqueeze(2)  # (k, n, n)
-    odds = stack.values.neg().exp2_().mul_(mass[stack.members].unsqueeze(2))
-    pull.value.add_(odds.log1p().mul_(share).sum())
-    sigma = odds.div_(odds + 1).mul_(share)
+    inverse = stack.values.neg().exp2_()
+    value, sigma = pull_pairs(inverse, mass[stack.members].unsqueeze(2), share)
+    pull.value.add_(value)
     pull.strength.index_add_(0, stack.members.flatten(), sigma.sum(2).flatten())
     torch.add(sigma, sigma.mT, out=stack.values).neg_()
 
@@ -204,10 +206,11 @@ def pull_tiles(
     for k, upper in enumerate(pieces):
         for lower in pieces[k:]:
             inverse = mm_t(scaled[upper], rows.z[lower]).neg_().exp2_()  # (t, t), e^{-s}
-            tile = _pull_half(inverse, share, mass, upper, 1, upper == lower, pull)
             if upper == lower:
+                tile = _pull_half(inverse, share, mass, upper, 1, True, pull)
                 tile = tile + tile.T
             else:
+                tile = _pull_half(inverse.clone(), share, mass, upper, 1, False, pull)
                 tile += _pull_half(inverse, share, mass, lower, 0, False, pull)
             if gradient is not None:
                 gradient.add(tile.neg_(), upper, lower)
@@ -223,11 +226,10 @@ def _pull_half(
     pull: Pull,
 ) -> Tensor:
     """Return c σ for one direction of the pairs of a tile, (t, t)."""
-    odds = inverse * mass[anchors].unsqueeze(over)
     if diagonal:
-        odds.fill_diagonal_(0.0)
-    pull.value.add_(odds.log1p().sum() * share)
-    sigma = odds.div_(odds + 1).mul_(share)
+        inverse.fill_diagonal_(0.0)  # as if infinitely close: no loss, no gradient
+    value, sigma = pull_pairs(inverse, mass[anchors].unsqueeze(over), share)
+    pull.value.add_(value)
     pull.strength[anchors] += sigma.sum(over)
     return sigma
 

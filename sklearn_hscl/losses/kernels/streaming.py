@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sklearn_hscl.losses.kernels.all_pairs import Pairs, all_pairs
 from sklearn_hscl.losses.kernels.closed_form import Result, Settings
 from sklearn_hscl.losses.kernels.hardest import relative_to_hardest
 from sklearn_hscl.losses.kernels.label_sorted import (
@@ -18,6 +19,8 @@ from sklearn_hscl.losses.kernels.label_sorted import (
 from sklearn_hscl.losses.kernels.symmetric import symmetric
 from sklearn_hscl.losses.stats import LossStats
 
+# Up to this many rows the whole matrix of pairs is faster than sorted rows and tiles.
+_FEW_ROWS = 384
 # Up to this derivative of a logarithm of M, the rounding of float32 similarities leaves
 # gradients of generic rows right to 2e-6; beyond, the sums are done in float64.
 _SHARPEST_FLOAT32 = 40.0
@@ -82,27 +85,64 @@ def streaming_loss(
         effective_negatives=effective_negatives,
     )
     with torch.no_grad():
-        rows = sort_rows(z.detach(), groups)
-        mass = negative_count(negative_mass, rows)
-        result = _compute(rows, pair_weight(reduction, rows), mass, settings)
-        value = result.value.to(z.dtype)
-    if result.gradient is not None:
-        gradient = torch.empty_like(z.detach())
-        gradient.index_copy_(0, rows.order, result.gradient.T.to(z.dtype).contiguous())
+        wide = max(len(z), 0 if isinstance(negative_mass, str) else negative_mass)
+        few = len(z) <= _FEW_ROWS and not _is_sharp(settings)
+        few = few and _largest_exponent(settings, wide) <= _LARGEST_FLOAT32
+        compute = _few_rows if few else _many_rows
+        value, gradient, stats = compute(
+            z.detach(), groups, negative_mass, reduction, settings
+        )
+    if gradient is not None:
         value = _WithGradient.apply(z, value, gradient)
-    return value, _stats(rows, result.effective)
+    return value, stats
+
+
+def _few_rows(
+    z: Tensor,
+    groups: Tensor,
+    negative_mass: str | float,
+    reduction: str,
+    settings: Settings,
+) -> tuple[Tensor, Tensor | None, LossStats]:
+    pairs = Pairs(groups, z.dtype)
+    if not pairs.has_negatives:
+        gradient = torch.zeros_like(z) if settings.wants_gradient else None
+        return z.new_zeros(()), gradient, _stats(pairs.usable, pairs.n_negatives)
+    mass: Tensor | float = pairs.n_negatives
+    if negative_mass != "negatives":
+        mass = max(len(z) - 2, 1) if negative_mass == "batch" else float(negative_mass)
+    value, gradient, sums = all_pairs(z, pairs, pairs.weights(reduction), mass, settings)
+    asked = settings.effective_negatives
+    effective = sums.plain.square() / sums.squared if asked else None
+    return value, gradient, _stats(pairs.usable, effective)
+
+
+def _many_rows(
+    z: Tensor,
+    groups: Tensor,
+    negative_mass: str | float,
+    reduction: str,
+    settings: Settings,
+) -> tuple[Tensor, Tensor | None, LossStats]:
+    rows = sort_rows(z, groups)
+    mass = negative_count(negative_mass, rows)
+    result = _compute(rows, pair_weight(reduction, rows), mass, settings)
+    usable = rows.per_row(rows.usable) > 0  # (B,)
+    effective = result.effective
+    stats = _stats(usable, None if effective is None else effective.to(z.dtype))
+    gradient = None
+    if result.gradient is not None:
+        gradient = rows.unsorted(result.gradient.T.to(z.dtype).contiguous())
+    return result.value.to(z.dtype), gradient, stats
 
 
 def _compute(rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings) -> Result:
     if not rows.n_usable:
         gradient = torch.zeros_like(rows.z.T) if settings.wants_gradient else None
         return Result(weight.new_zeros(()), gradient, torch.zeros_like(weight))
-    slope = 1 + settings.beta * (1 if settings.detach_weights else 2)
-    # The largest exponent of the sums, of D/e^s and of the squared weights; the mass
-    # is at most B where it differs between anchors.
-    exponent = max(1 + settings.beta, 2.0, 2 * settings.beta) / settings.temperature
-    exponent += math.log(max(len(weight), float(mass[0])))
-    if slope / settings.temperature > _SHARPEST_FLOAT32 or exponent > _LARGEST_FLOAT32:
+    # The mass is at most B where it differs between anchors.
+    exponent = _largest_exponent(settings, max(len(weight), float(mass[0])))
+    if _is_sharp(settings) or exponent > _LARGEST_FLOAT32:
         rows = rows._replace(z=rows.z.double())
         weight, mass = weight.double(), mass.double()
     if exponent > _LARGEST_FLOAT64:
@@ -110,13 +150,25 @@ def _compute(rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings)
     return symmetric(rows, weight, mass, settings)
 
 
-def _stats(rows: SortedRows, effective: Tensor | None) -> LossStats:
-    skipped = torch.tensor(rows.bounds[-1] - rows.n_usable, device=rows.z.device)
-    count = rows.z.new_tensor(math.nan)
+def _is_sharp(settings: Settings) -> bool:
+    """Whether M changes too fast with a similarity for the rounding of float32."""
+    slope = 1 + settings.beta * (1 if settings.detach_weights else 2)
+    return slope / settings.temperature > _SHARPEST_FLOAT32
+
+
+def _largest_exponent(settings: Settings, mass: float) -> float:
+    """Largest exponent of the sums, of D/e^s and of the squared weights."""
+    exponent = max(1 + settings.beta, 2.0, 2 * settings.beta) / settings.temperature
+    return exponent + math.log(max(mass, 1.0))
+
+
+def _stats(usable: Tensor, effective: Tensor | None) -> LossStats:
+    n_usable = usable.sum()
+    skipped = len(usable) - n_usable
+    count = torch.full((), math.nan, device=usable.device)
     if effective is not None:
-        usable = rows.per_row(rows.usable)  # (B,)
-        count = (effective * usable).sum() / max(rows.n_usable, 1)
-    return LossStats(skipped, torch.zeros_like(skipped), count.to(rows.z.dtype))
+        count = torch.where(usable, effective, 0.0).sum() / n_usable.clamp_min(1)
+    return LossStats(skipped, torch.zeros_like(skipped), count)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -1,16 +1,13 @@
 """Value and gradient in tiles above the diagonal.
 
-With E0 = e^{βs}, E1 = e^{(1+β)s} and their sums S0, S1 over the negatives of an anchor,
-the mass against anchor i is D_i = Q_i S1_i / S0_i. The gradient of the loss is M z / T
-for one symmetric matrix M: for negatives
-``M_ij = (1+β)(a_i + a_j) E1_ij - β(b_i + b_j) E0_ij`` with a = G/S1 and b = G/S0, or
-``(a_i + a_j) E1_ij`` if the tilt is held constant; G and the positives as in
-:func:`~sklearn_hscl.losses.kernels.label_sorted.pull_stack`. So the tiles above the
-diagonal suffice, visited twice: for the sums, and for M.
+The matrix M of :mod:`~sklearn_hscl.losses.kernels.pairs` is symmetric, so the tiles
+above the diagonal suffice. They are visited twice: for the sums over negatives, and for
+M itself.
 """
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, pairwise
 from typing import NamedTuple
 
@@ -29,6 +26,14 @@ from sklearn_hscl.losses.kernels.label_sorted import (
     pull_stack,
     pull_tiles,
     stacks,
+)
+from sklearn_hscl.losses.kernels.pairs import (
+    Sums,
+    Tilted,
+    harden,
+    push,
+    repulsion,
+    tilt,
 )
 
 _HEIGHT, _WIDTH = 512, 1024  # of a tile: two megabytes stay close to the core
@@ -76,21 +81,6 @@ class Tile(NamedTuple):
     columns: slice
 
 
-class Tilted(NamedTuple):
-    """Exponentials of a tile, zero outside of the negatives."""
-
-    plain: Tensor | None  # (t, w), E0; None: not needed
-    hard: Tensor  # (t, w), E1
-
-
-class Sums(NamedTuple):
-    """Sums over the negatives of each anchor, (B,)."""
-
-    plain: Tensor  # S0
-    hard: Tensor  # S1
-    squared: Tensor  # Σ E0²
-
-
 class Kept(NamedTuple):
     """What the first visit leaves for the second one, by tile."""
 
@@ -134,9 +124,9 @@ def _sum_negatives(
         positives = kept.stacks.get(k, [])
         for stack in positives:
             stack.take(exponent)
-        plain = _tilt(exponent, settings.beta, positives)
+        plain = tilt(exponent, settings.beta, partial(_clear, positives))
         _add_plain(sums, plain, tile, settings)
-        tilted = _harden(plain, exponent, settings)
+        tilted = harden(plain, exponent, settings)
         _add_both(sums.hard, tilted.hard, tile)
         room -= sum(part.numel() for part in tilted if part is not None)
         if room >= 0:
@@ -170,27 +160,9 @@ def _add_both(total: Tensor, part: Tensor, tile: Tile) -> None:
         total[tile.columns] += part.T @ part.new_ones(len(part))
 
 
-def _tilt(exponent: Tensor, beta: float, positives: list[Stack]) -> Tensor:
-    """E0 (E1 for β = 0) from s log2(e), in place if β is 0 or 1; 0 for positives."""
-    plain = exponent if beta in (0, 1) else exponent * beta
-    return _clear(plain.exp2_(), positives)
-
-
-def _harden(plain: Tensor, exponent: Tensor, settings: Settings) -> Tilted:
-    """Complete E0 by E1, which takes the place of what is not needed any more."""
-    if settings.beta == 0:
-        return Tilted(None, plain)
-    if settings.detach_weights:
-        hard = plain.square_() if settings.beta == 1 else plain.mul_(exponent.exp2_())
-        return Tilted(None, hard)
-    hard = plain.square() if settings.beta == 1 else exponent.exp2_().mul_(plain)
-    return Tilted(plain, hard)
-
-
-def _clear(tile: Tensor, positives: list[Stack]) -> Tensor:
+def _clear(positives: list[Stack], block: Tensor) -> None:
     for stack in positives:
-        stack.clear(tile)
-    return tile
+        stack.clear(block)
 
 
 def _pull_positives(
@@ -222,26 +194,21 @@ def _push_negatives(
     gradient: Accumulator,
 ) -> None:
     """Second visit: M of every tile, times z."""
-    beta = settings.beta
-    a, b = strength / sums.hard, beta * strength / sums.plain  # (B,)
+    a, b = repulsion(sums, strength, settings)
     if settings.detach_weights:  # E1 in one step, as if without tilt
-        scaled, settings = scaled * (1 + beta), settings._replace(beta=0.0)
-    else:
-        a *= 1 + beta
+        scaled, settings = scaled * (1 + settings.beta), settings._replace(beta=0.0)
     for k, tile in enumerate(tiles):
         positives = kept.stacks.get(k, [])
         tilted = kept.tilted.pop(k, None)
         if tilted is None:
             exponent = mm_t(scaled[tile.rows], rows.z[tile.columns])  # (t, w)
-            plain = _tilt(exponent, settings.beta, positives)
-            tilted = _harden(plain, exponent, settings)
-        push = tilted.hard.mul_(_outer_sum(a, tile))
-        if tilted.plain is not None:
-            push -= tilted.plain.mul_(_outer_sum(b, tile))
+            plain = tilt(exponent, settings.beta, partial(_clear, positives))
+            tilted = harden(plain, exponent, settings)
+        block = push(tilted, partial(_outer_sum, tile), a, b)
         for stack in positives:
-            stack.put(push)
-        gradient.add(push, *tile)
+            stack.put(block)
+        gradient.add(block, *tile)
 
 
-def _outer_sum(per_row: Tensor, tile: Tile) -> Tensor:
+def _outer_sum(tile: Tile, per_row: Tensor) -> Tensor:
     return per_row[tile.rows].unsqueeze(1) + per_row[tile.columns]  # (t, w)
