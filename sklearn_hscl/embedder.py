@@ -19,8 +19,14 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_hscl.columns import FROM_DTYPE, TableColumns
 from sklearn_hscl.encoders.inference import embed_array
-from sklearn_hscl.inputs import check_rows, check_training_data
+from sklearn_hscl.inputs import (
+    check_rows,
+    check_training_data,
+    embedding_dtype,
+    learn_columns,
+)
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
@@ -265,6 +271,7 @@ class HSCLEmbedder(
         projection_dim: int | None = 64,
         normalize: bool = False,
         channels: str = "auto",
+        categorical_features: ArrayLike | None = FROM_DTYPE,
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
         batch_size: int = 256,
@@ -302,6 +309,7 @@ class HSCLEmbedder(
         self.projection_dim = projection_dim
         self.normalize = normalize
         self.channels = channels
+        self.categorical_features = categorical_features
         self.augment = augment
         self.n_views = n_views
         self.batch_size = batch_size
@@ -363,7 +371,8 @@ class HSCLEmbedder(
         tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with _keeping_previous_fit(self):
             fitted = self._train(X, y, X_val, y_val, tasks)
-        self.__dict__.pop("classes_", None)  # of a fit with labels before
+        for name in ("classes_", "categories_", "is_categorical_"):
+            self.__dict__.pop(name, None)  # of a fit on other data before
         self.__dict__.update(fitted)
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
@@ -395,15 +404,14 @@ class HSCLEmbedder(
             If X has another shape than in fit, or holds NaN, infinity or text.
         """
         check_is_fitted(self)
-        rows = check_rows(self, X, fitted_shape=self.input_shape_)
-        kept = rows.dtype in (np.float32, np.float64)
+        rows = check_rows(self, X, columns=self._columns, fitted_shape=self.input_shape_)
         return embed_array(
             self.module_,
             self._prepare,
             rows,
             device=self.device_,
             normalize=self.normalize,
-            dtype=rows.dtype if kept else np.float32,
+            dtype=embedding_dtype(rows),
         )
 
     def __sklearn_tags__(self) -> Tags:
@@ -412,6 +420,10 @@ class HSCLEmbedder(
         tags.target_tags.required = self._requires_labels()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
+        built_in = isinstance(self.encoder, str)
+        tags.input_tags.allow_nan = built_in
+        tags.input_tags.categorical = built_in and self.categorical_features is not None
         return tags
 
     def _train(
@@ -419,7 +431,8 @@ class HSCLEmbedder(
     ) -> dict[str, Any]:
         """Train, and return all fitted attributes."""
         loss = self._contrastive_loss(y)
-        data = check_training_data(self, X, y, X_val, y_val, loss=loss)
+        columns = self._learn_columns(X)
+        data = check_training_data(self, X, y, X_val, y_val, loss=loss, columns=columns)
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
@@ -427,8 +440,15 @@ class HSCLEmbedder(
         run = prepare_run(params, data, loss, draw_seeds(self.random_state))
         names = ("n_features_in_", "feature_names_in_")
         seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        seen |= {"_columns": columns} | _about_categories(columns)
         run.train_with(FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot()))
-        return run.fitted_attributes()
+        return seen | run.fitted_attributes()
+
+    def _learn_columns(self, X: Any) -> TableColumns | None:
+        """Learn which columns are categorical; a user's module gets them if asked for."""
+        chosen, built_in = self.categorical_features, isinstance(self.encoder, str)
+        by_dtype = isinstance(chosen, str)
+        return learn_columns(X, None if by_dtype and not built_in else chosen)
 
     def _contrastive_loss(self, y: Any) -> ContrastiveLoss:
         if self._requires_labels() and y is None:
@@ -460,6 +480,13 @@ class HSCLEmbedder(
         if isinstance(self.loss, ContrastiveLoss):
             return self.loss.requires_labels
         return self.loss in REQUIRE_LABELS
+
+
+def _about_categories(columns: TableColumns | None) -> dict[str, Any]:
+    """Return the fitted attributes on categorical columns, where there are some."""
+    if columns is None or not columns.is_categorical.any():
+        return {}
+    return {"is_categorical_": columns.is_categorical, "categories_": columns.categories}
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def test_validation_rows_pass_through_a_pipeline(iris):
             r"y_val .* it holds the labels \[9\]",
         ),
         ({}, {"X_val": [[0] * 4], "y_val": [0, 1]}, "y_val .* inconsistent numbers"),
-        ({}, {"X_val": [[np.nan] * 4], "y_val": [0]}, "X_val cannot be used.*NaN"),
+        ({}, {"X_val": [[np.inf] * 4], "y_val": [0]}, "X_val cannot be used.*inf"),
         ({}, {"X_val": [[0] * 4], "y_val": ["a"]}, r"y_val .* labels \['a'\]"),
         ({"loss": "ucl"}, {"X_val": [[0] * 4]}, "at least 2 held-out rows"),
     ],

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.features import Preparation, as_float
@@ -17,8 +18,11 @@ CHUNK_ROWS = 2048
 ROW_MULTIPLE = 32
 
 
-def embed_tensor(encoder: nn.Module, rows: Tensor) -> Tensor:
-    """Embed rows (n, ...) in chunks, in eval mode and without gradients: (n, D)."""
+def embed_tensor(encoder: nn.Module, rows: Any) -> Tensor:
+    """Embed rows (n, ...) in chunks, in eval mode and without gradients: (n, D).
+
+    Rows are a tensor, or what else can be split into tensors.
+    """
     encoder.eval()
     with torch.inference_mode():
         return torch.cat([_embed_padded(encoder, c) for c in rows.split(CHUNK_ROWS)])
@@ -27,7 +31,7 @@ def embed_tensor(encoder: nn.Module, rows: Tensor) -> Tensor:
 def embed_array(
     encoder: nn.Module,
     prepare: Preparation,
-    rows: NDArray[Any],
+    rows: Any,
     *,
     device: torch.device,
     normalize: bool,
@@ -41,8 +45,8 @@ def embed_array(
         Trained encoder on `device`.
     prepare : Preparation
         Maps an array of rows to the encoder's input.
-    rows : ndarray of shape (n_samples, ...)
-        Validated rows.
+    rows : ndarray of shape (n_samples, ...) or CSR array
+        Validated rows; sparse ones are made dense chunk by chunk.
     device : torch.device
         Where to compute.
     normalize : bool
@@ -54,13 +58,24 @@ def embed_array(
     -------
     ndarray of shape (n_samples, n_components)
     """
-    chunks = []
-    for start in range(0, len(rows), CHUNK_ROWS):
-        chunk = prepare(rows[start : start + CHUNK_ROWS]).to(device)
-        embedding = embed_tensor(encoder, chunk)
+    embeddings = None
+    for start in range(0, rows.shape[0], CHUNK_ROWS):
+        chunk = _dense_floats(rows[start : start + CHUNK_ROWS])
+        embedding = embed_tensor(encoder, prepare(chunk).to(device))
         embedding = unit_rows(embedding) if normalize else embedding
-        chunks.append(embedding.cpu().numpy().astype(dtype, copy=False))
-    return np.concatenate(chunks)
+        if embeddings is None:
+            embeddings = np.empty((rows.shape[0], embedding.shape[1]), dtype=dtype)
+        embeddings[start : start + CHUNK_ROWS] = embedding.cpu().numpy()
+    assert embeddings is not None  # validation refuses tables of no rows
+    return embeddings
+
+
+def _dense_floats(rows: Any) -> NDArray[Any]:
+    """Make rows of a table dense and float32 or float64; leave images alone."""
+    rows = rows.toarray() if issparse(rows) else np.asarray(rows)
+    if rows.ndim == 2 and rows.dtype not in (np.float32, np.float64):
+        return rows.astype(np.float64)
+    return rows
 
 
 def _embed_padded(encoder: nn.Module, rows: Tensor) -> Tensor:

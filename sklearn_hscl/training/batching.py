@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_hscl.training.rows import SparseRows
+
 
 class EpochBatches:
     """Iterator over the batches of one epoch, for tensors that lie on the device.
@@ -19,7 +21,7 @@ class EpochBatches:
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor (n_samples, ...), and y, a tensor of targets.
+        Holds X, a tensor or SparseRows (n_samples, ...), and y, a tensor of targets.
     batch_size : int
         Size of a batch, up to the few rows that keep pairs together: at least 4 rows
         with classes, 2 without.
@@ -37,7 +39,7 @@ class EpochBatches:
         rng: np.random.Generator,
         stratify: bool,
     ) -> None:
-        self.rows: Tensor = torch.as_tensor(dataset.X)
+        self.rows: Tensor | SparseRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
         # Two rows make a pair, two pairs of different classes a contrast.
         smallest = 4 if stratify else 2

@@ -5,16 +5,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from sklearn_hscl.encoders.features import AsIs, Preparation, Standardization
+from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
+from sklearn_hscl.training.rows import SparseRows
 
 
 class LabelledArrays(NamedTuple):
     """Validated rows and their targets (None for losses without labels)."""
 
-    rows: NDArray[Any]  # (n, ...)
+    rows: Any  # ndarray (n, ...) or CSR array (n, F)
     targets: NDArray[Any] | None
     """Class codes (n,), -1 for no label; indicators or numbers (n, K)."""
 
@@ -33,12 +35,14 @@ class TrainingData(NamedTuple):
     classes: NDArray[Any] | None
     target_kind: str | None
     """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
+    is_categorical: NDArray[np.bool_] | None = None
+    """Which columns of a table hold codes; None where none does."""
 
 
 class LabelledRows(NamedTuple):
     """Rows as the encoder takes them, with targets (0 where there are none)."""
 
-    rows: Tensor  # (n, ...)
+    rows: Any  # Tensor (n, ...) or SparseRows (n, F)
     targets: Tensor  # (n,) or (n, K)
 
 
@@ -65,7 +69,7 @@ def split_held_out(
     ValueError
         If less than two rows, or less than two classes, are left to train on.
     """
-    n_rows = len(data.rows)
+    n_rows = data.rows.shape[0]
     n_held_out = max(2, round(fraction * n_rows))  # two rows make a contrast
     train, held_out = train_test_split(
         np.arange(n_rows),
@@ -91,20 +95,25 @@ def _strata(targets: NDArray[Any] | None, n_held_out: int) -> NDArray[np.int64] 
     return targets if enough else None
 
 
-def fit_preparation(rows: NDArray[Any], built_in_encoder: bool) -> Preparation:
-    """Standardise tables for built-in encoders; modules get the rows as they are."""
+def fit_preparation(
+    rows: Any, built_in_encoder: bool, is_categorical: NDArray[np.bool_] | None = None
+) -> Preparation:
+    """Prepare tables for built-in encoders; modules get the rows as they are."""
     if built_in_encoder and rows.ndim == 2:
-        return Standardization.of(rows)
+        return PreparedTable.of(rows, is_categorical)
     return AsIs()
 
 
 def to_tensors(
     data: LabelledArrays, prepare: Preparation, device: torch.device
 ) -> LabelledRows:
-    """Move all rows to the device."""
+    """Move all rows to the device; sparse ones stay behind until they are batched."""
     targets = data.targets
     if targets is None:
-        targets = np.zeros(len(data.rows), np.int64)
+        targets = np.zeros(data.rows.shape[0], np.int64)
     elif targets.dtype.kind == "f":
         targets = targets.astype(np.float32)
-    return LabelledRows(prepare(data.rows).to(device), torch.from_numpy(targets).to(device))
+    on_device = torch.from_numpy(targets).to(device)
+    if issparse(data.rows):
+        return LabelledRows(SparseRows(data.rows, prepare, device), on_device)
+    return LabelledRows(prepare(data.rows).to(device), on_device)

@@ -82,7 +82,7 @@ class TrainingRun:
 def _check_held_out(data: TrainingData) -> None:
     """Raise where held-out rows cannot be scored by their loss."""
     assert data.held_out is not None
-    if data.target_kind != "class" and len(data.held_out.rows) < 2:
+    if data.target_kind != "class" and data.held_out.rows.shape[0] < 2:
         raise ValueError(
             "Early stopping on the loss needs at least 2 held-out rows, got 1: raise "
             "validation_fraction, or pass more rows as X_val."
@@ -116,7 +116,8 @@ def prepare_run(
     """
     data = _with_held_out(params, data, seeds)
     device = resolve_device(params["device"])
-    prepare = fit_preparation(data.train.rows, isinstance(params["encoder"], str))
+    built_in = isinstance(params["encoder"], str)
+    prepare = fit_preparation(data.train.rows, built_in, data.is_categorical)
     train = to_tensors(data.train, prepare, device)
     monitor = None
     if data.held_out is not None:
@@ -124,7 +125,7 @@ def prepare_run(
         held_out = to_tensors(data.held_out, prepare, device)
         patience = params["n_iter_no_change"]
         monitor = HeldOut(held_out, patience=patience, tol=params["tol"])
-    net = _build_net(params, train, data, loss, seeds)
+    net = _build_net(params, train, prepare, data, loss, seeds)
     return TrainingRun(net, train, monitor, prepare, data, seeds, device)
 
 
@@ -145,6 +146,7 @@ def _with_held_out(
 def _build_net(
     params: dict[str, Any],
     train: LabelledRows,
+    prepare: Preparation,
     data: TrainingData,
     loss: ContrastiveLoss,
     seeds: Seeds,
@@ -157,6 +159,7 @@ def _build_net(
         module = build_module(
             params["encoder"],
             sample=train.rows[:SAMPLE_ROWS].cpu(),
+            layout=prepare.layout,
             n_components=params["n_components"],
             hidden_layer_sizes=params["hidden_layer_sizes"],
             projection_dim=params["projection_dim"],
