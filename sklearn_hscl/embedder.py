@@ -120,10 +120,13 @@ class HSCLEmbedder(
         The trained map from a row to its embedding.
 
         - ``"mlp"``, and for now ``"auto"``: Linear-ReLU layers on the standardised
-          columns of a table, or on the pixels of an image.
+          columns of a table, or on the pixels of an image. Missing values are allowed:
+          they become the mean, with an indicator where training rows had some.
+          Categories become one-hot columns for the 64 most frequent levels.
         - a module maps (B, n_features) or (B, C, H, W) in float32 to
           (B, n_components). It is copied; its weights are the start of training.
-          Table columns reach it as they are, uint8 images divided by 255.
+          Table columns reach it as they are, uint8 images divided by 255; columns
+          named in `categorical_features` as codes, 1, 2, … and 0 for new levels.
         - a callable returns such a module. It is called with those of the keywords
           `input_shape`, `n_features` and `n_components` that it accepts.
 
@@ -143,6 +146,16 @@ class HSCLEmbedder(
     channels : {"auto", "first", "last"}, default="auto"
         Where 4-D images hold their channels; ``"auto"`` looks for an axis of 1, 3 or 4
         and raises where that is ambiguous. 3-D input is a stack of grey images.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Which columns of a table are categories, of any number of levels.
+
+        - ``"from_dtype"``: columns of a pandas or polars frame that hold categories,
+          strings or bools, by their dtype or, for objects, by their values; no column
+          of an array. An `encoder` of yours gets no categories then.
+        - a list or array of column names, of positions, or a mask.
+        - None: all columns are numeric, bools as 0 and 1.
+
+        Levels of a single training row and levels that come later are one, "other".
     augment : {"auto"}, callable or None, default="auto"
         How a random view of a row is made, anew for every batch.
 
@@ -212,6 +225,11 @@ class HSCLEmbedder(
         The epoch, counted from 1, whose weights were kept.
     classes_ : ndarray of shape (n_classes,)
         The class labels, where the loss uses them.
+    is_categorical_ : ndarray of bool, shape (`n_features_in_`,)
+        Which columns are categorical, where some are.
+    categories_ : list of ndarray
+        Levels of each categorical column in the rows passed to `fit`, where there are
+        such columns.
     device_ : torch.device
         Where the encoder lies.
     input_shape_ : tuple of int
@@ -339,10 +357,11 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or images
-            Numeric table without missing values; or images of shape
-            (n_samples, H, W), (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or
-            float. At least 2 rows.
+        X : array-like, frame or sparse of shape (n_samples, n_features), or images
+            Table of numbers and, in frames, categories, where built-in encoders allow
+            missing values (NaN, None, NA); or images of shape (n_samples, H, W),
+            (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
+            rows. Sparse rows are scaled but not centred, and made dense by the batch.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or numbers;
             see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
@@ -387,8 +406,9 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or images
-            Rows in the form that `fit` got; one row is enough.
+        X : array-like, frame or sparse of shape (n_samples, n_features), or images
+            Rows in the form that `fit` got; one row is enough. Arrays, memory maps and
+            sparse rows are read chunk by chunk, never copied as a whole.
 
         Returns
         -------
@@ -401,7 +421,8 @@ class HSCLEmbedder(
         sklearn.exceptions.NotFittedError
             If the embedder was not fitted.
         ValueError
-            If X has another shape than in fit, or holds NaN, infinity or text.
+            If X has other columns or another shape than in fit, or holds values that
+            the encoder does not take, such as infinity.
         """
         check_is_fitted(self)
         rows = check_rows(self, X, columns=self._columns, fitted_shape=self.input_shape_)

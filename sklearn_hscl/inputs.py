@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
@@ -142,9 +143,14 @@ def check_rows(
 def learn_columns(X: Any, categorical_features: Any) -> TableColumns | None:
     """Learn the columns of training rows that are a table; see :class:`TableColumns`."""
     X = _without_torch(X)
-    if _n_dimensions(X) == 2:
-        return TableColumns.learn(X, categorical_features)
-    return None
+    ndim = _n_dimensions(X)
+    by_dtype = categorical_features is None or isinstance(categorical_features, str)
+    if not by_dtype and len(categorical_features) and (ndim > 2 or issparse(X)):
+        raise ValueError(
+            f"categorical_features={categorical_features!r} needs a table that is not "
+            f"sparse, got {'images' if ndim > 2 else 'a sparse X'}: leave it out."
+        )
+    return TableColumns.learn(X, categorical_features) if ndim == 2 else None
 
 
 def embedding_dtype(rows: Any) -> DTypeLike:

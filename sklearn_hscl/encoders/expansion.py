@@ -57,7 +57,8 @@ class ColumnExpansion(nn.Module):
         numbers = rows[:, self.numeric]
         known = torch.where(numbers.isnan(), 0.0, numbers)
         is_missing = rows[:, self.missing].isnan().to(rows.dtype)
-        has_level = (rows[:, self.source] == self.level).to(rows.dtype)
+        codes = rows[:, self.source].round()  # as an augmentation may add noise
+        has_level = (codes == self.level).to(rows.dtype)
         return torch.cat([known, is_missing, has_level], dim=1)
 
 
