@@ -127,10 +127,14 @@ def factorize(column: Any) -> tuple[NDArray[np.intp], list[Hashable]]:
         return np.asarray(codes, dtype=np.intp), levels.tolist()
     if not isinstance(column, np.ndarray):  # polars
         return _factorize_polars(column)
-    values = column.tolist()
-    levels = [value for value in dict.fromkeys(values) if not _is_missing(value)]
-    position = dict(zip(levels, range(len(levels)), strict=True))
-    found = (position.get(value, MISSING) for value in values)
+    return _factorize_objects(column.tolist())
+
+
+def _factorize_objects(values: list[Any]) -> tuple[NDArray[np.intp], list[Hashable]]:
+    position = dict.fromkeys(values, MISSING)
+    levels = [value for value in position if not _is_missing(value)]
+    position.update(zip(levels, range(len(levels)), strict=True))
+    found = map(position.__getitem__, values)
     return np.fromiter(found, dtype=np.intp, count=len(values)), levels
 
 
