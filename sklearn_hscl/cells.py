@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from sklearn_hscl.series import DATE_REMEDY, columns_of, is_frame
+
 
 @contextmanager
 def naming_the_cell(
@@ -40,6 +42,8 @@ def _bad_cell(X: Any, allow_nan: bool, names: Sequence[Any] | None) -> str | Non
         values = np.asarray(column)
         if values.dtype.kind == "c":
             return None
+        if values.dtype.kind in "mM":
+            return f"Column {name!r} (index {index}) holds {DATE_REMEDY}."
         row = _first_text(values, allow_nan)
         if row is not None:
             return (
@@ -94,12 +98,13 @@ def _not_finite(name: Any, index: int, row: int, value: Any) -> str:
 
 
 def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
-    if hasattr(X, "columns"):
-        by_position = X.iloc.__getitem__ if hasattr(X, "iloc") else X.__getitem__
-        for index, name in enumerate(X.columns):
-            yield name, by_position((slice(None), index))
-    elif getattr(X, "ndim", None) == 2 and hasattr(X, "__array__"):
-        yield from enumerate(np.asarray(X).T)
+    if is_frame(X):
+        names, column_at = columns_of(X)
+        for index, name in enumerate(names):
+            yield name, column_at(index)
+    elif hasattr(X, "__array__"):
+        array = np.asarray(X)
+        yield from enumerate(array.T) if array.ndim == 2 else ()
     elif isinstance(X, list | tuple):
         yield from enumerate(zip(*X, strict=False))
 

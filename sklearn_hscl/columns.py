@@ -11,6 +11,7 @@ from sklearn_hscl.series import (
     as_numbers,
     columns_of,
     factorize,
+    factorize_named,
     holds_categories,
     holds_plain_numbers,
     is_frame,
@@ -60,9 +61,10 @@ class TableColumns:
         chosen = _chosen_columns(X, categorical_features)
         if chosen is None:
             return None
-        _, column_at = columns_of(X)
+        names, column_at = columns_of(X)
         levels = [
-            factorize(column_at(index))[1] for index in np.flatnonzero(chosen).tolist()
+            factorize_named(column_at(index), f"Column {names[index]!r} (index {index})")[1]
+            for index in np.flatnonzero(chosen).tolist()
         ]
         return cls(chosen, [sorted_levels(of_column) for of_column in levels])
 
@@ -98,7 +100,7 @@ class TableColumns:
 
 def _codes(column: Any, categories: NDArray[np.object_], where: str) -> NDArray[np.float64]:
     """Return the code of each value: 0 for others than the categories, NaN for missing."""
-    codes, levels = factorize(column)
+    codes, levels = factorize_named(column, where)
     _check_same_kind(levels, categories, where)
     known = dict(zip(categories, range(1, len(categories) + 1), strict=True))
     return np.array([*(known.get(level, 0) for level in levels), np.nan])[codes]

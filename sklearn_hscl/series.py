@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 MISSING = -1  # the code of a missing value in a factorized column
 POLARS_TEXT = ("String", "Categorical", "Enum")
+DATE_REMEDY = (
+    "dates or durations: turn them into numbers first, for example into year, month and "
+    "weekday, or days since a fixed date"
+)
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
@@ -71,33 +75,23 @@ def holds_categories(column: Any, name: Any, index: int) -> bool:
     if kind == "c":
         raise ValueError(f"Complex data not supported: {where} holds {dtype}.")
     if kind in ("m", "M") or getattr(dtype, "is_temporal", bool)():
-        raise _date_error(where, dtype)
+        raise ValueError(f"{where} holds {DATE_REMEDY}.")
     if kind not in ("O", "Null"):
         raise _object_error(where, f"values of dtype {dtype}")
     return _objects_are_categories(column, where)
 
 
 def _objects_are_categories(column: Any, where: str) -> bool:
-    try:
-        levels = factorize(column)[1]
-    except TypeError as error:  # lists, dicts
-        raise _object_error(where, f"objects that are no values ({error})") from error
+    levels = factorize_named(column, where)[1]
     types = sorted({type(level) for level in levels}, key=lambda kind: kind.__name__)
     if any(issubclass(kind, DATES) or kind.__name__ == "Period" for kind in types):
-        raise _date_error(where, column.dtype)
+        raise ValueError(f"{where} holds {DATE_REMEDY}.")
     for categorical in (str, bool | np.bool_):
         if types and all(issubclass(kind, categorical) for kind in types):
             return True
     if all(issubclass(kind, Number) and not issubclass(kind, bool) for kind in types):
         return False
     raise _object_error(where, "objects of " + " and ".join(k.__name__ for k in types))
-
-
-def _date_error(where: str, dtype: Any) -> ValueError:
-    return ValueError(
-        f"{where} holds dates or durations ({dtype}): turn them into numbers first, for "
-        f"example into year, month and weekday, or days since a fixed date."
-    )
 
 
 def _object_error(where: str, what: str) -> ValueError:
@@ -136,6 +130,14 @@ def _factorize_objects(values: list[Any]) -> tuple[NDArray[np.intp], list[Hashab
     position.update(zip(levels, range(len(levels)), strict=True))
     found = map(position.__getitem__, values)
     return np.fromiter(found, dtype=np.intp, count=len(values)), levels
+
+
+def factorize_named(column: Any, where: str) -> tuple[NDArray[np.intp], list[Hashable]]:
+    """Factorize a column; raise an error that says `where`, if it holds lists or dicts."""
+    try:
+        return factorize(column)
+    except TypeError as error:
+        raise _object_error(where, f"objects that are no values ({error})") from error
 
 
 def _factorize_polars(column: Any) -> tuple[NDArray[np.intp], list[Hashable]]:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_hscl.cells import naming_the_cell
 from sklearn_hscl.columns import TableColumns
-from sklearn_hscl.series import columns_of
+from sklearn_hscl.series import DATE_REMEDY, columns_of
 
 # Rows whose values are checked at a time, where an array may be larger than memory.
 CHECK_ROWS = 16_384
@@ -47,7 +47,7 @@ def check_table(
         Of float32 or float64; plain numbers that are not fitted on keep their type.
     """
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
-        raise ValueError(f"{name} holds dates or durations: turn them into numbers first.")
+        raise ValueError(f"{name} holds {DATE_REMEDY}.")
     allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
     try:
         if columns is not None:

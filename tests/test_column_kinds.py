@@ -92,7 +92,7 @@ BAD = {
     "lists": (pd.Series([[1], [2], [3]]), "unhashable.*drop it"),
     "dicts": (pd.Series([{}, {}, {}]), "unhashable"),
     "bytes": (pd.Series([b"a", b"b", b"c"]), "objects of bytes"),
-    "dates": (pd.Series(pd.date_range("2020", periods=3)), "holds dates.*weekday"),
+    "dates": (pd.Series(pd.date_range("2020", periods=3)), "holds dates .*weekday"),
     "zoned": (pd.Series(pd.date_range("2020", periods=3, tz="UTC")), "holds dates"),
     "durations": (pd.Series(pd.to_timedelta([1, 2, 3])), "holds dates or durations"),
     "periods": (pd.Series(pd.period_range("2020", periods=3, freq="M")), "holds dates"),

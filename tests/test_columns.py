@@ -181,6 +181,23 @@ def test_columns_that_changed_their_kind_are_named():
         embedder.transform(mixed().assign(size="big"))
     with pytest.raises(ValueError, match="Column 'size' .* holds dates"):
         embedder.transform(mixed().assign(size=pd.Timestamp(0)))
+    with pytest.raises(ValueError, match="Column 'colour' .* no values .*list"):
+        embedder.transform(mixed().assign(colour=[[1]] * N))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"categorical_features": None}, {"encoder": nn.Linear(4, 2)}]
+)
+def test_dates_are_named_without_categories(parameters):
+    X = mixed()[["count", "old"]].assign(day=pd.Timestamp(0))
+    with pytest.raises(TypeError, match="Column 'day' .index 2. holds dates .*weekday"):
+        fit(X, **parameters)
+
+
+def test_identifiers_alone_are_refused():
+    X = pd.DataFrame({"id": [f"row {i}" for i in range(N)]})
+    with pytest.raises(ValueError, match="same level in two training rows.*drop identif"):
+        fit(X)
 
 
 def test_infinity_beside_categories_is_named():

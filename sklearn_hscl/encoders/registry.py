@@ -85,6 +85,12 @@ def _build_mlp(
     if layout is None or layout.is_plain:
         return MLPEncoder(input_shape, hidden, width)
     expansion = ColumnExpansion(layout)
+    if expansion.width == 0:
+        raise ValueError(
+            "X holds categorical columns only, and none of them has the same level in two "
+            "training rows, so that there is nothing to learn from: drop identifiers, or "
+            "pass columns of numbers or of coarser categories."
+        )
     return nn.Sequential(expansion, MLPEncoder((expansion.width,), hidden, width))
 
 
