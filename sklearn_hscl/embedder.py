@@ -20,8 +20,14 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_hscl.columns import FROM_DTYPE, TableColumns
 from sklearn_hscl.encoders.inference import embed_array
-from sklearn_hscl.inputs import check_rows, check_training_data
+from sklearn_hscl.inputs import (
+    check_rows,
+    check_training_data,
+    embedding_dtype,
+    learn_columns,
+)
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
@@ -118,10 +124,13 @@ class HSCLEmbedder(
         The trained map from a row to its embedding.
 
         - ``"mlp"``, and for now ``"auto"``: Linear-ReLU layers on the standardised
-          columns of a table, or on the pixels of an image.
+          columns of a table, or on the pixels of an image. Missing values are allowed:
+          they become the mean, with an indicator where training rows had some.
+          Categories become one-hot columns for the 64 most frequent levels.
         - a module maps (B, n_features) or (B, C, H, W) in float32 to
           (B, n_components). It is copied; its weights are the start of training.
-          Table columns reach it as they are, uint8 images divided by 255.
+          Table columns reach it as they are, uint8 images divided by 255; columns
+          named in `categorical_features` as codes, 1, 2, … and 0 for new levels.
         - a callable returns such a module. It is called with those of the keywords
           `input_shape`, `n_features` and `n_components` that it accepts.
 
@@ -141,6 +150,16 @@ class HSCLEmbedder(
     channels : {"auto", "first", "last"}, default="auto"
         Where 4-D images hold their channels; ``"auto"`` looks for an axis of 1, 3 or 4
         and raises where that is ambiguous. 3-D input is a stack of grey images.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Which columns of a table are categories, of any number of levels.
+
+        - ``"from_dtype"``: columns of a pandas or polars frame that hold categories,
+          strings or bools, by their dtype or, for objects, by their values; no column
+          of an array. An `encoder` of yours gets no categories then.
+        - a list or array of column names, of positions, or a mask.
+        - None: all columns are numeric, bools as 0 and 1.
+
+        Levels of a single training row and levels that come later are one, "other".
     augment : {"auto"}, callable or None, default="auto"
         How a random view of a row is made, anew for every batch.
 
@@ -241,6 +260,11 @@ class HSCLEmbedder(
         The epoch, counted from 1, whose weights were kept.
     classes_ : ndarray of shape (n_classes,)
         The class labels, where the loss uses them.
+    is_categorical_ : ndarray of bool, shape (`n_features_in_`,)
+        Which columns are categorical, where some are.
+    categories_ : list of ndarray
+        Levels of each categorical column in the rows passed to `fit`, where there are
+        such columns.
     device_ : torch.device
         Where the encoder lies.
     n_threads_ : int
@@ -302,6 +326,7 @@ class HSCLEmbedder(
         projection_dim: int | None = 64,
         normalize: bool = False,
         channels: str = "auto",
+        categorical_features: ArrayLike | None = FROM_DTYPE,
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
         batch_size: int = 256,
@@ -347,6 +372,7 @@ class HSCLEmbedder(
         self.projection_dim = projection_dim
         self.normalize = normalize
         self.channels = channels
+        self.categorical_features = categorical_features
         self.augment = augment
         self.n_views = n_views
         self.batch_size = batch_size
@@ -384,10 +410,11 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or images
-            Numeric table without missing values; or images of shape
-            (n_samples, H, W), (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or
-            float. At least 2 rows.
+        X : array-like, frame or sparse of shape (n_samples, n_features), or images
+            Table of numbers and, in frames, categories, where built-in encoders allow
+            missing values (NaN, None, NA); or images of shape (n_samples, H, W),
+            (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
+            rows. Sparse rows are scaled but not centred, and made dense by the batch.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or numbers;
             see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
@@ -444,8 +471,8 @@ class HSCLEmbedder(
         """Train for one epoch on some rows, for data that come piece by piece.
 
         The first call settles the scales of the columns and the classes; later ones
-        go on with the weights, at the constant rate `lr`. Pass pieces of many batches:
-        rows are compared with rows of the same piece.
+        go on with the weights, at the constant rate `lr` and without early stopping. Pass
+        pieces of many batches: rows are compared with rows of the same piece.
 
         Parameters
         ----------
@@ -462,14 +489,9 @@ class HSCLEmbedder(
         Raises
         ------
         ValueError
-            As in :meth:`fit`; also with ``early_stopping=True``, and for labels that the
-            first call has not announced.
+            As in :meth:`fit`, and for labels that the first call has not announced.
         """
-        if self.early_stopping:
-            raise ValueError(
-                "partial_fit has no end to stop early: set early_stopping=False."
-            )
-        once = {"max_epochs": 1, "lr_schedule": "constant"}
+        once = {"max_epochs": 1, "lr_schedule": "constant", "early_stopping": False}
         previous = self._previous_fit()
         with _keeping_previous_fit(self):
             run = self._prepare_run(X, y, classes=classes, previous=previous, **once)
@@ -484,8 +506,9 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or images
-            Rows in the form that `fit` got; one row is enough.
+        X : array-like, frame or sparse of shape (n_samples, n_features), or images
+            Rows in the form that `fit` got; one row is enough. Arrays, memory maps and
+            sparse rows are read chunk by chunk, never copied as a whole.
 
         Returns
         -------
@@ -498,12 +521,12 @@ class HSCLEmbedder(
         sklearn.exceptions.NotFittedError
             If the embedder was not fitted.
         ValueError
-            If X has another shape than in fit, or holds NaN, infinity or text.
+            If X has other columns or another shape than in fit, or holds values that
+            the encoder does not take, such as infinity.
         """
         check_is_fitted(self)
-        rows = check_rows(self, X, fitted_shape=self.input_shape_)
-        kept = rows.dtype in (np.float32, np.float64)
-        small = has_small_steps(len(rows), rows.ndim)
+        rows = check_rows(self, X, columns=self._columns, fitted_shape=self.input_shape_)
+        small = has_small_steps(rows.shape[0], rows.ndim)
         with torch_threads(choose_threads(self.n_threads, small_steps=small)):
             return embed_array(
                 self.module_,
@@ -512,7 +535,7 @@ class HSCLEmbedder(
                 device=self.device_,
                 normalize=self.normalize,
                 precision=self._precision,
-                dtype=rows.dtype if kept else np.float32,
+                dtype=embedding_dtype(rows),
             )
 
     def __sklearn_tags__(self) -> Tags:
@@ -521,13 +544,24 @@ class HSCLEmbedder(
         tags.target_tags.required = self._requires_labels()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
+        built_in = isinstance(self.encoder, str)
+        tags.input_tags.allow_nan = built_in
+        tags.input_tags.categorical = built_in and self.categorical_features is not None
         return tags
 
     def _previous_fit(self) -> Previous | None:
         """Return what a fit can go on from, if there was one."""
         if not hasattr(self, "net_"):
             return None
-        return Previous(self.net_, self._prepare, self._encode_targets, self._seeds)
+        return Previous(
+            self.net_,
+            self._prepare,
+            self._encode_targets,
+            self._columns,
+            self.input_shape_,
+            self._seeds,
+        )
 
     def _prepare_run(
         self,
@@ -550,7 +584,11 @@ class HSCLEmbedder(
                 target_type="class",
                 unlabeled_label=self.unlabeled_label,
             )
-        data = check_training_data(self, X, y, X_val, y_val, loss=loss, encode=encode)
+        columns = self._learn_columns(X) if previous is None else previous.columns
+        shape = None if previous is None else previous.input_shape
+        data = check_training_data(
+            self, X, y, X_val, y_val, loss=loss, encode=encode, columns=columns, shape=shape
+        )
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
@@ -560,6 +598,12 @@ class HSCLEmbedder(
             self.random_state if previous is None else previous.seeds.batches
         )
         return prepare_run(params, data, loss, seeds, previous)
+
+    def _learn_columns(self, X: Any) -> TableColumns | None:
+        """Learn which columns are categorical; a user's module gets them if asked for."""
+        chosen, built_in = self.categorical_features, isinstance(self.encoder, str)
+        by_dtype = isinstance(chosen, str)
+        return learn_columns(X, None if by_dtype and not built_in else chosen)
 
     def _train(self, run: TrainingRun, report: TrainingCallback) -> dict[str, Any]:
         """Train, and take over all fitted attributes; return them, too."""
@@ -576,7 +620,8 @@ class HSCLEmbedder(
                 stacklevel=3,
             )
         fitted = run.fitted_attributes()
-        self.__dict__.pop("classes_", None)  # of a fit with labels before
+        for name in ("classes_", "categories_", "is_categorical_"):
+            self.__dict__.pop(name, None)  # of a fit on other data before
         self.__dict__.update(fitted)
         return fitted
 

@@ -3,20 +3,20 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import DTypeLike
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import (
-    check_array,
-    check_consistent_length,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length
+from torch import Tensor
 
-from sklearn_hscl.cells import naming_the_cell
+from sklearn_hscl.columns import TableColumns
+from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.series import is_frame
+from sklearn_hscl.tables import check_table
 from sklearn_hscl.targets import TargetEncoder, fit_targets
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
-
-CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
 
 
 def check_training_data(
@@ -28,6 +28,8 @@ def check_training_data(
     *,
     loss: ContrastiveLoss,
     encode: TargetEncoder | None = None,
+    columns: TableColumns | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> TrainingData:
     """Validate all that `fit` gets.
 
@@ -43,6 +45,10 @@ def check_training_data(
         The loss; the estimator's `target_type` and `unlabeled_label` say how to read y.
     encode : TargetEncoder or None
         How to read y, where an earlier fit has settled it.
+    columns : TableColumns or None
+        What was learnt of the columns of `X`.
+    shape : tuple of int or None
+        Shape of a row, where an earlier fit has settled it.
 
     Returns
     -------
@@ -50,8 +56,8 @@ def check_training_data(
     """
     if X_val is None and y_val is not None:
         raise ValueError("y_val was passed without X_val: pass both, or neither.")
-    shape = None if encode is None else getattr(estimator, "input_shape_", None)
-    train = LabelledArrays(check_rows(estimator, X, fitted_shape=shape), None)
+    rows = check_rows(estimator, X, columns=columns, fitted_shape=shape)
+    train = LabelledArrays(rows, None)
     if not loss.uses_labels(y is not None):
         encode = None
     else:
@@ -65,21 +71,17 @@ def check_training_data(
         train = LabelledArrays(train.rows, encode(y))
     held_out = None
     if X_val is not None:
-        held_out = _check_held_out(
-            estimator, X_val, y_val, train.rows.shape[1:], encode, loss
+        shape = train.rows.shape[1:]
+        rows = check_rows(
+            estimator, X_val, columns=columns, fitted_shape=shape, name="X_val"
         )
-    return TrainingData(train, held_out, encode)
+        held_out = _label_held_out(rows, y_val, encode, loss)
+    return TrainingData(train, held_out, encode, columns)
 
 
-def _check_held_out(
-    estimator: BaseEstimator,
-    X_val: Any,
-    y_val: Any,
-    shape: tuple[int, ...],
-    encode: TargetEncoder | None,
-    loss: ContrastiveLoss,
+def _label_held_out(
+    rows: Any, y_val: Any, encode: TargetEncoder | None, loss: ContrastiveLoss
 ) -> LabelledArrays:
-    rows = check_rows(estimator, X_val, fitted_shape=shape, name="X_val")
     if encode is None:
         return LabelledArrays(rows, None)
     if y_val is None:
@@ -95,9 +97,10 @@ def check_rows(
     estimator: BaseEstimator,
     X: Any,
     *,
+    columns: TableColumns | None = None,
     fitted_shape: tuple[int, ...] | None = None,
     name: str = "X",
-) -> NDArray[Any]:
+) -> Any:
     """Validate X as a table or as a stack of images.
 
     Parameters
@@ -105,9 +108,11 @@ def check_rows(
     estimator : estimator
         Gets `n_features_in_` and `feature_names_in_` in fit, is checked against them
         later; its `channels` says where 4-D images hold theirs.
-    X : array-like
+    X : array-like, tensor or sparse
         Table of shape (n_samples, n_features), or images of shape (n_samples, H, W),
         (n_samples, H, W, C) or (n_samples, C, H, W).
+    columns : TableColumns or None
+        What was learnt of the columns of a table.
     fitted_shape : tuple of int or None
         Shape of a row that the embedder was fitted with; None in fit.
     name : str
@@ -115,9 +120,10 @@ def check_rows(
 
     Returns
     -------
-    ndarray of shape (n_samples, n_features) or (n_samples, C, H, W)
-        Tables as float32 or float64, images in their own type.
+    ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or CSR array
+        Tables in a numeric type, float32 or float64 in fit; images in their own type.
     """
+    X = _without_torch(X)
     ndim = _n_dimensions(X)
     if ndim > 4:
         raise ValueError(
@@ -125,9 +131,10 @@ def check_rows(
             f"or images (n_samples, H, W), (n_samples, H, W, C), (n_samples, C, H, W)."
         )
     if ndim > 2:
-        rows = _check_images(estimator, X, is_fit=fitted_shape is None, name=name)
+        rows = check_images(estimator, X, is_fit=fitted_shape is None, name=name)
     elif fitted_shape is None or len(fitted_shape) == 1:
-        rows = _check_table(estimator, X, is_fit=fitted_shape is None, name=name)
+        is_fit = fitted_shape is None
+        rows = check_table(estimator, X, columns=columns, is_fit=is_fit, name=name)
     else:
         rows = np.asarray(X)
     if fitted_shape is not None and rows.shape[1:] != fitted_shape:
@@ -138,84 +145,39 @@ def check_rows(
     return rows
 
 
-def _check_table(
-    estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str
-) -> NDArray[Any]:
-    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
-        raise ValueError(f"{name} holds dates or durations: turn them into numbers first.")
-    try:
-        return _checked_table(estimator, X, is_fit)
-    except ValueError as error:
-        if name == "X":
-            raise
-        raise ValueError(f"{name} cannot be used: {error}") from error
-
-
-def _checked_table(estimator: BaseEstimator, X: Any, is_fit: bool) -> NDArray[Any]:
-    with naming_the_cell(X):
-        return validate_data(
-            estimator,
-            X,
-            dtype=[np.float64, np.float32],
-            reset=is_fit,
-            ensure_min_samples=2 if is_fit else 1,
-        )
-
-
-def _check_images(
-    estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str
-) -> NDArray[Any]:
-    images = check_array(
-        X,
-        allow_nd=True,
-        dtype=None,
-        ensure_all_finite=False,  # below, with the place
-        ensure_min_samples=2 if is_fit else 1,
-        estimator=estimator,
-        input_name=name,
-    )
-    if images.dtype.kind not in "buif":
+def learn_columns(X: Any, categorical_features: Any) -> TableColumns | None:
+    """Learn the columns of training rows that are a table; see :class:`TableColumns`."""
+    X = _without_torch(X)
+    ndim = _n_dimensions(X)
+    by_dtype = categorical_features is None or isinstance(categorical_features, str)
+    if not by_dtype and len(categorical_features) and (ndim > 2 or issparse(X)):
         raise ValueError(
-            f"{name} holds images of dtype {images.dtype}: convert them to uint8 or "
-            f"float32."
+            f"categorical_features={categorical_features!r} needs a table that is not "
+            f"sparse, got {'images' if ndim > 2 else 'a sparse X'}: leave it out."
         )
-    if images.size == 0:
-        raise ValueError(f"{name} holds images without pixels, shape {images.shape}.")
-    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"Input {name} contains NaN or infinity, in image {int(finite.argmin())}: "
-            f"repair it or leave it out."
-        )
-    images = _channels_first(images, estimator.channels)
-    if is_fit:
-        estimator.n_features_in_ = images.shape[1]
-        vars(estimator).pop("feature_names_in_", None)  # of a fit on a table before
-    return images
+    return TableColumns.learn(X, categorical_features) if ndim == 2 else None
 
 
-def _channels_first(images: NDArray[Any], channels: str) -> NDArray[Any]:
-    if images.ndim == 3:
-        return images[:, None]  # (n, 1, H, W)
-    if channels == "auto":
-        channels = _guess_channels(images.shape)
-    if channels == "first":
-        return images
-    return np.ascontiguousarray(np.moveaxis(images, 3, 1))
+def embedding_dtype(rows: Any) -> DTypeLike:
+    """Return the type of the embeddings of validated rows: of floats, their own.
+
+    Other tables give float64, as everywhere in scikit-learn, and other images float32.
+    """
+    if rows.dtype in (np.float32, np.float64):
+        return rows.dtype
+    return np.float64 if rows.ndim == 2 else np.float32
 
 
-def _guess_channels(shape: tuple[int, ...]) -> str:
-    first, last = shape[1] in CHANNEL_COUNTS, shape[3] in CHANNEL_COUNTS
-    if first == last:
-        raise ValueError(
-            f"X of shape {shape} does not show which axis holds the channels: pass "
-            f"channels='first' for (n_samples, C, H, W) or 'last' for "
-            f"(n_samples, H, W, C)."
-        )
-    return "first" if first else "last"
+def _without_torch(X: Any) -> Any:
+    if not isinstance(X, Tensor):
+        return X
+    X = X.detach().cpu()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
 
 
 def _n_dimensions(X: Any) -> int:
+    if is_frame(X):
+        return 2
     if hasattr(X, "ndim"):
         return int(X.ndim)
     if hasattr(X, "__array__"):

@@ -7,6 +7,7 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
+from sklearn_hscl.columns import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
@@ -44,6 +45,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "projection_dim": [POSITIVE, None],
     "normalize": ["boolean"],
     "channels": [StrOptions({"auto", "first", "last"})],
+    "categorical_features": [StrOptions({FROM_DTYPE}), "array-like", None],
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],
     "batch_size": [Interval(Integral, 2, None, closed="left")],

@@ -11,6 +11,8 @@ VARIANTS = [HSCLEmbedder(loss, max_epochs=2) for loss in ("auto", *LOSSES)] + [
     HSCLEmbedder("hucl", max_epochs=2, early_stopping=True),
     HSCLEmbedder("hscl", max_epochs=2, early_stopping=True, projection_dim=8),
     HSCLEmbedder("scl", max_epochs=2, normalize=False, n_views=2, n_components=3),
+    HSCLEmbedder("hscl", max_epochs=2, categorical_features=None),  # on unrounded numbers
+    HSCLEmbedder("hucl", max_epochs=2, categorical_features=None),
 ]
 
 

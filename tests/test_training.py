@@ -278,8 +278,6 @@ def test_partial_fit_goes_on_with_scales_and_classes(iris):
     assert embedder.loss_curve_[3] < embedder.loss_curve_[1]
     with pytest.raises(ValueError, match=r"labels \[7\]"):
         embedder.partial_fit(X, np.where(y == 2, 7, y))
-    with pytest.raises(ValueError, match="early_stopping=False"):
-        HSCLEmbedder(early_stopping=True).partial_fit(X, y)
 
 
 def test_partial_fit_draws_new_numbers_in_every_call(iris):

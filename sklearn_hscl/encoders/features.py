@@ -6,29 +6,38 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from torch import Tensor
 
-# Standardised values beyond this are cut off, so that float32 never overflows. No
-# training value reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
-LARGEST_Z_SCORE = 1e3
+from sklearn_hscl.encoders.layout import ColumnLayout
+from sklearn_hscl.encoders.standardization import Standardization
+
+# Levels of fewer training rows than this are pooled with those that come later.
+SMALLEST_LEVEL = 2
 
 
 class Preparation(Protocol):
     """Fitted map from validated rows to the tensor an encoder takes."""
 
-    def __call__(self, rows: NDArray[Any]) -> Tensor:
-        """Map an array (B, ...) to a CPU tensor (B, ...)."""
+    @property
+    def layout(self) -> ColumnLayout | None:
+        """What the columns are; None where they are left as they are."""
+
+    def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map an array (B, ...) to a CPU tensor (B, ...) of `dtype`, or uint8."""
 
 
 class AsIs:
-    """Rows as they are, in float32; uint8 images stay uint8 until they are batched."""
+    """Rows as they are, in `dtype`; uint8 images stay uint8 until they are batched."""
 
-    def __call__(self, rows: NDArray[Any]) -> Tensor:
+    layout: ColumnLayout | None = None
+
+    def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the rows as a tensor (B, ...)."""
         if rows.dtype == np.uint8:
             return torch.from_numpy(np.ascontiguousarray(rows))
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(rows, dtype=np.float32)
+            values = np.ascontiguousarray(rows, dtype=_numpy_type(dtype))
         if not np.isfinite(values).all():
             raise ValueError(
                 f"X holds {np.abs(rows).max()!r}, too large for float32: scale X first, "
@@ -38,37 +47,86 @@ class AsIs:
 
 
 @dataclass(frozen=True)
-class Standardization:
-    """Columns with mean 0 and variance 1 over the training rows, in float32.
+class PreparedTable:
+    """Standardised numbers and codes of frequent levels, NaN where a value is missing.
 
-    Works for any finite input: columns are first divided by their largest magnitude,
-    so that squares do not overflow. Constant columns become 0.
+    All of it is learnt from the training rows alone. Values that are missing in a
+    column without missing values in training become the column's mean, or code 0.
+
+    Attributes
+    ----------
+    layout : ColumnLayout
+        What the columns are.
     """
 
-    magnitude: NDArray[np.float64]  # (F,)
-    mean: NDArray[np.float64]  # (F,), of the columns divided by their magnitude
-    spread: NDArray[np.float64]  # (F,)
+    layout: ColumnLayout
+    numbers: Standardization
+    lookups: tuple[NDArray[np.float32], ...]
+    """Of each categorical column, the code of each code in the input."""
 
     @classmethod
-    def of(cls, rows: NDArray[Any]) -> Self:
-        """Learn the columns of `rows` (n, F)."""
-        magnitude = np.abs(rows).max(axis=0).astype(np.float64)
-        magnitude = np.where(magnitude > 0, magnitude, 1.0)
-        unit = rows / magnitude  # (n, F)
-        spread = unit.std(axis=0)
-        varies = (rows.min(axis=0) < rows.max(axis=0)) & (spread > 0)
-        return cls(
-            magnitude=magnitude,
-            mean=np.where(varies, unit.mean(axis=0), unit[0]),
-            spread=np.where(varies, spread, 1.0),
-        )
+    def of(cls, rows: Any, is_categorical: NDArray[np.bool_] | None = None) -> Self:
+        """Learn from training rows.
 
-    def __call__(self, rows: NDArray[Any]) -> Tensor:
-        """Return standardised rows as a float32 tensor (B, F)."""
-        with np.errstate(over="ignore"):
-            values = (rows / self.magnitude - self.mean) / self.spread
-        values = np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE)
-        return torch.from_numpy(values.astype(np.float32))
+        Parameters
+        ----------
+        rows : ndarray or CSR array of shape (n, F)
+            Numbers and codes, NaN where missing.
+        is_categorical : ndarray of bool, shape (F,), or None
+            Which columns hold codes.
+        """
+        has_missing = _has_missing(rows)
+        if is_categorical is None or not is_categorical.any():
+            layout = ColumnLayout.of_numbers(has_missing)
+            return cls(layout, Standardization.of(rows), ())
+        lookups = tuple(_pooled(rows[:, i]) for i in np.flatnonzero(is_categorical))
+        n_levels = np.zeros(rows.shape[1], dtype=np.int64)
+        n_levels[is_categorical] = [int(lookup.max()) for lookup in lookups]
+        layout = ColumnLayout(n_levels, is_categorical, has_missing)
+        return cls(layout, Standardization.of(rows[:, ~is_categorical]), lookups)
+
+    def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return prepared rows as a tensor (B, F) of `dtype`."""
+        if not self.lookups:
+            values = self.numbers(rows).astype(_numpy_type(dtype))
+        else:
+            values = np.empty(rows.shape, dtype=_numpy_type(dtype))
+            values[:, self.layout.numeric] = self.numbers(rows[:, self.layout.numeric])
+            for index, lookup in zip(self.layout.categorical, self.lookups, strict=True):
+                values[:, index] = _recoded(rows[:, index], lookup)
+        values[np.isnan(values) & ~self.layout.has_missing] = 0.0
+        return torch.from_numpy(values)
+
+
+def _numpy_type(dtype: torch.dtype) -> type[np.floating[Any]]:
+    return np.float64 if dtype == torch.float64 else np.float32
+
+
+def _has_missing(rows: Any) -> NDArray[np.bool_]:
+    if not issparse(rows):
+        return np.isnan(rows).any(axis=0)
+    missing = rows.indices[np.isnan(rows.data)]
+    return np.bincount(missing, minlength=rows.shape[1]) > 0
+
+
+def _pooled(codes: NDArray[Any]) -> NDArray[np.float32]:
+    """Give frequent levels of a column numbers by falling frequency, the others 0."""
+    known = codes[~np.isnan(codes)].astype(np.intp)
+    counts = np.bincount(known, minlength=1)
+    counts[0] = 0
+    ranked = np.argsort(-counts, kind="stable")
+    frequent = ranked[counts[ranked] >= SMALLEST_LEVEL]
+    lookup = np.zeros(len(counts), dtype=np.float32)
+    lookup[frequent] = np.arange(1, len(frequent) + 1)
+    return lookup
+
+
+def _recoded(codes: NDArray[Any], lookup: NDArray[np.float32]) -> NDArray[np.float32]:
+    missing = np.isnan(codes)
+    unknown = missing | (codes >= len(lookup))  # a level of no training row
+    recoded = lookup[np.where(unknown, 0, codes).astype(np.intp)]
+    recoded[missing] = np.nan
+    return recoded
 
 
 def as_float(rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,10 +1,12 @@
 """Embedding rows with a trained encoder, each row on its own."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.features import Preparation, as_float
@@ -16,20 +18,36 @@ CHUNK_ROWS = 2048
 # Matrix kernels treat the last rows of a batch differently; up to this multiple, none
 # is last, and the bits of an embedding do not depend on its neighbours.
 ROW_MULTIPLE = 32
+# Multiplications from which torch leaves a product to oneDNN: 16³.
+_SMALLEST_ONEDNN = 4096
 
 
-def embed_tensor(encoder: nn.Module, rows: Tensor, precision: Precision) -> Tensor:
-    """Embed rows (n, ...) in chunks, in eval mode and without gradients: (n, D)."""
+def embed_tensor(encoder: nn.Module, rows: Any, precision: Precision) -> Tensor:
+    """Embed rows (n, ...) in chunks, in eval mode and without gradients: (n, D).
+
+    Rows are a tensor, or what else can be split into tensors.
+    """
     encoder.eval()
-    with torch.inference_mode(), precision.products(), precision.autocast():
+    products = precision.products() if _has_large_layers(encoder) else nullcontext()
+    with torch.inference_mode(), products, precision.autocast():
         chunks = rows.split(CHUNK_ROWS)
         return torch.cat([_embed_padded(encoder, c, precision) for c in chunks])
+
+
+def _has_large_layers(encoder: nn.Module) -> bool:
+    """Whether torch takes oneDNN for every layer, however few the rows.
+
+    It does not for very small products, whose last bits would then depend on the number
+    of rows that are embedded together.
+    """
+    weights = (weight for weight in encoder.parameters() if weight.ndim > 1)
+    return all(weight.numel() * ROW_MULTIPLE > _SMALLEST_ONEDNN for weight in weights)
 
 
 def embed_array(
     encoder: nn.Module,
     prepare: Preparation,
-    rows: NDArray[Any],
+    rows: Any,
     *,
     device: torch.device,
     normalize: bool,
@@ -44,8 +62,8 @@ def embed_array(
         Trained encoder on `device`.
     prepare : Preparation
         Maps an array of rows to the encoder's input.
-    rows : ndarray of shape (n_samples, ...)
-        Validated rows.
+    rows : ndarray of shape (n_samples, ...) or CSR array
+        Validated rows; sparse ones are made dense chunk by chunk.
     device : torch.device
         Where to compute.
     normalize : bool
@@ -59,15 +77,25 @@ def embed_array(
     -------
     ndarray of shape (n_samples, n_components)
     """
-    chunks = []
-    for start in range(0, len(rows), CHUNK_ROWS):
-        chunk = prepare(rows[start : start + CHUNK_ROWS])
-        if chunk.is_floating_point():
-            chunk = chunk.to(precision.dtype)
+    embeddings = None
+    for start in range(0, rows.shape[0], CHUNK_ROWS):
+        values = _dense_floats(rows[start : start + CHUNK_ROWS])
+        chunk = prepare(values, precision.dtype)
         embedding = embed_tensor(encoder, chunk.to(device), precision)
         embedding = unit_rows(embedding) if normalize else embedding
-        chunks.append(embedding.cpu().numpy().astype(dtype, copy=False))
-    return np.concatenate(chunks)
+        if embeddings is None:
+            embeddings = np.empty((rows.shape[0], embedding.shape[1]), dtype=dtype)
+        embeddings[start : start + CHUNK_ROWS] = embedding.cpu().numpy()
+    assert embeddings is not None  # validation refuses tables of no rows
+    return embeddings
+
+
+def _dense_floats(rows: Any) -> NDArray[Any]:
+    """Make rows of a table dense and float32 or float64; leave images alone."""
+    rows = rows.toarray() if issparse(rows) else np.asarray(rows)
+    if rows.ndim == 2 and rows.dtype not in (np.float32, np.float64):
+        return rows.astype(np.float64)
+    return rows
 
 
 def _embed_padded(encoder: nn.Module, rows: Tensor, precision: Precision) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.encoders.expansion import ColumnExpansion
 from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.mlp import MLPEncoder
 from sklearn_hscl.precision import Precision
 
@@ -27,6 +29,7 @@ def build_module(
     encoder: str | nn.Module | EncoderFactory,
     *,
     sample: Tensor,
+    layout: ColumnLayout | None = None,
     n_components: int | None,
     hidden_layer_sizes: Sequence[int] | None,
     projection_dim: int | None,
@@ -43,6 +46,8 @@ def build_module(
         names as arguments.
     sample : Tensor of shape (B, ...)
         Some training rows as the encoder will see them.
+    layout : ColumnLayout or None
+        What the columns of prepared rows are; None where rows are not prepared.
     n_components : int or None
         Width of the embedding; None for the module's own, or 64.
     hidden_layer_sizes : sequence of int or None
@@ -67,7 +72,7 @@ def build_module(
     if isinstance(encoder, str):
         width = DEFAULT_N_COMPONENTS if n_components is None else n_components
         hidden = _checked_sizes(hidden_layer_sizes)
-        built: Any = MLPEncoder(input_shape, hidden, width)
+        built: Any = _build_mlp(input_shape, layout, hidden, width)
     elif isinstance(encoder, nn.Module):
         built = copy.deepcopy(encoder).float()
     else:
@@ -75,6 +80,24 @@ def build_module(
     width = _output_width(built, encoder, sample, n_components)
     module = ContrastiveModule(built, width, projection_dim, n_classes, precision)
     return module.to(precision.dtype)
+
+
+def _build_mlp(
+    input_shape: tuple[int, ...],
+    layout: ColumnLayout | None,
+    hidden: Sequence[int],
+    width: int,
+) -> nn.Module:
+    if layout is None or layout.is_plain:
+        return MLPEncoder(input_shape, hidden, width)
+    expansion = ColumnExpansion(layout)
+    if expansion.width == 0:
+        raise ValueError(
+            "X holds categorical columns only, and none of them has the same level in two "
+            "training rows, so that there is nothing to learn from: drop identifiers, or "
+            "pass columns of numbers or of coarser categories."
+        )
+    return nn.Sequential(expansion, MLPEncoder((expansion.width,), hidden, width))
 
 
 def _checked_sizes(sizes: Sequence[int] | None) -> Sequence[int]:

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_hscl.training.rows import SparseRows
+
 Integers = NDArray[np.int64]
 
 SAMPLERS = ("auto", "stratified", "balanced", "shuffle")
 # Values gathered at a time: enough for few gathers an epoch, little beside the data.
-_GATHERED = 2**22
+_GATHERED = 2**20
 
 
 class EpochBatches:
@@ -25,7 +27,7 @@ class EpochBatches:
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor (n_samples, ...), and y, a tensor of targets.
+        Holds X, a tensor or SparseRows (n_samples, ...), and y, a tensor of targets.
     batch_size : int
         Size of a batch, up to the few rows that keep pairs together: at least 4 rows
         with classes, 2 without.
@@ -42,7 +44,7 @@ class EpochBatches:
     def __init__(
         self, dataset: Any, batch_size: int, rng: np.random.Generator, sampler: str
     ) -> None:
-        self.rows: Tensor = torch.as_tensor(dataset.X)
+        self.rows: Tensor | SparseRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
         self.rng = rng
         self.sampler = sampler
@@ -62,7 +64,7 @@ class EpochBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, targets) of each batch, in a new order every time."""
         order, sizes = self._split()
-        per_row = max(1, self.rows[:1].numel())
+        per_row = max(1, self.rows.shape[1:].numel())
         for group in _grouped(sizes, _GATHERED // per_row):
             first, order = order[: sum(group)], order[sum(group) :]
             index = torch.from_numpy(first).to(self.rows.device)

@@ -5,17 +5,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from sklearn_hscl.encoders.features import AsIs, Preparation, Standardization
+from sklearn_hscl.columns import TableColumns
+from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.targets import TargetEncoder
+from sklearn_hscl.training.rows import SparseRows
+
+# Rows that are prepared at a time: the temporaries stay small beside the result.
+_CHUNK_ROWS = 8192
 
 
 class LabelledArrays(NamedTuple):
     """Validated rows and their targets (None for losses without labels)."""
 
-    rows: NDArray[Any]  # (n, ...)
+    rows: Any  # ndarray (n, ...) or CSR array (n, F)
     targets: NDArray[Any] | None
     """Class codes (n,), -1 for no label; indicators or numbers (n, K)."""
 
@@ -33,17 +39,24 @@ class TrainingData(NamedTuple):
     held_out: LabelledArrays | None
     encode: TargetEncoder | None
     """From y to targets; None where y is ignored."""
+    columns: TableColumns | None
+    """What was learnt of the columns of a table."""
 
     @property
     def target_kind(self) -> str | None:
         """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
         return None if self.encode is None else self.encode.kind
 
+    @property
+    def is_categorical(self) -> NDArray[np.bool_] | None:
+        """Which columns hold codes of categories; None where that is no question."""
+        return None if self.columns is None else self.columns.is_categorical
+
 
 class LabelledRows(NamedTuple):
     """Rows as the encoder takes them, with targets (0 where there are none)."""
 
-    rows: Tensor  # (n, ...)
+    rows: Any  # Tensor (n, ...) or SparseRows (n, F)
     targets: Tensor  # (n,) or (n, K)
 
 
@@ -70,7 +83,7 @@ def split_held_out(
     ValueError
         If less than two rows, or less than two classes, are left to train on.
     """
-    n_rows = len(data.rows)
+    n_rows = data.rows.shape[0]
     n_held_out = max(2, round(fraction * n_rows))  # two rows make a contrast
     train, held_out = train_test_split(
         np.arange(n_rows),
@@ -96,10 +109,12 @@ def _strata(targets: NDArray[Any] | None, n_held_out: int) -> NDArray[np.int64] 
     return targets if enough else None
 
 
-def fit_preparation(rows: NDArray[Any], built_in_encoder: bool) -> Preparation:
-    """Standardise tables for built-in encoders; modules get the rows as they are."""
+def fit_preparation(
+    rows: Any, built_in_encoder: bool, is_categorical: NDArray[np.bool_] | None = None
+) -> Preparation:
+    """Prepare tables for built-in encoders; modules get the rows as they are."""
     if built_in_encoder and rows.ndim == 2:
-        return Standardization.of(rows)
+        return PreparedTable.of(rows, is_categorical)
     return AsIs()
 
 
@@ -109,12 +124,28 @@ def to_tensors(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> LabelledRows:
-    """Move all rows to the device, as `dtype` unless they are uint8 images."""
+    """Move all rows to the device, as `dtype` unless they are uint8 images.
+
+    Sparse ones stay behind until they are batched.
+    """
     targets = data.targets
     if targets is None:
-        targets = np.zeros(len(data.rows), np.int64)
+        targets = np.zeros(data.rows.shape[0], np.int64)
     elif targets.dtype.kind == "f":
         targets = targets.astype(np.float32)
-    rows = prepare(data.rows)
-    rows = rows.to(device, dtype if rows.is_floating_point() else rows.dtype)
-    return LabelledRows(rows, torch.from_numpy(targets).to(device))
+    on_device = torch.from_numpy(targets).to(device)
+    if issparse(data.rows):
+        return LabelledRows(SparseRows(data.rows, prepare, device, dtype), on_device)
+    return LabelledRows(_prepared(data.rows, prepare, device, dtype), on_device)
+
+
+def _prepared(
+    rows: NDArray[Any], prepare: Preparation, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    first = prepare(rows[:_CHUNK_ROWS], dtype)
+    result = torch.empty((len(rows), *first.shape[1:]), dtype=first.dtype, device=device)
+    result[: len(first)] = first
+    for start in range(len(first), len(rows), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        result[chunk] = prepare(rows[chunk], dtype)
+    return result

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from skorch.callbacks import LRScheduler
 
+from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders import build_module
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
@@ -85,6 +86,7 @@ class TrainingRun:
             "device_": self.device,
             "n_threads_": self.n_threads,
             "_precision": self.net.module_.precision,
+            "_columns": self.data.columns,
             "_encode_targets": self.data.encode,
             "_seeds": self.seeds,
             "_prepare": self.prepare,
@@ -92,6 +94,10 @@ class TrainingRun:
         }
         if self.data.encode is not None and self.data.encode.classes is not None:
             attributes["classes_"] = self.data.encode.classes
+        columns = self.data.columns
+        if columns is not None and columns.is_categorical.any():
+            attributes["is_categorical_"] = columns.is_categorical
+            attributes["categories_"] = columns.categories
         return attributes
 
     def snapshot(self) -> dict[str, Any]:
@@ -104,7 +110,7 @@ class TrainingRun:
 def _check_held_out(data: TrainingData) -> None:
     """Raise where held-out rows cannot be scored by their loss."""
     assert data.held_out is not None
-    if data.target_kind != "class" and len(data.held_out.rows) < 2:
+    if data.target_kind != "class" and data.held_out.rows.shape[0] < 2:
         raise ValueError(
             "Early stopping on the loss needs at least 2 held-out rows, got 1: raise "
             "validation_fraction, or pass more rows as X_val."
@@ -122,6 +128,8 @@ class Previous(NamedTuple):
     net: ContrastiveNet
     prepare: Preparation
     encode: TargetEncoder | None
+    columns: TableColumns | None
+    input_shape: tuple[int, ...]
     seeds: Seeds
 
 
@@ -155,8 +163,9 @@ def prepare_run(
     device = resolve_device(params["device"])
     ndim = data.train.rows.ndim
     precision = resolve_precision(params["precision"], device, ndim)
+    built_in = isinstance(params["encoder"], str)
     prepare = (
-        fit_preparation(data.train.rows, isinstance(params["encoder"], str))
+        fit_preparation(data.train.rows, built_in, data.is_categorical)
         if previous is None
         else previous.prepare
     )
@@ -167,7 +176,7 @@ def prepare_run(
         held_out = to_tensors(data.held_out, prepare, device, precision.dtype)
         patience = params["n_iter_no_change"]
         monitor = HeldOut(held_out, patience=patience, tol=params["tol"])
-    net = _build_net(params, train, data, loss, seeds, precision)
+    net = _build_net(params, train, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
@@ -192,6 +201,7 @@ def _with_held_out(
 def _build_net(
     params: dict[str, Any],
     train: LabelledRows,
+    prepare: Preparation,
     data: TrainingData,
     loss: ContrastiveLoss,
     seeds: Seeds,
@@ -205,6 +215,7 @@ def _build_net(
         module = build_module(
             params["encoder"],
             sample=train.rows[:SAMPLE_ROWS].cpu(),
+            layout=prepare.layout,
             n_components=params["n_components"],
             hidden_layer_sizes=params["hidden_layer_sizes"],
             projection_dim=params["projection_dim"],

@@ -11,6 +11,7 @@ from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
+from sklearn_hscl.training.rows import select_rows
 
 N_NEIGHBORS = 5
 
@@ -84,7 +85,7 @@ class HeldOut(TrainingCallback):
 
 def _labelled(data: LabelledRows) -> LabelledRows:
     labelled = data.targets >= 0
-    return LabelledRows(data.rows[labelled], data.targets[labelled])
+    return LabelledRows(select_rows(data.rows, labelled), data.targets[labelled])
 
 
 def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""Columns of numbers, each brought to mean 0 and variance 1."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+# Standardised values beyond this are cut off, so that float32 never overflows. No
+# training value reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
+LARGEST_Z_SCORE = 1e3
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Columns with mean 0 and variance 1 over the training rows.
+
+    Works for any input without infinities: columns are first divided by their largest
+    magnitude, so that squares do not overflow. Constant columns become 0, NaN stays NaN.
+    Sparse columns are divided by their root mean square and not centred, so that
+    their zeros stay zeros.
+    """
+
+    magnitude: NDArray[np.float64]  # (F,)
+    mean: NDArray[np.float64]  # (F,), of the columns divided by their magnitude
+    spread: NDArray[np.float64]  # (F,)
+
+    @classmethod
+    def of(cls, rows: Any) -> Self:
+        """Learn the columns of `rows` (n, F), an array or a CSR array."""
+        return cls._of_sparse(rows) if issparse(rows) else cls._of_dense(rows)
+
+    @classmethod
+    def _of_dense(cls, rows: NDArray[Any]) -> Self:
+        smallest = np.fmin.reduce(rows, axis=0).astype(np.float64)
+        largest = np.fmax.reduce(rows, axis=0).astype(np.float64)
+        magnitude = _positive(np.fmax(np.abs(smallest), np.abs(largest)))
+        count = np.zeros(rows.shape[1])
+        total, squares = np.zeros_like(count), np.zeros_like(count)
+        for unit in _divided(rows, magnitude):
+            count += (~np.isnan(unit)).sum(axis=0)
+            total += np.nansum(unit, axis=0)
+        mean = total / np.maximum(count, 1)
+        for unit in _divided(rows, magnitude):
+            squares += np.nansum((unit - mean) ** 2, axis=0)
+        spread = np.sqrt(squares / np.maximum(count, 1))
+        varies = (smallest < largest) & (spread > 0)
+        return cls(
+            magnitude=magnitude,
+            mean=np.where(varies, mean, np.nan_to_num(smallest / magnitude)),
+            spread=np.where(varies, spread, 1.0),
+        )
+
+    @classmethod
+    def _of_sparse(cls, rows: Any) -> Self:
+        n_rows, n_columns = rows.shape
+        stored = np.where(np.isnan(rows.data), 0.0, np.abs(rows.data))
+        magnitude = np.zeros(n_columns)
+        np.maximum.at(magnitude, rows.indices, stored)
+        magnitude = _positive(magnitude)
+        squares = (stored / magnitude[rows.indices]) ** 2
+        mean_square = np.bincount(rows.indices, squares, minlength=n_columns) / n_rows
+        spread = np.sqrt(_positive(mean_square))
+        return cls(magnitude=magnitude, mean=np.zeros(n_columns), spread=spread)
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Return standardised rows (B, F)."""
+        with np.errstate(over="ignore"):
+            values = (rows / self.magnitude - self.mean) / self.spread
+        np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE, out=values)
+        return values
+
+
+def _divided(
+    rows: NDArray[Any], magnitude: NDArray[np.float64]
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows over their magnitude, some at a time to save memory."""
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        yield rows[start : start + _CHUNK_ROWS] / magnitude
+
+
+def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace scales that cannot divide, 0 and NaN, by 1."""
+    return np.where(scale > 0, scale, 1.0)

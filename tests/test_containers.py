@@ -1,0 +1,166 @@
+"""Sparse rows, tensors and memory maps, read by the chunk."""
+
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+from numpy.testing import assert_array_equal
+from torch import nn
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.encoders.features import PreparedTable
+from sklearn_hscl.training.rows import SparseRows
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
+IMAGES = RNG.normal(size=(30, 8, 8))
+
+
+def fit(X=X, y=Y, **parameters):
+    return HSCLEmbedder(**({"max_epochs": 1} | parameters)).fit(X, y)
+
+
+SPARSE = np.where(np.abs(X) > 0.5, X, 0)
+
+
+@pytest.mark.parametrize("loss", ["hscl", "hucl"])
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("name", ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"])
+def test_sparse_rows_of_any_format(name, kind, loss):
+    rows = getattr(scipy.sparse, f"{name}_{kind}")(SPARSE)
+    embedder = fit(rows, loss=loss, random_state=0)
+    Z = embedder.transform(rows)
+    assert Z.shape == (30, 64) and Z.dtype == np.float64
+    assert_array_equal(Z, embedder.transform(SPARSE))
+    if name == "csr":
+        assert_array_equal(Z[3:7], embedder.transform(rows[3:7]))
+
+
+def test_sparse_columns_are_scaled_and_not_centred():
+    rows = np.array([[0.0, 3, np.nan, 0], [2, 3, 0, 0], [0, 3, 1e300, 0], [0, 3, 0, 0]])
+    prepare = PreparedTable.of(scipy.sparse.csr_array(rows))
+    expected = [[0, 1, np.nan, 0], [2, 1, 0, 0], [0, 1, 2, 0], [0, 1, 0, 0]]
+    np.testing.assert_allclose(prepare(rows), expected, rtol=1e-6)
+
+
+def test_sparse_rows_stand_for_a_tensor():
+    rows = scipy.sparse.csr_array(SPARSE)
+    dense = PreparedTable.of(rows)(SPARSE)
+    sparse = SparseRows(rows, PreparedTable.of(rows), dense.device)
+    index = torch.tensor([[3, 1, 2, 29], [0, 0, 7, 5]])
+    assert (len(sparse), sparse.shape, sparse.ndim) == (30, dense.shape, 2)
+    assert torch.equal(sparse[index[:, 0]], dense[index[:, 0]])
+    assert torch.equal(sparse[2::7], dense[2::7])
+    assert torch.equal(sparse.gather(0, index), dense.gather(0, index))
+    assert torch.equal(torch.cat([*sparse.split(7)]), dense)
+    mask = torch.from_numpy(Y == 1)
+    assert torch.equal(sparse.select(mask)[:], dense[mask])
+
+
+def test_sparse_held_out_rows_and_modules():
+    rows = scipy.sparse.csr_matrix(SPARSE)
+    embedder = HSCLEmbedder(max_epochs=2, early_stopping=True, random_state=0)
+    assert len(embedder.fit(rows, Y, X_val=rows, y_val=Y).history_) == 2
+    module = nn.Linear(4, 2)
+    of_sparse = fit(rows, encoder=module, random_state=0).transform(rows)
+    assert_array_equal(
+        of_sparse, fit(SPARSE, encoder=module, random_state=0).transform(SPARSE)
+    )
+
+
+@pytest.mark.parametrize("encoder", ["auto", nn.Linear(4, 2)])
+def test_bad_stored_values_are_named(encoder):
+    rows = SPARSE.copy()
+    rows[4, 2] = np.inf
+    with pytest.raises(ValueError, match="Column 2 .index 2. holds inf in row 4: replace"):
+        fit(scipy.sparse.csc_array(rows), encoder=encoder)
+    rows[4, 2] = np.nan
+    rows = scipy.sparse.csr_array(rows)
+    if encoder == "auto":
+        assert np.isfinite(fit(rows).transform(rows)).all()
+    else:
+        with pytest.raises(ValueError, match="Column 2 .index 2. holds nan in row 4"):
+            fit(rows, encoder=encoder)
+
+
+def test_sparse_rows_are_no_frames():
+    frame = pd.DataFrame({"a": ["u", "v"] * 15, "b": 1.0})
+    embedder = fit(frame)
+    with (
+        pytest.warns(UserWarning, match="feature names"),
+        pytest.raises(ValueError, match="X is sparse, but .* categorical"),
+    ):
+        embedder.transform(scipy.sparse.csr_array((3, 2)))
+    with pytest.raises(ValueError, match="categorical_features.*sparse"):
+        fit(scipy.sparse.csr_array(SPARSE), categorical_features=[0])
+    with pytest.raises(ValueError, match="categorical_features.*images"):
+        fit(IMAGES, categorical_features=[0])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64]
+)
+def test_tensors_are_arrays(dtype):
+    rows = torch.from_numpy(10 * X).to(dtype)
+    array = rows.float().numpy() if dtype == torch.bfloat16 else rows.numpy()
+    embedder = fit(rows, torch.from_numpy(Y), random_state=0)
+    Z = embedder.transform(rows.requires_grad_() if dtype == torch.float32 else rows)
+    assert isinstance(Z, np.ndarray)
+    assert Z.dtype == (np.float32 if array.dtype == np.float32 else np.float64)
+    assert_array_equal(Z, fit(array, random_state=0).transform(array))
+
+
+def test_tensors_of_images():
+    images = IMAGES.astype(np.float32)
+    Z = fit(torch.from_numpy(images), random_state=0).transform(torch.from_numpy(images))
+    assert_array_equal(Z, fit(images, random_state=0).transform(images))
+
+
+def peak_memory(function, *arguments):
+    tracemalloc.start()
+    try:
+        result = function(*arguments)
+        return result, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.uint8, bool])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_memory_maps_are_read_by_the_chunk(tmp_path, dtype, order):
+    shape = (100_000, 40)
+    rows = np.memmap(tmp_path / "rows", dtype, "w+", shape=shape, order=order)
+    rows[::3] = 1
+    embedder = HSCLEmbedder(hidden_layer_sizes=(8,), n_components=2, max_epochs=1)
+    embedder.fit(rows[:50] + RNG.normal(size=(50, 40)), np.arange(50) % 2)
+    Z, peak = peak_memory(embedder.transform, rows)
+    assert peak < Z.nbytes + 4e6  # the map holds up to 32e6
+    assert_array_equal(Z[-3000:], embedder.transform(np.array(rows[-3000:], dtype)))
+
+
+def test_sparse_rows_are_dense_by_the_chunk():
+    rows = scipy.sparse.random_array((20_000, 2_000), density=1e-3, format="csr", rng=0)
+    embedder = HSCLEmbedder(hidden_layer_sizes=(8,), max_epochs=1, batch_size=1024)
+    _, peak = peak_memory(embedder.fit, rows, np.arange(20_000) % 2)
+    assert peak < 0.75 * 160e6  # of dense rows in float32
+    _, peak = peak_memory(embedder.transform, rows)
+    assert peak < 0.75 * 160e6
+
+
+@pytest.mark.parametrize("place", [(0, 0), (40_000, 1)])
+def test_infinity_in_a_long_array_is_named(place):
+    rows = np.zeros((50_000, 4))
+    rows[place] = np.inf
+    with pytest.raises(ValueError, match=f"index {place[1]}. holds inf in row {place[0]}"):
+        fit().transform(rows)
+
+
+def test_sparse_frames_are_sparse_rows():
+    frame = pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_matrix(SPARSE))
+    frame.columns = list("abcd")
+    embedder = fit(frame, random_state=0)
+    of_matrix = fit(scipy.sparse.csr_array(SPARSE), random_state=0)
+    assert_array_equal(embedder.transform(frame), of_matrix.transform(SPARSE))

@@ -1,0 +1,84 @@
+"""From an array of numbers and codes to what an encoder computes with."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from sklearn_hscl.encoders.expansion import ColumnExpansion
+from sklearn_hscl.encoders.features import PreparedTable
+from sklearn_hscl.encoders.layout import ColumnLayout
+
+
+def test_prepared_table():
+    nan = np.nan
+    rows = np.array([[0.0, 1, 5, nan], [2, 2, 5, 1], [nan, 2, 5, 1], [4, 2, 5, 2]])
+    prepare = PreparedTable.of(rows, np.array([False, True, False, True]))
+    layout = prepare.layout
+    assert layout.numeric.tolist() == [0, 2]
+    assert layout.categorical.tolist() == [1, 3]
+    assert layout.n_levels.tolist() == [0, 1, 0, 1]  # levels of one row are pooled
+    assert layout.has_missing.tolist() == [True, False, False, True]
+    z = 1.5**0.5  # of 0, 2 and 4
+    expected = [[-z, 0, 0, nan], [0, 1, 0, 1], [nan, 1, 0, 1], [z, 1, 0, 0]]
+    np.testing.assert_allclose(prepare(rows), expected, rtol=1e-6)
+    new = np.array([[nan, nan, nan, 7]])  # only columns that had them show missing values
+    assert_array_equal(prepare(new), [[nan, 0, 0, 0]])
+
+
+def test_levels_are_numbered_by_frequency():
+    codes = np.repeat([1.0, 2, 3], [2, 5, 3])[:, None]
+    prepare = PreparedTable.of(codes, np.array([True]))
+    assert_array_equal(prepare(np.array([[0.0], [1], [2], [3]])), [[0], [3], [1], [2]])
+
+
+def layout_of(n_levels, has_missing):
+    n_levels = np.array(n_levels)
+    return ColumnLayout(n_levels, n_levels > 0, np.array(has_missing))
+
+
+def test_expansion():
+    nan = float("nan")
+    expansion = ColumnExpansion(layout_of([0, 2, 0], [False, True, True]))
+    rows = torch.tensor([[0.5, 1, -1], [0.5, 0, nan], [0.5, nan, -1], [0.5, 2, -1]])
+    assert expansion(rows).tolist() == [
+        [0.5, -1, 0, 0, 1, 0],
+        [0.5, 0, 0, 1, 0, 0],
+        [0.5, -1, 1, 0, 0, 0],
+        [0.5, -1, 0, 0, 0, 1],
+    ]
+    assert expansion.column_of.tolist() == [0, 2, 1, 2, 1, 1]
+    assert expansion.width == 6
+
+
+def test_expansion_is_bounded():
+    assert ColumnExpansion(layout_of([1000, 3], [False, False])).width == 64 + 3
+    many = ColumnExpansion(layout_of([50] * 1000, [False] * 1000))
+    assert many.width == 4000
+
+
+def test_noise_on_codes_is_rounded_away():
+    expansion = ColumnExpansion(layout_of([2], [False]))
+    assert expansion(torch.tensor([[1.1], [1.9], [0.4]])).tolist() == [
+        [1, 0],
+        [0, 1],
+        [0, 0],
+    ]
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_statistics_leave_missing_values_out(scale):
+    rows = np.array([[1.0, 7, np.nan], [3, np.nan, np.nan], [np.nan, 7, np.nan]]) * scale
+    prepared = PreparedTable.of(rows)(rows)
+    nan = np.nan
+    np.testing.assert_allclose(prepared, [[-1, 0, nan], [1, nan, nan], [nan, 0, nan]])
+
+
+def test_plain_layout():
+    rows = np.array([[1.0, 2.0], [3.0, 4.0]])
+    layout = PreparedTable.of(rows).layout
+    assert layout.is_plain
+    assert layout.numeric.tolist() == [0, 1]
+    rows[0, 0] = np.nan
+    assert not PreparedTable.of(rows).layout.is_plain
+    assert PreparedTable.of(rows[1:])(rows)[0, 0] == 0  # never missing in training
