@@ -69,7 +69,9 @@ class Standardization:
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return standardised rows (B, F)."""
         with np.errstate(over="ignore"):
-            values = (rows / self.magnitude - self.mean) / self.spread
+            values = rows / self.magnitude
+            values -= self.mean
+            values /= self.spread
         np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE, out=values)
         return values
 
