@@ -94,7 +94,9 @@ class PreparedTable:
             values[:, self.layout.numeric] = self.numbers(rows[:, self.layout.numeric])
             for index, lookup in zip(self.layout.categorical, self.lookups, strict=True):
                 values[:, index] = _recoded(rows[:, index], lookup)
-        values[np.isnan(values) & ~self.layout.has_missing] = 0.0
+        missing = np.isnan(values)
+        if missing.any():
+            values[missing & ~self.layout.has_missing] = 0.0
         return torch.from_numpy(values)
 
 
