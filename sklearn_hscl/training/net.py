@@ -105,6 +105,10 @@ class ContrastiveNet(NeuralNet):
         finally:
             self.callbacks_ = users
 
+    def torch_compile(self, module: Any, name: str) -> Any:
+        """Compile the network, but not the loss, whose kernels are made by hand."""
+        return super().torch_compile(module, name) if name == "module" else module
+
     def go_on_from(self, earlier: "ContrastiveNet") -> None:
         """Take over weights, the optimizer's memory and the history of a trained net.
 
