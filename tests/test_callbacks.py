@@ -8,7 +8,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    Freezer,
+    GradientNormClipping,
+    LRScheduler,
+    TensorBoard,
+    TrainEndCheckpoint,
+)
 
 from sklearn_hscl import HSCLEmbedder
 
@@ -233,3 +243,48 @@ def test_net_trains_on_as_a_skorch_net(iris):
     assert len(net.history) == 6
     net.fit(rows, labels)
     assert len(net.history) == 3
+
+
+class Writer:
+    """Stands for tensorboard's SummaryWriter, whose package is not needed here."""
+
+    def __init__(self):
+        self.tags = []
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.tags.append(tag)
+
+    def close(self):
+        pass
+
+
+def test_callbacks_of_skorch_work_unchanged(iris, tmp_path):
+    callbacks = [
+        ("best", Checkpoint(monitor="train_loss_best", dirname=tmp_path)),
+        ("last", TrainEndCheckpoint(dirname=tmp_path)),
+        ("board", TensorBoard(Writer())),
+        ("clip", GradientNormClipping(0.1)),
+        ("freeze", Freezer("encoder.layers.0.*")),
+        ("stop", EarlyStopping(monitor="train_loss", patience=2)),
+    ]
+    fitted = embedder(net_callbacks=callbacks).fit(*iris)
+    net = fitted.net_
+    saved = {path.name for path in tmp_path.iterdir()}
+    assert {"params.pt", "optimizer.pt", "train_end_params.pt", "history.json"} <= saved
+    assert "Loss/train_loss" in dict(net.callbacks_)["board"].writer.tags
+    assert not net.module_.encoder.layers[0].weight.requires_grad
+    trained = net.module_.encoder.layers[2].weight.clone()
+    net.partial_fit(torch.tensor(iris[0]).float(), torch.tensor(iris[1]))
+    assert len(net.history) == 6
+    assert not torch.equal(net.module_.encoder.layers[2].weight, trained)
+    net.load_params(f_params=tmp_path / "train_end_params.pt")
+    assert torch.equal(net.module_.encoder.layers[2].weight, trained)
+
+
+def test_checkpoint_of_the_best_held_out_score(iris, tmp_path):
+    best = Checkpoint(monitor="valid_score_best", dirname=tmp_path)
+    fitted = embedder(early_stopping=True, net_callbacks=[best]).fit(*iris)
+    weights = {name: value.clone() for name, value in fitted.module_.state_dict().items()}
+    fitted.net_.load_params(checkpoint=best)
+    for name, value in fitted.module_.state_dict().items():
+        assert torch.equal(value, weights[name])

@@ -296,7 +296,11 @@ class ContrastiveNet(NeuralNet):
         loss = torch.stack(losses).mean().item()
         n_skipped = int(torch.stack(skipped).sum())
         self._check_epoch(loss, n_skipped, n_anchors)
+        best = min((epoch["train_loss"] for epoch in self.history[:-1]), default=np.inf)
         self.history.record(f"{prefix}_loss", loss)
+        self.history.record(f"{prefix}_loss_best", loss < best)  # Checkpoint monitors it
+        self.history.new_batch()  # one stands for all: some callbacks look at the last
+        self.history.record_batch(f"{prefix}_loss", loss)
         self.history.record("skipped_anchors", n_skipped)
         self.history.record("effective_negatives", torch.stack(counts).mean().item())
 

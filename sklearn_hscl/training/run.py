@@ -78,7 +78,7 @@ class TrainingRun:
         attributes = {
             "module_": self.net.module_.encoder.eval(),
             "net_": self.net,
-            "history_": [_without_batches(epoch) for epoch in history],
+            "history_": [_for_users(epoch) for epoch in history],
             "loss_curve_": history[:, "train_loss"],
             "n_iter_": len(history),
             "best_epoch_": best,
@@ -117,9 +117,10 @@ def _check_held_out(data: TrainingData) -> None:
         )
 
 
-def _without_batches(epoch: dict[str, Any]) -> dict[str, Any]:
-    """Drop the empty record of batches that skorch opens in every epoch."""
-    return {name: value for name, value in epoch.items() if name != "batches"}
+def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
+    """Drop what only skorch's callbacks want to know of an epoch."""
+    kept = {name: value for name, value in epoch.items() if name != "batches"}
+    return {name: value for name, value in kept.items() if not name.endswith("_best")}
 
 
 class Previous(NamedTuple):

@@ -49,6 +49,7 @@ class HeldOut(TrainingCallback):
         score = self._score(net)
         score = score if np.isfinite(score) else -np.inf
         net.history.record("valid_score", score)
+        net.history.record("valid_score_best", score > self.best_score_)
         if score > self.best_score_:
             self.best_score_ = score
             self.best_epoch_ = len(net.history)
