@@ -274,11 +274,13 @@ def test_callbacks_of_skorch_work_unchanged(iris, tmp_path):
     assert "Loss/train_loss" in dict(net.callbacks_)["board"].writer.tags
     assert not net.module_.encoder.layers[0].weight.requires_grad
     trained = net.module_.encoder.layers[2].weight.clone()
+    with torch.no_grad():
+        net.module_.encoder.layers[2].weight.zero_()
+    net.load_params(f_params=tmp_path / "train_end_params.pt")
+    assert torch.equal(net.module_.encoder.layers[2].weight, trained)
     net.partial_fit(torch.tensor(iris[0]).float(), torch.tensor(iris[1]))
     assert len(net.history) == 6
     assert not torch.equal(net.module_.encoder.layers[2].weight, trained)
-    net.load_params(f_params=tmp_path / "train_end_params.pt")
-    assert torch.equal(net.module_.encoder.layers[2].weight, trained)
 
 
 def test_checkpoint_of_the_best_held_out_score(iris, tmp_path):
