@@ -154,6 +154,7 @@ def _activation_bytes(module: nn.Module, sample: Tensor) -> int:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    sample = sample.clone()  # not a view, whose storage would be that of all rows
     with saved_tensors_hooks(remember, lambda tensor: tensor):
         output = module(sample)
     for parameter in module.parameters():
