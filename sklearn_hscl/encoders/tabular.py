@@ -1,0 +1,219 @@
+"""Encoder of tables: numbers with gaps and category codes, by an ensemble in one."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import sqrt
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sklearn_hscl.encoders.column_statistics import ColumnStatistics, scaled, within_range
+from sklearn_hscl.encoders.members import ByteDropout, MemberLinear
+from sklearn_hscl.losses.unit import unit_rows
+
+# Scaled numbers are softly cut off at this many interquartile ranges.
+SOFT_LIMIT = 3.0
+# In wide tables, bins and their embeddings get narrower, so that all numeric columns
+# together have at most about this many of each; below MIN_BINS there are none.
+MAX_TOTAL_BINS, MAX_TOTAL_WIDTH, MIN_BINS = 4096, 1024, 4
+
+
+class TabularEncoder(nn.Module):
+    """Members that share most weights map a row to one embedding, their mean.
+
+    Numbers are scaled robustly, cut off softly, and also coded by the share of each
+    quantile bin that lies below them (piecewise linear), times a matrix of their
+    column. Categories are looked up. Each member multiplies all that by weights of its
+    own, which start as random signs, and passes it through residual layers with shared
+    weights and own biases, then through a linear map of its own; a shared linear map of
+    the features is added. Members have embeddings of unit length.
+
+    Parameters
+    ----------
+    columns : ColumnStatistics
+        What is known of the columns; :meth:`fitted` learns it.
+    n_components : int, default=32
+        Width of a member's embedding.
+    n_members : int, default=4
+        Members M; 1 is an ordinary network.
+    width : int, default=128
+        Width of the hidden layers.
+    n_layers : int, default=3
+        Number of hidden layers.
+    column_width : int, default=8
+        Width of the embedding of a column.
+    dropout : float in [0, 1), default=0.15
+        Share of hidden units that are left out of each training step.
+    pooling : {"mean", "concat"}, default="mean"
+        Whether the embedding of a row is the mean of the members', or all of them side
+        by side, times 1 / sqrt(M).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_hscl.encoders import TabularEncoder
+    >>> rows = torch.tensor([[0.5, 1.0], [torch.nan, 2.0], [1.5, 0.0]])
+    >>> encoder = TabularEncoder.fitted(rows, cardinalities=[0, 2], n_components=4)
+    >>> encoder(rows).shape
+    torch.Size([3, 4])
+    """
+
+    output_scale: Tensor
+
+    def __init__(
+        self,
+        columns: ColumnStatistics,
+        *,
+        n_components: int = 32,
+        n_members: int = 4,
+        width: int = 128,
+        n_layers: int = 3,
+        column_width: int = 8,
+        dropout: float = 0.15,
+        pooling: str = "mean",
+    ) -> None:
+        super().__init__()
+        if pooling not in ("mean", "concat"):
+            raise ValueError(f"pooling={pooling!r} must be 'mean' or 'concat'.")
+        self.numbers = NumericFeatures(columns, column_width)
+        self.categories = CategoricalFeatures(columns, column_width)
+        n_inputs = self.numbers.width + self.categories.width
+        signs = torch.randint(0, 2, (n_members, 1, n_inputs)) * 2.0 - 1
+        self.weights = nn.Parameter(signs)  # of the features, (M, 1, n_inputs)
+        sizes = [n_inputs] + [width] * n_layers
+        self.layers = nn.ModuleList(
+            MemberLinear(n_members, *pair) for pair in pairwise(sizes)
+        )
+        self.last = MemberLinear(n_members, sizes[-1], n_components, shared=False)
+        self.skip = MemberLinear(n_members, n_inputs, n_components)
+        self.dropout = ByteDropout(dropout)
+        self.register_buffer("output_scale", torch.ones(()))
+        self.pooling = pooling
+
+    @classmethod
+    def fitted(
+        cls,
+        rows: Tensor,
+        cardinalities: Sequence[int],
+        *,
+        n_bins: int = 24,
+        **options: int | float | str,
+    ) -> Self:
+        """Build an encoder that knows the columns of the training rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, F), float32 or float64
+            Training rows: numbers, and category codes 1, 2, ...; NaN where missing.
+        cardinalities : sequence of F int
+            0 for a numeric column, else its number of categories.
+        n_bins : int, default=24
+            Quantile bins of a numeric column; 0 for none.
+        **options : int, float or str
+            Further arguments of the class.
+
+        Returns
+        -------
+        TabularEncoder
+        """
+        n_numeric = sum(size == 0 for size in cardinalities)
+        n_bins = min(n_bins, MAX_TOTAL_BINS // max(n_numeric, 1))
+        n_bins = n_bins if n_bins >= MIN_BINS else 0
+        columns = ColumnStatistics.of(rows, cardinalities, n_bins)
+        return cls(columns, **options)  # type: ignore[arg-type]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Embed rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (B, F)
+            Numbers and category codes, in the dtype of the training rows: NaN where
+            missing, code 0 for a category that was not known in training.
+
+        Returns
+        -------
+        Tensor of shape (B, n_components), or (B, n_members * n_components)
+        """
+        z = self.members(rows)  # (M, B, n_components)
+        if self.pooling == "mean":
+            return self.output_scale * z.mean(0)
+        return self.output_scale * z.transpose(0, 1).flatten(1) / sqrt(len(z))
+
+    def members(self, rows: Tensor) -> Tensor:
+        """Embed rows (B, F) by each member, at unit length: (M, B, n_components)."""
+        features = torch.cat([self.numbers(rows), self.categories(rows)], 1)  # (B, I)
+        hidden = self._activate(self.layers[0](features * self.weights))  # (M, B, width)
+        for layer in self.layers[1:]:
+            hidden = hidden + self._activate(layer(hidden))
+        return unit_rows(self.last(hidden) + self.skip(features))
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        return self.dropout(functional.silu(hidden))
+
+
+class NumericFeatures(nn.Module):
+    """Features of numeric columns: scaled, which are missing, embedded bins."""
+
+    numeric: Tensor
+    center: Tensor
+    scale: Tensor
+    gappy: Tensor
+    left: Tensor
+    per_width: Tensor
+
+    def __init__(self, columns: ColumnStatistics, column_width: int) -> None:
+        super().__init__()
+        for name in ("numeric", "center", "scale", "gappy", "left", "per_width"):
+            self.register_buffer(name, getattr(columns, name).clone())
+        n_columns, n_bins = columns.left.shape
+        column_width = min(column_width, MAX_TOTAL_WIDTH // max(n_columns, 1))
+        self.width = n_columns + len(columns.gappy)
+        self.weight: nn.Parameter | None = None
+        if n_columns and n_bins and column_width:
+            weight = torch.randn(n_columns, n_bins, column_width) / sqrt(n_bins)
+            self.weight = nn.Parameter(weight)
+            self.width += n_columns * column_width
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows (B, F) to features (B, width)."""
+        numbers = within_range(rows[:, self.numeric])  # (B, K)
+        missing = numbers.isnan()
+        u = scaled(numbers, self.center, self.scale).nan_to_num(0.0)
+        parts = [u / (1 + (u / SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].float()]
+        if self.weight is not None:
+            share = (u.unsqueeze(-1) - self.left) * self.per_width  # (B, K, n_bins)
+            share = share.clamp(0, 1) - 0.5 * (self.per_width > 0)
+            share = share.masked_fill(missing.unsqueeze(-1), 0.0)
+            embedded = torch.bmm(share.transpose(0, 1), self.weight)  # (K, B, column_width)
+            parts.append(embedded.transpose(0, 1).flatten(1))
+        return torch.cat(parts, 1)
+
+
+class CategoricalFeatures(nn.Module):
+    """Features of categorical columns: a vector for each category, and for none."""
+
+    categorical: Tensor
+    missing_code: Tensor
+    offset: Tensor
+
+    def __init__(self, columns: ColumnStatistics, column_width: int) -> None:
+        super().__init__()
+        n_codes = columns.cardinalities + 2  # unknown, known ..., missing
+        self.register_buffer("categorical", columns.categorical.clone())
+        self.register_buffer("missing_code", columns.cardinalities + 1)
+        self.register_buffer("offset", n_codes.cumsum(0) - n_codes)
+        vectors = torch.randn(int(n_codes.sum()), column_width)
+        vectors[self.offset] = 0.0  # of unknown categories
+        self.vectors = nn.Parameter(vectors)
+        self.width = len(n_codes) * column_width
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows (B, F) to features (B, width)."""
+        values = rows[:, self.categorical]  # (B, C)
+        values = torch.where(values.isnan(), self.missing_code, values)
+        known = (values >= 0) & (values <= self.missing_code)
+        codes = torch.where(known, values, 0).long() + self.offset
+        return functional.embedding(codes, self.vectors).flatten(1)
