@@ -2,7 +2,11 @@
 
 from torch import Tensor, nn
 
+from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.precision import Precision
+
+# Unit rows need larger scores to be sure of a class.
+LOGIT_SCALE = 10.0
 
 
 class ContrastiveModule(nn.Module):
@@ -42,10 +46,17 @@ class ContrastiveModule(nn.Module):
         self.classifier = None if n_classes is None else nn.Linear(n_components, n_classes)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Map rows (B, ...) to projections (B, P) and class scores (B, n_classes)."""
+        """Map rows (B, ...) to projections (..., B, P) and class scores (..., B, C).
+
+        Encoders with members have them as a leading axis.
+        """
         with self.precision.autocast():
-            embedding = self.encoder(rows)  # (B, D)
-            scores = None if self.classifier is None else self.classifier(embedding)
+            if isinstance(self.encoder, TabularEncoder):
+                embedding = self.encoder.members(rows)  # (M, B, D), of unit length
+                logits = embedding * LOGIT_SCALE
+            else:
+                embedding = logits = self.encoder(rows)  # (B, D)
+            scores = None if self.classifier is None else self.classifier(logits)
             projection = self.head(embedding)
         dtype = self.precision.dtype  # of the loss: its exponentials need all bits
         return projection.to(dtype), None if scores is None else scores.to(dtype)

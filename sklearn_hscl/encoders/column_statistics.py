@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 # Rows from which quantiles are taken; more change no bin that matters.
@@ -31,7 +32,13 @@ class ColumnStatistics:
     gappy: Tensor  # (G,), which of the K columns had missing values
 
     @classmethod
-    def of(cls, rows: Tensor, cardinalities: Sequence[int], n_bins: int) -> Self:
+    def of(
+        cls,
+        rows: Tensor,
+        cardinalities: Sequence[int],
+        n_bins: int,
+        has_missing: ArrayLike | None = None,
+    ) -> Self:
         """Learn them from training rows.
 
         Parameters
@@ -42,6 +49,8 @@ class ColumnStatistics:
             0 for a numeric column, else its number of categories.
         n_bins : int
             Bins of a numeric column, at most: columns with few values need fewer.
+        has_missing : array-like of F bool, optional
+            Which columns can have missing values; None for those that have some.
 
         Returns
         -------
@@ -60,10 +69,13 @@ class ColumnStatistics:
         scales = [_center_and_scale(column) for column in columns]
         center, scale = torch.tensor(scales, dtype=rows.dtype).reshape(-1, 2).T
         bins = [
-            _bins(scaled(column, c, s), n_bins)
+            _bins(scaled(column, c, s).float(), n_bins)
             for column, c, s in zip(columns, center, scale, strict=True)
         ]
         left, per_width = torch.stack(bins, 1) if bins else torch.zeros(2, 0, n_bins)
+        gappy = numbers.isnan().any(0)
+        if has_missing is not None:
+            gappy = torch.as_tensor(has_missing)[numeric]
         return cls(
             numeric=numeric,
             categorical=categorical,
@@ -72,7 +84,7 @@ class ColumnStatistics:
             scale=scale.contiguous(),
             left=left,
             per_width=per_width,
-            gappy=numbers.isnan().any(0).nonzero()[:, 0],
+            gappy=gappy.nonzero()[:, 0],
         )
 
 
@@ -83,8 +95,8 @@ def within_range(numbers: Tensor) -> Tensor:
 
 
 def scaled(numbers: Tensor, center: Tensor, scale: Tensor) -> Tensor:
-    """Robustly scale numbers (..., K), in float32; NaN stays NaN."""
-    return ((numbers - center) * scale).clamp(-LARGEST, LARGEST).float()
+    """Robustly scale numbers (..., K); NaN stays NaN."""
+    return ((numbers - center) * scale).clamp(-LARGEST, LARGEST)
 
 
 def _center_and_scale(column: Tensor) -> tuple[float, float]:

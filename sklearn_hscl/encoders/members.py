@@ -1,13 +1,9 @@
 """Layers of an ensemble that is computed as one stack of M members."""
 
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-
-from sklearn_hscl.gemm import mm, mm_t
 
 
 class MemberLinear(nn.Module):
@@ -35,7 +31,7 @@ class MemberLinear(nn.Module):
         """Map rows (B, n_in) or (M, B, n_in) to (M, B, n_out)."""
         if len(self.weight) > 1:
             return torch.baddbmm(self.bias, rows, self.weight)
-        product = _Product.apply(rows.flatten(0, -2), self.weight[0])
+        product = rows.flatten(0, -2) @ self.weight[0]
         return product.unflatten(0, rows.shape[:-1]) + self.bias
 
 
@@ -59,19 +55,3 @@ class ByteDropout(nn.Module):
         words = torch.empty(-(-rows.numel() // 8), dtype=torch.long, device=rows.device)
         draws = words.random_(-(2**63), None).view(torch.uint8)[: rows.numel()]
         return rows * ((draws.view(rows.shape) < self.kept) * (256 / self.kept))
-
-
-class _Product(torch.autograd.Function):
-    """Matrix product by the fastest kernel there is on this CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return mm(a, b)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved_tensors
-        needs_a, needs_b = ctx.needs_input_grad
-        return mm_t(outer, b) if needs_a else None, mm(a.T, outer) if needs_b else None

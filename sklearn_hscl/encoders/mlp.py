@@ -19,6 +19,8 @@ class MLPEncoder(nn.Module):
         Widths of the hidden layers.
     n_components : int
         Width of the embedding.
+    dropout : float in [0, 1), default=0.0
+        Share of hidden units that are left out of each training step.
     """
 
     def __init__(
@@ -26,6 +28,7 @@ class MLPEncoder(nn.Module):
         input_shape: Sequence[int],
         hidden_layer_sizes: Sequence[int],
         n_components: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         n_inputs = prod(input_shape)
@@ -35,6 +38,8 @@ class MLPEncoder(nn.Module):
         self.layers = nn.Sequential()
         for n_in, n_out in pairwise([n_inputs, *hidden_layer_sizes]):
             self.layers.extend([nn.Linear(n_in, n_out), nn.ReLU()])
+            if dropout:
+                self.layers.append(nn.Dropout(dropout))
         width = [n_inputs, *hidden_layer_sizes][-1]
         self.layers.append(nn.Linear(width, n_components))
 

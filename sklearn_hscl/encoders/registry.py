@@ -14,12 +14,16 @@ from sklearn_hscl.encoders.expansion import ColumnExpansion
 from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.mlp import MLPEncoder
+from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.precision import Precision
 
 # Names that `encoder` accepts beside "auto".
-ENCODERS = ("mlp",)
+ENCODERS = ("mlp", "tabular")
 DEFAULT_N_COMPONENTS = 64
 DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
+TABULAR_N_COMPONENTS = 32
+TABULAR_LAYER_SIZES = (128, 128, 128)
+_SAMPLE_ROWS = 4  # on which a module is tried
 DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
 
 EncoderFactory = Callable[..., nn.Module]
@@ -28,10 +32,12 @@ EncoderFactory = Callable[..., nn.Module]
 def build_module(
     encoder: str | nn.Module | EncoderFactory,
     *,
-    sample: Tensor,
+    rows: Any,
     layout: ColumnLayout | None = None,
     n_components: int | None,
+    n_members: int = 1,
     hidden_layer_sizes: Sequence[int] | None,
+    dropout: float = 0.0,
     projection_dim: int | None,
     n_classes: int | None = None,
     precision: Precision = DEFAULT_PRECISION,
@@ -44,14 +50,19 @@ def build_module(
         A name, a module (it is copied, its weights are kept), or a factory. A factory
         is called with those of `input_shape`, `n_features` and `n_components` that it
         names as arguments.
-    sample : Tensor of shape (B, ...)
-        Some training rows as the encoder will see them.
+    rows : Tensor of shape (n_samples, ...), or rows that are stored elsewhere
+        The training rows as the encoder will see them.
     layout : ColumnLayout or None
         What the columns of prepared rows are; None where rows are not prepared.
     n_components : int or None
-        Width of the embedding; None for the module's own, or 64.
+        Width of the embedding; None for the module's own, 32 for ``"tabular"`` or 64.
+    n_members : int
+        Members of ``"tabular"``.
     hidden_layer_sizes : sequence of int or None
-        Hidden widths of the built-in encoders; None for two layers of 256.
+        Hidden widths of the built-in encoders; None for three layers of 128 in
+        ``"tabular"`` and two of 256 in ``"mlp"``.
+    dropout : float
+        Share of hidden units that built-in encoders leave out of each training step.
     projection_dim : int or None
         Width of the projection head's output.
     n_classes : int or None
@@ -68,18 +79,54 @@ def build_module(
     ValueError
         If the encoder does not accept the rows or does not return (B, n_components).
     """
-    input_shape = tuple(sample.shape[1:])
-    if isinstance(encoder, str):
+    input_shape = tuple(rows.shape[1:])
+    built: Any
+    if encoder == "tabular":
+        built = _build_tabular(
+            rows, layout, n_components, n_members, hidden_layer_sizes, dropout
+        )
+    elif isinstance(encoder, str):
         width = DEFAULT_N_COMPONENTS if n_components is None else n_components
-        hidden = _checked_sizes(hidden_layer_sizes)
-        built: Any = _build_mlp(input_shape, layout, hidden, width)
+        hidden = _checked_sizes(hidden_layer_sizes, DEFAULT_HIDDEN_LAYER_SIZES)
+        built = _build_mlp(input_shape, layout, hidden, width, dropout)
     elif isinstance(encoder, nn.Module):
         built = copy.deepcopy(encoder).float()
     else:
         built = _call_factory(encoder, input_shape, n_components)
-    width = _output_width(built, encoder, sample, n_components)
+    width = _output_width(built, encoder, rows[:_SAMPLE_ROWS].cpu(), n_components)
     module = ContrastiveModule(built, width, projection_dim, n_classes, precision)
     return module.to(precision.dtype)
+
+
+def _build_tabular(
+    rows: Any,
+    layout: ColumnLayout | None,
+    n_components: int | None,
+    n_members: int,
+    hidden_layer_sizes: Sequence[int] | None,
+    dropout: float,
+) -> TabularEncoder:
+    if layout is None or not isinstance(rows, Tensor):
+        raise ValueError(
+            f"encoder='tabular' takes dense tables, got rows of shape "
+            f"{tuple(rows.shape[1:])}: use encoder='mlp' or 'auto'."
+        )
+    hidden = _checked_sizes(hidden_layer_sizes, TABULAR_LAYER_SIZES)
+    if len(set(hidden)) != 1:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} must hold equal widths, at least "
+            f"one, for encoder='tabular', whose layers add to each other."
+        )
+    return TabularEncoder.fitted(
+        rows,
+        layout.n_levels.tolist(),
+        has_missing=layout.has_missing,
+        n_components=TABULAR_N_COMPONENTS if n_components is None else n_components,
+        n_members=n_members,
+        width=hidden[0],
+        n_layers=len(hidden),
+        dropout=dropout,
+    )
 
 
 def _build_mlp(
@@ -87,9 +134,10 @@ def _build_mlp(
     layout: ColumnLayout | None,
     hidden: Sequence[int],
     width: int,
+    dropout: float,
 ) -> nn.Module:
     if layout is None or layout.is_plain:
-        return MLPEncoder(input_shape, hidden, width)
+        return MLPEncoder(input_shape, hidden, width, dropout)
     expansion = ColumnExpansion(layout)
     if expansion.width == 0:
         raise ValueError(
@@ -97,12 +145,12 @@ def _build_mlp(
             "training rows, so that there is nothing to learn from: drop identifiers, or "
             "pass columns of numbers or of coarser categories."
         )
-    return nn.Sequential(expansion, MLPEncoder((expansion.width,), hidden, width))
+    return nn.Sequential(expansion, MLPEncoder((expansion.width,), hidden, width, dropout))
 
 
-def _checked_sizes(sizes: Sequence[int] | None) -> Sequence[int]:
+def _checked_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Sequence[int]:
     if sizes is None:
-        return DEFAULT_HIDDEN_LAYER_SIZES
+        return default
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
     return [int(size) for size in sizes]

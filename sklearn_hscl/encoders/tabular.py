@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Self
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,6 +99,7 @@ class TabularEncoder(nn.Module):
         rows: Tensor,
         cardinalities: Sequence[int],
         *,
+        has_missing: ArrayLike | None = None,
         n_bins: int = 24,
         **options: int | float | str,
     ) -> Self:
@@ -109,6 +111,8 @@ class TabularEncoder(nn.Module):
             Training rows: numbers, and category codes 1, 2, ...; NaN where missing.
         cardinalities : sequence of F int
             0 for a numeric column, else its number of categories.
+        has_missing : array-like of F bool, optional
+            Which columns can have missing values; None for those that have some.
         n_bins : int, default=24
             Quantile bins of a numeric column; 0 for none.
         **options : int, float or str
@@ -121,7 +125,7 @@ class TabularEncoder(nn.Module):
         n_numeric = sum(size == 0 for size in cardinalities)
         n_bins = min(n_bins, MAX_TOTAL_BINS // max(n_numeric, 1))
         n_bins = n_bins if n_bins >= MIN_BINS else 0
-        columns = ColumnStatistics.of(rows, cardinalities, n_bins)
+        columns = ColumnStatistics.of(rows, cardinalities, n_bins, has_missing)
         return cls(columns, **options)  # type: ignore[arg-type]
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -181,8 +185,8 @@ class NumericFeatures(nn.Module):
         """Map rows (B, F) to features (B, width)."""
         numbers = within_range(rows[:, self.numeric])  # (B, K)
         missing = numbers.isnan()
-        u = scaled(numbers, self.center, self.scale).nan_to_num(0.0)
-        parts = [u / (1 + (u / SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].float()]
+        u = scaled(numbers, self.center, self.scale).nan_to_num(0.0).to(self.left.dtype)
+        parts = [u / (1 + (u / SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].to(u)]
         if self.weight is not None:
             share = (u.unsqueeze(-1) - self.left) * self.per_width  # (B, K, n_bins)
             share = share.clamp(0, 1) - 0.5 * (self.per_width > 0)

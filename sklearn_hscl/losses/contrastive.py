@@ -79,6 +79,8 @@ class ContrastiveLoss(nn.Module):
         Synthetic negatives of each anchor, and the hardest ones they are mixed from.
     ce_weight : float in [0, 1], optional
         Share of the cross-entropy of `logits`; the contrastive loss has the rest.
+    label_smoothing : float in [0, 1), default=0.0
+        Share of the probability that the cross-entropy wants spread over all classes.
     target_type : {"class", "multilabel", "continuous"}, default="class"
         What `y` holds: class labels; label indicators, whose overlap is the weight of
         a positive; or numbers, where a Gaussian kernel is.
@@ -141,6 +143,7 @@ class ContrastiveLoss(nn.Module):
         n_synthetic: int | None = None,
         n_hardest: int | None = None,
         ce_weight: float | None = None,
+        label_smoothing: float = 0.0,
         target_type: str = "class",
         bandwidth: float = 1.0,
         unlabeled_label: int | None = None,
@@ -177,6 +180,7 @@ class ContrastiveLoss(nn.Module):
         check_choice("target_type", target_type, TARGET_TYPES)
         check_choice("kernel", kernel, ("auto", *KERNELS))
         self.tau_plus = tau_plus
+        self.label_smoothing = label_smoothing
         self.target_type = target_type
         self.bandwidth = bandwidth
         self.unlabeled_label = unlabeled_label
@@ -301,7 +305,10 @@ class ContrastiveLoss(nn.Module):
         labelled = y != (-100 if self.unlabeled_label is None else self.unlabeled_label)
         safe = torch.where(labelled, y, 0).expand(logits.shape[:-1])
         losses = functional.cross_entropy(
-            logits.flatten(0, -2), safe.flatten(), reduction="none"
+            logits.flatten(0, -2),
+            safe.flatten(),
+            reduction="none",
+            label_smoothing=self.label_smoothing,
         ).view(safe.shape)
         labelled = labelled.expand(safe.shape)
         return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)

@@ -1,6 +1,6 @@
 """Batches for contrastive learning: every row once an epoch, positives together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.training.rows import SparseRows
+from sklearn_hscl.training.step import Batch
 
 Integers = NDArray[np.int64]
 
@@ -39,13 +40,21 @@ class EpochBatches:
         holds. ``"balanced"``: the same, after rows of smaller classes were repeated as
         often as it takes to equal the largest class; rows without label are not.
         ``"shuffle"``: whatever order comes.
+    folds : Tensor of shape (n_samples,) or None
+        The member of an ensemble that does not see a row.
     """
 
     def __init__(
-        self, dataset: Any, batch_size: int, rng: np.random.Generator, sampler: str
+        self,
+        dataset: Any,
+        batch_size: int,
+        rng: np.random.Generator,
+        sampler: str,
+        folds: Tensor | None = None,
     ) -> None:
         self.rows: Tensor | SparseRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
+        self.folds = folds
         self.rng = rng
         self.sampler = sampler
         codes = None if sampler == "shuffle" else class_codes(self.targets.cpu().numpy())
@@ -61,8 +70,8 @@ class EpochBatches:
         """Return the number of batches in an epoch."""
         return self.n_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows, targets) of each batch, in a new order every time."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches, in a new order every time."""
         order, sizes = self._split()
         per_row = max(1, self.rows.shape[1:].numel())
         for group in _grouped(sizes, _GATHERED // per_row):
@@ -70,7 +79,13 @@ class EpochBatches:
             index = torch.from_numpy(first).to(self.rows.device)
             rows = self.rows.index_select(0, index).split(group)
             targets = self.targets.index_select(0, index).split(group)
-            yield from zip(rows, targets, strict=True)
+            folds = self._folds(index, group)
+            yield from map(Batch, rows, targets, folds)
+
+    def _folds(self, index: Tensor, sizes: list[int]) -> Sequence[Tensor | None]:
+        if self.folds is None:
+            return [None] * len(sizes)
+        return self.folds.index_select(0, index).split(sizes)
 
     def _split(self) -> tuple[Integers, list[int]]:
         """Return the rows in the order of the batches, and how many each batch holds."""
@@ -85,6 +100,24 @@ class EpochBatches:
 
     def _n_classes(self) -> int:
         return int(self.targets.max()) + 1
+
+
+def choose_sampler(sampler: str, target_kind: str | None) -> str:
+    """Settle the sampler.
+
+    Raises
+    ------
+    ValueError
+        If batches shall follow classes that there are not.
+    """
+    if sampler == "auto":
+        return "stratified" if target_kind == "class" else "shuffle"
+    if sampler != "shuffle" and target_kind != "class":
+        raise ValueError(
+            f"sampler={sampler!r} composes batches by class, but there are no class labels "
+            f"that the loss uses: pass y with classes, or sampler='auto'."
+        )
+    return sampler
 
 
 def class_codes(targets: Integers) -> Integers:

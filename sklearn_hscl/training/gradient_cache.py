@@ -167,13 +167,14 @@ def _leaf(parts: tuple[Tensor | None, ...]) -> Tensor | None:
     """Join the outputs of all chunks into one tensor that collects a gradient."""
     if parts[0] is None:
         return None
-    return torch.cat([part for part in parts if part is not None]).requires_grad_()
+    # Rows are the last axis but one: an ensemble has its members in front.
+    return torch.cat([part for part in parts if part is not None], -2).requires_grad_()
 
 
 def _split_gradient(leaf: Tensor | None, sizes: list[int]) -> Sequence[Tensor | None]:
     if leaf is None or leaf.grad is None:
         return [None] * len(sizes)
-    return leaf.grad.split(sizes)
+    return leaf.grad.split(sizes, -2)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -17,12 +17,21 @@ def constant(progress: float) -> float:
     return 1.0
 
 
+def warm_up(progress: float) -> float:
+    """Rise linearly over the first 5 % of the steps, then stay."""
+    return min(1.0, progress / WARM_UP)
+
+
 def cosine(progress: float) -> float:
     """Rise linearly over the first 5 % of the steps, then fall along a cosine to 0."""
-    return min(1.0, progress / WARM_UP) * (1 + math.cos(math.pi * progress)) / 2
+    return warm_up(progress) * (1 + math.cos(math.pi * progress)) / 2
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine}
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "warm_up": warm_up,
+    "cosine": cosine,
+}
 
 
 class LearningRate:

@@ -16,7 +16,7 @@ from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
-from sklearn_hscl.training.step import Objective, TrainingStep, batch_objective
+from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
 from sklearn_hscl.training.views import Views
 
 _SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
@@ -90,7 +90,7 @@ class ContrastiveNet(NeuralNet):
 
     def train_with(
         self,
-        monitor: TrainingCallback | None,
+        monitors: Sequence[TrainingCallback],
         report: TrainingCallback,
         X: Tensor,
         y: Tensor,
@@ -98,7 +98,7 @@ class ContrastiveNet(NeuralNet):
         """Train with callbacks that live for this training only."""
         users = self.callbacks_
         # Held-out scores first, so that users' callbacks see them; the report last.
-        first = [] if monitor is None else [("monitor", monitor)]
+        first = [(type(monitor).__name__, monitor) for monitor in monitors]
         self.callbacks_ = [*first, *users, ("report", report)]
         try:
             return self.partial_fit(X, y)
@@ -218,16 +218,14 @@ class ContrastiveNet(NeuralNet):
         dtype = self.module_.precision.dtype
         return Views(self.augment_, self.n_views, generator, dtype)
 
-    def train_step(
-        self, batch: tuple[Tensor, Tensor], **fit_params: Any
-    ) -> tuple[Tensor, LossStats]:
+    def train_step(self, batch: Batch, **fit_params: Any) -> tuple[Tensor, LossStats]:
         """Update the module on one batch."""
         return self.step_(
-            *self._without_dummies(*batch),
+            self._without_dummies(batch),
             on_gradient=lambda: self.notify(
                 "on_grad_computed",
                 named_parameters=self.get_all_learnable_params(),
-                batch=batch,
+                batch=batch[:2],
                 training=True,
             ),
         )
@@ -256,19 +254,15 @@ class ContrastiveNet(NeuralNet):
         with torch.inference_mode():
             for first in range(n_batches):  # every n-th row, whatever their order
                 batch = self._without_dummies(
-                    rows[first::n_batches], targets[first::n_batches]
+                    Batch(rows[first::n_batches], targets[first::n_batches])
                 )
-                value, _ = self._objective(*batch)(*self.module_(views(batch[0])))
-                total += value.item() * len(batch[0])
+                objective = batch_objective(self.criterion_, self.n_views, batch)
+                value, _ = objective(*self.module_(views(batch.rows)))
+                total += value.item() * len(batch.rows)
         return total / len(rows)
 
-    def _objective(self, rows: Tensor, targets: Tensor | None) -> Objective:
-        return batch_objective(self.criterion_, self.n_views, len(rows), targets)
-
-    def _without_dummies(
-        self, rows: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        return rows, (None if self.target_kind is None else targets)
+    def _without_dummies(self, batch: Batch) -> Batch:
+        return batch._replace(targets=None) if self.target_kind is None else batch
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
@@ -284,15 +278,16 @@ class ContrastiveNet(NeuralNet):
         for batch in iterator:
             if self.learning_rate_ is not None:
                 self.learning_rate_.advance()
-            self.notify("on_batch_begin", batch=batch, training=training)
+            seen = batch[:2]  # what callbacks know as a batch
+            self.notify("on_batch_begin", batch=seen, training=training)
             loss, stats = step_fn(batch)
             self.notify(
-                "on_batch_end", batch=batch, training=training, loss=loss, y_pred=None
+                "on_batch_end", batch=seen, training=training, loss=loss, y_pred=None
             )
             losses.append(loss)
             skipped.append(stats.skipped_anchors)
             counts.append(stats.effective_negatives)
-            n_anchors += self.n_views * len(batch[0])
+            n_anchors += self.n_views * len(batch.rows)
         loss = torch.stack(losses).mean().item()
         n_skipped = int(torch.stack(skipped).sum())
         self._check_epoch(loss, n_skipped, n_anchors)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from skorch.callbacks import LRScheduler
+from torch import Tensor
 
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders import build_module
@@ -18,7 +18,8 @@ from sklearn_hscl.precision import Precision, resolve_precision
 from sklearn_hscl.seeding import Seeds, scoped_torch_seed
 from sklearn_hscl.targets import TargetEncoder
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training.batching import EpochBatches
+from sklearn_hscl.training.averaging import AveragedWeights
+from sklearn_hscl.training.batching import EpochBatches, choose_sampler
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.data import (
     LabelledRows,
@@ -28,12 +29,12 @@ from sklearn_hscl.training.data import (
     to_tensors,
 )
 from sklearn_hscl.training.device import resolve_device
-from sklearn_hscl.training.learning_rate import SCHEDULES, Schedule
+from sklearn_hscl.training.learning_rate import SCHEDULES
+from sklearn_hscl.training.members import draw_folds
 from sklearn_hscl.training.net import ContrastiveNet, check_net_params, user_callbacks
-from sklearn_hscl.training.validation import HeldOut
+from sklearn_hscl.training.recipe import Recipe, epochs_between_scores, settle
+from sklearn_hscl.training.validation import HeldOut, OutOfFold
 from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
-
-SAMPLE_ROWS = 4  # on which a user's module is tried
 
 
 @dataclass
@@ -42,7 +43,7 @@ class TrainingRun:
 
     net: ContrastiveNet
     train: LabelledRows
-    monitor: HeldOut | None
+    monitors: list[TrainingCallback]
     prepare: Preparation
     data: TrainingData
     seeds: Seeds
@@ -52,14 +53,14 @@ class TrainingRun:
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
         with scoped_torch_seed(self.seeds.weights), torch_threads(self.n_threads):
-            self.net.train_with(self.monitor, report, *self.train)
+            self.net.train_with(self.monitors, report, *self.train)
             self._check_embedding()
 
     def end_early(self) -> None:
         """Make do with the epochs that were completed before an interruption."""
         self.net.drop_unfinished_epoch()
-        if self.monitor is not None:
-            self.monitor.on_train_end(self.net)
+        for monitor in self.monitors:
+            monitor.on_train_end(self.net)
         self._check_embedding()
 
     def _check_embedding(self) -> None:
@@ -74,7 +75,9 @@ class TrainingRun:
     def fitted_attributes(self) -> dict[str, Any]:
         """Return the attributes of an embedder that was trained so far."""
         history = self.net.history
-        best = len(history) if self.monitor is None else self.monitor.best_epoch_
+        best = len(history)
+        for monitor in self.monitors:
+            best = getattr(monitor, "best_epoch_", best)
         attributes = {
             "module_": self.net.module_.encoder.eval(),
             "net_": self.net,
@@ -160,6 +163,7 @@ def prepare_run(
     -------
     TrainingRun
     """
+    params, recipe = settle(params, data, loss)
     data = _with_held_out(params, data, seeds)
     device = resolve_device(params["device"])
     ndim = data.train.rows.ndim
@@ -171,18 +175,48 @@ def prepare_run(
         else previous.prepare
     )
     train = to_tensors(data.train, prepare, device, precision.dtype)
-    monitor = None
-    if data.held_out is not None:
-        _check_held_out(data)
-        held_out = to_tensors(data.held_out, prepare, device, precision.dtype)
-        patience = params["n_iter_no_change"]
-        monitor = HeldOut(held_out, patience=patience, tol=params["tol"])
-    net = _build_net(params, train, prepare, data, loss, seeds, precision)
+    folds = _folds(params, train, loss, seeds)
+    net = _build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
+    monitors = _monitors(params, recipe, folds, prepare, data, train)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
     n_threads = choose_threads(params["n_threads"], small_steps=small)
-    return TrainingRun(net, train, monitor, prepare, data, seeds, device, n_threads)
+    return TrainingRun(net, train, monitors, prepare, data, seeds, device, n_threads)
+
+
+def _folds(
+    params: dict[str, Any], train: LabelledRows, loss: ContrastiveLoss, seeds: Seeds
+) -> Tensor | None:
+    """Draw who does not see which row, where members are to be scored that way."""
+    if params["early_stopping"] != "auto" or not loss.options.ce_weight:
+        return None
+    codes = train.targets.cpu().numpy()
+    folds = draw_folds(codes, params["n_members"], seeds.split)
+    return None if folds is None else torch.from_numpy(folds).to(train.targets.device)
+
+
+def _monitors(
+    params: dict[str, Any],
+    recipe: Recipe,
+    folds: Tensor | None,
+    prepare: Preparation,
+    data: TrainingData,
+    train: LabelledRows,
+) -> list[TrainingCallback]:
+    """Return what watches over the weights, in the order of their work."""
+    monitors: list[TrainingCallback] = []
+    if recipe.averaging is not None:
+        monitors.append(AveragedWeights(recipe.averaging))
+    settings = {"patience": params["n_iter_no_change"], "tol": params["tol"]}
+    if data.held_out is not None:
+        _check_held_out(data)
+        held_out = to_tensors(data.held_out, prepare, train.rows.device, train.rows.dtype)
+        monitors.append(HeldOut(held_out, **settings))
+    elif folds is not None:
+        every = epochs_between_scores(recipe, params["max_epochs"])
+        monitors.append(OutOfFold(folds, every=every, **settings))
+    return monitors
 
 
 def _with_held_out(
@@ -193,7 +227,7 @@ def _with_held_out(
             "X_val was passed, but early_stopping=False: set early_stopping=True to "
             "stop on it, or leave it out."
         )
-    if data.held_out is not None or not params["early_stopping"]:
+    if data.held_out is not None or params["early_stopping"] is not True:
         return data
     train, held_out = split_held_out(data.train, params["validation_fraction"], seeds.split)
     return data._replace(train=train, held_out=held_out)
@@ -201,7 +235,9 @@ def _with_held_out(
 
 def _build_net(
     params: dict[str, Any],
+    recipe: Recipe,
     train: LabelledRows,
+    folds: Tensor | None,
     prepare: Preparation,
     data: TrainingData,
     loss: ContrastiveLoss,
@@ -215,10 +251,12 @@ def _build_net(
     with scoped_torch_seed(seeds.weights):
         module = build_module(
             params["encoder"],
-            sample=train.rows[:SAMPLE_ROWS].cpu(),
+            rows=train.rows,
             layout=prepare.layout,
             n_components=params["n_components"],
+            n_members=params["n_members"],
             hidden_layer_sizes=params["hidden_layer_sizes"],
+            dropout=params["dropout"],
             projection_dim=params["projection_dim"],
             n_classes=_n_classes(loss, data),
             precision=precision,
@@ -232,7 +270,7 @@ def _build_net(
         "view_seed": seeds.views,
         "target_kind": data.target_kind,
         "beta": params["beta"],
-        "lr_schedule": _choose_schedule(params),
+        "lr_schedule": SCHEDULES.get(params["lr_schedule"], params["lr_schedule"]),
         "clip_norm": params["clip_norm"],
         "device_batch_size": params["device_batch_size"],
         "lr": params["lr"],
@@ -241,7 +279,8 @@ def _build_net(
         "batch_size": params["batch_size"],
         "iterator_train": EpochBatches,
         "iterator_train__rng": np.random.default_rng(seeds.batches),
-        "iterator_train__sampler": _choose_sampler(params["sampler"], data.target_kind),
+        "iterator_train__sampler": choose_sampler(params["sampler"], data.target_kind),
+        "iterator_train__folds": folds,
         "train_split": None,
         "use_caching": False,  # batches keep no predictions that could be reused
         "callbacks": user_callbacks(params["net_callbacks"]),
@@ -253,6 +292,11 @@ def _build_net(
     accepted = inspect.signature(options["optimizer"]).parameters
     if "weight_decay" in accepted:
         options.setdefault("optimizer__weight_decay", params["weight_decay"])
+    if "betas" in accepted:
+        options.setdefault("optimizer__betas", recipe.betas)
+    if recipe.without_decay and "weight_decay" in accepted:
+        groups = [(name, {"weight_decay": 0.0}) for name in recipe.without_decay]
+        options.setdefault("optimizer__param_groups", groups)
     if "fused" in accepted and not _chooses_implementation(net_params):
         options["optimizer__fused"] = train.rows.device.type in ("cpu", "cuda")
     try:
@@ -264,37 +308,6 @@ def _build_net(
 def _chooses_implementation(net_params: dict[str, Any]) -> bool:
     names = ("foreach", "capturable", "differentiable", "fused")
     return any(f"optimizer__{name}" in net_params for name in names)
-
-
-def _choose_schedule(params: dict[str, Any]) -> Schedule | None:
-    """Settle the schedule; the user's own scheduler among the callbacks comes first."""
-    schedule = params["lr_schedule"]
-    if schedule != "auto":
-        return SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-    has_scheduler = any(
-        isinstance(part, LRScheduler) or part is LRScheduler
-        for entry in params["net_callbacks"] or []
-        for part in (entry if isinstance(entry, tuple | list) else [entry])
-    )
-    return None if has_scheduler else SCHEDULES["cosine"]
-
-
-def _choose_sampler(sampler: str, target_kind: str | None) -> str:
-    """Settle the sampler.
-
-    Raises
-    ------
-    ValueError
-        If batches shall follow classes that there are not.
-    """
-    if sampler == "auto":
-        return "stratified" if target_kind == "class" else "shuffle"
-    if sampler != "shuffle" and target_kind != "class":
-        raise ValueError(
-            f"sampler={sampler!r} composes batches by class, but there are no class labels "
-            f"that the loss uses: pass y with classes, or sampler='auto'."
-        )
-    return sampler
 
 
 def _n_classes(loss: ContrastiveLoss, data: TrainingData) -> int | None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.training.members import mixed_members
 from sklearn_hscl.training.views import Views
 
 # From projections (V * B, D) and class scores to the loss and what was skipped.
@@ -37,25 +39,42 @@ def whole_batch(
     return value.detach(), stats
 
 
-def batch_objective(
-    loss: ContrastiveLoss, n_views: int, n_rows: int, targets: Tensor | None
-) -> Objective:
-    """Bind a loss to the targets of a batch.
+class Batch(NamedTuple):
+    """Rows that are compared with each other."""
+
+    rows: Tensor  # (B, ...)
+    targets: Tensor | None  # (B,) or (B, K); None for losses without labels
+    folds: Tensor | None = None
+    """Which member of an ensemble does not see the row, (B,); None: all see it."""
+
+
+def batch_objective(loss: ContrastiveLoss, n_views: int, batch: Batch) -> Objective:
+    """Bind a loss to a batch.
 
     Parameters
     ----------
     loss : ContrastiveLoss
         The loss.
-    n_views, n_rows : int
-        V and B.
-    targets : Tensor of shape (B,) or (B, K), or None
-        What the loss compares rows by; None for losses without labels.
+    n_views : int
+        V.
+    batch : Batch
+        Rows and targets.
+
+    Returns
+    -------
+    callable
+        From projections (V * B, D), or (M, V * B, D) of an ensemble of M members, and
+        class scores to the loss.
     """
-    if targets is not None and n_views > 1:
-        targets = torch.cat([targets] * n_views)
+    n_rows, targets, folds = len(batch.rows), batch.targets, batch.folds
+    if n_views > 1:
+        targets = None if targets is None else torch.cat([targets] * n_views)
+        folds = None if folds is None else torch.cat([folds] * n_views)
 
     def objective(z: Tensor, logits: Tensor | None) -> tuple[Tensor, LossStats]:
         view_ids = torch.arange(n_rows, device=z.device).repeat(n_views)  # (V * B,)
+        if z.ndim > 2:
+            return mixed_members(loss, z, logits, targets, view_ids, folds)
         return loss(z, targets, view_ids=view_ids, logits=logits, return_stats=True)
 
     return objective
@@ -90,18 +109,15 @@ class TrainingStep:
     clip_norm: float | None = None
 
     def __call__(
-        self,
-        rows: Tensor,
-        targets: Tensor | None,
-        on_gradient: Callable[[], None] = lambda: None,
+        self, batch: Batch, on_gradient: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, LossStats]:
-        """Update on rows (B, ...) and targets; return the loss before the update.
+        """Update on a batch; return the loss before the update.
 
         `on_gradient` is called between gradient and update.
         """
         self.optimizer.zero_grad()
-        objective = batch_objective(self.loss, self.views.n_views, len(rows), targets)
-        value, stats = self.differentiate(self.module, objective, self.views(rows))
+        objective = batch_objective(self.loss, self.views.n_views, batch)
+        value, stats = self.differentiate(self.module, objective, self.views(batch.rows))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         on_gradient()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.encoders.inference import embed_tensor
+from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
@@ -16,37 +16,42 @@ from sklearn_hscl.training.rows import select_rows
 N_NEIGHBORS = 5
 
 
-class HeldOut(TrainingCallback):
-    """Score held-out rows after each epoch, keep the best weights, stop early.
+class BestWeights(TrainingCallback):
+    """Score the module after epochs, keep the best weights, stop early.
 
-    The score, ``valid_score`` in the history, is the share of held-out rows whose
-    nearest training rows vote for their class (losses by label), or the negative
-    held-out loss (losses without labels). Ties keep the earlier epoch.
+    The score is ``valid_score`` in the history. Ties keep the earlier epoch.
 
     Parameters
     ----------
-    held_out : LabelledRows
-        Rows that are not trained on.
     patience : int
-        Epochs without an improvement of more than `tol` after which to stop.
+        Scores without an improvement of more than `tol` after which to stop.
     tol : float
         Smallest improvement that counts.
+    every : int
+        Epochs from one score to the next; the last epoch has one anyway.
     """
 
-    def __init__(self, held_out: LabelledRows, *, patience: int, tol: float) -> None:
-        self.held_out = held_out
+    def __init__(self, *, patience: int, tol: float, every: int = 1) -> None:
         self.patience = patience
         self.tol = tol
+        self.every = every
+
+    def score(self, net: Any) -> float:
+        """Return how good the module is; higher is better."""
+        raise NotImplementedError
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kw: Any) -> None:
-        """Remember the training rows, the neighbours of the held-out ones."""
+        """Remember the training rows."""
         self.train_ = LabelledRows(X, y)
         self.best_score_ = self.reference_score_ = -np.inf
         self.n_stale_ = 0
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Score this epoch; keep its weights if it is the best so far."""
-        score = self._score(net)
+        n_done = len(net.history) - net.first_epoch_
+        if n_done % self.every and n_done < net.n_epochs_:
+            return
+        score = self.score(net)
         score = score if np.isfinite(score) else -np.inf
         net.history.record("valid_score", score)
         net.history.record("valid_score_best", score > self.best_score_)
@@ -70,7 +75,27 @@ class HeldOut(TrainingCallback):
             )
         net.module_.load_state_dict(self.best_weights_)
 
-    def _score(self, net: Any) -> float:
+
+class HeldOut(BestWeights):
+    """Score by held-out rows.
+
+    It is the share of held-out rows whose nearest training rows vote for their class
+    (losses by label), or the negative held-out loss (losses without labels).
+
+    Parameters
+    ----------
+    held_out : LabelledRows
+        Rows that are not trained on.
+    **settings
+        As for :class:`BestWeights`.
+    """
+
+    def __init__(self, held_out: LabelledRows, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.held_out = held_out
+
+    def score(self, net: Any) -> float:
+        """Return the share of correct votes, or the negative loss."""
         if net.target_kind != "class":
             return -net.held_out_loss(*self.held_out)
         module = net.module_
@@ -82,6 +107,42 @@ class HeldOut(TrainingCallback):
         neighbors = embed_tensor(module.encoder, train, module.precision)
         votes = neighbor_votes(embedding, neighbors, train_labels)
         return (votes == labels).double().mean().item()
+
+
+class OutOfFold(BestWeights):
+    """Score training rows by the member of an ensemble that does not see them.
+
+    It is minus the Brier score of that member's class probabilities: no row has to be
+    kept from training as a whole.
+
+    Parameters
+    ----------
+    folds : Tensor of shape (n_samples,)
+        The member that does not see a row.
+    **settings
+        As for :class:`BestWeights`.
+    """
+
+    def __init__(self, folds: Tensor, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.folds = folds
+
+    def score(self, net: Any) -> float:
+        """Return minus the mean squared distance from probabilities to the truth."""
+        net.module_.eval()
+        total, n_labelled, first = 0.0, 0, 0
+        with torch.inference_mode():
+            for rows in self.train_.rows.split(CHUNK_ROWS):
+                chunk = slice(first, first + len(rows))
+                first += len(rows)
+                _, scores = net.module_(rows)  # (M, B, n_classes)
+                own = scores[self.folds[chunk], torch.arange(len(rows))].softmax(-1)
+                labels = self.train_.targets[chunk]
+                known = labels >= 0
+                truth = torch.nn.functional.one_hot(labels[known], own.shape[-1])
+                total += (own[known] - truth).square().sum().item()
+                n_labelled += len(truth)
+        return -total / n_labelled
 
 
 def _labelled(data: LabelledRows) -> LabelledRows:

@@ -1,0 +1,97 @@
+"""Training an ensemble: pairs across members, and a fold of rows that each never sees."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_hscl.losses import ContrastiveLoss, LossStats
+
+# Fewer rows are too few to keep a part of them from a member.
+FEWEST_ROWS = 40
+
+
+def mixed_members(
+    loss: ContrastiveLoss,
+    z: Tensor,
+    logits: Tensor | None,
+    targets: Tensor | None,
+    view_ids: Tensor,
+    folds: Tensor | None,
+) -> tuple[Tensor, LossStats]:
+    """Compare rows as different members embed them.
+
+    In the m-th of M rounds, row i is embedded by member (i + m) mod M, if that member
+    may see it. So members agree on one space, in which their mean is meaningful, and
+    all embeddings are used, at the cost of M losses of one batch each.
+
+    Parameters
+    ----------
+    loss : ContrastiveLoss
+        The loss.
+    z : Tensor of shape (M, B, D)
+        Projections by each member.
+    logits : Tensor of shape (M, B, n_classes) or None
+        Class scores by each member.
+    targets, view_ids : Tensor of shape (B,)
+        As the loss takes them.
+    folds : Tensor of shape (B,) or None
+        The member that does not see a row.
+
+    Returns
+    -------
+    value : Tensor, scalar
+        Mean over the rounds.
+    stats : LossStats
+        Skipped anchors of the round with the fewest, means of the rest.
+    """
+    row = torch.arange(z.shape[1], device=z.device)
+    values, stats = [], []
+    for shift in range(len(z)):
+        member = (row + shift) % len(z)
+        if folds is None:
+            seen, chosen = row, member
+        else:
+            seen = torch.nonzero(member != folds)[:, 0]
+            chosen = member[seen]
+        value, stat = loss(
+            z[chosen, seen],
+            None if targets is None else targets[seen],
+            view_ids=view_ids[seen],
+            logits=None if logits is None else logits[chosen, seen],
+            return_stats=True,
+        )
+        values.append(value)
+        stats.append(stat)
+    skipped, fallbacks, effective = (
+        torch.stack(field) for field in zip(*stats, strict=True)
+    )
+    together = LossStats(skipped.min(), fallbacks.sum(), effective.mean())
+    return torch.stack(values).mean(), together
+
+
+def draw_folds(
+    codes: NDArray[np.int64], n_members: int, seed: int
+) -> NDArray[np.int64] | None:
+    """Draw the member that does not see a row, evenly over rows and in each class.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n_samples,)
+        Class codes, -1 for no label.
+    n_members : int
+        Members M.
+    seed : int
+        Seed.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,), or None
+        None where members see all rows: there is one only, or the rows are too few.
+    """
+    if n_members == 1 or len(codes) < FEWEST_ROWS:
+        return None
+    shuffled = np.random.default_rng(seed).permutation(len(codes))
+    folds = np.empty_like(codes)
+    folds[shuffled[np.argsort(codes[shuffled], kind="stable")]] = np.arange(len(codes))
+    return folds % n_members

@@ -1,0 +1,148 @@
+"""What is chosen for the user: the encoder, and the settings that suit it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+from scipy.sparse import issparse
+from skorch.callbacks import LRScheduler
+
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.training.data import TrainingData
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a kind of encoder, for parameters that are left open.
+
+    The figures behind them are in the project's ``benchmarks/results``.
+    """
+
+    parameters: dict[str, Any]
+    """Values of parameters of the embedder."""
+    epochs: Callable[[int, int], int]
+    """From the numbers of rows and of batches in an epoch to the number of epochs."""
+    ce_weight: float | None = None
+    """Share of the cross-entropy; None: as the loss has it."""
+    label_smoothing: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    without_decay: tuple[str, ...] = ()
+    """Patterns of names of weights that do not decay."""
+    averaging: float | None = None
+    """Decay of the moving average of the weights."""
+    n_scores: int = 0
+    """Out-of-fold scores in a training run; 0 for none."""
+
+
+def _tabular_epochs(n_rows: int, n_batches: int) -> int:
+    n_steps = min(max(150 * n_rows // 256, 400), 1500)
+    return max(1, round(n_steps / n_batches))
+
+
+PLAIN = Recipe(
+    parameters={
+        "n_members": 1,
+        "dropout": 0.0,
+        "projection_dim": 64,
+        "weight_decay": 1e-4,
+        "lr_schedule": "cosine",
+        "early_stopping": False,
+        "n_iter_no_change": 10,
+    },
+    epochs=lambda n_rows, n_batches: 20,
+)
+TABULAR = Recipe(
+    parameters={
+        "n_members": 4,
+        "dropout": 0.15,
+        "projection_dim": None,
+        "weight_decay": 0.03,
+        "lr_schedule": "warm_up",
+        "n_iter_no_change": 5,
+    },
+    epochs=_tabular_epochs,
+    ce_weight=0.5,
+    label_smoothing=0.1,
+    betas=(0.9, 0.95),
+    without_decay=("*.bias", "encoder.weights"),
+    averaging=0.95,
+    n_scores=30,
+)
+
+
+def choose_encoder(encoder: Any, data: TrainingData) -> Any:
+    """Settle the encoder: ``"auto"`` is ``"tabular"`` for dense tables with classes.
+
+    Without classes, and for images and sparse rows, it is ``"mlp"``: there the other
+    was not measured, or is not made for them.
+    """
+    if encoder != "auto":
+        return encoder
+    rows = data.train.rows
+    is_table = rows.ndim == 2 and not issparse(rows)
+    return "tabular" if is_table and data.target_kind == "class" else "mlp"
+
+
+def settle(
+    params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss
+) -> tuple[dict[str, Any], Recipe]:
+    """Fill in the parameters that are left open, by the recipe of the encoder.
+
+    Parameters
+    ----------
+    params : dict
+        Parameters of the embedder; None or ``"auto"`` where they are left open.
+    data : TrainingData
+        All data that `fit` got.
+    loss : ContrastiveLoss
+        The loss. It gets a share of cross-entropy where the recipe says so and the user
+        nothing else.
+
+    Returns
+    -------
+    params : dict
+        With all values settled.
+    recipe : Recipe
+    """
+    encoder = choose_encoder(params["encoder"], data)
+    recipe = TABULAR if encoder == "tabular" else PLAIN
+    params = params | {"encoder": encoder}
+    if params["lr_schedule"] == "auto" and _has_scheduler(params["net_callbacks"]):
+        params["lr_schedule"] = None
+    if params["early_stopping"] == "auto" and data.held_out is not None:
+        params["early_stopping"] = True
+    if params["max_epochs"] is None:
+        n_rows = data.train.rows.shape[0]
+        n_batches = ceil(n_rows / params["batch_size"])
+        params["max_epochs"] = recipe.epochs(n_rows, n_batches)
+    for name, value in recipe.parameters.items():
+        left_open = "auto" if name in _AUTOMATIC else None
+        if params[name] == left_open:
+            params[name] = value
+    by_name = isinstance(params["loss"], str) and params["preset"] is None
+    open_share = params["ce_weight"] is None and not loss.options.ce_weight
+    if by_name and open_share and recipe.ce_weight and data.target_kind == "class":
+        loss.options = replace(loss.options, ce_weight=recipe.ce_weight)
+    if by_name:
+        loss.label_smoothing = recipe.label_smoothing
+    return params, recipe
+
+
+# Parameters for which None is a value.
+_AUTOMATIC = ("projection_dim", "lr_schedule", "early_stopping")
+
+
+def _has_scheduler(net_callbacks: Any) -> bool:
+    """Whether the user brings a scheduler of the learning rate."""
+    return any(
+        isinstance(part, LRScheduler) or part is LRScheduler
+        for entry in net_callbacks or []
+        for part in (entry if isinstance(entry, tuple | list) else [entry])
+    )
+
+
+def epochs_between_scores(recipe: Recipe, n_epochs: int) -> int:
+    """Return how many epochs lie between two out-of-fold scores."""
+    return max(1, ceil(n_epochs / recipe.n_scores))
