@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from sklearn_hscl.inputs import (
     check_training_data,
     embedding_dtype,
     learn_columns,
+    open_labelled,
 )
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
@@ -410,15 +412,19 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like, frame or sparse of shape (n_samples, n_features), or images
+        X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
             Table of numbers and, in frames, categories, where built-in encoders allow
             missing values (NaN, None, NA); or images of shape (n_samples, H, W),
             (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
             rows. Sparse rows are scaled but not centred, and made dense by the batch.
+            Memory maps stay in their file and are read by the batch, as is a torch
+            map-style ``Dataset`` of rows or images, or of tuples that start with one
+            (table rows for a built-in encoder are read at once).
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or numbers;
             see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
-            ``"auto"`` and ``"sscl"``, required by the others.
+            ``"auto"`` and ``"sscl"``, required by the others. For those, None takes the
+            second entries of the items of a ``Dataset``, and reads it once for that.
         X_val : array-like, default=None
             Held-out rows for early stopping, in the form of `X`; in place of
             `validation_fraction`. A pipeline passes them through its earlier steps
@@ -506,9 +512,10 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like, frame or sparse of shape (n_samples, n_features), or images
-            Rows in the form that `fit` got; one row is enough. Arrays, memory maps and
-            sparse rows are read chunk by chunk, never copied as a whole.
+        X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
+            Rows in the form that `fit` got; one row is enough. Arrays, memory maps,
+            sparse rows and torch datasets are read chunk by chunk, never copied as a
+            whole.
 
         Returns
         -------
@@ -575,6 +582,9 @@ class HSCLEmbedder(
         **changes: Any,
     ) -> TrainingRun:
         """Validate the data and build what training needs; `changes` are parameters."""
+        open_both = partial(open_labelled, self, needs_labels=self._requires_labels())
+        X, y = open_both(X, y)
+        X_val, y_val = open_both(X_val, y_val, name="X_val")
         loss = self._contrastive_loss(y)
         encode = None if previous is None else previous.encode
         if encode is None and classes is not None:

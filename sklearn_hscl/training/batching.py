@@ -1,6 +1,7 @@
 """Batches for contrastive learning: every row once an epoch, positives together."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from math import ceil
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.training.rows import SparseRows
+from sklearn_hscl.training.prefetch import prefetched
+from sklearn_hscl.training.rows import HostRows, to_device
 
 Integers = NDArray[np.int64]
 
@@ -19,15 +21,16 @@ _GATHERED = 2**20
 
 
 class EpochBatches:
-    """Iterator over the batches of one epoch, for tensors that lie on the device.
+    """Iterator over the batches of one epoch, on the device.
 
     Takes the place of a torch ``DataLoader`` in skorch. Every row comes once an
-    epoch; batches differ in size by a few rows, and none is dropped.
+    epoch; batches differ in size by a few rows, and none is dropped. Rows that stay on
+    the host are gathered in a background thread, ahead of the training.
 
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor or SparseRows (n_samples, ...), and y, a tensor of targets.
+        Holds X, a tensor or HostRows (n_samples, ...), and y, a tensor of targets.
     batch_size : int
         Size of a batch, up to the few rows that keep pairs together: at least 4 rows
         with classes, 2 without.
@@ -44,7 +47,7 @@ class EpochBatches:
     def __init__(
         self, dataset: Any, batch_size: int, rng: np.random.Generator, sampler: str
     ) -> None:
-        self.rows: Tensor | SparseRows = dataset.X
+        self.rows: Tensor | HostRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
         self.rng = rng
         self.sampler = sampler
@@ -63,14 +66,29 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, targets) of each batch, in a new order every time."""
-        order, sizes = self._split()
+        gathered = self._gathered(*self._split())
+        if isinstance(self.rows, HostRows):
+            gathered = prefetched(gathered)
+        with closing(gathered):
+            for rows, index, sizes in gathered:
+                on_device = to_device(rows, self.rows.device)
+                targets = self.targets.index_select(0, index.to(self.targets.device))
+                yield from zip(on_device.split(sizes), targets.split(sizes), strict=True)
+
+    def _gathered(
+        self, order: Integers, sizes: list[int]
+    ) -> Generator[tuple[Tensor, Tensor, list[int]], None, None]:
+        """Yield the rows of some batches at a time, their places and batch sizes."""
         per_row = max(1, self.rows.shape[1:].numel())
         for group in _grouped(sizes, _GATHERED // per_row):
             first, order = order[: sum(group)], order[sum(group) :]
-            index = torch.from_numpy(first).to(self.rows.device)
-            rows = self.rows.index_select(0, index).split(group)
-            targets = self.targets.index_select(0, index).split(group)
-            yield from zip(rows, targets, strict=True)
+            index = torch.from_numpy(first)
+            yield self._gather(index), index, group
+
+    def _gather(self, index: Tensor) -> Tensor:
+        if isinstance(self.rows, HostRows):
+            return self.rows.read(index)  # device and stream are for the caller's thread
+        return self.rows.index_select(0, index.to(self.rows.device))
 
     def _split(self) -> tuple[Integers, list[int]]:
         """Return the rows in the order of the batches, and how many each batch holds."""

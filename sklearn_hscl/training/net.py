@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -277,24 +278,29 @@ class ContrastiveNet(NeuralNet):
             n_steps = self.n_epochs_ * len(iterator)
             self.learning_rate_ = LearningRate(self.optimizer_, self.lr_schedule, n_steps)
         losses, skipped, counts, n_anchors = [], [], [], 0
-        for batch in iterator:
-            if self.learning_rate_ is not None:
-                self.learning_rate_.advance()
-            self.notify("on_batch_begin", batch=batch, training=training)
-            loss, stats = step_fn(batch)
-            self.notify(
-                "on_batch_end", batch=batch, training=training, loss=loss, y_pred=None
-            )
-            losses.append(loss)
-            skipped.append(stats.skipped_anchors)
-            counts.append(stats.effective_negatives)
-            n_anchors += self.n_views * len(batch[0])
+        with closing(iter(iterator)) as batches:  # whatever ends the epoch
+            for batch in batches:
+                value, stats = self._run_batch(batch, training, step_fn)
+                losses.append(value)
+                skipped.append(stats.skipped_anchors)
+                counts.append(stats.effective_negatives)
+                n_anchors += self.n_views * len(batch[0])
         loss = torch.stack(losses).mean().item()
         n_skipped = int(torch.stack(skipped).sum())
         self._check_epoch(loss, n_skipped, n_anchors)
         self.history.record(f"{prefix}_loss", loss)
         self.history.record("skipped_anchors", n_skipped)
         self.history.record("effective_negatives", torch.stack(counts).mean().item())
+
+    def _run_batch(
+        self, batch: Any, training: bool, step_fn: Any
+    ) -> tuple[Tensor, LossStats]:
+        if self.learning_rate_ is not None:
+            self.learning_rate_.advance()
+        self.notify("on_batch_begin", batch=batch, training=training)
+        loss, stats = step_fn(batch)
+        self.notify("on_batch_end", batch=batch, training=training, loss=loss, y_pred=None)
+        return loss, stats
 
     def _check_epoch(self, loss: float, n_skipped: int, n_anchors: int) -> None:
         if not np.isfinite(loss):
