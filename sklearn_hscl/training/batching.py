@@ -78,9 +78,13 @@ class EpochBatches:
     def _gathered(
         self, order: Integers, sizes: list[int]
     ) -> Generator[tuple[Tensor, Tensor, list[int]], None, None]:
-        """Yield the rows of some batches at a time, their places and batch sizes."""
-        per_row = max(1, self.rows.shape[1:].numel())
-        for group in _grouped(sizes, _GATHERED // per_row):
+        """Yield the rows of some batches at a time, their places and batch sizes.
+
+        Rows that stay on the host come one batch at a time: reading them may be slow,
+        and training starts with the first one and stops after the one in work.
+        """
+        most = _GATHERED // max(1, self.rows.shape[1:].numel())
+        for group in _grouped(sizes, 0 if isinstance(self.rows, HostRows) else most):
             first, order = order[: sum(group)], order[sum(group) :]
             index = torch.from_numpy(first)
             yield self._gather(index), index, group
