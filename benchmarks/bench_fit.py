@@ -70,6 +70,7 @@ class EpochClock(Callback):
 def embedder(batch_size, max_epochs, device="cpu"):
     return HSCLEmbedder(
         loss="hscl",
+        encoder="mlp",
         hidden_layer_sizes=ENCODER[1:-1],
         n_components=ENCODER[-1],
         projection_dim=HEAD[-1],

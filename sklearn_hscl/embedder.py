@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from sklearn_hscl.inputs import (
     check_training_data,
     embedding_dtype,
     learn_columns,
+    open_labelled,
 )
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
@@ -111,7 +113,9 @@ class HSCLEmbedder(
         Rows of the same class, or only views of the same row.
     ce_weight : float or None, default=None
         Share in [0, 1] of the cross-entropy of a linear classifier on the embedding that
-        is trained along and dropped; needs class labels.
+        is trained along and dropped; needs class labels. None here: half in
+        ``"tabular"`` where the loss is given by name and without preset, else as the
+        loss has it.
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
         What y holds: class labels; an indicator matrix of several labels per row, whose
         overlap says how much two rows are positives; or numbers, where closeness does
@@ -120,13 +124,18 @@ class HSCLEmbedder(
     unlabeled_label : int, str or None, default=None
         Class label that marks rows without label: positives of such a row are its views
         only. None: there are none, as -1 is an everyday class label.
-    encoder : {"auto", "mlp"}, torch.nn.Module or callable, default="auto"
+    encoder : {"auto", "tabular", "mlp"}, torch.nn.Module or callable, default="auto"
         The trained map from a row to its embedding.
 
-        - ``"mlp"``, and for now ``"auto"``: Linear-ReLU layers on the standardised
-          columns of a table, or on the pixels of an image. Missing values are allowed:
-          they become the mean, with an indicator where training rows had some.
-          Categories become one-hot columns for the 64 most frequent levels.
+        - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, an ensemble for
+          dense tables: robustly scaled numbers and their quantile bins, embedded
+          categories, residual layers.
+        - ``"mlp"``: Linear-ReLU layers on the standardised columns of a table, or on the
+          pixels of an image. Missing values are allowed: they become the mean, with an
+          indicator where training rows had some. Categories become one-hot columns for
+          the 64 most frequent levels.
+        - ``"auto"``: ``"tabular"`` for dense tables where the loss uses classes, else
+          ``"mlp"``.
         - a module maps (B, n_features) or (B, C, H, W) in float32 to
           (B, n_components). It is copied; its weights are the start of training.
           Table columns reach it as they are, uint8 images divided by 255; columns
@@ -135,14 +144,23 @@ class HSCLEmbedder(
           `input_shape`, `n_features` and `n_components` that it accepts.
 
     hidden_layer_sizes : sequence of int or None, default=None
-        Widths of the hidden layers of ``"mlp"``; None for (256, 256).
+        Widths of the hidden layers of built-in encoders, equal ones in ``"tabular"``; None
+        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``.
+    dropout : float or None, default=None
+        Share in [0, 1) of hidden units that built-in encoders leave out of each training
+        step; None for 0.15 in ``"tabular"`` and 0 in ``"mlp"``.
     n_components : int or None, default=None
-        Width of the embedding; None for 64, or for the width of a given module.
-    projection_dim : int or None, default=64
+        Width of the embedding; None for 32 in ``"tabular"``, for 64 in ``"mlp"``, or for
+        the width of a given module.
+    n_members : int or None, default=None
+        Members of ``"tabular"``, which share most weights and whose embeddings are
+        averaged; None for 4.
+    projection_dim : int, "auto" or None, default="auto"
         Width of the head Linear-ReLU-Linear between embedding and loss, which is
         dropped after training; None for no head. The head takes up what only the
-        contrastive task needs: with it, classifiers on the embedding are better
-        calibrated.
+        contrastive task needs: with it, classifiers on the embedding of ``"mlp"`` are
+        better calibrated. ``"auto"``: 64; none in ``"tabular"``, whose cross-entropy does
+        that work.
     normalize : bool, default=False
         Whether :meth:`transform` scales embeddings to unit length. The loss always
         does; downstream models did better with the length left in, above all after
@@ -188,28 +206,36 @@ class HSCLEmbedder(
         same, after rows of smaller classes were repeated until all classes are as large
         as the largest. ``"shuffle"``: without regard to classes. ``"auto"``:
         ``"stratified"`` where the loss uses class labels, else ``"shuffle"``.
-    max_epochs : int, default=20
-        Passes over the training rows, of which each sees every row once.
+    max_epochs : int or None, default=None
+        Passes over the training rows, of which each sees every row once. None: 20; in
+        ``"tabular"`` as many as make 150 steps for every 256 rows, but at least 400 and
+        at most 1,500 steps, most of which early stopping spares.
     lr : float, default=2e-3
         Learning rate of AdamW, before `lr_schedule`.
-    lr_schedule : {"auto", "cosine", "constant"} or callable, default="auto"
-        ``"cosine"``: rise over the first 5 % of the steps, then fall to 0 along a
-        cosine. A callable maps the progress of training, from 0 to 1, to a factor of
-        `lr`. ``"auto"``: ``"cosine"``, unless `net_callbacks` has an ``LRScheduler``.
-    weight_decay : float, default=1e-4
-        Weight decay of AdamW.
+    lr_schedule : {"auto", "cosine", "warm_up", "constant"} or callable, default="auto"
+        ``"warm_up"``: rise over the first 5 % of the steps. ``"cosine"``: the same, then
+        fall to 0 along a cosine. A callable maps the progress of training, from 0 to 1,
+        to a factor of `lr`. ``"auto"``: ``"warm_up"`` in ``"tabular"``, which stops
+        early, and ``"cosine"`` elsewhere, unless `net_callbacks` has an ``LRScheduler``.
+    weight_decay : float or None, default=None
+        Weight decay of AdamW; None for 0.03 in ``"tabular"`` (biases excepted) and 1e-4
+        elsewhere.
     clip_norm : float or None, default=None
         Largest norm of the gradient of a batch; longer ones are scaled down.
-    early_stopping : bool, default=False
+    early_stopping : bool or "auto", default="auto"
         Whether to hold out rows, score them after every epoch, stop when the score no
         longer improves, and keep the weights of the best epoch. The score is the
         accuracy of 5 nearest neighbours where there are class labels, and minus the
-        held-out loss elsewhere.
+        held-out loss elsewhere. ``"auto"``: only with `X_val`; but in ``"tabular"`` with
+        several members, at least 40 rows and cross-entropy each member is kept from its
+        own share of the rows, which it then scores (minus the Brier score of the
+        class probabilities), so that no row is lost.
     validation_fraction : float, default=0.1
         Share of the rows in (0, 1) that early stopping holds out, by class where the
         classes are large enough; unused where `fit` gets `X_val`.
-    n_iter_no_change : int, default=10
-        Epochs without improvement after which early stopping stops.
+    n_iter_no_change : int or None, default=None
+        Scores without improvement after which early stopping stops; None for 10, and for
+        5 in ``"tabular"``, whose members give 30 scores over the longest training.
     tol : float, default=1e-4
         Smallest improvement of the score that counts.
     device : str or torch.device, default="auto"
@@ -414,15 +440,19 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like, frame or sparse of shape (n_samples, n_features), or images
+        X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
             Table of numbers and, in frames, categories, where built-in encoders allow
             missing values (NaN, None, NA); or images of shape (n_samples, H, W),
             (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
             rows. Sparse rows are scaled but not centred, and made dense by the batch.
+            Memory maps stay in their file and are read by the batch, as is a torch
+            map-style ``Dataset`` of rows or images, or of tuples that start with one
+            (table rows for a built-in encoder are read at once).
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or numbers;
             see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
-            ``"auto"`` and ``"sscl"``, required by the others.
+            ``"auto"`` and ``"sscl"``, required by the others. For those, None takes the
+            second entries of the items of a ``Dataset``, and reads it once for that.
         X_val : array-like, default=None
             Held-out rows for early stopping, in the form of `X`; in place of
             `validation_fraction`. A pipeline passes them through its earlier steps
@@ -510,9 +540,10 @@ class HSCLEmbedder(
 
         Parameters
         ----------
-        X : array-like, frame or sparse of shape (n_samples, n_features), or images
-            Rows in the form that `fit` got; one row is enough. Arrays, memory maps and
-            sparse rows are read chunk by chunk, never copied as a whole.
+        X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
+            Rows in the form that `fit` got; one row is enough. Arrays, memory maps,
+            sparse rows and torch datasets are read chunk by chunk, never copied as a
+            whole.
 
         Returns
         -------
@@ -548,7 +579,7 @@ class HSCLEmbedder(
         tags.target_tags.required = self._requires_labels()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.encoder != "tabular"
         built_in = isinstance(self.encoder, str)
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None
@@ -579,6 +610,9 @@ class HSCLEmbedder(
         **changes: Any,
     ) -> TrainingRun:
         """Validate the data and build what training needs; `changes` are parameters."""
+        open_both = partial(open_labelled, self, needs_labels=self._requires_labels())
+        X, y = open_both(X, y)
+        X_val, y_val = open_both(X_val, y_val, name="X_val")
         loss = self._contrastive_loss(y)
         encode = None if previous is None else previous.encode
         if encode is None and classes is not None:

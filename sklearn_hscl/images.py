@@ -1,26 +1,28 @@
 """Stacks of images as users pass them: checked, with the channels first."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array
 
+from sklearn_hscl.datasets import DatasetRows
+
 CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
+_CHECKED = 2**20  # values that are checked at a time
 
 
-def check_images(
-    estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str
-) -> NDArray[Any]:
+def check_images(estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str) -> Any:
     """Validate X as a stack of images.
 
     Parameters
     ----------
     estimator : estimator
         Gets `n_features_in_` in fit; its `channels` says where 4-D images hold theirs.
-    X : array-like of shape (n_samples, H, W), (n_samples, H, W, C) or (n_samples, C, H, W)
-        The images, uint8 or float.
+    X : array-like or DatasetRows
+        The images, uint8 or float, of shape (n_samples, H, W), (n_samples, H, W, C) or
+        (n_samples, C, H, W).
     is_fit : bool
         Whether X is what the estimator is fitted on.
     name : str
@@ -28,31 +30,21 @@ def check_images(
 
     Returns
     -------
-    ndarray of shape (n_samples, C, H, W)
-        In their own type.
+    ndarray or DatasetRows of shape (n_samples, C, H, W)
+        In their own type; an array is a view of X.
     """
-    images = check_array(
-        X,
-        allow_nd=True,
-        dtype=None,
-        ensure_all_finite=False,  # below, with the place
-        ensure_min_samples=2 if is_fit else 1,
-        estimator=estimator,
-        input_name=name,
-    )
-    if images.dtype.kind not in "buif":
-        raise ValueError(
-            f"{name} holds images of dtype {images.dtype}: convert them to uint8 or "
-            f"float32."
+    images = X
+    if not isinstance(X, DatasetRows):  # whose items are checked when they are read
+        images = check_array(
+            X,
+            allow_nd=True,
+            dtype=None,
+            ensure_all_finite=False,  # below, with the place
+            ensure_min_samples=2 if is_fit else 1,
+            estimator=estimator,
+            input_name=name,
         )
-    if images.size == 0:
-        raise ValueError(f"{name} holds images without pixels, shape {images.shape}.")
-    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"Input {name} contains NaN or infinity, in image {int(finite.argmin())}: "
-            f"repair it or leave it out."
-        )
+    _check_pixels(images, name)
     images = _channels_first(images, estimator.channels)
     if is_fit:
         estimator.n_features_in_ = images.shape[1]
@@ -60,14 +52,37 @@ def check_images(
     return images
 
 
-def _channels_first(images: NDArray[Any], channels: str) -> NDArray[Any]:
+def _check_pixels(images: Any, name: str) -> None:
+    if images.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} holds images of dtype {images.dtype}: convert them to uint8 or "
+            f"float32."
+        )
+    if 0 in images.shape:
+        raise ValueError(f"{name} holds images without pixels, shape {images.shape}.")
+    if isinstance(images, DatasetRows) or images.dtype.kind != "f":
+        return
+    n_images = max(1, _CHECKED // images[0].size)
+    for start in range(0, len(images), n_images):
+        chunk = images[start : start + n_images]
+        finite = np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"Input {name} contains NaN or infinity, in image "
+                f"{start + int(finite.argmin())}: repair it or leave it out."
+            )
+
+
+def _channels_first(images: Any, channels: str) -> Any:
+    """Return a view (n, C, H, W)."""
     if images.ndim == 3:
-        return images[:, None]  # (n, 1, H, W)
-    if channels == "auto":
-        channels = _guess_channels(images.shape)
-    if channels == "first":
-        return images
-    return np.ascontiguousarray(np.moveaxis(images, 3, 1))
+        view = partial(np.expand_dims, axis=1)
+    else:
+        where = _guess_channels(images.shape) if channels == "auto" else channels
+        if where == "first":
+            return images
+        view = partial(np.moveaxis, source=3, destination=1)
+    return images.viewed(view) if isinstance(images, DatasetRows) else view(images)
 
 
 def _guess_channels(shape: tuple[int, ...]) -> str:

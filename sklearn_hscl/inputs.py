@@ -3,17 +3,19 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from sklearn_hscl.columns import TableColumns
+from sklearn_hscl.datasets import DatasetRows, array_of
 from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.series import is_frame
+from sklearn_hscl.stored import MappedRows, StoredRows, is_memory_mapped
 from sklearn_hscl.tables import check_table
 from sklearn_hscl.targets import TargetEncoder, fit_targets
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
@@ -61,7 +63,7 @@ def check_training_data(
     if not loss.uses_labels(y is not None):
         encode = None
     else:
-        check_consistent_length(X, y)
+        check_consistent_length(rows, y)
         encode = encode or fit_targets(
             y,
             loss=loss.loss,
@@ -108,7 +110,7 @@ def check_rows(
     estimator : estimator
         Gets `n_features_in_` and `feature_names_in_` in fit, is checked against them
         later; its `channels` says where 4-D images hold theirs.
-    X : array-like, tensor or sparse
+    X : array-like, tensor, sparse or torch Dataset
         Table of shape (n_samples, n_features), or images of shape (n_samples, H, W),
         (n_samples, H, W, C) or (n_samples, C, H, W).
     columns : TableColumns or None
@@ -122,13 +124,19 @@ def check_rows(
     -------
     ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or CSR array
         Tables in a numeric type, float32 or float64 in fit; images in their own type.
+        StoredRows where X is a memory map or a dataset.
     """
-    X = _without_torch(X)
+    X = open_rows(estimator, X, name)
     ndim = _n_dimensions(X)
     if ndim > 4:
         raise ValueError(
             f"{name} has {ndim} dimensions: expected a table (n_samples, n_features) "
             f"or images (n_samples, H, W), (n_samples, H, W, C), (n_samples, C, H, W)."
+        )
+    if isinstance(X, StoredRows) and fitted_shape is None and len(X) < 2:
+        raise ValueError(
+            f"{name} holds 1 row, but a minimum of 2 is required: there is nothing to "
+            f"compare it with."
         )
     if ndim > 2:
         rows = check_images(estimator, X, is_fit=fitted_shape is None, name=name)
@@ -136,18 +144,55 @@ def check_rows(
         is_fit = fitted_shape is None
         rows = check_table(estimator, X, columns=columns, is_fit=is_fit, name=name)
     else:
-        rows = np.asarray(X)
+        rows = X if isinstance(X, StoredRows) else np.asarray(X)
     if fitted_shape is not None and rows.shape[1:] != fitted_shape:
         raise ValueError(
             f"{name} holds rows of shape {rows.shape[1:]}, but the embedder was fitted "
             f"with rows of shape {fitted_shape}: resize them, or check the order of axes."
         )
-    return rows
+    return MappedRows(rows) if is_memory_mapped(rows) else rows
+
+
+def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
+    """Make arrays of tensors and rows of torch datasets; leave all else as it is."""
+    if isinstance(X, Tensor):
+        return array_of(X)
+    if isinstance(X, Dataset):
+        allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
+        return DatasetRows(X, allow_nan=allow_nan, name=name)
+    return X
+
+
+def open_labelled(
+    estimator: BaseEstimator, X: Any, y: Any, *, needs_labels: bool, name: str = "X"
+) -> tuple[Any, Any]:
+    """Open training rows as :func:`open_rows` does, and take labels from their items.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its `encoder` and `categorical_features` say whether a table is learnt from as a
+        whole: a dataset is then read into an array.
+    X, y : array-like, tensor, sparse or torch Dataset; array-like or None
+        Rows and labels.
+    needs_labels : bool
+        Whether to read the labels of a dataset where `y` is None.
+    name : str
+        Name of X, for messages.
+    """
+    X = open_rows(estimator, X, name)
+    if not isinstance(X, DatasetRows):
+        return X, y
+    y = X.labels() if y is None and needs_labels else y
+    chosen = estimator.categorical_features
+    learns = isinstance(estimator.encoder, str) or not (
+        chosen is None or isinstance(chosen, str)
+    )
+    return (X[:] if X.ndim == 2 and learns else X), y
 
 
 def learn_columns(X: Any, categorical_features: Any) -> TableColumns | None:
     """Learn the columns of training rows that are a table; see :class:`TableColumns`."""
-    X = _without_torch(X)
     ndim = _n_dimensions(X)
     by_dtype = categorical_features is None or isinstance(categorical_features, str)
     if not by_dtype and len(categorical_features) and (ndim > 2 or issparse(X)):
@@ -166,13 +211,6 @@ def embedding_dtype(rows: Any) -> DTypeLike:
     if rows.dtype in (np.float32, np.float64):
         return rows.dtype
     return np.float64 if rows.ndim == 2 else np.float32
-
-
-def _without_torch(X: Any) -> Any:
-    if not isinstance(X, Tensor):
-        return X
-    X = X.detach().cpu()
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
 
 
 def _n_dimensions(X: Any) -> int:

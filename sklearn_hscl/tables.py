@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_array, validate_data
 from sklearn_hscl.cells import naming_the_cell
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.series import DATE_REMEDY, columns_of
+from sklearn_hscl.stored import StoredRows, is_memory_mapped
 
 # Rows whose values are checked at a time, where an array may be larger than memory.
 CHECK_ROWS = 16_384
@@ -32,7 +33,7 @@ def check_table(
     estimator : estimator
         Gets `n_features_in_` and `feature_names_in_` in fit, is checked against them
         later; its tags say whether missing values are allowed.
-    X : array-like or sparse of shape (n_samples, n_features)
+    X : array-like, sparse or StoredRows of shape (n_samples, n_features)
         The table.
     columns : TableColumns or None
         What was learnt of the columns; None where the table is plain numbers.
@@ -43,8 +44,9 @@ def check_table(
 
     Returns
     -------
-    ndarray or CSR array of shape (n_samples, n_features)
-        Of float32 or float64; plain numbers that are not fitted on keep their type.
+    ndarray, CSR array or StoredRows of shape (n_samples, n_features)
+        Of float32 or float64; memory maps, and plain numbers that are not fitted on,
+        keep their type.
     """
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
         raise ValueError(f"{name} holds {DATE_REMEDY}.")
@@ -52,8 +54,11 @@ def check_table(
     try:
         if columns is not None:
             return _encoded(estimator, X, columns, allow_nan, is_fit)
-        if not is_fit and isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
-            return _in_place(estimator, X, allow_nan)
+        if isinstance(X, StoredRows):  # whose values are checked when they are read
+            validate_data(estimator, X, skip_check_array=True, reset=is_fit)
+            return X
+        if _can_stay(X, is_fit):
+            return _in_place(estimator, X, allow_nan, is_fit)
         return _converted(estimator, X, allow_nan, is_fit)
     except ValueError as error:
         if name == "X":
@@ -66,7 +71,9 @@ def _converted(estimator: BaseEstimator, X: Any, allow_nan: bool, is_fit: bool) 
         return validate_data(
             estimator,
             X,
-            accept_sparse="csr",
+            accept_sparse="csr"
+            if estimator.__sklearn_tags__().input_tags.sparse
+            else False,
             dtype=[np.float64, np.float32],
             ensure_all_finite="allow-nan" if allow_nan else True,
             reset=is_fit,
@@ -74,9 +81,24 @@ def _converted(estimator: BaseEstimator, X: Any, allow_nan: bool, is_fit: bool) 
         )
 
 
-def _in_place(estimator: BaseEstimator, X: NDArray[Any], allow_nan: bool) -> NDArray[Any]:
+def _can_stay(X: Any, is_fit: bool) -> bool:
+    """Say whether X is an array of numbers that need not be converted as a whole."""
+    is_array = isinstance(X, np.ndarray) and X.dtype.kind in "biuf"
+    return is_array and (not is_fit or is_memory_mapped(X))
+
+
+def _in_place(
+    estimator: BaseEstimator, X: NDArray[Any], allow_nan: bool, is_fit: bool
+) -> NDArray[Any]:
     """Check an array without a copy: chunk by chunk, whatever its type."""
-    rows = validate_data(estimator, X, dtype=None, ensure_all_finite=False, reset=False)
+    rows = validate_data(
+        estimator,
+        X,
+        dtype=None,
+        ensure_all_finite=False,
+        reset=is_fit,
+        ensure_min_samples=2 if is_fit else 1,
+    )
     with naming_the_cell(X, allow_nan):
         for start in range(0, len(rows), CHECK_ROWS):
             assert_all_finite(
@@ -97,6 +119,7 @@ def _encoded(
             "X is sparse, but the embedder was fitted on a table with categorical "
             "columns: pass a table like that one."
         )
+    X = X[:] if isinstance(X, StoredRows) else X
     rows = columns.encode(X)
     with naming_the_cell(rows, allow_nan, columns_of(X)[0]):
         return check_array(

@@ -54,7 +54,8 @@ def test_epochs(sampler, n_rows, n_batches):
     first, second = list(batches), list(batches)
     assert len(first) == len(batches) == n_batches
     for epoch in (first, second):
-        order = torch.cat([batch for batch, _ in epoch])
+        order = torch.cat([batch.rows for batch in epoch])
         assert torch.equal(order.sort(0).values, rows)
-        assert all(torch.equal(b[:, 0].long() % 2, y) for b, y in epoch)
-    assert not torch.equal(*(torch.cat([b for b, _ in epoch]) for epoch in (first, second)))
+        assert all(torch.equal(b.rows[:, 0].long() % 2, b.targets) for b in epoch)
+    orders = (torch.cat([batch.rows for batch in epoch]) for epoch in (first, second))
+    assert not torch.equal(*orders)

@@ -54,7 +54,8 @@ class Recorder:
 
 
 def embedder(**parameters):
-    return HSCLEmbedder(**({"max_epochs": 3, "random_state": 0} | parameters))
+    settings = {"max_epochs": 3, "random_state": 0, "encoder": "mlp"}
+    return HSCLEmbedder(**(settings | parameters))
 
 
 def test_tasks_of_a_fit(iris):

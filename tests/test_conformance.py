@@ -13,6 +13,8 @@ VARIANTS = [HSCLEmbedder(loss, max_epochs=2) for loss in ("auto", *LOSSES)] + [
     HSCLEmbedder("scl", max_epochs=2, normalize=False, n_views=2, n_components=3),
     HSCLEmbedder("hscl", max_epochs=2, categorical_features=None),  # on unrounded numbers
     HSCLEmbedder("hucl", max_epochs=2, categorical_features=None),
+    HSCLEmbedder("hscl", max_epochs=2, encoder="mlp"),
+    HSCLEmbedder("hucl", max_epochs=2, encoder="tabular"),
 ]
 
 
@@ -22,6 +24,10 @@ class WithoutLabels(HSCLEmbedder):
     def fit(self, X, y=None):
         """Fit without the labels that the checks pass."""
         return super().fit(X)
+
+    def partial_fit(self, X, y=None, classes=None):
+        """Go on without them."""
+        return super().partial_fit(X)
 
 
 @parametrize_with_checks(VARIANTS, xfail_strict=True)

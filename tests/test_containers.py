@@ -12,7 +12,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.features import PreparedTable
-from sklearn_hscl.training.rows import SparseRows
+from sklearn_hscl.training.rows import HostRows
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
@@ -49,7 +49,7 @@ def test_sparse_columns_are_scaled_and_not_centred():
 def test_sparse_rows_stand_for_a_tensor():
     rows = scipy.sparse.csr_array(SPARSE)
     dense = PreparedTable.of(rows)(SPARSE)
-    sparse = SparseRows(rows, PreparedTable.of(rows), dense.device)
+    sparse = HostRows(rows, PreparedTable.of(rows), dense.device)
     index = torch.tensor([[3, 1, 2, 29], [0, 0, 7, 5]])
     assert (len(sparse), sparse.shape, sparse.ndim) == (30, dense.shape, 2)
     assert torch.equal(sparse[index[:, 0]], dense[index[:, 0]])

@@ -149,7 +149,7 @@ def test_loss_under_autocast_is_computed_in_float32():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_compiled_networks_learn_the_same(iris):
     X, y = iris
-    plain = HSCLEmbedder(max_epochs=2, early_stopping=True, random_state=0)
+    plain = HSCLEmbedder(encoder="mlp", max_epochs=2, early_stopping=True, random_state=0)
     compiled = clone(plain).set_params(
         compile=True, net_params={"compile__backend": "aot_eager"}
     )

@@ -73,7 +73,7 @@ def test_fitted_attributes(fitted, iris):
     assert fitted.net_.history[-1, "train_loss"] == fitted.loss_curve_[-1]
     assert fitted.device_ == torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assert isinstance(fitted.module_, torch.nn.Module)
-    assert fitted.transform(X).shape == (150, 64)
+    assert fitted.transform(X).shape == (150, 32)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

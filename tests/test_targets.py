@@ -1,6 +1,7 @@
 """Targets beyond one class label per row, and the options of the loss, in the estimator."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -90,11 +91,15 @@ def test_integers_that_look_like_numbers_must_be_declared(iris):
 
 def test_joint_cross_entropy(iris):
     X, y = iris
-    fitted = embedder(ce_weight=0.5, max_epochs=20).fit(X, y)
+    fitted = embedder(encoder="mlp", ce_weight=0.5, max_epochs=20).fit(X, y)
     scores = fitted.net_.module_.classifier(torch.from_numpy(fitted.transform(X)).float())
     assert (scores.argmax(1).numpy() == y).mean() > 0.9
     assert embedder(loss="schane").fit(X, y).net_.module_.classifier.out_features == 3
-    assert embedder().fit(X, y).net_.module_.classifier is None
+    assert embedder(encoder="mlp").fit(X, y).net_.module_.classifier is None
+    assert embedder(ce_weight=0.0).fit(X, y).net_.module_.classifier is None
+    tabular = embedder().fit(X, y).net_  # half of its loss
+    assert tabular.module_.classifier.out_features == 3
+    assert tabular.criterion_.options.ce_weight == 0.5
 
 
 @pytest.mark.parametrize("loss", ["supcon", "sscl", "schane"])
@@ -131,14 +136,15 @@ def test_hardenings(iris, hardening):
 
 def test_a_loss_of_ones_own(iris):
     loss = ContrastiveLoss("hscl", beta=2.0, reduction="classes")
-    fitted = embedder(loss=loss, beta=7.0).fit(*iris)
+    plain = partial(embedder, encoder="mlp")
+    fitted = plain(loss=loss, beta=7.0).fit(*iris)
     assert fitted.net_.criterion_ is not loss
     assert fitted.net_.criterion_.options.beta == 2.0
-    named = embedder(loss="hscl", beta=2.0, reduction="classes").fit(*iris)
+    named = plain(loss="hscl", beta=2.0, reduction="classes").fit(*iris)
     assert same_weights(fitted, named)
     few = np.where(np.arange(150) % 3 == 0, iris[1], 9)  # 9: no label
     own, same = (
-        embedder(loss=given, unlabeled_label=9).fit(iris[0], few)
+        plain(loss=given, unlabeled_label=9).fit(iris[0], few)
         for given in (ContrastiveLoss("hscl"), "hscl")
     )
     assert same_weights(own, same)

@@ -19,7 +19,7 @@ from sklearn_hscl.precision import Precision
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, cosine
-from sklearn_hscl.training.step import batch_objective, whole_batch
+from sklearn_hscl.training.step import Batch, batch_objective, whole_batch
 
 
 def weights(embedder):
@@ -82,7 +82,7 @@ def module_with(*layers):
 
 def gradients(module, differentiate, rows, targets, n_views=1):
     loss = ContrastiveLoss("hscl", ce_weight=0.3)
-    objective = batch_objective(loss, n_views, len(rows), targets)
+    objective = batch_objective(loss, n_views, Batch(rows, targets))
     module.zero_grad()
     views = torch.cat([rows + k for k in range(n_views)])
     value, _ = differentiate(module, objective, views)
@@ -236,9 +236,9 @@ def test_balanced_batches():
     dataset = type("Data", (), {"X": rows, "y": labels})
     batches = list(EpochBatches(dataset, 28, rng, "balanced"))
     assert len(batches) == 10
-    for _, y in batches:
+    for _, y, _ in batches:
         assert_array_equal(np.bincount(y + 1)[1:], [9, 9, 9])
-    seen = torch.cat([part for part, _ in batches])[:, 0].int().bincount()
+    seen = torch.cat([batch.rows for batch in batches])[:, 0].int().bincount()
     assert seen.min() == 1  # every row is there
     assert set(seen[90:99].tolist()) == {10}
     assert set(seen[99:102].tolist()) == {30}
@@ -247,7 +247,7 @@ def test_balanced_batches():
 def test_balanced_embedder(iris):
     X, y = iris[0][:112], iris[1][:112]
     embedder = HSCLEmbedder(sampler="balanced", batch_size=30, max_epochs=1, random_state=0)
-    assert embedder.fit(X, y).transform(X).shape == (112, 64)
+    assert embedder.fit(X, y).transform(X).shape == (112, 32)
     with pytest.raises(ValueError, match="sampler='balanced' composes batches by class"):
         clone(embedder).set_params(loss="hucl").fit(X)
 
@@ -262,7 +262,7 @@ def test_warm_start_goes_on(iris):
     embedder.set_params(n_components=3)
     with pytest.raises(ValueError, match="set warm_start=False"):
         embedder.fit(*iris)
-    assert embedder.transform(iris[0]).shape == (150, 64)  # the fit that was
+    assert embedder.transform(iris[0]).shape == (150, 32)  # the fit that was
 
 
 def test_partial_fit_goes_on_with_scales_and_classes(iris):

@@ -22,7 +22,8 @@ class Augmentation(BaseEstimator):
         Parameters
         ----------
         rows : Tensor of shape (n_samples, ...)
-            The training rows, on the training device.
+            The training rows, on the training device. Rows that stay on the host (sparse
+            ones, memory maps, datasets) are no tensor, but indexing gives one.
 
         Returns
         -------

@@ -1,7 +1,7 @@
 """Fixed preparation of rows in front of an encoder: array in, tensor out."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -10,10 +10,12 @@ from scipy.sparse import issparse
 from torch import Tensor
 
 from sklearn_hscl.encoders.layout import ColumnLayout
-from sklearn_hscl.encoders.standardization import Standardization
+from sklearn_hscl.encoders.standardization import Standardization, chunks
 
 # Levels of fewer training rows than this are pooled with those that come later.
 SMALLEST_LEVEL = 2
+# What torch wants of an array: contiguous and writable.
+_OWN: Final = ("C", "W")
 
 
 class Preparation(Protocol):
@@ -35,13 +37,13 @@ class AsIs:
     def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the rows as a tensor (B, ...)."""
         if rows.dtype == np.uint8:
-            return torch.from_numpy(np.ascontiguousarray(rows))
+            return torch.from_numpy(np.require(rows, requirements=_OWN))
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(rows, dtype=_numpy_type(dtype))
+            values = np.require(rows, _numpy_type(dtype), _OWN)
         if not np.isfinite(values).all():
             raise ValueError(
-                f"X holds {np.abs(rows).max()!r}, too large for float32: scale X first, "
-                f"for example with sklearn.preprocessing.StandardScaler."
+                f"X holds {float(np.abs(rows).max())!r}, too large for float32: scale X "
+                f"first, for example with sklearn.preprocessing.StandardScaler."
             )
         return torch.from_numpy(values)
 
@@ -70,8 +72,8 @@ class PreparedTable:
 
         Parameters
         ----------
-        rows : ndarray or CSR array of shape (n, F)
-            Numbers and codes, NaN where missing.
+        rows : ndarray, CSR array or StoredRows of shape (n, F)
+            Numbers and codes, NaN where missing; stored rows hold numbers only.
         is_categorical : ndarray of bool, shape (F,), or None
             Which columns hold codes.
         """
@@ -106,7 +108,7 @@ def _numpy_type(dtype: torch.dtype) -> type[np.floating[Any]]:
 
 def _has_missing(rows: Any) -> NDArray[np.bool_]:
     if not issparse(rows):
-        return np.isnan(rows).any(axis=0)
+        return np.logical_or.reduce([np.isnan(c).any(axis=0) for c in chunks(rows)])
     missing = rows.indices[np.isnan(rows.data)]
     return np.bincount(missing, minlength=rows.shape[1]) > 0
 

@@ -1,6 +1,5 @@
 """Embedding rows with a trained encoder, each row on its own."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,20 +27,25 @@ def embed_tensor(encoder: nn.Module, rows: Any, precision: Precision) -> Tensor:
     Rows are a tensor, or what else can be split into tensors.
     """
     encoder.eval()
-    products = precision.products() if _has_large_layers(encoder) else nullcontext()
-    with torch.inference_mode(), products, precision.autocast():
+    multiple = _row_multiple(encoder)
+    with torch.inference_mode(), precision.products(), precision.autocast():
         chunks = rows.split(CHUNK_ROWS)
-        return torch.cat([_embed_padded(encoder, c, precision) for c in chunks])
+        return torch.cat([_embed_padded(encoder, c, precision, multiple) for c in chunks])
 
 
-def _has_large_layers(encoder: nn.Module) -> bool:
-    """Whether torch takes oneDNN for every layer, however few the rows.
+def _row_multiple(encoder: nn.Module) -> int:
+    """Return the multiple of rows up to which batches are filled.
 
-    It does not for very small products, whose last bits would then depend on the number
-    of rows that are embedded together.
+    torch leaves very small products to its default kernel and others to oneDNN: with so
+    many rows, it decides for each layer as it would for a whole chunk.
     """
-    weights = (weight for weight in encoder.parameters() if weight.ndim > 1)
-    return all(weight.numel() * ROW_MULTIPLE > _SMALLEST_ONEDNN for weight in weights)
+    sizes = [
+        weight.numel()
+        for name, weight in encoder.named_parameters()
+        if weight.ndim > 1 and weight.numel() and not name.endswith("bias")
+    ]
+    enough = _SMALLEST_ONEDNN // min(sizes, default=_SMALLEST_ONEDNN) + 1
+    return min(CHUNK_ROWS, ROW_MULTIPLE * -(-enough // ROW_MULTIPLE))
 
 
 def embed_array(
@@ -62,8 +66,8 @@ def embed_array(
         Trained encoder on `device`.
     prepare : Preparation
         Maps an array of rows to the encoder's input.
-    rows : ndarray of shape (n_samples, ...) or CSR array
-        Validated rows; sparse ones are made dense chunk by chunk.
+    rows : ndarray or StoredRows of shape (n_samples, ...), or CSR array
+        Validated rows; sparse ones are made dense, and stored ones read, chunk by chunk.
     device : torch.device
         Where to compute.
     normalize : bool
@@ -98,8 +102,10 @@ def _dense_floats(rows: Any) -> NDArray[Any]:
     return rows
 
 
-def _embed_padded(encoder: nn.Module, rows: Tensor, precision: Precision) -> Tensor:
-    n_missing = -len(rows) % ROW_MULTIPLE
+def _embed_padded(
+    encoder: nn.Module, rows: Tensor, precision: Precision, multiple: int
+) -> Tensor:
+    n_missing = -len(rows) % multiple
     padding = rows.new_zeros(n_missing, *rows.shape[1:])
     rows_and_padding = as_float(torch.cat([rows, padding]), precision.dtype)
     return encoder(rows_and_padding)[: len(rows)].to(precision.dtype)

@@ -30,7 +30,11 @@ class MemberLinear(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, n_in) or (M, B, n_in) to (M, B, n_out)."""
         if len(self.weight) > 1:
-            return torch.baddbmm(self.bias, rows, self.weight)
+            # Not in one batched product, whose bits can depend on the number of rows.
+            maps = zip(
+                self.bias, rows.expand(len(self.bias), -1, -1), self.weight, strict=True
+            )
+            return torch.stack([torch.addmm(*parts) for parts in maps])
         product = rows.flatten(0, -2) @ self.weight[0]
         return product.unflatten(0, rows.shape[:-1]) + self.bias
 

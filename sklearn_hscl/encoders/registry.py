@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.encoders.column_statistics import MAX_ROWS
 from sklearn_hscl.encoders.expansion import ColumnExpansion
 from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.encoders.layout import ColumnLayout
@@ -23,6 +24,7 @@ DEFAULT_N_COMPONENTS = 64
 DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
 TABULAR_N_COMPONENTS = 32
 TABULAR_LAYER_SIZES = (128, 128, 128)
+_MOST_NUMBERS_READ = 2**20  # to learn the scales of columns
 _SAMPLE_ROWS = 4  # on which a module is tried
 DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
 
@@ -80,6 +82,8 @@ def build_module(
         If the encoder does not accept the rows or does not return (B, n_components).
     """
     input_shape = tuple(rows.shape[1:])
+    if isinstance(encoder, str) and layout is not None:
+        _check_something_to_learn(layout)
     built: Any
     if encoder == "tabular":
         built = _build_tabular(
@@ -106,9 +110,9 @@ def _build_tabular(
     hidden_layer_sizes: Sequence[int] | None,
     dropout: float,
 ) -> TabularEncoder:
-    if layout is None or not isinstance(rows, Tensor):
+    if layout is None:
         raise ValueError(
-            f"encoder='tabular' takes dense tables, got rows of shape "
+            f"encoder='tabular' takes tables, got rows of shape "
             f"{tuple(rows.shape[1:])}: use encoder='mlp' or 'auto'."
         )
     hidden = _checked_sizes(hidden_layer_sizes, TABULAR_LAYER_SIZES)
@@ -117,8 +121,11 @@ def _build_tabular(
             f"hidden_layer_sizes={hidden_layer_sizes!r} must hold equal widths, at least "
             f"one, for encoder='tabular', whose layers add to each other."
         )
+    n_read = max(1000, min(MAX_ROWS, _MOST_NUMBERS_READ // max(1, rows.shape[1])))
+    step = -(-rows.shape[0] // n_read)
+    some = rows[torch.arange(0, rows.shape[0], step)]  # rows may lie in a file
     return TabularEncoder.fitted(
-        rows,
+        some,
         layout.n_levels.tolist(),
         has_missing=layout.has_missing,
         n_components=TABULAR_N_COMPONENTS if n_components is None else n_components,
@@ -127,6 +134,15 @@ def _build_tabular(
         n_layers=len(hidden),
         dropout=dropout,
     )
+
+
+def _check_something_to_learn(layout: ColumnLayout) -> None:
+    if not (layout.numeric.size or layout.n_levels.any() or layout.has_missing.any()):
+        raise ValueError(
+            "X holds categorical columns only, and none of them has the same level in two "
+            "training rows, so that there is nothing to learn from: drop identifiers, or "
+            "pass columns of numbers or of coarser categories."
+        )
 
 
 def _build_mlp(
@@ -139,12 +155,6 @@ def _build_mlp(
     if layout is None or layout.is_plain:
         return MLPEncoder(input_shape, hidden, width, dropout)
     expansion = ColumnExpansion(layout)
-    if expansion.width == 0:
-        raise ValueError(
-            "X holds categorical columns only, and none of them has the same level in two "
-            "training rows, so that there is nothing to learn from: drop identifiers, or "
-            "pass columns of numbers or of coarser categories."
-        )
     return nn.Sequential(expansion, MLPEncoder((expansion.width,), hidden, width, dropout))
 
 

@@ -30,13 +30,12 @@ class Standardization:
 
     @classmethod
     def of(cls, rows: Any) -> Self:
-        """Learn the columns of `rows` (n, F), an array or a CSR array."""
+        """Learn the columns of `rows` (n, F): an array, CSR array or StoredRows."""
         return cls._of_sparse(rows) if issparse(rows) else cls._of_dense(rows)
 
     @classmethod
-    def _of_dense(cls, rows: NDArray[Any]) -> Self:
-        smallest = np.fmin.reduce(rows, axis=0).astype(np.float64)
-        largest = np.fmax.reduce(rows, axis=0).astype(np.float64)
+    def _of_dense(cls, rows: Any) -> Self:
+        smallest, largest = _range(rows)
         magnitude = _positive(np.fmax(np.abs(smallest), np.abs(largest)))
         count = np.zeros(rows.shape[1])
         total, squares = np.zeros_like(count), np.zeros_like(count)
@@ -76,12 +75,24 @@ class Standardization:
         return values
 
 
-def _divided(
-    rows: NDArray[Any], magnitude: NDArray[np.float64]
-) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows over their magnitude, some at a time to save memory."""
+def chunks(rows: Any) -> Iterator[NDArray[Any]]:
+    """Yield the rows (n, F), some at a time to save memory."""
     for start in range(0, len(rows), _CHUNK_ROWS):
-        yield rows[start : start + _CHUNK_ROWS] / magnitude
+        yield rows[start : start + _CHUNK_ROWS]
+
+
+def _range(rows: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the smallest and the largest value of each column, NaN where all are."""
+    smallest = largest = np.full(rows.shape[1], np.nan)
+    for chunk in chunks(rows):
+        smallest = np.fmin(smallest, np.fmin.reduce(chunk, axis=0))
+        largest = np.fmax(largest, np.fmax.reduce(chunk, axis=0))
+    return smallest, largest
+
+
+def _divided(rows: Any, magnitude: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows over their magnitude, some at a time."""
+    return (chunk / magnitude for chunk in chunks(rows))
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:

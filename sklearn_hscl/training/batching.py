@@ -1,6 +1,7 @@
 """Batches for contrastive learning: every row once an epoch, positives together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from math import ceil
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.training.rows import SparseRows
+from sklearn_hscl.training.prefetch import prefetched
+from sklearn_hscl.training.rows import HostRows, to_device
 from sklearn_hscl.training.step import Batch
 
 Integers = NDArray[np.int64]
@@ -20,15 +22,16 @@ _GATHERED = 2**20
 
 
 class EpochBatches:
-    """Iterator over the batches of one epoch, for tensors that lie on the device.
+    """Iterator over the batches of one epoch, on the device.
 
     Takes the place of a torch ``DataLoader`` in skorch. Every row comes once an
-    epoch; batches differ in size by a few rows, and none is dropped.
+    epoch; batches differ in size by a few rows, and none is dropped. Rows that stay on
+    the host are gathered in a background thread, ahead of the training.
 
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor or SparseRows (n_samples, ...), and y, a tensor of targets.
+        Holds X, a tensor or HostRows (n_samples, ...), and y, a tensor of targets.
     batch_size : int
         Size of a batch, up to the few rows that keep pairs together: at least 4 rows
         with classes, 2 without.
@@ -52,7 +55,7 @@ class EpochBatches:
         sampler: str,
         folds: Tensor | None = None,
     ) -> None:
-        self.rows: Tensor | SparseRows = dataset.X
+        self.rows: Tensor | HostRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
         self.folds = folds
         self.rng = rng
@@ -72,20 +75,39 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches, in a new order every time."""
-        order, sizes = self._split()
-        per_row = max(1, self.rows.shape[1:].numel())
-        for group in _grouped(sizes, _GATHERED // per_row):
-            first, order = order[: sum(group)], order[sum(group) :]
-            index = torch.from_numpy(first).to(self.rows.device)
-            rows = self.rows.index_select(0, index).split(group)
-            targets = self.targets.index_select(0, index).split(group)
-            folds = self._folds(index, group)
-            yield from map(Batch, rows, targets, folds)
+        gathered = self._gathered(*self._split())
+        if isinstance(self.rows, HostRows):
+            gathered = prefetched(gathered)
+        with closing(gathered):
+            for rows, index, sizes in gathered:
+                on_device = to_device(rows, self.rows.device).split(sizes)
+                index = index.to(self.targets.device)
+                targets = self.targets.index_select(0, index).split(sizes)
+                yield from map(Batch, on_device, targets, self._folds(index, sizes))
 
     def _folds(self, index: Tensor, sizes: list[int]) -> Sequence[Tensor | None]:
         if self.folds is None:
             return [None] * len(sizes)
         return self.folds.index_select(0, index).split(sizes)
+
+    def _gathered(
+        self, order: Integers, sizes: list[int]
+    ) -> Generator[tuple[Tensor, Tensor, list[int]], None, None]:
+        """Yield the rows of some batches at a time, their places and batch sizes.
+
+        Rows that stay on the host come one batch at a time: reading them may be slow,
+        and training starts with the first one and stops after the one in work.
+        """
+        most = _GATHERED // max(1, self.rows.shape[1:].numel())
+        for group in _grouped(sizes, 0 if isinstance(self.rows, HostRows) else most):
+            first, order = order[: sum(group)], order[sum(group) :]
+            index = torch.from_numpy(first)
+            yield self._gather(index), index, group
+
+    def _gather(self, index: Tensor) -> Tensor:
+        if isinstance(self.rows, HostRows):
+            return self.rows.read(index)  # device and stream are for the caller's thread
+        return self.rows.index_select(0, index.to(self.rows.device))
 
     def _split(self) -> tuple[Integers, list[int]]:
         """Return the rows in the order of the batches, and how many each batch holds."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
+from sklearn_hscl.stored import StoredRows, take_rows
 from sklearn_hscl.targets import TargetEncoder
-from sklearn_hscl.training.rows import SparseRows
+from sklearn_hscl.training.rows import HostRows
 
 # Rows that are prepared at a time: the temporaries stay small beside the result.
 _CHUNK_ROWS = 8192
@@ -21,15 +22,14 @@ _CHUNK_ROWS = 8192
 class LabelledArrays(NamedTuple):
     """Validated rows and their targets (None for losses without labels)."""
 
-    rows: Any  # ndarray (n, ...) or CSR array (n, F)
+    rows: Any  # ndarray or StoredRows (n, ...), or CSR array (n, F)
     targets: NDArray[Any] | None
     """Class codes (n,), -1 for no label; indicators or numbers (n, K)."""
 
     def select(self, index: NDArray[np.int64]) -> "LabelledArrays":
-        """Return some of the rows."""
-        return LabelledArrays(
-            self.rows[index], None if self.targets is None else self.targets[index]
-        )
+        """Return some of the rows; stored ones are not read."""
+        targets = None if self.targets is None else self.targets[index]
+        return LabelledArrays(take_rows(self.rows, index), targets)
 
 
 class TrainingData(NamedTuple):
@@ -56,7 +56,7 @@ class TrainingData(NamedTuple):
 class LabelledRows(NamedTuple):
     """Rows as the encoder takes them, with targets (0 where there are none)."""
 
-    rows: Any  # Tensor (n, ...) or SparseRows (n, F)
+    rows: Any  # Tensor or HostRows (n, ...)
     targets: Tensor  # (n,) or (n, K)
 
 
@@ -126,7 +126,7 @@ def to_tensors(
 ) -> LabelledRows:
     """Move all rows to the device, as `dtype` unless they are uint8 images.
 
-    Sparse ones stay behind until they are batched.
+    Sparse and stored ones stay behind until they are batched.
     """
     targets = data.targets
     if targets is None:
@@ -134,8 +134,8 @@ def to_tensors(
     elif targets.dtype.kind == "f":
         targets = targets.astype(np.float32)
     on_device = torch.from_numpy(targets).to(device)
-    if issparse(data.rows):
-        return LabelledRows(SparseRows(data.rows, prepare, device, dtype), on_device)
+    if issparse(data.rows) or isinstance(data.rows, StoredRows):
+        return LabelledRows(HostRows(data.rows, prepare, device, dtype), on_device)
     return LabelledRows(_prepared(data.rows, prepare, device, dtype), on_device)
 
 

@@ -21,9 +21,9 @@ def mixed_members(
 ) -> tuple[Tensor, LossStats]:
     """Compare rows as different members embed them.
 
-    In the m-th of M rounds, row i is embedded by member (i + m) mod M, if that member
-    may see it. So members agree on one space, in which their mean is meaningful, and
-    all embeddings are used, at the cost of M losses of one batch each.
+    In the m-th of M rounds, all views of row i are embedded by member (i + m) mod M, if
+    that member may see it. So members agree on one space, in which their mean is
+    meaningful, and all embeddings are used, at the cost of M losses of one batch each.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def mixed_members(
     row = torch.arange(z.shape[1], device=z.device)
     values, stats = [], []
     for shift in range(len(z)):
-        member = (row + shift) % len(z)
+        member = (view_ids + shift) % len(z)
         if folds is None:
             seen, chosen = row, member
         else:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -275,19 +276,13 @@ class ContrastiveNet(NeuralNet):
             n_steps = self.n_epochs_ * len(iterator)
             self.learning_rate_ = LearningRate(self.optimizer_, self.lr_schedule, n_steps)
         losses, skipped, counts, n_anchors = [], [], [], 0
-        for batch in iterator:
-            if self.learning_rate_ is not None:
-                self.learning_rate_.advance()
-            seen = batch[:2]  # what callbacks know as a batch
-            self.notify("on_batch_begin", batch=seen, training=training)
-            loss, stats = step_fn(batch)
-            self.notify(
-                "on_batch_end", batch=seen, training=training, loss=loss, y_pred=None
-            )
-            losses.append(loss)
-            skipped.append(stats.skipped_anchors)
-            counts.append(stats.effective_negatives)
-            n_anchors += self.n_views * len(batch.rows)
+        with closing(iter(iterator)) as batches:  # whatever ends the epoch
+            for batch in batches:
+                value, stats = self._run_batch(batch, training, step_fn)
+                losses.append(value)
+                skipped.append(stats.skipped_anchors)
+                counts.append(stats.effective_negatives)
+                n_anchors += self.n_views * len(batch.rows)
         loss = torch.stack(losses).mean().item()
         n_skipped = int(torch.stack(skipped).sum())
         self._check_epoch(loss, n_skipped, n_anchors)
@@ -298,6 +293,17 @@ class ContrastiveNet(NeuralNet):
         self.history.record_batch(f"{prefix}_loss", loss)
         self.history.record("skipped_anchors", n_skipped)
         self.history.record("effective_negatives", torch.stack(counts).mean().item())
+
+    def _run_batch(
+        self, batch: Any, training: bool, step_fn: Any
+    ) -> tuple[Tensor, LossStats]:
+        if self.learning_rate_ is not None:
+            self.learning_rate_.advance()
+        seen = batch[:2]  # what callbacks know as a batch
+        self.notify("on_batch_begin", batch=seen, training=training)
+        loss, stats = step_fn(batch)
+        self.notify("on_batch_end", batch=seen, training=training, loss=loss, y_pred=None)
+        return loss, stats
 
     def _check_epoch(self, loss: float, n_skipped: int, n_anchors: int) -> None:
         if not np.isfinite(loss):

@@ -75,8 +75,8 @@ TABULAR = Recipe(
 def choose_encoder(encoder: Any, data: TrainingData) -> Any:
     """Settle the encoder: ``"auto"`` is ``"tabular"`` for dense tables with classes.
 
-    Without classes, and for images and sparse rows, it is ``"mlp"``: there the other
-    was not measured, or is not made for them.
+    Without classes, for images and for sparse rows it is ``"mlp"``: there the other was
+    not measured, or is not made for them.
     """
     if encoder != "auto":
         return encoder

@@ -1,34 +1,35 @@
-"""Sparse training rows, made dense batch by batch."""
+"""Training rows that stay on the host, prepared and handed over batch by batch."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
 from torch import Tensor
 
 from sklearn_hscl.encoders.features import Preparation
+from sklearn_hscl.stored import StoredRows, take_rows
 
 
-class SparseRows:
-    """Prepared rows (n, F) that are stored sparse; indexing gives dense tensors.
+class HostRows:
+    """Prepared rows (n, ...) that are sparse or stored; indexing gives dense tensors.
 
     Stands where training has a tensor of rows: in the batches, in the augmentation and
     in the held-out score.
 
     Parameters
     ----------
-    rows : CSR array or matrix of shape (n, F)
+    rows : CSR array or matrix of shape (n, F), or StoredRows of shape (n, ...)
         Validated rows.
     prepare : Preparation
         Maps dense rows to the encoder's input, each column on its own.
     device : torch.device
-        Where dense rows are put.
+        Where dense rows are put: on CUDA through pinned memory, without waiting.
     dtype : torch.dtype
         Type of dense rows.
     """
-
-    ndim = 2
 
     def __init__(
         self,
@@ -42,42 +43,55 @@ class SparseRows:
         self.device = device
         self.dtype = dtype
         self.shape = torch.Size(rows.shape)
+        self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        on_host = index.cpu().numpy() if isinstance(index, Tensor) else index
-        return self._dense(self.rows[on_host])
+        return to_device(self.read(index), self.device)
 
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return the rows that `index` (B,) names, dense, as a tensor does."""
-        if dim != 0:
-            raise ValueError(f"SparseRows selects along dim=0 only, got dim={dim}.")
-        return self[index]
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Return rows dense and prepared, still on the host: pinned for CUDA."""
+        return self._prepared(self.rows[_places(index)])
 
     def split(self, size: int) -> Iterator[Tensor]:
         """Yield all rows in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def select(self, mask: Tensor) -> "SparseRows":
-        """Return some of the rows, still sparse."""
-        kept = self.rows[mask.cpu().numpy()]
-        return SparseRows(kept, self.prepare, self.device, self.dtype)
+    def select(self, mask: Tensor) -> "HostRows":
+        """Return some of the rows: sparse ones copied, stored ones by their index."""
+        kept = take_rows(self.rows, np.flatnonzero(mask.cpu().numpy()))
+        return HostRows(kept, self.prepare, self.device, self.dtype)
 
     def gather(self, dim: int, index: Tensor) -> Tensor:
         """Return the value of each column in the row that `index` (B, F) names."""
         if dim != 0:
-            raise ValueError(f"SparseRows gathers along dim=0 only, got dim={dim}.")
-        columns = np.tile(np.arange(self.shape[1]), (len(index), 1))
+            raise ValueError(f"HostRows gathers along dim=0 only, got dim={dim}.")
         donors = index.cpu().numpy().copy()  # scipy wants memory of numpy's own
-        return self._dense(self.rows[donors, columns])
+        if isinstance(self.rows, StoredRows):
+            values = self.rows.cells(donors)
+        else:
+            columns = np.tile(np.arange(self.shape[1]), (len(index), 1))
+            values = self.rows[donors, columns]
+        return to_device(self._prepared(values), self.device)
 
-    def _dense(self, rows: Any) -> Tensor:
-        return self.prepare(rows.toarray(), self.dtype).to(self.device)
+    def _prepared(self, rows: Any) -> Tensor:
+        values: NDArray[Any] = rows.toarray() if issparse(rows) else rows
+        prepared = self.prepare(values, self.dtype)
+        return prepared.pin_memory() if self.device.type == "cuda" else prepared
 
 
-def select_rows(rows: Tensor | SparseRows, mask: Tensor) -> Tensor | SparseRows:
-    """Return the rows where `mask` (n,) holds, as dense or sparse as they are."""
-    return rows.select(mask) if isinstance(rows, SparseRows) else rows[mask]
+def to_device(rows: Tensor, device: torch.device) -> Tensor:
+    """Copy rows to the device, without waiting where they are pinned for CUDA."""
+    return rows.to(device, non_blocking=device.type == "cuda")
+
+
+def select_rows(rows: Tensor | HostRows, mask: Tensor) -> Tensor | HostRows:
+    """Return the rows where `mask` (n,) holds, as dense or stored as they are."""
+    return rows.select(mask) if isinstance(rows, HostRows) else rows[mask]
+
+
+def _places(index: Tensor | slice) -> NDArray[np.int64] | slice:
+    return index.cpu().numpy() if isinstance(index, Tensor) else index
