@@ -54,6 +54,8 @@ def mixed_members(
         else:
             seen = torch.nonzero(member != folds)[:, 0]
             chosen = member[seen]
+            if len(seen) < 2:  # nothing to compare
+                continue
         value, stat = loss(
             z[chosen, seen],
             None if targets is None else targets[seen],
@@ -63,9 +65,11 @@ def mixed_members(
         )
         values.append(value)
         stats.append(stat)
-    skipped, fallbacks, effective = (
-        torch.stack(field) for field in zip(*stats, strict=True)
-    )
+    if not values:
+        none = torch.zeros((), dtype=torch.long, device=z.device)
+        return 0 * z.sum(), LossStats(none + len(row), none, 0 * z.detach().sum())
+    fields = (torch.stack(field) for field in zip(*stats, strict=True))
+    skipped, fallbacks, effective = fields
     together = LossStats(skipped.min(), fallbacks.sum(), effective.mean())
     return torch.stack(values).mean(), together
 
