@@ -1,0 +1,220 @@
+"""The ensemble of tables: pairs across members, blind folds, averaged weights, recipe."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from skorch.callbacks import Callback, LRScheduler
+from torch import nn
+from torch.nn.functional import one_hot
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.training.averaging import AveragedWeights
+from sklearn_hscl.training.members import draw_folds, mixed_members
+
+M, B, D, K = 3, 12, 4, 2
+
+
+@pytest.fixture
+def outputs():
+    generator = torch.Generator().manual_seed(0)
+    z, logits = (torch.randn(M, B, n, generator=generator).double() for n in (D, K))
+    return z.requires_grad_(), logits, torch.arange(B) % K, torch.arange(B)
+
+
+def by_hand(loss, z, logits, targets, folds):
+    values = []
+    for shift in range(M):
+        kept = [i for i in range(B) if folds is None or (i + shift) % M != folds[i]]
+        rows = torch.stack([z[(i + shift) % M, i] for i in kept])
+        scores = torch.stack([logits[(i + shift) % M, i] for i in kept])
+        values.append(loss(rows, targets[kept], logits=scores))
+    return sum(values) / M
+
+
+@pytest.mark.parametrize("folds", [None, torch.arange(B) // 2 % M])
+def test_members_are_mixed_within_a_loss(outputs, folds):
+    z, logits, targets, view_ids = outputs
+    loss = ContrastiveLoss("hscl", ce_weight=0.3, label_smoothing=0.1)
+    value, stats = mixed_members(loss, z, logits, targets, view_ids, folds)
+    assert_allclose(value.item(), by_hand(loss, z, logits, targets, folds).item())
+    assert stats.skipped_anchors == 0
+    (gradient,) = torch.autograd.grad(value, z)
+    for row in range(B):
+        for member in range(M):
+            blind = folds is not None and folds[row] == member
+            assert (gradient[member, row] == 0).all() == blind
+
+
+def test_views_of_a_row_have_the_same_member(outputs):
+    z, _, _, _ = outputs
+    view_ids = torch.arange(B // 2).repeat(2)
+    folds = (torch.arange(B // 2) % M).repeat(2)
+    _, stats = mixed_members(ContrastiveLoss("hucl"), z, None, None, view_ids, folds)
+    assert stats.skipped_anchors == 0  # no row loses its other view
+
+
+def test_a_batch_that_no_member_may_compare():
+    z = torch.randn(2, 1, D, requires_grad=True)
+    value, stats = mixed_members(
+        ContrastiveLoss("hscl"), z, None, torch.zeros(1).long(), torch.zeros(1).long(),
+        folds=torch.zeros(1).long(),
+    )  # fmt: skip
+    value.backward()
+    assert value == 0 and (z.grad == 0).all() and stats.skipped_anchors == 1
+
+
+def test_folds_are_even_in_each_class():
+    codes = np.repeat([0, 1, 2, -1], [41, 30, 5, 24])
+    folds = draw_folds(codes, 4, seed=0)
+    for code in np.unique(codes):
+        counts = np.bincount(folds[codes == code], minlength=4)
+        assert counts.max() - counts.min() <= 1
+    assert_array_equal(folds, draw_folds(codes, 4, seed=0))
+    assert (folds != draw_folds(codes, 4, seed=1)).any()
+
+
+def test_no_folds_for_one_member_or_few_rows():
+    assert draw_folds(np.zeros(100, int), 1, seed=0) is None
+    assert draw_folds(np.zeros(39, int), 4, seed=0) is None
+
+
+class Watch(Callback):
+    """Notes the weights at the end of each step and of each epoch."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.steps, self.epochs = [self.weights(net)], []
+
+    def on_batch_end(self, net, **kwargs):
+        self.steps.append(self.weights(net))
+
+    def on_epoch_end(self, net, **kwargs):
+        self.epochs.append(self.weights(net))
+
+    @staticmethod
+    def weights(net):
+        return nn.utils.parameters_to_vector(net.module_.parameters()).detach().clone()
+
+
+def test_average_of_the_weights(iris):
+    embedder = HSCLEmbedder(
+        max_epochs=4, early_stopping=False, batch_size=50, net_callbacks=[Watch()]
+    ).fit(*iris)
+    watch = embedder.net_.callbacks_[-2][1]
+    average, averages = watch.steps[0], []
+    for step, weights in enumerate(watch.steps[1:], start=1):
+        decay = min(0.95, step / (step + 9))
+        average = decay * average + (1 - decay) * weights
+        averages.append(average)
+    for epoch, weights in enumerate(watch.epochs):
+        assert_allclose(weights, averages[3 * epoch + 2], atol=1e-6)
+    assert_array_equal(Watch.weights(embedder.net_), watch.epochs[-1])
+    assert not torch.equal(watch.steps[4], watch.epochs[0])  # training went on unaveraged
+
+
+def test_interrupted_training_leaves_the_average(iris):
+    class CtrlC(Callback):
+        def on_batch_begin(self, net, **kwargs):
+            if len(net.history) == 3:
+                raise KeyboardInterrupt
+
+    settings = {"early_stopping": False, "random_state": 0, "lr_schedule": "constant"}
+    two = HSCLEmbedder(max_epochs=2, **settings).fit(*iris)
+    with pytest.warns(UserWarning, match="after 2 of 9 epochs"):
+        cut = HSCLEmbedder(max_epochs=9, net_callbacks=[CtrlC()], **settings).fit(*iris)
+    assert_array_equal(cut.transform(iris[0]), two.transform(iris[0]))
+
+
+def test_score_out_of_fold(iris):
+    X, y = iris
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(X, y)
+    module = embedder.net_.module_.eval()
+    _, logits = module(embedder._prepare(X))
+    folds = draw_folds(y, 4, embedder._seeds.split)
+    own = logits.softmax(-1)[folds, np.arange(150)]
+    brier = (own - one_hot(torch.from_numpy(y))).square().sum(1).mean().item()
+    assert embedder.history_[0]["valid_score"] == pytest.approx(-brier, rel=1e-5)
+
+
+def test_stops_and_keeps_the_best(iris):
+    embedder = HSCLEmbedder(max_epochs=300, random_state=0, n_iter_no_change=2).fit(*iris)
+    scores = [e["valid_score"] for e in embedder.history_ if "valid_score" in e]
+    epochs = [e["epoch"] for e in embedder.history_ if "valid_score" in e]
+    assert embedder.best_epoch_ == epochs[int(np.argmax(scores))]
+    assert embedder.n_iter_ < 300
+    assert epochs == list(range(10, embedder.n_iter_ + 1, 10))  # 30 in 300
+
+
+def test_recipe_follows_encoder_and_targets(iris):
+    X, y = iris
+    tabular = HSCLEmbedder(max_epochs=1).fit(X, y)
+    assert isinstance(tabular.module_, TabularEncoder)
+    assert tabular.net_.criterion_.options.ce_weight == 0.5
+    decays = {
+        name: group["weight_decay"]
+        for group in tabular.net_.optimizer_.param_groups
+        for name in [len(group["params"])]
+    }
+    assert set(decays.values()) == {0.0, 0.03}
+    for other in (
+        HSCLEmbedder("hucl", max_epochs=1).fit(X),
+        HSCLEmbedder(max_epochs=1).fit(X, X[:, 0]),
+        HSCLEmbedder(max_epochs=1).fit(X.reshape(-1, 2, 2), y),
+    ):
+        layers = other.module_.modules()
+        assert any(isinstance(layer, MLPEncoder) for layer in layers)
+        assert not other.net_.criterion_.options.ce_weight
+    official = HSCLEmbedder(preset="official", loss="hscl", max_epochs=1).fit(X, y)
+    assert not official.net_.criterion_.options.ce_weight
+
+
+def test_given_values_come_before_the_recipe(iris):
+    embedder = HSCLEmbedder(
+        n_members=2,
+        n_components=5,
+        hidden_layer_sizes=(16, 16),
+        dropout=0.0,
+        ce_weight=0.2,
+        weight_decay=0.5,
+        projection_dim=7,
+        max_epochs=3,
+        net_callbacks=[LRScheduler("StepLR", step_size=1)],
+    ).fit(*iris)
+    net = embedder.net_
+    assert len(embedder.module_.weights) == 2
+    assert embedder.transform(iris[0]).shape == (150, 5)
+    assert [layer.weight.shape[-1] for layer in embedder.module_.layers] == [16, 16]
+    assert net.module_.head[-1].out_features == 7
+    assert net.criterion_.options.ce_weight == 0.2
+    assert net.lr_schedule is None
+    assert max(group["weight_decay"] for group in net.optimizer_.param_groups) == 0.5
+
+
+def test_layers_of_different_widths_are_refused(iris):
+    with pytest.raises(ValueError, match="must hold equal widths"):
+        HSCLEmbedder(hidden_layer_sizes=(8, 16)).fit(*iris)
+    with pytest.raises(ValueError, match="encoder='tabular' takes tables"):
+        HSCLEmbedder(encoder="tabular").fit(iris[0].reshape(-1, 2, 2), iris[1])
+
+
+def test_members_in_chunks(iris):
+    whole = HSCLEmbedder(dropout=0.0, max_epochs=3, random_state=0)
+    expected = whole.fit(*iris).transform(iris[0])
+    parts = whole.set_params(device_batch_size=40).fit(*iris).transform(iris[0])
+    assert_allclose(parts, expected, atol=1e-4)
+
+
+def test_float64(iris):
+    embedder = HSCLEmbedder(precision="float64", max_epochs=2, random_state=0).fit(*iris)
+    assert {p.dtype for p in embedder.module_.parameters()} == {torch.float64}
+
+
+def test_average_without_training_is_the_start():
+    net = type("Net", (), {"module_": nn.Linear(2, 2)})
+    callback = AveragedWeights(0.9)
+    before = [weight.clone() for weight in net.module_.parameters()]
+    callback.on_train_begin(net)
+    callback.on_train_end(net)
+    assert all(map(torch.equal, before, net.module_.parameters()))
