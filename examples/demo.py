@@ -128,7 +128,7 @@ def figure(path: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--beta", type=float, nargs="+", default=[0.0, 1.0, 5.0])
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.1, 0.2, 0.5])

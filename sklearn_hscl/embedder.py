@@ -210,8 +210,9 @@ class HSCLEmbedder(
         Passes over the training rows, of which each sees every row once. None: 20; in
         ``"tabular"`` as many as make 150 steps for every 256 rows, but at least 400 and
         at most 1,500 steps, most of which early stopping spares.
-    lr : float, default=2e-3
-        Learning rate of AdamW, before `lr_schedule`.
+    lr : float or None, default=None
+        Learning rate of AdamW, before `lr_schedule`; None for 2e-3, and for 4e-3 in
+        ``"mlp"`` where the loss uses no labels.
     lr_schedule : {"auto", "cosine", "warm_up", "constant"} or callable, default="auto"
         ``"warm_up"``: rise over the first 5 % of the steps. ``"cosine"``: the same, then
         fall to 0 along a cosine. A callable maps the progress of training, from 0 to 1,
@@ -361,7 +362,7 @@ class HSCLEmbedder(
         device_batch_size: int | str = "auto",
         sampler: str = "auto",
         max_epochs: int | None = None,
-        lr: float = 2e-3,
+        lr: float | None = None,
         lr_schedule: str | Schedule = "auto",
         weight_decay: float | None = None,
         clip_norm: float | None = None,

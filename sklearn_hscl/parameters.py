@@ -54,7 +54,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "device_batch_size": [StrOptions({"auto"}), POSITIVE],
     "sampler": [StrOptions(set(SAMPLERS))],
     "max_epochs": [POSITIVE, None],
-    "lr": [Interval(Real, 0, None, closed="neither")],
+    "lr": [Interval(Real, 0, None, closed="neither"), None],
     "lr_schedule": [StrOptions({"auto", *SCHEDULES}), callable],
     "weight_decay": [Interval(Real, 0, None, closed="left"), None],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],

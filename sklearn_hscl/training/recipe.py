@@ -46,6 +46,7 @@ PLAIN = Recipe(
         "n_members": 1,
         "dropout": 0.0,
         "projection_dim": 64,
+        "lr": 2e-3,
         "weight_decay": 1e-4,
         "lr_schedule": "cosine",
         "early_stopping": False,
@@ -53,11 +54,14 @@ PLAIN = Recipe(
     },
     epochs=lambda n_rows, n_batches: 20,
 )
+# Without labels a step teaches less, and a cosine ends too early at the same rate.
+UNLABELLED = replace(PLAIN, parameters=PLAIN.parameters | {"lr": 4e-3})
 TABULAR = Recipe(
     parameters={
         "n_members": 4,
         "dropout": 0.15,
         "projection_dim": None,
+        "lr": 2e-3,
         "weight_decay": 0.03,
         "lr_schedule": "warm_up",
         "n_iter_no_change": 5,
@@ -107,7 +111,9 @@ def settle(
     recipe : Recipe
     """
     encoder = choose_encoder(params["encoder"], data)
-    recipe = TABULAR if encoder == "tabular" else PLAIN
+    recipe = PLAIN if data.target_kind else UNLABELLED
+    if encoder == "tabular":
+        recipe = TABULAR
     params = params | {"encoder": encoder}
     if params["lr_schedule"] == "auto" and _has_scheduler(params["net_callbacks"]):
         params["lr_schedule"] = None
