@@ -243,7 +243,8 @@ def test_tiles_cover_each_pair_of_negatives_once():
             covered[tile.rows, tile.columns] += 1
             if tile.rows != tile.columns:
                 covered[tile.columns, tile.rows] += 1
-        negatives = groups[rows.order][:, None] != groups[rows.order]
+        ordered = groups if rows.order is None else groups[rows.order]
+        negatives = ordered[:, None] != ordered
         assert (covered[negatives] == 1).all()
         assert covered.max() == 1
 

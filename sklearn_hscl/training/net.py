@@ -194,7 +194,7 @@ class ContrastiveNet(NeuralNet):
         """Call all callbacks, then stop if one of them ended the epoch that way."""
         getattr(self, method_name)(self, **kwargs)
         stop = False
-        for _, callback in self.callbacks_:
+        for callback in self._listeners(method_name):
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except StopTraining:
@@ -207,6 +207,15 @@ class ContrastiveNet(NeuralNet):
                 stop = True
         if stop:
             raise StopTraining
+
+    def _listeners(self, method_name: str) -> list[Callback]:
+        """Return the callbacks that do something at this event."""
+        nothing = getattr(Callback, method_name, None)
+        return [
+            callback
+            for _, callback in self.callbacks_
+            if getattr(getattr(callback, method_name), "__func__", None) is not nothing
+        ]
 
     def on_batch_begin(
         self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
@@ -221,15 +230,17 @@ class ContrastiveNet(NeuralNet):
 
     def train_step(self, batch: Batch, **fit_params: Any) -> tuple[Tensor, LossStats]:
         """Update the module on one batch."""
-        return self.step_(
-            self._without_dummies(batch),
-            on_gradient=lambda: self.notify(
-                "on_grad_computed",
-                named_parameters=self.get_all_learnable_params(),
-                batch=batch[:2],
-                training=True,
-            ),
-        )
+
+        def on_gradient() -> None:
+            if self._listeners("on_grad_computed"):
+                self.notify(
+                    "on_grad_computed",
+                    named_parameters=self.get_all_learnable_params(),
+                    batch=batch[:2],
+                    training=True,
+                )
+
+        return self.step_(self._without_dummies(batch), on_gradient)
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Open the epoch; set the strength of its tilt, where that has a schedule."""

@@ -26,7 +26,7 @@ class SortedRows(NamedTuple):
     """Rows of the batch, ordered by group."""
 
     z: Tensor  # (B, D)
-    order: Tensor  # (B,), sorted row -> row of the batch
+    order: Tensor | None  # (B,), sorted row -> row of the batch; None: it was sorted
     bounds: list[int]  # (C + 1,), group c holds the sorted rows bounds[c]:bounds[c + 1]
     sizes: Integers  # (C,), rows of each group; in numpy, which is quick on few numbers
 
@@ -47,6 +47,8 @@ class SortedRows(NamedTuple):
 
     def unsorted(self, values: Tensor) -> Tensor:
         """Bring values of sorted rows (B, D) into the order of the batch."""
+        if self.order is None:
+            return values
         return torch.empty_like(values).index_copy_(0, self.order, values)
 
 
@@ -82,11 +84,15 @@ class Accumulator(NamedTuple):
 def sort_rows(z: Tensor, groups: Tensor) -> SortedRows:
     """Bring the rows of each group together."""
     numbers = groups.cpu().numpy()
-    order = numbers.argsort(kind="stable")
-    ends = np.flatnonzero(np.diff(numbers[order])) + 1  # (C - 1,)
-    bounds = np.concatenate([[0], ends, [len(order)]])
-    ordered = torch.from_numpy(order).to(z.device)
-    return SortedRows(z.index_select(0, ordered), ordered, bounds.tolist(), np.diff(bounds))
+    steps, order = np.diff(numbers), None
+    if steps.size and steps.min() < 0:
+        places = numbers.argsort(kind="stable")
+        steps = np.diff(numbers[places])
+        order = torch.from_numpy(places).to(z.device)
+        z = z.index_select(0, order)
+    ends = np.flatnonzero(steps) + 1  # (C - 1,)
+    bounds = np.concatenate([[0], ends, [len(numbers)]])
+    return SortedRows(z, order, bounds.tolist(), np.diff(bounds))
 
 
 def pair_weight(reduction: str, rows: SortedRows) -> Tensor:
