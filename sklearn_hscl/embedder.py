@@ -23,6 +23,7 @@ from torch import nn
 
 from sklearn_hscl.columns import FROM_DTYPE, TableColumns
 from sklearn_hscl.encoders.inference import embed_array
+from sklearn_hscl.encoders.tabular import AllMembers
 from sklearn_hscl.inputs import (
     check_rows,
     check_training_data,
@@ -168,6 +169,11 @@ class HSCLEmbedder(
     channels : {"auto", "first", "last"}, default="auto"
         Where 4-D images hold their channels; ``"auto"`` looks for an axis of 1, 3 or 4
         and raises where that is ambiguous. 3-D input is a stack of grey images.
+    cross_fit : int or None, default=None
+        Number of folds, at least 2, for ``fit_transform`` to embed each row by a member
+        of ``"tabular"`` that has not seen it, so that what follows in a pipeline is
+        better calibrated; `n_members` is then this number. None: ``fit_transform`` gives
+        what ``transform`` gives, as scikit-learn's checks demand.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Which columns of a table are categories, of any number of levels.
 
@@ -355,6 +361,7 @@ class HSCLEmbedder(
         projection_dim: int | str | None = "auto",
         normalize: bool = False,
         channels: str = "auto",
+        cross_fit: int | None = None,
         categorical_features: ArrayLike | None = FROM_DTYPE,
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
@@ -403,6 +410,7 @@ class HSCLEmbedder(
         self.projection_dim = projection_dim
         self.normalize = normalize
         self.channels = channels
+        self.cross_fit = cross_fit
         self.categorical_features = categorical_features
         self.augment = augment
         self.n_views = n_views
@@ -491,10 +499,41 @@ class HSCLEmbedder(
             fitted = self._train(
                 run, FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
             )
+        if self.cross_fit is not None and run.folds is not None:
+            self._folds = run.folds.cpu().numpy()  # until fit_transform takes them
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
         )
         return self
+
+    def fit_transform(
+        self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
+    ) -> NDArray[Any]:
+        """Train the encoder, and embed the training rows.
+
+        With `cross_fit`, the embedding of each row is that of the member that has not
+        seen it, as unseen rows look: what follows in a pipeline then learns from
+        embeddings like those that it will be asked about. Else it is that of
+        :meth:`transform`.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As for :meth:`fit`.
+        **fit_params
+            Further arguments of :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        if self.cross_fit is None:
+            return super().fit_transform(X, y, **fit_params)
+        self.fit(X, y, **fit_params)
+        folds = self.__dict__.pop("_folds")
+        members = self._embed(X, AllMembers(self.module_), normalize=False)
+        members = members.reshape(len(folds), self.cross_fit, -1)  # (n, M, D)
+        return members[np.arange(len(folds)), folds]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -561,15 +600,18 @@ class HSCLEmbedder(
             the encoder does not take, such as infinity.
         """
         check_is_fitted(self)
+        return self._embed(X, self.module_, normalize=self.normalize)
+
+    def _embed(self, X: Any, encoder: nn.Module, *, normalize: bool) -> NDArray[Any]:
         rows = check_rows(self, X, columns=self._columns, fitted_shape=self.input_shape_)
         small = has_small_steps(rows.shape[0], rows.ndim)
         with torch_threads(choose_threads(self.n_threads, small_steps=small)):
             return embed_array(
-                self.module_,
+                encoder,
                 self._prepare,
                 rows,
                 device=self.device_,
-                normalize=self.normalize,
+                normalize=normalize,
                 precision=self._precision,
                 dtype=embedding_dtype(rows),
             )

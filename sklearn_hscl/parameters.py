@@ -47,6 +47,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "projection_dim": [StrOptions({"auto"}), POSITIVE, None],
     "normalize": ["boolean"],
     "channels": [StrOptions({"auto", "first", "last"})],
+    "cross_fit": [Interval(Integral, 2, None, closed="left"), None],
     "categorical_features": [StrOptions({FROM_DTYPE}), "array-like", None],
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from torch.nn.functional import one_hot
@@ -76,9 +79,11 @@ def test_folds_are_even_in_each_class():
     assert (folds != draw_folds(codes, 4, seed=1)).any()
 
 
-def test_no_folds_for_one_member_or_few_rows():
-    assert draw_folds(np.zeros(100, int), 1, seed=0) is None
-    assert draw_folds(np.zeros(39, int), 4, seed=0) is None
+def test_no_folds_for_one_member_or_few_rows(iris):
+    for settings, rows in (({"n_members": 1}, slice(None)), ({}, slice(None, None, 4))):
+        embedder = HSCLEmbedder(max_epochs=1, **settings)
+        embedder.fit(iris[0][rows], iris[1][rows])
+        assert "valid_score" not in embedder.history_[0]
 
 
 class Watch(Callback):
@@ -218,3 +223,49 @@ def test_average_without_training_is_the_start():
     callback.on_train_begin(net)
     callback.on_train_end(net)
     assert all(map(torch.equal, before, net.module_.parameters()))
+
+
+def test_cross_fit_embeds_rows_by_members_that_have_not_seen_them(iris):
+    X, y = iris
+    embedder = HSCLEmbedder(cross_fit=5, max_epochs=3, random_state=0)
+    Z = embedder.fit_transform(X, y)
+    assert Z.shape == (150, 32) and len(embedder.module_.weights) == 5
+    folds = draw_folds(y, 5, embedder._seeds.split)
+    members = embedder.module_.members(embedder._prepare(X)).detach().numpy()
+    assert_allclose(Z, members[folds, np.arange(150)], atol=1e-6)
+    assert "_folds" not in vars(embedder)
+    assert_allclose(embedder.transform(X), members.mean(0), atol=1e-6)
+
+
+def test_cross_fit_calibrates_what_follows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 10))
+    y = (X[:, 0] * X[:, 1] + rng.normal(size=600) > 0).astype(int)  # hard to learn
+    losses = []
+    for cross_fit in (None, 5):
+        pipe = make_pipeline(
+            HSCLEmbedder(cross_fit=cross_fit, random_state=0, max_epochs=60),
+            LogisticRegression(),
+        ).fit(X[:300], y[:300])
+        losses.append(log_loss(y[300:], pipe.predict_proba(X[300:])))
+    assert losses[1] < losses[0]
+
+
+def test_cross_fit_with_few_rows(iris):
+    few = slice(None, None, 6)
+    Z = HSCLEmbedder(cross_fit=2, max_epochs=1).fit_transform(iris[0][few], iris[1][few])
+    assert np.isfinite(Z).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": "mlp"}, "needs class labels and encoder='tabular'"),
+        ({"loss": "hucl"}, "needs class labels and encoder='tabular'"),
+        ({"n_members": 4}, "leave n_members=None"),
+        ({"early_stopping": True}, "use early_stopping='auto'"),
+    ],
+)
+def test_cross_fit_where_it_cannot_be(iris, settings, message):
+    with pytest.raises(ValueError, match=message):
+        HSCLEmbedder(cross_fit=5, **settings).fit(*iris)

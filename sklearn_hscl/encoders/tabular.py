@@ -158,6 +158,25 @@ class TabularEncoder(nn.Module):
         return self.dropout(functional.silu(hidden))
 
 
+class AllMembers(nn.Module):
+    """The embeddings of a row by all members, side by side.
+
+    Parameters
+    ----------
+    encoder : TabularEncoder
+        Trained encoder.
+    """
+
+    def __init__(self, encoder: TabularEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows (B, F) to (B, M * n_components)."""
+        z = self.encoder.output_scale * self.encoder.members(rows)  # (M, B, D)
+        return z.transpose(0, 1).flatten(1)
+
+
 class NumericFeatures(nn.Module):
     """Features of numeric columns: scaled, which are missing, embedded bins."""
 

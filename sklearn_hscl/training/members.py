@@ -7,9 +7,6 @@ from torch import Tensor
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 
-# Fewer rows are too few to keep a part of them from a member.
-FEWEST_ROWS = 40
-
 
 def mixed_members(
     loss: ContrastiveLoss,
@@ -74,9 +71,7 @@ def mixed_members(
     return torch.stack(values).mean(), together
 
 
-def draw_folds(
-    codes: NDArray[np.int64], n_members: int, seed: int
-) -> NDArray[np.int64] | None:
+def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[np.int64]:
     """Draw the member that does not see a row, evenly over rows and in each class.
 
     Parameters
@@ -90,11 +85,8 @@ def draw_folds(
 
     Returns
     -------
-    ndarray of int, shape (n_samples,), or None
-        None where members see all rows: there is one only, or the rows are too few.
+    ndarray of int, shape (n_samples,)
     """
-    if n_members == 1 or len(codes) < FEWEST_ROWS:
-        return None
     shuffled = np.random.default_rng(seed).permutation(len(codes))
     folds = np.empty_like(codes)
     folds[shuffled[np.argsort(codes[shuffled], kind="stable")]] = np.arange(len(codes))

@@ -111,10 +111,12 @@ def settle(
     recipe : Recipe
     """
     encoder = choose_encoder(params["encoder"], data)
+    params = params | {"encoder": encoder}
+    if params["cross_fit"] is not None and params["n_members"] is None:
+        params["n_members"] = params["cross_fit"]
     recipe = PLAIN if data.target_kind else UNLABELLED
     if encoder == "tabular":
         recipe = TABULAR
-    params = params | {"encoder": encoder}
     if params["lr_schedule"] == "auto" and _has_scheduler(params["net_callbacks"]):
         params["lr_schedule"] = None
     if params["early_stopping"] == "auto" and data.held_out is not None:
@@ -127,6 +129,8 @@ def settle(
         left_open = "auto" if name in _AUTOMATIC else None
         if params[name] == left_open:
             params[name] = value
+    if params["cross_fit"] is not None:
+        _check_cross_fit(params, data)
     by_name = isinstance(params["loss"], str) and params["preset"] is None
     open_share = params["ce_weight"] is None and not loss.options.ce_weight
     if by_name and open_share and recipe.ce_weight and data.target_kind == "class":
@@ -134,6 +138,27 @@ def settle(
     if by_name:
         loss.label_smoothing = recipe.label_smoothing
     return params, recipe
+
+
+def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
+    """Raise where rows cannot be embedded by members that have not seen them."""
+    n_folds = params["cross_fit"]
+    if params["encoder"] != "tabular" or data.target_kind != "class":
+        raise ValueError(
+            f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
+            f"can be kept from rows; got encoder={params['encoder']!r}. Pass a table and "
+            f"y with classes, or cross_fit=None."
+        )
+    if params["n_members"] != n_folds:
+        raise ValueError(
+            f"cross_fit={n_folds} makes one member for each fold, but n_members="
+            f"{params['n_members']}: leave n_members=None."
+        )
+    if params["early_stopping"] is True and data.held_out is None:
+        raise ValueError(
+            f"cross_fit={n_folds} embeds all rows, but early_stopping=True would hold some "
+            f"out: use early_stopping='auto', which scores the folds, or pass X_val."
+        )
 
 
 # Parameters for which None is a value.

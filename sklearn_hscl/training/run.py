@@ -43,6 +43,7 @@ class TrainingRun:
 
     net: ContrastiveNet
     train: LabelledRows
+    folds: Tensor | None
     monitors: list[TrainingCallback]
     prepare: Preparation
     data: TrainingData
@@ -126,6 +127,10 @@ def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if not name.endswith("_best")}
 
 
+# Fewer rows are too few to keep a part of them from a member, unless asked for.
+FEWEST_ROWS = 40
+
+
 class Previous(NamedTuple):
     """What a fit that goes on from an earlier one takes over."""
 
@@ -179,26 +184,29 @@ def prepare_run(
     net = _build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
-    monitors = _monitors(params, recipe, folds, prepare, data, train)
+    monitors = _monitors(params, recipe, net, folds, prepare, data, train)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
     n_threads = choose_threads(params["n_threads"], small_steps=small)
-    return TrainingRun(net, train, monitors, prepare, data, seeds, device, n_threads)
+    return TrainingRun(net, train, folds, monitors, prepare, data, seeds, device, n_threads)
 
 
 def _folds(
     params: dict[str, Any], train: LabelledRows, loss: ContrastiveLoss, seeds: Seeds
 ) -> Tensor | None:
-    """Draw who does not see which row, where members are to be scored that way."""
-    if params["early_stopping"] != "auto" or not loss.options.ce_weight:
-        return None
-    codes = train.targets.cpu().numpy()
-    folds = draw_folds(codes, params["n_members"], seeds.split)
-    return None if folds is None else torch.from_numpy(folds).to(train.targets.device)
+    """Draw who does not see which row, where that is asked for or gives a score."""
+    n_members = params["n_members"]
+    if params["cross_fit"] is None:
+        can_score = params["early_stopping"] == "auto" and loss.options.ce_weight
+        if not can_score or n_members == 1 or len(train.targets) < FEWEST_ROWS:
+            return None
+    folds = draw_folds(train.targets.cpu().numpy(), n_members, seeds.split)
+    return torch.from_numpy(folds).to(train.targets.device)
 
 
 def _monitors(
     params: dict[str, Any],
     recipe: Recipe,
+    net: ContrastiveNet,
     folds: Tensor | None,
     prepare: Preparation,
     data: TrainingData,
@@ -206,6 +214,7 @@ def _monitors(
 ) -> list[TrainingCallback]:
     """Return what watches over the weights, in the order of their work."""
     monitors: list[TrainingCallback] = []
+    has_classifier = net.module_.classifier is not None
     if recipe.averaging is not None:
         monitors.append(AveragedWeights(recipe.averaging))
     settings = {"patience": params["n_iter_no_change"], "tol": params["tol"]}
@@ -213,7 +222,7 @@ def _monitors(
         _check_held_out(data)
         held_out = to_tensors(data.held_out, prepare, train.rows.device, train.rows.dtype)
         monitors.append(HeldOut(held_out, **settings))
-    elif folds is not None:
+    elif folds is not None and params["early_stopping"] == "auto" and has_classifier:
         every = epochs_between_scores(recipe, params["max_epochs"])
         monitors.append(OutOfFold(folds, every=every, **settings))
     return monitors
