@@ -215,7 +215,8 @@ class HSCLEmbedder(
     max_epochs : int or None, default=None
         Passes over the training rows, of which each sees every row once. None: 20; in
         ``"tabular"`` as many as make 150 steps for every 256 rows, but at least 400 and
-        at most 1,500 steps, most of which early stopping spares.
+        at most 1,500 steps, most of which early stopping spares; 100 steps for fewer
+        than 40 rows.
     lr : float or None, default=None
         Learning rate of AdamW, before `lr_schedule`; None for 2e-3, and for 4e-3 in
         ``"mlp"`` where the loss uses no labels.

@@ -25,6 +25,15 @@ _SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
 
 
+class EpochLog(PrintLog):
+    """skorch's table of epochs, which is made up only where it is printed."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print a line where the net is verbose."""
+        if net.verbose:
+            super().on_epoch_end(net, **kwargs)
+
+
 class ContrastiveNet(NeuralNet):
     """skorch net that trains an encoder with a contrastive loss.
 
@@ -87,7 +96,7 @@ class ContrastiveNet(NeuralNet):
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         # Losses are recorded per epoch, so skorch's batch averages have no work.
-        return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
+        return [("epoch_timer", EpochTimer()), ("print_log", EpochLog())]
 
     def train_with(
         self,

@@ -36,8 +36,14 @@ class Recipe:
     """Out-of-fold scores in a training run; 0 for none."""
 
 
+# Fewer rows are too few to keep a part of them from a member, unless asked for.
+FEWEST_ROWS = 40
+
+
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = min(max(150 * n_rows // 256, 400), 1500)
+    if n_rows < FEWEST_ROWS:
+        n_steps = 100  # as nothing stops them earlier
     return max(1, round(n_steps / n_batches))
 
 

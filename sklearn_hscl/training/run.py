@@ -32,7 +32,12 @@ from sklearn_hscl.training.device import resolve_device
 from sklearn_hscl.training.learning_rate import SCHEDULES
 from sklearn_hscl.training.members import draw_folds
 from sklearn_hscl.training.net import ContrastiveNet, check_net_params, user_callbacks
-from sklearn_hscl.training.recipe import Recipe, epochs_between_scores, settle
+from sklearn_hscl.training.recipe import (
+    FEWEST_ROWS,
+    Recipe,
+    epochs_between_scores,
+    settle,
+)
 from sklearn_hscl.training.validation import HeldOut, OutOfFold
 from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
 
@@ -125,10 +130,6 @@ def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
     """Drop what only skorch's callbacks want to know of an epoch."""
     kept = {name: value for name, value in epoch.items() if name != "batches"}
     return {name: value for name, value in kept.items() if not name.endswith("_best")}
-
-
-# Fewer rows are too few to keep a part of them from a member, unless asked for.
-FEWEST_ROWS = 40
 
 
 class Previous(NamedTuple):
