@@ -25,8 +25,11 @@ html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
 
 autosummary_generate = True
-# set_fit_request is scikit-learn's, and refers to scikit-learn's own pages.
-autodoc_default_options = {"members": True, "exclude-members": "set_fit_request"}
+# These methods are scikit-learn's, and refer to scikit-learn's own pages.
+autodoc_default_options = {
+    "members": True,
+    "exclude-members": "set_fit_request, set_partial_fit_request",
+}
 numpydoc_show_class_members = False
 copybutton_prompt_text = ">>> "
 
