@@ -8,6 +8,9 @@ import pytest
 import scipy.sparse
 import torch
 from numpy.testing import assert_array_equal
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
@@ -165,3 +168,64 @@ def test_sparse_frames_are_sparse_rows():
     embedder = fit(frame, random_state=0)
     of_matrix = fit(scipy.sparse.csr_array(SPARSE), random_state=0)
     assert_array_equal(embedder.transform(frame), of_matrix.transform(SPARSE))
+
+
+COOKING = """
+Chop the onion and fry it in butter.
+Boil the pasta in salted water.
+Bake the bread in a hot oven.
+Stir the soup and add more salt.
+Fry the garlic in olive oil.
+Add the chopped onion to the soup.
+Melt the butter in a small pan.
+Season the soup with salt and pepper.
+Knead the dough and bake it.
+Pour the sauce over the pasta.
+Simmer the sauce with garlic and pepper.
+Spread butter on the warm bread.
+Roast the garlic in the oven.
+Drain the pasta and add olive oil.
+Whisk the eggs with salt and pepper.
+Fry the eggs in a hot pan.
+Let the dough rest before the oven.
+Simmer the soup with onion and garlic.
+Boil the eggs in salted water.
+Serve the pasta with sauce and bread.
+"""
+FOOTBALL = """
+The striker scored a goal in the match.
+The goalkeeper saved the penalty.
+The team won the match at home.
+The referee gave a penalty to the team.
+The coach praised the players.
+A late goal decided the match.
+The striker missed the penalty.
+The players left the pitch after the match.
+The team lost the final of the league.
+The coach changed the striker at half time.
+The referee stopped the match.
+The goalkeeper joined the league this season.
+The fans cheered every goal of the team.
+The defender blocked the shot at goal.
+The league season ends with a final.
+The midfielder passed to the striker.
+The players of the team met the fans.
+The referee showed the defender a red card.
+The coach left the league after the season.
+The goalkeeper caught the shot.
+"""
+
+
+def test_words_of_sentences_in_a_pipeline():
+    sentences = COOKING.strip().splitlines() + FOOTBALL.strip().splitlines()
+    topic = np.repeat(["cooking", "football"], 20)
+    held_out = np.arange(40) % 4 == 3
+    train, test = np.compress(~held_out, sentences), np.compress(held_out, sentences)
+    words = TfidfVectorizer(stop_words="english").fit(train)
+    sparse = words.transform(test)
+    assert scipy.sparse.issparse(sparse) and sparse.format == "csr"
+    pipe = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
+    pipe.fit(words.transform(train), topic[~held_out])
+    assert pipe.score(sparse, topic[held_out]) >= 0.8
+    assert_array_equal(pipe.predict_proba(sparse), pipe.predict_proba(sparse.toarray()))
+    assert_array_equal(pipe.predict(sparse), pipe.predict(sparse.toarray()))
