@@ -1,4 +1,4 @@
-"""Are the defaults of HSCLEmbedder good ones? One change at a time, on real tables.
+"""Are the defaults of encoder="mlp" good ones? One change at a time, on real tables.
 
 The tables are the development half of SKLEARN_HSCL_DATA/tabular (even sha256 of the name),
 those with at least four columns, numeric and without missing values, and scikit-learn's
@@ -67,7 +67,7 @@ def configurations() -> dict[str, BaseEstimator]:
         "MLPClassifier": make_pipeline(StandardScaler(), MLPClassifier()),
         **{
             f"hscl, {name}": make_pipeline(
-                HSCLEmbedder(**({"loss": "hscl"} | changes)), CLASSIFIER
+                HSCLEmbedder(**({"loss": "hscl", "encoder": "mlp"} | changes)), CLASSIFIER
             )
             for name, changes in LABELLED.items()
         },

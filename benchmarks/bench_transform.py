@@ -41,6 +41,7 @@ DTYPES = ("float32", "float64")
 def fitted(device, n_features=54):
     model = HSCLEmbedder(
         loss="hscl",
+        encoder="mlp",
         hidden_layer_sizes=(256, 256),
         n_components=128,
         max_epochs=1,
