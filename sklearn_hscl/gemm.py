@@ -111,6 +111,7 @@ def fast_gemm() -> AbstractContextManager[None]:
     The switch belongs to the process: products of other threads go the same way
     meanwhile, at equal accuracy. The last context to end restores it.
     """
+    uses_fast_gemm()  # probes, if it has to, while the switch is still off
     return _SWITCH.turned("bf16") if _switch_is_better() else nullcontext()
 
 
