@@ -1,0 +1,207 @@
+"""How good are default classifiers on real tables, and HSCLEmbedder among them?
+
+Tables belong by the sha256 of their name to a development half (even), for choosing
+defaults, and a confirmation half (odd), for release candidates alone. Three tiers:
+
+    python benchmarks/bench_tabular.py tune     # 16 development tables, 1,000 rows
+    python benchmarks/bench_tabular.py ablate   # development half, 3,000 rows
+    python benchmarks/bench_tabular.py confirm --look "reason"  # confirmation half
+    python benchmarks/bench_tabular.py tune --report > benchmarks/results/tabular_tune.md
+
+Cells are appended to results/tabular_TIER.jsonl; those already there are skipped.
+"""
+
+import argparse
+import datetime
+import json
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    roc_auc_score,
+)
+from sklearn.neighbors import KNeighborsClassifier
+from tables import TIERS, Split, load_split
+from tabular_models import MODELS, OURS
+from tabular_report import report
+from threadpoolctl import threadpool_limits
+
+RESULTS = Path(__file__).parent / "results"
+LOOKS = RESULTS / "LOOKS.md"
+VERSIONS = {"numpy": np.__version__, "sklearn": sklearn.__version__}
+VERSIONS["torch"] = torch.__version__
+
+
+def mean_auc(y: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve, mean over the test rows' classes, each against the rest."""
+    if probabilities.shape[1] == 2:
+        return roc_auc_score(y, probabilities[:, 1])
+    return np.mean([roc_auc_score(y == c, probabilities[:, c]) for c in np.unique(y)])
+
+
+def evaluate(model: str, split: Split, seed: int) -> dict[str, float]:
+    """Fit and score one model on one split; seconds of CPU time."""
+    estimator = MODELS[model](seed)
+    start = time.process_time()
+    estimator.fit(split.X_train, split.y_train)
+    fitted = time.process_time()
+    probabilities = estimator.predict_proba(split.X_test).astype(np.float64)
+    predicted = time.process_time()
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    y, classes = split.y_test, estimator.classes_
+    labels = classes[probabilities.argmax(axis=1)]
+    scores = {
+        "accuracy": accuracy_score(y, labels),
+        "balanced_accuracy": balanced_accuracy_score(y, labels),
+        "log_loss": log_loss(y, probabilities, labels=classes),
+        "auc": mean_auc(y, probabilities),
+        "fit_seconds": fitted - start,
+        "predict_seconds": predicted - fitted,
+    }
+    if model.startswith(OURS):
+        embed = estimator[0].transform
+        neighbours = KNeighborsClassifier().fit(embed(split.X_train), split.y_train)
+        scores["knn_accuracy"] = neighbours.score(embed(split.X_test), y)
+    return {name: round(float(value), 6) for name, value in scores.items()}
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError after this time."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_cell(tier: str, model: str, name: str, seed: int, limit: int) -> dict[str, object]:
+    """Evaluate one cell; an error is its result, a missing library none."""
+    split = load_split(name, tier, seed)
+    cell = {
+        "tier": tier,
+        "model": model,
+        "set": name,
+        "seed": seed,
+        "n_train": len(split.y_train),
+        "n_test": len(split.y_test),
+        "dropped_classes": split.dropped_classes,
+    }
+    try:
+        with limited(limit), warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore")  # convergence, levels that are new in tests
+            cell |= evaluate(model, split, seed)
+    except ImportError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        cell["error"] = f"{type(error).__name__}: {error}"
+    return cell | {"versions": VERSIONS, "split": split.key}
+
+
+def cell_key(cell: dict[str, object]) -> tuple[object, ...]:
+    return cell["model"], cell["set"], cell["seed"], cell["split"]
+
+
+def read_cells(path: Path) -> list[dict[str, object]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def write_cells(path: Path, cells: list[dict[str, object]], mode: str) -> None:
+    with path.open(mode) as file:
+        file.writelines(json.dumps(cell, ensure_ascii=False) + "\n" for cell in cells)
+
+
+def forget(path: Path, models: list[str], only: list[str]) -> None:
+    """Drop the cells of these models, on these tables or on all."""
+    kept = [
+        cell
+        for cell in read_cells(path)
+        if cell["model"] not in models or (only and cell["set"] not in only)
+    ]
+    write_cells(path, kept, "w")
+
+
+def note_look(reason: str | None, models: list[str]) -> None:
+    """Write down that the confirmation half is looked at, and why."""
+    if not reason or not reason.strip():
+        raise SystemExit(
+            f'The confirmation half wears out: say why with --look "reason", which adds a '
+            f"line to {LOOKS.name}."
+        )
+    today = datetime.datetime.now(datetime.UTC).date()
+    with LOOKS.open("a") as file:
+        file.write(f"- {today}: {' '.join(reason.split())} ({', '.join(models)})\n")
+
+
+def run_tier(tier: str, models: list[str], only: list[str], limit: int) -> None:
+    """Run the cells that are not there yet, model by model."""
+    path = RESULTS / f"tabular_{tier}.jsonl"
+    done = {cell_key(cell) for cell in read_cells(path)}
+    names = [name for name in TIERS[tier].names() if not only or name in only]
+    for model in models:
+        for name in names:
+            for seed in TIERS[tier].seeds:
+                split = load_split(name, tier, seed)
+                if (model, name, seed, split.key) in done:
+                    continue
+                try:
+                    cell = run_cell(tier, model, name, seed, limit)
+                except ImportError as error:
+                    print(f"{model} left out: {error}", flush=True)
+                    break
+                write_cells(path, [cell], "a")
+                outcome = cell.get("error") or (
+                    f"accuracy {cell['accuracy']:.4f}, log loss {cell['log_loss']:.3f}, "
+                    f"{cell['fit_seconds']:.1f} s"
+                )
+                print(f"{model} | {name} | {seed} | {outcome}", flush=True)
+            else:
+                continue
+            break
+
+
+def main() -> None:
+    """Run a tier or report on it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tier", choices=TIERS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--sets", nargs="+", default=[], help="only these tables")
+    parser.add_argument("--rerun", nargs="+", choices=MODELS, default=[], help="drop cells")
+    parser.add_argument("--limit", type=int, default=600, help="seconds for one cell")
+    parser.add_argument("--look", help="why the confirmation half is looked at")
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    path = RESULTS / f"tabular_{options.tier}.jsonl"
+    if options.report:
+        print(report(read_cells(path), options.tier, path.with_suffix(".png")))
+        return
+    if TIERS[options.tier].confirmation:
+        note_look(options.look, options.models)
+    if options.rerun:
+        forget(path, options.rerun, options.sets)
+    run_tier(options.tier, options.models, options.sets, options.limit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Classifiers of tables, with their defaults, on one thread.
+
+All take a DataFrame with numbers, categories and missing values, and the codes of classes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from sklearn_hscl import HSCLEmbedder
+
+OURS = "HSCLEmbedder"
+ABLATIONS = {
+    "other random_state": {"shift": 1000},  # what a change of nothing makes
+    "encoder='mlp'": {"encoder": "mlp"},
+    "loss='scl'": {"loss": "scl"},
+    "n_members=1": {"n_members": 1},
+    "ce_weight=0": {"ce_weight": 0.0},
+    "ce_weight=1": {"ce_weight": 1.0},
+    "early_stopping=False": {"early_stopping": False},
+    "dropout=0": {"dropout": 0.0},
+    "temperature=0.2": {"temperature": 0.2},
+    "beta=5": {"beta": 5.0},
+}
+NUMBERS = make_column_selector(dtype_include="number")
+CATEGORIES = make_column_selector(dtype_include="category")
+
+
+def linear() -> LogisticRegression:
+    """Make the classifier that judges embeddings, itself a peer."""
+    return LogisticRegression(max_iter=2000)
+
+
+def ours(seed: int, shift: int = 0, **changes: object) -> BaseEstimator:
+    """Make the embedder, which reads the table as it is."""
+    return make_pipeline(HSCLEmbedder(random_state=seed + shift, **changes), linear())
+
+
+def preprocessed(*steps: BaseEstimator) -> BaseEstimator:
+    """Put complete, standardised columns of numbers before the steps."""
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
+    )
+    categories = make_pipeline(
+        SimpleImputer(strategy="constant", fill_value="missing"),
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+    )
+    return make_pipeline(
+        make_column_transformer((numbers, NUMBERS), (categories, CATEGORIES)), *steps
+    )
+
+
+def coded(classifier: BaseEstimator, max_categories: int | None = None) -> BaseEstimator:
+    """Put integers for categories first, then the numbers as they are."""
+    codes = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        max_categories=max_categories,
+    )
+    return make_pipeline(
+        make_column_transformer((codes, CATEGORIES), remainder="passthrough"), classifier
+    )
+
+
+class FrameClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier of other libraries that wants to know which columns are categories."""
+
+    def __init__(self, classifier: object, argument: str | None = None) -> None:
+        self.classifier = classifier
+        self.argument = argument
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> "FrameClassifier":
+        names = CATEGORIES(X)
+        named = {} if self.argument is None else {self.argument: names}
+        self.fitted_ = clone(self.classifier).fit(self.words(X), y, **named)
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        return self.fitted_.predict_proba(self.words(X))
+
+    def words(self, X: pd.DataFrame) -> pd.DataFrame:
+        """CatBoost wants strings, of missing values too."""
+        if self.argument != "cat_features":
+            return X
+        return X.assign(
+            **{name: X[name].astype(object).fillna("missing") for name in CATEGORIES(X)}
+        )
+
+
+def logistic_regression(seed: int) -> BaseEstimator:
+    return preprocessed(linear())
+
+
+def k_nn(seed: int) -> BaseEstimator:
+    return preprocessed(KNeighborsClassifier())
+
+
+def mlp(seed: int) -> BaseEstimator:
+    return preprocessed(MLPClassifier(random_state=seed))
+
+
+def random_forest(seed: int) -> BaseEstimator:
+    return coded(RandomForestClassifier(random_state=seed))
+
+
+class HistGradientBoosting(ClassifierMixin, BaseEstimator):
+    """The 255 most frequent levels of a category, natively."""
+
+    def __init__(self, random_state: int) -> None:
+        self.random_state = random_state
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> "HistGradientBoosting":
+        boosting = HistGradientBoostingClassifier(
+            random_state=self.random_state,
+            categorical_features=range(len(CATEGORIES(X))),
+        )
+        self.fitted_ = coded(boosting, max_categories=255).fit(X, y)
+        self.classes_ = self.fitted_.classes_
+        return self
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        return self.fitted_.predict_proba(X)
+
+
+def xgboost(seed: int) -> BaseEstimator:
+    boosting = import_module("xgboost").XGBClassifier
+    return FrameClassifier(boosting(random_state=seed, n_jobs=1, enable_categorical=True))
+
+
+def lightgbm(seed: int) -> BaseEstimator:
+    boosting = import_module("lightgbm").LGBMClassifier
+    return FrameClassifier(boosting(random_state=seed, n_jobs=1, verbose=-1))
+
+
+def catboost(seed: int) -> BaseEstimator:
+    boosting = import_module("catboost").CatBoostClassifier
+    return FrameClassifier(
+        boosting(
+            random_seed=seed, thread_count=1, verbose=False, allow_writing_files=False
+        ),
+        "cat_features",
+    )
+
+
+def real_mlp(seed: int) -> BaseEstimator:
+    network = import_module("pytabkit").RealMLP_TD_Classifier
+    return FrameClassifier(
+        network(random_state=seed, device="cpu", n_threads=1), "cat_col_names"
+    )
+
+
+def nca(seed: int) -> BaseEstimator:
+    return preprocessed(NeighborhoodComponentsAnalysis(random_state=seed), linear())
+
+
+def supervised_umap(seed: int) -> BaseEstimator:
+    return preprocessed(import_module("umap").UMAP(random_state=seed, n_jobs=1), linear())
+
+
+PEERS: dict[str, Callable[[int], BaseEstimator]] = {
+    "LogisticRegression": logistic_regression,
+    "k-NN": k_nn,
+    "MLPClassifier": mlp,
+    "RandomForest": random_forest,
+    "HistGradientBoosting": HistGradientBoosting,
+    "XGBoost": xgboost,
+    "LightGBM": lightgbm,
+    "CatBoost": catboost,
+    "RealMLP-TD": real_mlp,
+    "NCA+LR": nca,
+    "UMAP+LR": supervised_umap,
+}
+MODELS = {
+    OURS: ours,
+    **PEERS,
+    **{f"{OURS}({name})": partial(ours, **kw) for name, kw in ABLATIONS.items()},
+}
