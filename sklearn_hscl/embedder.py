@@ -493,6 +493,11 @@ class HSCLEmbedder(
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
         previous = self._previous_fit() if self.warm_start else None
+        if previous is not None and self.cross_fit is not None:
+            raise ValueError(
+                f"cross_fit={self.cross_fit} cannot go on from a fit whose members have "
+                f"seen rows of all folds: set warm_start=False."
+            )
         with _keeping_previous_fit(self):
             run = self._prepare_run(X, y, X_val, y_val, previous=previous)
             names = ("n_features_in_", "feature_names_in_")
@@ -567,6 +572,7 @@ class HSCLEmbedder(
             As in :meth:`fit`, and for labels that the first call has not announced.
         """
         once = {"max_epochs": 1, "lr_schedule": "constant", "early_stopping": False}
+        once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
         previous = self._previous_fit()
         with _keeping_previous_fit(self):
             run = self._prepare_run(X, y, classes=classes, previous=previous, **once)

@@ -70,7 +70,10 @@ def check_training_data(
             target_type=estimator.target_type,
             unlabeled_label=estimator.unlabeled_label,
         )
-        train = LabelledArrays(train.rows, encode(y))
+        try:
+            train = LabelledArrays(train.rows, encode(y))
+        except ValueError as error:
+            raise ValueError(f"y cannot be used: {error}") from error
     held_out = None
     if X_val is not None:
         shape = train.rows.shape[1:]

@@ -54,7 +54,9 @@ def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
     unseen = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
     if unseen:
         raise ValueError(
-            f"it holds the labels {unseen[:5]}, which y does not: leave those rows out."
+            f"it holds the labels {unseen[:5]}, which were not there when the classes "
+            f"were settled: leave those rows out, or name all `classes` in the first "
+            f"partial_fit."
         )
 
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 from torch.nn.functional import one_hot
 
@@ -145,11 +145,70 @@ def test_score_out_of_fold(iris):
 
 def test_stops_and_keeps_the_best(iris):
     embedder = HSCLEmbedder(max_epochs=300, random_state=0, n_iter_no_change=2).fit(*iris)
-    scores = [e["valid_score"] for e in embedder.history_ if "valid_score" in e]
-    epochs = [e["epoch"] for e in embedder.history_ if "valid_score" in e]
-    assert embedder.best_epoch_ == epochs[int(np.argmax(scores))]
+    scores = [epoch["valid_score"] for epoch in embedder.history_]
+    assert embedder.best_epoch_ == 1 + int(np.argmax(scores))
     assert embedder.n_iter_ < 300
-    assert epochs == list(range(10, embedder.n_iter_ + 1, 10))  # 30 in 300
+    changes = 1 + np.flatnonzero(np.diff(scores)) + 1
+    assert set(changes % 10) == {0}  # 30 scores in 300 epochs, repeated in between
+
+
+def test_ctrl_c_before_the_second_score(iris):
+    class CtrlC(Callback):
+        def on_batch_end(self, net, **kwargs):
+            if len(net.history) == 4:
+                raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="after 3 of 400 epochs"):
+        embedder = HSCLEmbedder(net_callbacks=[CtrlC()]).fit(*iris)
+    assert np.isfinite(embedder.transform(iris[0])).all()
+
+
+def test_callbacks_find_the_score_in_every_epoch(iris):
+    stop = EarlyStopping("valid_score", lower_is_better=False, patience=3)
+    embedder = HSCLEmbedder(net_callbacks=[stop], random_state=0).fit(*iris)
+    assert all("valid_score" in epoch for epoch in embedder.history_)
+    assert embedder.n_iter_ < 400
+
+
+def test_going_on_has_no_score_out_of_fold(iris):
+    embedder = HSCLEmbedder(max_epochs=2, warm_start=True).fit(*iris)
+    assert "valid_score" in embedder.history_[1]
+    embedder.fit(*iris)
+    assert "valid_score" not in embedder.history_[3]
+    with pytest.raises(ValueError, match="set warm_start=False"):
+        embedder.set_params(cross_fit=4).fit(*iris)
+
+
+def test_balanced_batches_do_not_lengthen_training():
+    y = np.r_[np.zeros(200, int), np.repeat([1, 2, 3], 4)]
+    X = np.random.default_rng(0).normal(size=(len(y), 3))
+    embedder = HSCLEmbedder(
+        sampler="balanced", early_stopping=False, batch_size=100, random_state=0
+    ).fit(X, y)
+    assert embedder.n_iter_ == 400 // 8  # epochs of 4 classes of 200 rows
+
+
+def test_partial_fit_on_one_class_or_none(iris):
+    X, y = iris
+    embedder = HSCLEmbedder(random_state=0, unlabeled_label=-1)
+    embedder.partial_fit(X, y).partial_fit(X[y == 1], y[y == 1])
+    embedder.partial_fit(X[:20], np.full(20, -1))
+    assert embedder.n_iter_ == 3
+
+
+def test_held_out_rows_without_labels_are_refused(iris):
+    X, y = iris
+    few = np.where(np.arange(150) % 50 < 2, y, -1)
+    with pytest.raises(ValueError, match="No held-out row has a label"):
+        HSCLEmbedder(unlabeled_label=-1, early_stopping=True).fit(
+            X, few, X_val=X[:9], y_val=np.full(9, -1)
+        )
+
+
+def test_cross_entropy_needs_classes(iris):
+    X = iris[0]
+    with pytest.raises(ValueError, match="needs class labels"):
+        HSCLEmbedder(encoder="tabular", ce_weight=0.5).fit(X, X[:, 0])
 
 
 def test_recipe_follows_encoder_and_targets(iris):

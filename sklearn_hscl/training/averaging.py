@@ -45,8 +45,9 @@ class AveragedWeights(TrainingCallback):
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Leave the average in the module, also after an interruption."""
-        self._hold_average(True)
-        del self.weights_, self.other_
+        if hasattr(self, "weights_"):
+            self._hold_average(True)
+            del self.weights_, self.other_
 
     def _hold_average(self, average: bool) -> None:
         """Exchange the module's weights and the others where that is called for."""

@@ -202,6 +202,13 @@ def _without_single_rows(batch_of: Integers, load: Integers) -> tuple[Integers, 
     return batch_of, np.bincount(batch_of, minlength=len(load))
 
 
+def rows_in_epoch(targets: Integers | None, sampler: str) -> int | None:
+    """Return how many rows an epoch holds where some are repeated, else None."""
+    if sampler != "balanced" or targets is None or targets.ndim > 1:
+        return None
+    return int(_balanced_counts(class_codes(targets), int(targets.max()) + 1).sum())
+
+
 def _balanced_counts(codes: Integers, n_classes: int) -> Integers:
     """How many rows of each class an epoch shall hold."""
     counts = np.bincount(codes)

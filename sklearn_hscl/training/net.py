@@ -128,12 +128,14 @@ class ContrastiveNet(NeuralNet):
             If the module has changed.
         """
         try:
-            self.module_.load_state_dict(earlier.module_.state_dict())
+            _uncompiled(self.module_).load_state_dict(
+                _uncompiled(earlier.module_).state_dict()
+            )
         except RuntimeError as error:
             raise ValueError(
                 f"The encoder of the previous fit cannot be trained on, as its parameters "
-                f"or the classes have changed: set warm_start=False, or fit a clone. "
-                f"{error}"
+                f"or the classes have changed, or labels come and go: set "
+                f"warm_start=False, or fit a clone. {error}"
             ) from error
         if type(self.optimizer_) is type(earlier.optimizer_):
             memory = copy.deepcopy(earlier.optimizer_.state_dict()["state"])
@@ -332,12 +334,17 @@ class ContrastiveNet(NeuralNet):
                 f"{self.lr}) or `beta` (now {self.criterion_.options.beta}), or raise "
                 f"`temperature` (now {self.criterion_.options.temperature})."
             )
-        if n_skipped == n_anchors:
+        if n_skipped == n_anchors and not self.criterion_.options.ce_weight:
             raise ValueError(
                 f"No row had both a positive and a negative in its batch, so nothing can "
                 f"be learnt: raise `batch_size` (now {self.batch_size}) or `n_views` (now "
                 f"{self.n_views})."
             )
+
+
+def _uncompiled(module: Any) -> Any:
+    """Return the module inside of what torch.compile made of it."""
+    return getattr(module, "_orig_mod", module)
 
 
 def check_net_params(net_params: dict[str, Any]) -> None:

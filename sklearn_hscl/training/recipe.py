@@ -9,6 +9,7 @@ from scipy.sparse import issparse
 from skorch.callbacks import LRScheduler
 
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.training.batching import rows_in_epoch
 from sklearn_hscl.training.data import TrainingData
 
 
@@ -33,7 +34,7 @@ class Recipe:
     averaging: float | None = None
     """Decay of the moving average of the weights."""
     n_scores: int = 0
-    """Out-of-fold scores in a training run; 0 for none."""
+    """Scores for early stopping in a training run; 0 for one in every epoch."""
 
 
 # Fewer rows are too few to keep a part of them from a member, unless asked for.
@@ -76,7 +77,7 @@ TABULAR = Recipe(
     ce_weight=0.5,
     label_smoothing=0.1,
     betas=(0.9, 0.95),
-    without_decay=("*.bias", "encoder.weights"),
+    without_decay=("*.bias", "*encoder.weights"),
     averaging=0.95,
     n_scores=30,
 )
@@ -128,8 +129,9 @@ def settle(
     if params["early_stopping"] == "auto" and data.held_out is not None:
         params["early_stopping"] = True
     if params["max_epochs"] is None:
+        n_in_epoch = rows_in_epoch(data.train.targets, params["sampler"])
         n_rows = data.train.rows.shape[0]
-        n_batches = ceil(n_rows / params["batch_size"])
+        n_batches = ceil((n_in_epoch or n_rows) / params["batch_size"])
         params["max_epochs"] = recipe.epochs(n_rows, n_batches)
     for name, value in recipe.parameters.items():
         left_open = "auto" if name in _AUTOMATIC else None
@@ -181,5 +183,5 @@ def _has_scheduler(net_callbacks: Any) -> bool:
 
 
 def epochs_between_scores(recipe: Recipe, n_epochs: int) -> int:
-    """Return how many epochs lie between two out-of-fold scores."""
-    return max(1, ceil(n_epochs / recipe.n_scores))
+    """Return how many epochs lie between two scores."""
+    return max(1, ceil(n_epochs / recipe.n_scores)) if recipe.n_scores else 1

@@ -119,6 +119,12 @@ class TrainingRun:
 def _check_held_out(data: TrainingData) -> None:
     """Raise where held-out rows cannot be scored by their loss."""
     assert data.held_out is not None
+    targets = data.held_out.targets
+    if data.target_kind == "class" and targets is not None and (targets < 0).all():
+        raise ValueError(
+            "No held-out row has a label, so that early stopping has nothing to score: "
+            "pass labelled rows as X_val and y_val, or set early_stopping=False."
+        )
     if data.target_kind != "class" and data.held_out.rows.shape[0] < 2:
         raise ValueError(
             "Early stopping on the loss needs at least 2 held-out rows, got 1: raise "
@@ -181,7 +187,8 @@ def prepare_run(
         else previous.prepare
     )
     train = to_tensors(data.train, prepare, device, precision.dtype)
-    folds = _folds(params, train, loss, seeds)
+    # Members of an earlier fit have seen all rows: nothing would be out of fold.
+    folds = _folds(params, train, loss, seeds) if previous is None else None
     net = _build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
@@ -196,6 +203,8 @@ def _folds(
 ) -> Tensor | None:
     """Draw who does not see which row, where that is asked for or gives a score."""
     n_members = params["n_members"]
+    if train.targets.ndim > 1:
+        return None
     if params["cross_fit"] is None:
         can_score = params["early_stopping"] == "auto" and loss.options.ce_weight
         if not can_score or n_members == 1 or len(train.targets) < FEWEST_ROWS:
@@ -218,14 +227,17 @@ def _monitors(
     has_classifier = net.module_.classifier is not None
     if recipe.averaging is not None:
         monitors.append(AveragedWeights(recipe.averaging))
-    settings = {"patience": params["n_iter_no_change"], "tol": params["tol"]}
+    settings = {
+        "patience": params["n_iter_no_change"],
+        "tol": params["tol"],
+        "every": epochs_between_scores(recipe, params["max_epochs"]),
+    }
     if data.held_out is not None:
         _check_held_out(data)
         held_out = to_tensors(data.held_out, prepare, train.rows.device, train.rows.dtype)
         monitors.append(HeldOut(held_out, **settings))
     elif folds is not None and params["early_stopping"] == "auto" and has_classifier:
-        every = epochs_between_scores(recipe, params["max_epochs"])
-        monitors.append(OutOfFold(folds, every=every, **settings))
+        monitors.append(OutOfFold(folds, **settings))
     return monitors
 
 

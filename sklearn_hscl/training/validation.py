@@ -28,7 +28,8 @@ class BestWeights(TrainingCallback):
     tol : float
         Smallest improvement that counts.
     every : int
-        Epochs from one score to the next; the last epoch has one anyway.
+        Epochs from one score to the next, which epochs in between repeat; the first and
+        the last epoch have one anyway.
     """
 
     def __init__(self, *, patience: int, tol: float, every: int = 1) -> None:
@@ -49,7 +50,10 @@ class BestWeights(TrainingCallback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Score this epoch; keep its weights if it is the best so far."""
         n_done = len(net.history) - net.first_epoch_
-        if n_done % self.every and n_done < net.n_epochs_:
+        if n_done > 1 and n_done % self.every and n_done < net.n_epochs_:
+            # Callbacks of the user may look at it in any epoch.
+            net.history.record("valid_score", net.history[-2, "valid_score"])
+            net.history.record("valid_score_best", False)
             return
         score = self.score(net)
         score = score if np.isfinite(score) else -np.inf
@@ -68,7 +72,9 @@ class BestWeights(TrainingCallback):
             raise StopTraining
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Go back to the best weights."""
+        """Go back to the best weights, if training came to a score."""
+        if not hasattr(self, "best_epoch_") and len(net.history) == net.first_epoch_:
+            return
         if not np.isfinite(self.best_score_):
             raise FloatingPointError(
                 f"No epoch gave a finite held-out score: lower `lr` (now {net.lr})."

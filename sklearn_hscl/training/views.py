@@ -78,7 +78,7 @@ def _why_no_positives(loss: ContrastiveLoss, targets: NDArray[Any] | None) -> st
         return "ignores labels"
     if loss.options.positives == "twin":
         return "takes only views as positives"
-    if targets.ndim == 1 and np.bincount(targets[targets >= 0]).max() < 2:
+    if targets.ndim == 1 and np.bincount(targets[targets >= 0], minlength=1).max() < 2:
         return "finds no two rows of one class"
     return None
 
