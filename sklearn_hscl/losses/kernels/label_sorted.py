@@ -59,23 +59,30 @@ class Pull(NamedTuple):
     strength: Tensor  # (B,), G_i = c_i Σ_p σ_ip, how strongly anchors repel negatives
 
 
-class Accumulator(NamedTuple):
+class Accumulator:
     """Gradient M z of a sum over pairs, gathered tile by tile and transposed.
 
     Both products of a tile are then wide, which is the shape that runs fastest.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (B, D)
+        z.
     """
 
-    z: Tensor  # (D, B)
-    total: Tensor  # (D, B)
-
-    @classmethod
-    def zeros(cls, z: Tensor) -> "Accumulator":
-        """Start from nothing, for rows z of shape (B, D)."""
-        transposed = z.T.contiguous()
-        return cls(transposed, torch.zeros_like(transposed))
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self.z: Tensor | None = None  # (D, B)
+        self.total = rows.new_zeros(()).expand(rows.T.shape)  # (D, B), no memory yet
 
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Add the tile M[rows, columns] and, off the diagonal, its transpose."""
+        if self.z is None and len(tile) == len(self.rows):  # the only tile
+            self.total = mm(tile, self.rows).T
+            return
+        if self.z is None:
+            self.z = self.rows.T.contiguous()
+            self.total = torch.zeros_like(self.z)
         self.total[:, rows] += mm_t(self.z[:, columns], tile)
         if rows != columns:
             self.total[:, columns] += mm(self.z[:, rows], tile)

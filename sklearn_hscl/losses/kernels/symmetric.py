@@ -63,7 +63,7 @@ def symmetric(rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings
     # 2^u with u = s log2(e), because torch's exp2 is several times faster than exp.
     scaled = rows.z * (math.log2(math.e) / settings.temperature)  # (B, D)
     sums = _sum_negatives(rows, scaled, tiles, settings, kept)
-    gradient = Accumulator.zeros(rows.z) if settings.wants_gradient else None
+    gradient = Accumulator(rows.z) if settings.wants_gradient else None
     mass = mass * sums.hard / sums.plain
     pull = _pull_positives(rows, scaled, weight, mass, kept, gradient)
     asked = settings.effective_negatives
