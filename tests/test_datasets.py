@@ -5,19 +5,11 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
+from streamed import IMAGES, X, Y, assert_same_fit, fit
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from sklearn_hscl import HSCLEmbedder
-
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 3
-IMAGES = RNG.integers(0, 256, (60, 6, 8, 3), dtype=np.uint8)
-
-
-def fit(X=X, y=Y, X_val=None, y_val=None, **parameters):
-    settings = {"max_epochs": 2, "batch_size": 16, "random_state": 0} | parameters
-    return HSCLEmbedder(**settings).fit(X, y, X_val=X_val, y_val=y_val)
 
 
 class Items(Dataset):
@@ -32,15 +24,6 @@ class Items(Dataset):
     def __getitem__(self, place):
         self.n_read += 1
         return self.items[place]
-
-
-def assert_same_fit(rows, array, **parameters):
-    streamed, in_memory = fit(rows, **parameters), fit(array, **parameters)
-    assert streamed.loss_curve_ == in_memory.loss_curve_
-    assert streamed.n_features_in_ == in_memory.n_features_in_
-    Z = in_memory.transform(array)
-    assert_array_equal(streamed.transform(rows), Z)
-    assert streamed.transform(rows).dtype == Z.dtype
 
 
 def own_module():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from streamed import IMAGES, X, Y, assert_same_fit, assert_stand_for_a_tensor, fit
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
@@ -13,15 +14,7 @@ from sklearn_hscl.encoders.features import AsIs, PreparedTable
 from sklearn_hscl.stored import MappedRows, is_memory_mapped
 from sklearn_hscl.training.rows import HostRows
 
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 3
-IMAGES = RNG.integers(0, 256, (60, 6, 8, 3), dtype=np.uint8)
 CPU = torch.device("cpu")
-
-
-def fit(X=X, y=Y, X_val=None, y_val=None, **parameters):
-    settings = {"max_epochs": 2, "batch_size": 16, "random_state": 0} | parameters
-    return HSCLEmbedder(**settings).fit(X, y, X_val=X_val, y_val=y_val)
 
 
 @pytest.fixture
@@ -34,15 +27,6 @@ def mapped(tmp_path):
         return np.memmap(path, array.dtype, mode, shape=array.shape, order=order)
 
     return map_array
-
-
-def assert_same_fit(rows, array, **parameters):
-    streamed, in_memory = fit(rows, **parameters), fit(array, **parameters)
-    assert streamed.loss_curve_ == in_memory.loss_curve_
-    assert streamed.n_features_in_ == in_memory.n_features_in_
-    Z = in_memory.transform(array)
-    assert_array_equal(streamed.transform(rows), Z)
-    assert streamed.transform(rows).dtype == Z.dtype
 
 
 def test_memory_maps_are_recognised(mapped):
@@ -123,17 +107,13 @@ def test_host_rows_stand_for_a_tensor(mapped):
     rows = MappedRows(mapped(X)).select(np.arange(59, -1, -1))
     prepare = PreparedTable.of(X)
     dense, stored = prepare(X[::-1]), HostRows(rows, prepare, CPU)
-    index = torch.tensor([[3, 1, 2, 29], [0, 0, 7, 5]])
-    assert (len(stored), stored.shape, stored.ndim) == (60, dense.shape, 2)
-    assert torch.equal(stored[index[:, 0]], dense[index[:, 0]])
-    assert torch.equal(stored[2::7], dense[2::7])
-    assert torch.equal(stored.gather(0, index), dense.gather(0, index))
-    assert torch.equal(torch.cat([*stored.split(7)]), dense)
+    assert len(dense) == 60
+    assert_stand_for_a_tensor(stored, dense)
     chosen = stored.select(torch.from_numpy(Y == 1))
     assert torch.equal(chosen[:], dense[Y == 1])
     assert chosen.rows.array is rows.array  # by index: nothing was read
     with pytest.raises(ValueError, match="dim=0 only, got dim=1"):
-        stored.gather(1, index)
+        stored.gather(1, torch.zeros(2, 4, dtype=torch.long))
 
 
 def test_read_only_arrays_are_copied_for_torch():
