@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import assert_all_finite
+from sklearn.utils import InputTags, assert_all_finite
 from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_hscl.cells import naming_the_cell
@@ -50,7 +50,8 @@ def check_table(
     """
     if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
         raise ValueError(f"{name} holds {DATE_REMEDY}.")
-    allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
+    tags = estimator.__sklearn_tags__().input_tags
+    allow_nan = tags.allow_nan
     try:
         if columns is not None:
             return _encoded(estimator, X, columns, allow_nan, is_fit)
@@ -59,23 +60,21 @@ def check_table(
             return X
         if _can_stay(X, is_fit):
             return _in_place(estimator, X, allow_nan, is_fit)
-        return _converted(estimator, X, allow_nan, is_fit)
+        return _converted(estimator, X, tags, is_fit)
     except ValueError as error:
         if name == "X":
             raise
         raise ValueError(f"{name} cannot be used: {error}") from error
 
 
-def _converted(estimator: BaseEstimator, X: Any, allow_nan: bool, is_fit: bool) -> Any:
-    with naming_the_cell(X, allow_nan):
+def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) -> Any:
+    with naming_the_cell(X, tags.allow_nan):
         return validate_data(
             estimator,
             X,
-            accept_sparse="csr"
-            if estimator.__sklearn_tags__().input_tags.sparse
-            else False,
+            accept_sparse="csr" if tags.sparse else False,
             dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan" if allow_nan else True,
+            ensure_all_finite="allow-nan" if tags.allow_nan else True,
             reset=is_fit,
             ensure_min_samples=2 if is_fit else 1,
         )

@@ -13,8 +13,6 @@ from sklearn_hscl.losses.targets import Targets
 
 Kernel = Callable[..., tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
-# Rows from which the closed form is faster than autograd on a dense matrix, on CPU.
-STREAMING_ROWS = 2
 
 
 def choose_kernel(z: Tensor, targets: Targets, options: LossOptions) -> str:
@@ -37,7 +35,7 @@ def choose_kernel(z: Tensor, targets: Targets, options: LossOptions) -> str:
         tested in Triton's interpreter, but not yet timed on a GPU.
     """
     on_cpu = z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64)
-    if on_cpu and z.shape[-2] >= STREAMING_ROWS and has_closed_form(z, targets, options):
+    if on_cpu and z.shape[-2] > 1 and has_closed_form(z, targets, options):
         return "streaming"
     n_pairs = z[..., 0].numel() * z.shape[-2]
     return "dense" if n_pairs <= BLOCK_PAIRS else "tiled"

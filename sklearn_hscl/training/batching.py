@@ -62,9 +62,7 @@ class EpochBatches:
         self.sampler = sampler
         codes = None if sampler == "shuffle" else class_codes(self.targets.cpu().numpy())
         self.codes = codes
-        n_rows = len(self.rows)
-        if sampler == "balanced" and codes is not None:
-            n_rows = int(_balanced_counts(codes, self._n_classes()).sum())
+        n_rows = rows_in_epoch(self.targets.cpu().numpy(), len(self.rows), sampler)
         # Two rows make a pair, two pairs of different classes a contrast.
         smallest = 2 if codes is None else 4
         self.n_batches = max(1, min(ceil(n_rows / batch_size), n_rows // smallest))
@@ -202,10 +200,10 @@ def _without_single_rows(batch_of: Integers, load: Integers) -> tuple[Integers, 
     return batch_of, np.bincount(batch_of, minlength=len(load))
 
 
-def rows_in_epoch(targets: Integers | None, sampler: str) -> int | None:
-    """Return how many rows an epoch holds where some are repeated, else None."""
+def rows_in_epoch(targets: Integers | None, n_rows: int, sampler: str) -> int:
+    """Return how many rows an epoch holds, counting those that are repeated."""
     if sampler != "balanced" or targets is None or targets.ndim > 1:
-        return None
+        return n_rows
     return int(_balanced_counts(class_codes(targets), int(targets.max()) + 1).sum())
 
 

@@ -129,9 +129,9 @@ def settle(
     if params["early_stopping"] == "auto" and data.held_out is not None:
         params["early_stopping"] = True
     if params["max_epochs"] is None:
-        n_in_epoch = rows_in_epoch(data.train.targets, params["sampler"])
         n_rows = data.train.rows.shape[0]
-        n_batches = ceil((n_in_epoch or n_rows) / params["batch_size"])
+        n_in_epoch = rows_in_epoch(data.train.targets, n_rows, params["sampler"])
+        n_batches = ceil(n_in_epoch / params["batch_size"])
         params["max_epochs"] = recipe.epochs(n_rows, n_batches)
     for name, value in recipe.parameters.items():
         left_open = "auto" if name in _AUTOMATIC else None

@@ -134,8 +134,11 @@ def _check_held_out(data: TrainingData) -> None:
 
 def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
     """Drop what only skorch's callbacks want to know of an epoch."""
-    kept = {name: value for name, value in epoch.items() if name != "batches"}
-    return {name: value for name, value in kept.items() if not name.endswith("_best")}
+    return {
+        name: value
+        for name, value in epoch.items()
+        if name != "batches" and not name.endswith("_best")
+    }
 
 
 class Previous(NamedTuple):
@@ -192,7 +195,7 @@ def prepare_run(
     net = _build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
-    monitors = _monitors(params, recipe, net, folds, prepare, data, train)
+    monitors = _monitors(params, recipe, loss, folds, prepare, data, train)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
     n_threads = choose_threads(params["n_threads"], small_steps=small)
     return TrainingRun(net, train, folds, monitors, prepare, data, seeds, device, n_threads)
@@ -206,17 +209,22 @@ def _folds(
     if train.targets.ndim > 1:
         return None
     if params["cross_fit"] is None:
-        can_score = params["early_stopping"] == "auto" and loss.options.ce_weight
+        can_score = _scores_out_of_fold(params, loss)
         if not can_score or n_members == 1 or len(train.targets) < FEWEST_ROWS:
             return None
     folds = draw_folds(train.targets.cpu().numpy(), n_members, seeds.split)
     return torch.from_numpy(folds).to(train.targets.device)
 
 
+def _scores_out_of_fold(params: dict[str, Any], loss: ContrastiveLoss) -> bool:
+    """Whether members score rows, which takes a jointly trained classifier."""
+    return params["early_stopping"] == "auto" and bool(loss.options.ce_weight)
+
+
 def _monitors(
     params: dict[str, Any],
     recipe: Recipe,
-    net: ContrastiveNet,
+    loss: ContrastiveLoss,
     folds: Tensor | None,
     prepare: Preparation,
     data: TrainingData,
@@ -224,7 +232,6 @@ def _monitors(
 ) -> list[TrainingCallback]:
     """Return what watches over the weights, in the order of their work."""
     monitors: list[TrainingCallback] = []
-    has_classifier = net.module_.classifier is not None
     if recipe.averaging is not None:
         monitors.append(AveragedWeights(recipe.averaging))
     settings = {
@@ -236,7 +243,7 @@ def _monitors(
         _check_held_out(data)
         held_out = to_tensors(data.held_out, prepare, train.rows.device, train.rows.dtype)
         monitors.append(HeldOut(held_out, **settings))
-    elif folds is not None and params["early_stopping"] == "auto" and has_classifier:
+    elif folds is not None and _scores_out_of_fold(params, loss):
         monitors.append(OutOfFold(folds, **settings))
     return monitors
 
@@ -311,20 +318,33 @@ def _build_net(
         "compile": params["compile"],
     }
     options |= net_params
-    accepted = inspect.signature(options["optimizer"]).parameters
-    if "weight_decay" in accepted:
-        options.setdefault("optimizer__weight_decay", params["weight_decay"])
-    if "betas" in accepted:
-        options.setdefault("optimizer__betas", recipe.betas)
-    if recipe.without_decay and "weight_decay" in accepted:
-        groups = [(name, {"weight_decay": 0.0}) for name in recipe.without_decay]
-        options.setdefault("optimizer__param_groups", groups)
-    if "fused" in accepted and not _chooses_implementation(net_params):
-        options["optimizer__fused"] = train.rows.device.type in ("cpu", "cuda")
+    settings = _optimizer_settings(options["optimizer"], params, recipe, train.rows.device)
+    if _chooses_implementation(net_params):
+        settings.pop("optimizer__fused", None)
+    options = settings | options  # the user's come first
     try:
         return ContrastiveNet(module, loss, **options).initialize()
     except TypeError as error:
         raise ValueError(f"net_params={net_params!r} cannot be used: {error}") from error
+
+
+def _optimizer_settings(
+    optimizer: Any, params: dict[str, Any], recipe: Recipe, device: torch.device
+) -> dict[str, Any]:
+    """Return those of our settings, by skorch's names, that the optimizer accepts."""
+    settings = {
+        "weight_decay": params["weight_decay"],
+        "betas": recipe.betas,
+        "fused": device.type in ("cpu", "cuda"),
+    }
+    accepted = inspect.signature(optimizer).parameters
+    ours = {
+        f"optimizer__{name}": value for name, value in settings.items() if name in accepted
+    }
+    if recipe.without_decay and "weight_decay" in accepted:
+        groups = [(name, {"weight_decay": 0.0}) for name in recipe.without_decay]
+        ours["optimizer__param_groups"] = groups
+    return ours
 
 
 def _chooses_implementation(net_params: dict[str, Any]) -> bool:

@@ -73,7 +73,7 @@ class BestWeights(TrainingCallback):
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Go back to the best weights, if training came to a score."""
-        if not hasattr(self, "best_epoch_") and len(net.history) == net.first_epoch_:
+        if len(net.history) == net.first_epoch_:
             return
         if not np.isfinite(self.best_score_):
             raise FloatingPointError(
@@ -142,7 +142,8 @@ class OutOfFold(BestWeights):
                 chunk = slice(first, first + len(rows))
                 first += len(rows)
                 _, scores = net.module_(rows)  # (M, B, n_classes)
-                own = scores[self.folds[chunk], torch.arange(len(rows))].softmax(-1)
+                row = torch.arange(len(rows), device=scores.device)
+                own = scores[self.folds[chunk], row].softmax(-1)
                 labels = self.train_.targets[chunk]
                 known = labels >= 0
                 truth = torch.nn.functional.one_hot(labels[known], own.shape[-1])
