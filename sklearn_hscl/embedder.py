@@ -683,7 +683,7 @@ class HSCLEmbedder(
         params = self.get_params(deep=False) | changes
         # Another piece of data gets other random numbers, but always the same ones.
         seeds = draw_seeds(
-            self.random_state if previous is None else previous.seeds.batches
+            params["random_state"] if previous is None else previous.seeds.batches
         )
         return prepare_run(params, data, loss, seeds, previous)
 
@@ -694,7 +694,7 @@ class HSCLEmbedder(
         return learn_columns(X, None if by_dtype and not built_in else chosen)
 
     def _train(self, run: TrainingRun, report: TrainingCallback) -> dict[str, Any]:
-        """Train, and take over all fitted attributes; return them, too."""
+        """Train, and take over all fitted attributes, which are returned, too."""
         try:
             run.train_with(report)
         except KeyboardInterrupt:
@@ -707,6 +707,10 @@ class HSCLEmbedder(
                 UserWarning,
                 stacklevel=3,
             )
+        return self._take_over(run)
+
+    def _take_over(self, run: TrainingRun) -> dict[str, Any]:
+        """Take over all fitted attributes of a run; return them, too."""
         fitted = run.fitted_attributes()
         for name in ("classes_", "categories_", "is_categorical_"):
             self.__dict__.pop(name, None)  # of a fit on other data before

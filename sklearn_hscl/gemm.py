@@ -42,14 +42,14 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
 
     Parameters
     ----------
-    a : Tensor of shape (m, k)
+    a : Tensor of shape (..., m, k)
         Left factor; any strides.
-    b : Tensor of shape (k, n)
+    b : Tensor of shape (..., k, n)
         Right factor, of the same type.
 
     Returns
     -------
-    Tensor of shape (m, n)
+    Tensor of shape (..., m, n)
 
     Examples
     --------
@@ -67,18 +67,18 @@ def mm_t(a: Tensor, b: Tensor) -> Tensor:
 
     Parameters
     ----------
-    a : Tensor of shape (m, k)
+    a : Tensor of shape (..., m, k)
         Left factor; any strides.
-    b : Tensor of shape (n, k)
+    b : Tensor of shape (..., n, k)
         Right factor before transposition, of the same type.
 
     Returns
     -------
-    Tensor of shape (m, n)
+    Tensor of shape (..., m, n)
     """
     if _fits(a, b) and uses_fast_gemm():
         return _onednn(a, b)
-    return torch.mm(a, b.mT)
+    return a @ b.mT
 
 
 def use_fast_gemm(enabled: bool = True) -> None:
@@ -141,7 +141,8 @@ _SWITCH = Switch(_read_switch, _write_switch)
 
 def _fits(a: Tensor, b: Tensor) -> bool:
     return (
-        a.dtype == b.dtype == torch.float32
+        a.ndim == b.ndim == 2  # batched products have no such operator
+        and a.dtype == b.dtype == torch.float32
         and a.device.type == b.device.type == "cpu"
         and a.shape[0] * a.shape[1] * b.shape[0] >= _SMALL
         and not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import Tensor
 
 MAX_SEED = np.iinfo(np.int32).max
 
@@ -54,3 +55,19 @@ def scoped_torch_seed(seed: int) -> Iterator[None]:
     with _TORCH_GENERATORS, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+RandomState = tuple[Tensor, Tensor | None]
+
+
+def torch_random_state(device: torch.device) -> RandomState:
+    """Return the state of torch's global generators, on CPU and on `device`."""
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), on_gpu
+
+
+def set_torch_random_state(device: torch.device, state: RandomState) -> None:
+    """Set the state of torch's global generators, on CPU and on `device`."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

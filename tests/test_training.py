@@ -82,7 +82,7 @@ def module_with(*layers):
 
 def gradients(module, differentiate, rows, targets, n_views=1):
     loss = ContrastiveLoss("hscl", ce_weight=0.3)
-    objective = batch_objective(loss, n_views, Batch(rows, targets))
+    objective = batch_objective(loss, n_views, Batch(rows, targets), has_members=False)
     module.zero_grad()
     views = torch.cat([rows + k for k in range(n_views)])
     value, _ = differentiate(module, objective, views)

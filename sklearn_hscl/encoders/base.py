@@ -45,6 +45,15 @@ class ContrastiveModule(nn.Module):
         self.head = _projection_head(n_components, projection_dim)
         self.classifier = None if n_classes is None else nn.Linear(n_components, n_classes)
 
+    @property
+    def has_members(self) -> bool:
+        """Whether outputs have the members of an ensemble in front."""
+        return isinstance(self.encoder, TabularEncoder)
+
+    def weights_by_model(self) -> list[list[Tensor]]:
+        """Return all weights, as those of the one model that this is."""
+        return [list(self.parameters())]
+
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map rows (B, ...) to projections (..., B, P) and class scores (..., B, C).
 

@@ -242,8 +242,9 @@ class ContrastiveLoss(nn.Module):
         value, stats = compute(
             self.kernel_, z, targets, options, effective_negatives=return_stats
         )
-        if options.ce_weight:
-            share = options.ce_weight
+        if isinstance(options.ce_weight, Tensor) or options.ce_weight:
+            share = torch.as_tensor(options.ce_weight, dtype=value.dtype)
+            share = share.to(value.device)
             value = (1 - share) * value + share * self._cross_entropy(logits, y)
         return (value, stats) if return_stats else value
 

@@ -44,12 +44,15 @@ def choose_kernel(z: Tensor, targets: Targets, options: LossOptions) -> str:
 def has_closed_form(z: Tensor, targets: Targets, options: LossOptions) -> bool:
     """Whether the gradient has the symmetric closed form: M z / T with symmetric M.
 
-    It needs symmetric pairs, an exponential tilt (or none), the denominator Q E, and one
-    batch with one temperature.
+    It needs symmetric pairs, which are the same in all batches on leading axes, an
+    exponential tilt (or none), and the denominator Q E.
     """
     numbers = (options.beta, options.temperature)
     return (
-        z.ndim == 2
+        all(
+            not isinstance(number, Tensor) or number.shape in ((), z.shape[:-2])
+            for number in numbers
+        )
         and targets.identity is not None
         and targets.identity.ndim == 1
         and targets.twins is None
@@ -58,7 +61,6 @@ def has_closed_form(z: Tensor, targets: Targets, options: LossOptions) -> bool:
         and options.pooling == "out"
         and not options.tau_plus
         and not options.n_synthetic
-        and not any(isinstance(number, Tensor) for number in numbers)
     )
 
 
@@ -79,16 +81,18 @@ def compute(
     """
     if kernel in ("dense", "tiled"):
         return {"dense": dense_loss, "tiled": tiled_loss}[kernel](z, targets, options)
-    if not has_closed_form(z, targets, options):
+    several = kernel == "triton" and z.ndim > 2
+    if several or not has_closed_form(z, targets, options):
         raise ValueError(
             f"kernel={kernel!r} computes losses with exponential hardening or none, "
-            f"classes or views, and floats for beta and temperature: use kernel='auto'."
+            f"classes or views that all batches share, 'triton' one batch: use "
+            f"kernel='auto'."
         )
     return _closed_form_kernel(kernel)(
         z,
         targets.identity,
-        beta=float(options.beta) if options.hardened else 0.0,
-        temperature=float(options.temperature),
+        beta=options.beta if options.hardened else 0.0,
+        temperature=options.temperature,
         negative_mass=options.negative_mass,
         reduction=options.reduction,
         detach_weights=options.detach_weights,

@@ -18,7 +18,7 @@ def unit_rows(z: Tensor) -> Tensor:
     -------
     Tensor of shape (..., D)
     """
-    return _UnitRows.apply(z)
+    return _UnitRows.apply(z)[0]
 
 
 def _squares_fit(length: Tensor) -> bool:
@@ -33,7 +33,7 @@ class _UnitRows(torch.autograd.Function):
     """z / |z|, whose derivative along g is (g - (g·u) u) / |z| with u = z / |z|."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
+    def forward(z: Tensor) -> tuple[Tensor, Tensor]:
         length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (..., 1)
         # The squares of very long or very short rows leave the range of the type. On a
         # GPU the question alone would cost more than always asking for the largest.
@@ -47,11 +47,20 @@ class _UnitRows(torch.autograd.Function):
             length = length * largest
         else:
             unit = z / length
-        ctx.save_for_backward(unit, length)
-        return unit
+        return unit, length
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> Tensor:
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, z: Tensor) -> Any:
+        """Take the axis that torch.func.vmap maps over as one more leading axis."""
+        return _UnitRows.apply(z.movedim(in_dims[0], 0)), (0, 0)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor, _: Tensor) -> Tensor:
         unit, length = ctx.saved_tensors
         along = (outer * unit).sum(-1, keepdim=True)  # (..., 1)
         return (outer - along * unit) / length

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sklearn_hscl.training.callbacks import TrainingCallback
 
@@ -48,6 +49,11 @@ class AveragedWeights(TrainingCallback):
         if hasattr(self, "weights_"):
             self._hold_average(True)
             del self.weights_, self.other_
+
+    def keep(self, net: Any, index: Tensor) -> None:
+        """Go on with some of several models, whose weights are in `net` already."""
+        self.weights_ = [weight.detach() for weight in net.module_.parameters()]
+        self.other_ = [weight[index] for weight in self.other_]
 
     def _hold_average(self, average: bool) -> None:
         """Exchange the module's weights and the others where that is called for."""

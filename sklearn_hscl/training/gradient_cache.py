@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklearn_hscl.losses import LossStats
+from sklearn_hscl.seeding import RandomState, set_torch_random_state, torch_random_state
 from sklearn_hscl.training.step import Objective, whole_batch
 
 # What the activations of one chunk may take: of a GPU's memory this share, on CPU a fixed
@@ -97,7 +98,7 @@ def in_chunks(
     with torch.no_grad(), _kept_buffers(module):
         states, outputs = [], []
         for chunk in chunks:
-            states.append(_random_state(device))
+            states.append(torch_random_state(device))
             outputs.append(module(chunk))
     z, scores = (_leaf(parts) for parts in zip(*outputs, strict=True))
     assert z is not None
@@ -192,23 +193,10 @@ def _kept_buffers(module: nn.Module) -> Iterator[None]:
         buffer.copy_(before[name])
 
 
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), on_gpu
-
-
 @contextmanager
-def _random_state_of(
-    device: torch.device, state: tuple[Tensor, Tensor | None]
-) -> Iterator[None]:
+def _random_state_of(device: torch.device, state: RandomState) -> Iterator[None]:
     """Draw in the block what was drawn from `state` on; go on afterwards as before."""
-    present = _random_state(device)
-    _set_random_state(device, state)
+    present = torch_random_state(device)
+    set_torch_random_state(device, state)
     yield
-    _set_random_state(device, present)
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+    set_torch_random_state(device, present)

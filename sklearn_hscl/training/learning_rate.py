@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-
-import torch
+from typing import Any, Protocol
 
 Schedule = Callable[[float], float]
 
@@ -34,12 +33,20 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+class HasGroups(Protocol):
+    """An optimizer, or what updates several models as one."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Weights with the same settings."""
+
+
 class LearningRate:
     """Set the rates of an optimizer, step by step.
 
     Parameters
     ----------
-    optimizer : torch.optim.Optimizer
+    optimizer : torch.optim.Optimizer, or several as one
         Each of its groups keeps its own base rate.
     schedule : callable
         ``schedule(progress) -> factor`` with progress in (0, 1), the middle of a step.
@@ -47,9 +54,7 @@ class LearningRate:
         Steps of the whole training.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, schedule: Schedule, n_steps: int
-    ) -> None:
+    def __init__(self, optimizer: HasGroups, schedule: Schedule, n_steps: int) -> None:
         self.groups = optimizer.param_groups
         self.base = [group["lr"] for group in self.groups]
         self.schedule = schedule

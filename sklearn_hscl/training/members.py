@@ -26,9 +26,9 @@ def mixed_members(
     ----------
     loss : ContrastiveLoss
         The loss.
-    z : Tensor of shape (M, B, D)
+    z : Tensor of shape (..., M, B, D)
         Projections by each member.
-    logits : Tensor of shape (M, B, n_classes) or None
+    logits : Tensor of shape (..., M, B, n_classes) or None
         Class scores by each member.
     targets, view_ids : Tensor of shape (B,)
         As the loss takes them.
@@ -37,15 +37,16 @@ def mixed_members(
 
     Returns
     -------
-    value : Tensor, scalar
+    value : Tensor of shape (...)
         Mean over the rounds.
     stats : LossStats
         Skipped anchors of the round with the fewest, means of the rest.
     """
-    row = torch.arange(z.shape[1], device=z.device)
+    n_members, n_rows = z.shape[-3:-1]
+    row = torch.arange(n_rows, device=z.device)
     values, stats = [], []
-    for shift in range(len(z)):
-        member = (view_ids + shift) % len(z)
+    for shift in range(n_members):
+        member = (view_ids + shift) % n_members
         if folds is None:
             seen, chosen = row, member
         else:
@@ -54,21 +55,22 @@ def mixed_members(
             if len(seen) < 2:  # nothing to compare
                 continue
         value, stat = loss(
-            z[chosen, seen],
+            z[..., chosen, seen, :],
             None if targets is None else targets[seen],
             view_ids=view_ids[seen],
-            logits=None if logits is None else logits[chosen, seen],
+            logits=None if logits is None else logits[..., chosen, seen, :],
             return_stats=True,
         )
         values.append(value)
         stats.append(stat)
     if not values:
-        none = torch.zeros((), dtype=torch.long, device=z.device)
-        return 0 * z.sum(), LossStats(none + len(row), none, 0 * z.detach().sum())
+        value = 0 * z.sum((-3, -2, -1))
+        none = torch.zeros_like(value, dtype=torch.long)
+        return value, LossStats(none + n_rows, none, value.detach())
     fields = (torch.stack(field) for field in zip(*stats, strict=True))
     skipped, fallbacks, effective = fields
-    together = LossStats(skipped.min(), fallbacks.sum(), effective.mean())
-    return torch.stack(values).mean(), together
+    together = LossStats(skipped.amin(0), fallbacks.sum(0), effective.mean(0))
+    return torch.stack(values).mean(0), together
 
 
 def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[np.int64]:

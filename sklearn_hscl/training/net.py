@@ -1,8 +1,8 @@
 """A thin skorch net around the training step."""
 
 import copy
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
+from sklearn_hscl.training.epoch import EpochFigures, run_epoch
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
@@ -106,12 +107,20 @@ class ContrastiveNet(NeuralNet):
         y: Tensor,
     ) -> "ContrastiveNet":
         """Train with callbacks that live for this training only."""
+        with self.heard_by(monitors, report):
+            return self.partial_fit(X, y)
+
+    @contextmanager
+    def heard_by(
+        self, monitors: Sequence[TrainingCallback], report: TrainingCallback
+    ) -> Iterator[None]:
+        """Context in which callbacks of one training take part."""
         users = self.callbacks_
         # Held-out scores first, so that users' callbacks see them; the report last.
         first = [(type(monitor).__name__, monitor) for monitor in monitors]
         self.callbacks_ = [*first, *users, ("report", report)]
         try:
-            return self.partial_fit(X, y)
+            yield
         finally:
             self.callbacks_ = users
 
@@ -168,22 +177,29 @@ class ContrastiveNet(NeuralNet):
         self, X: Tensor, y: Tensor, epochs: int | None = None, **fit_params: Any
     ) -> "ContrastiveNet":
         """Run the epochs until the last one, or until a callback stops them."""
-        self.n_epochs_ = self.max_epochs if epochs is None else epochs
-        self.first_epoch_ = len(self.history)
-        self.augment_ = self.augment.fitted(X)
-        self.step_ = self._training_step(X)
-        self.learning_rate_: LearningRate | None = None  # until the batches are known
+        self.begin(X, epochs)
         try:
             with self.module_.precision.products():
                 super().fit_loop(X, y, epochs=epochs)
         except StopTraining:
             pass
         finally:
-            if self.learning_rate_ is not None:
-                self.learning_rate_.restore()
-            # They may hold training rows.
-            del self.augment_, self.step_, self.learning_rate_
+            self.end()
         return self
+
+    def begin(self, X: Tensor, epochs: int | None = None) -> None:
+        """Make ready for some epochs."""
+        self.n_epochs_ = self.max_epochs if epochs is None else epochs
+        self.first_epoch_ = len(self.history)
+        self.augment_ = self.augment.fitted(X)
+        self.step_ = self._training_step(X)
+        self.learning_rate_: LearningRate | None = None  # until the batches are known
+
+    def end(self) -> None:
+        """Forget what only the epochs need, which may hold training rows."""
+        if self.learning_rate_ is not None:
+            self.learning_rate_.restore()
+        del self.augment_, self.step_, self.learning_rate_
 
     def _training_step(self, rows: Tensor) -> TrainingStep:
         views = self.seeded_views(rows.device)
@@ -251,7 +267,7 @@ class ContrastiveNet(NeuralNet):
                     training=True,
                 )
 
-        return self.step_(self._without_dummies(batch), on_gradient)
+        return self.step_(self.without_dummies(batch), on_gradient)
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Open the epoch; set the strength of its tilt, where that has a schedule."""
@@ -276,15 +292,21 @@ class ContrastiveNet(NeuralNet):
         total = 0.0
         with torch.inference_mode():
             for first in range(n_batches):  # every n-th row, whatever their order
-                batch = self._without_dummies(
+                batch = self.without_dummies(
                     Batch(rows[first::n_batches], targets[first::n_batches])
                 )
-                objective = batch_objective(self.criterion_, self.n_views, batch)
+                objective = batch_objective(
+                    self.criterion_,
+                    self.n_views,
+                    batch,
+                    has_members=self.module_.has_members,
+                )
                 value, _ = objective(*self.module_(views(batch.rows)))
                 total += value.item() * len(batch.rows)
         return total / len(rows)
 
-    def _without_dummies(self, batch: Batch) -> Batch:
+    def without_dummies(self, batch: Batch) -> Batch:
+        """Take the targets off a batch where they only fill a place."""
         return batch._replace(targets=None) if self.target_kind is None else batch
 
     def run_single_epoch(
@@ -297,24 +319,30 @@ class ContrastiveNet(NeuralNet):
         if self.learning_rate_ is None and self.lr_schedule is not None:
             n_steps = self.n_epochs_ * len(iterator)
             self.learning_rate_ = LearningRate(self.optimizer_, self.lr_schedule, n_steps)
-        losses, skipped, counts, n_anchors = [], [], [], 0
-        with closing(iter(iterator)) as batches:  # whatever ends the epoch
-            for batch in batches:
-                value, stats = self._run_batch(batch, training, step_fn)
-                losses.append(value)
-                skipped.append(stats.skipped_anchors)
-                counts.append(stats.effective_negatives)
-                n_anchors += self.n_views * len(batch.rows)
-        loss = torch.stack(losses).mean().item()
-        n_skipped = int(torch.stack(skipped).sum())
-        self._check_epoch(loss, n_skipped, n_anchors)
+        self.record_epoch(
+            run_epoch(iterator, lambda batch: self._run_batch(batch, training, step_fn)),
+            prefix,
+        )
+
+    def record_epoch(self, figures: EpochFigures, prefix: str = "train") -> None:
+        """Write the figures of an epoch down.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite.
+        ValueError
+            If no row had anything to be compared with.
+        """
+        loss, n_skipped = figures.loss.item(), int(figures.skipped_anchors)
+        self._check_epoch(loss, n_skipped, self.n_views * figures.n_rows)
         best = min((epoch["train_loss"] for epoch in self.history[:-1]), default=np.inf)
         self.history.record(f"{prefix}_loss", loss)
         self.history.record(f"{prefix}_loss_best", loss < best)  # Checkpoint monitors it
         self.history.new_batch()  # one stands for all: some callbacks look at the last
         self.history.record_batch(f"{prefix}_loss", loss)
         self.history.record("skipped_anchors", n_skipped)
-        self.history.record("effective_negatives", torch.stack(counts).mean().item())
+        self.history.record("effective_negatives", figures.effective_negatives.item())
 
     def _run_batch(
         self, batch: Any, training: bool, step_fn: Any

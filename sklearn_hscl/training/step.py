@@ -1,8 +1,8 @@
 """The training step: batch, views, encode, project, loss, update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ def whole_batch(
     stats : LossStats
     """
     value, stats = objective(*module(views))
-    value.backward()
+    value.backward(torch.ones_like(value))  # several models have a value each
     return value.detach(), stats
 
 
@@ -48,7 +48,9 @@ class Batch(NamedTuple):
     """Which member of an ensemble does not see the row, (B,); None: all see it."""
 
 
-def batch_objective(loss: ContrastiveLoss, n_views: int, batch: Batch) -> Objective:
+def batch_objective(
+    loss: ContrastiveLoss, n_views: int, batch: Batch, *, has_members: bool
+) -> Objective:
     """Bind a loss to a batch.
 
     Parameters
@@ -59,12 +61,14 @@ def batch_objective(loss: ContrastiveLoss, n_views: int, batch: Batch) -> Object
         V.
     batch : Batch
         Rows and targets.
+    has_members : bool
+        Whether an ensemble embeds the rows.
 
     Returns
     -------
     callable
-        From projections (V * B, D), or (M, V * B, D) of an ensemble of M members, and
-        class scores to the loss.
+        From projections (..., V * B, D), or (..., M, V * B, D) of an ensemble of M
+        members, and class scores to the loss, one for each leading index.
     """
     n_rows, targets, folds = len(batch.rows), batch.targets, batch.folds
     if n_views > 1:
@@ -73,11 +77,35 @@ def batch_objective(loss: ContrastiveLoss, n_views: int, batch: Batch) -> Object
 
     def objective(z: Tensor, logits: Tensor | None) -> tuple[Tensor, LossStats]:
         view_ids = torch.arange(n_rows, device=z.device).repeat(n_views)  # (V * B,)
-        if z.ndim > 2:
+        if has_members:
             return mixed_members(loss, z, logits, targets, view_ids, folds)
         return loss(z, targets, view_ids=view_ids, logits=logits, return_stats=True)
 
     return objective
+
+
+class Trainable(Protocol):
+    """An encoder with head, or several as one."""
+
+    @property
+    def has_members(self) -> bool:
+        """Whether outputs have the members of an ensemble as an axis before the rows'."""
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map views to projections and class scores."""
+
+    def weights_by_model(self) -> Iterable[Sequence[Tensor]]:
+        """Return the weights, with their gradients, of one model after the other."""
+
+
+class Updates(Protocol):
+    """What a training step asks of an optimizer."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> Any:
+        """Update the weights."""
 
 
 @dataclass
@@ -101,9 +129,9 @@ class TrainingStep:
         Largest norm of the gradient; longer ones are scaled down.
     """
 
-    module: nn.Module
+    module: Trainable
     loss: ContrastiveLoss
-    optimizer: torch.optim.Optimizer
+    optimizer: Updates
     views: Views
     differentiate: Callable[..., tuple[Tensor, LossStats]] = whole_batch
     clip_norm: float | None = None
@@ -116,10 +144,13 @@ class TrainingStep:
         `on_gradient` is called between gradient and update.
         """
         self.optimizer.zero_grad()
-        objective = batch_objective(self.loss, self.views.n_views, batch)
+        objective = batch_objective(
+            self.loss, self.views.n_views, batch, has_members=self.module.has_members
+        )
         value, stats = self.differentiate(self.module, objective, self.views(batch.rows))
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+            for weights in self.module.weights_by_model():
+                nn.utils.clip_grad_norm_(weights, self.clip_norm)
         on_gradient()
         self.optimizer.step()
         return value, stats

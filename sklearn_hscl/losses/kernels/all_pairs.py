@@ -11,7 +11,15 @@ from torch import Tensor
 
 from sklearn_hscl.gemm import mm, mm_t
 from sklearn_hscl.losses.kernels.closed_form import Settings
-from sklearn_hscl.losses.kernels.pairs import Sums, harden, pull, push, repulsion, tilt
+from sklearn_hscl.losses.kernels.pairs import (
+    Sums,
+    harden,
+    is_float,
+    pull,
+    push,
+    repulsion,
+    tilt,
+)
 from sklearn_hscl.losses.reduction import anchor_weights
 
 
@@ -40,8 +48,8 @@ def all_pairs(
 
     Parameters
     ----------
-    z : Tensor of shape (B, D)
-        Unit rows.
+    z : Tensor of shape (..., B, D)
+        Unit rows; leading axes hold batches of the same rows by several models.
     pairs : Pairs
         Of at least two groups.
     weight : Tensor of shape (B,)
@@ -53,32 +61,34 @@ def all_pairs(
 
     Returns
     -------
-    value : Tensor, scalar
-    gradient : Tensor of shape (B, D) or None
+    value : Tensor of shape (...)
+    gradient : Tensor of shape (..., B, D) or None
     sums : Sums
     """
-    exponent = mm_t(z * (math.log2(math.e) / settings.temperature), z)  # (B, B), s log2 e
+    scale = math.log2(math.e) / settings.temperature
+    exponent = mm_t(z * scale, z)  # (..., B, B), s log2 e
     inverse = exponent.neg().exp2_()
     plain = tilt(exponent, settings.beta, lambda block: block.mul_(pairs.negative))
     soft = _soft_sums(plain, pairs, settings)
     tilted = harden(plain, exponent, settings)
-    hard = tilted.hard.sum(1)
-    sums = Sums(soft[0], hard, hard if settings.beta == 1 else soft[1])
+    hard = tilted.hard.sum(-1)
+    sums = Sums(soft[0], hard, hard if is_float(settings.beta, 1) else soft[1])
     share = pairs.positive * weight.unsqueeze(1)
-    value, sigma = pull(inverse, (mass * sums.hard / sums.plain).unsqueeze(1), share)
+    odds = (mass * sums.hard / sums.plain).unsqueeze(-1)
+    value, sigma = pull(inverse, odds, share, lambda x: x.sum((-2, -1)))
     if not settings.wants_gradient:
         return value, None, sums
-    a, b = repulsion(sums, sigma.sum(1), settings)
-    matrix = push(tilted, lambda x: x.unsqueeze(1) + x, a, b)
-    matrix = matrix.sub_(sigma).sub_(sigma.T)
+    a, b = repulsion(sums, sigma.sum(-1), settings)
+    matrix = push(tilted, lambda x: x.unsqueeze(-1) + x.unsqueeze(-2), a, b)
+    matrix = matrix.sub_(sigma).sub_(sigma.mT)
     return value, mm(matrix, z).div_(settings.temperature), sums
 
 
 def _soft_sums(plain: Tensor, pairs: Pairs, settings: Settings) -> tuple[Tensor, Tensor]:
     """Return S0 and, where it is asked for and not S1, Σ E0²."""
-    if settings.beta == 0:
+    if is_float(settings.beta, 0):
         return pairs.n_negatives, pairs.n_negatives
-    total = plain.sum(1)
-    if settings.beta == 1 or not settings.effective_negatives:
+    total = plain.sum(-1)
+    if is_float(settings.beta, 1) or not settings.effective_negatives:
         return total, total
-    return total, plain.square().sum(1)
+    return total, plain.square().sum(-1)

@@ -8,8 +8,8 @@ from torch import Tensor
 class Settings(NamedTuple):
     """What is asked for."""
 
-    beta: float
-    temperature: float
+    beta: float | Tensor  # (..., 1, 1) where several batches are computed at once
+    temperature: float | Tensor
     detach_weights: bool
     wants_gradient: bool
     effective_negatives: bool

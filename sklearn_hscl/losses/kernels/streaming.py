@@ -33,8 +33,8 @@ def streaming_loss(
     z: Tensor,
     groups: Tensor,
     *,
-    beta: float,
-    temperature: float,
+    beta: float | Tensor,
+    temperature: float | Tensor,
     negative_mass: str | float,
     reduction: str,
     detach_weights: bool,
@@ -48,14 +48,15 @@ def streaming_loss(
 
     Parameters
     ----------
-    z : Tensor of shape (B, D)
-        Rows of unit length, float32 or float64; B at least 2.
+    z : Tensor of shape (..., B, D)
+        Rows of unit length, float32 or float64; B at least 2. Leading axes hold batches
+        of the same rows, as several models embed them.
     groups : Tensor of shape (B,)
         Integers: rows of the same group are positives of each other, all others are
         negatives.
-    beta : float
+    beta : float or Tensor of shape (...)
         Strength of the tilt, at least 0.
-    temperature : float
+    temperature : float or Tensor of shape (...)
         Scale T of the similarities, positive, in cosine units.
     negative_mass : {"negatives", "batch"} or float
         Q_i: the number of negatives of the anchor, B - 2, or a constant.
@@ -68,7 +69,7 @@ def streaming_loss(
 
     Returns
     -------
-    Tensor of shape ()
+    Tensor of shape (...)
         The loss; 0 with a gradient of zeros if no anchor has a positive and a negative.
     LossStats
 
@@ -77,24 +78,71 @@ def streaming_loss(
     Jiang, Nguyen, Ishwar, Aeron, "Supervised Contrastive Learning with Hard Negative
     Samples", arXiv 2209.00078.
     """
-    settings = Settings(
-        beta=float(beta),
-        temperature=float(temperature),
-        detach_weights=detach_weights or beta == 0,
-        wants_gradient=torch.is_grad_enabled() and z.requires_grad,
-        effective_negatives=effective_negatives,
-    )
+    wants_gradient = torch.is_grad_enabled() and z.requires_grad
+    batches = [
+        Settings(b, t, detach_weights or b == 0, wants_gradient, effective_negatives)
+        for b, t in zip(_each(beta, z), _each(temperature, z), strict=True)
+    ]
     with torch.no_grad():
-        wide = max(len(z), 0 if isinstance(negative_mass, str) else negative_mass)
-        few = len(z) <= _FEW_ROWS and not _is_sharp(settings)
-        few = few and _largest_exponent(settings, wide) <= _LARGEST_FLOAT32
-        compute = _few_rows if few else _many_rows
-        value, gradient, stats = compute(
-            z.detach(), groups, negative_mass, reduction, settings
-        )
+        n_rows = z.shape[-2]
+        wide = max(n_rows, 0 if isinstance(negative_mass, str) else negative_mass)
+        few = n_rows <= _FEW_ROWS and not any(map(_is_sharp, batches))
+        few = few and max(_largest_exponent(s, wide) for s in batches) <= _LARGEST_FLOAT32
+        if few or z.ndim == 2:
+            settings = batches[0] if z.ndim == 2 else _at_once(batches, z)
+            compute = _few_rows if few else _many_rows
+            value, gradient, stats = compute(
+                z.detach(), groups, negative_mass, reduction, settings
+            )
+        else:
+            value, gradient, stats = _one_by_one(
+                z.detach(), groups, negative_mass, reduction, batches
+            )
     if gradient is not None:
         value = _WithGradient.apply(z, value, gradient)
     return value, stats
+
+
+def _each(number: float | Tensor, z: Tensor) -> list[float]:
+    """Return the number of each batch on the leading axes."""
+    if isinstance(number, Tensor):
+        return number.expand(z.shape[:-2]).flatten().tolist()
+    return [float(number)] * z[..., 0, 0].numel()
+
+
+def _at_once(batches: list[Settings], z: Tensor) -> Settings:
+    """Join settings: floats where the batches agree, else tensors (..., 1, 1)."""
+
+    def together(*numbers: float | Tensor) -> float | Tensor:
+        if len(set(numbers)) == 1:
+            return numbers[0]
+        return z.new_tensor(numbers).view(*z.shape[:-2], 1, 1)
+
+    beta, temperature, detached, *_ = zip(*batches, strict=True)
+    return batches[0]._replace(
+        beta=together(*beta),
+        temperature=together(*temperature),
+        detach_weights=all(detached),
+    )
+
+
+def _one_by_one(
+    z: Tensor,
+    groups: Tensor,
+    negative_mass: str | float,
+    reduction: str,
+    batches: list[Settings],
+) -> tuple[Tensor, Tensor | None, LossStats]:
+    parts = [
+        _many_rows(rows, groups, negative_mass, reduction, settings)
+        for rows, settings in zip(z.flatten(0, -3), batches, strict=True)
+    ]
+    shape = z.shape[:-2]
+    stats = zip(*(part[2] for part in parts), strict=True)
+    gradients = [part[1] for part in parts if part[1] is not None]
+    gradient = torch.stack(gradients).view(z.shape) if gradients else None
+    value = torch.stack([part[0] for part in parts]).view(shape)
+    return value, gradient, LossStats(*(torch.stack(field).view(shape) for field in stats))
 
 
 def _few_rows(
@@ -107,14 +155,15 @@ def _few_rows(
     pairs = Pairs(groups, z.dtype)
     if not pairs.has_negatives:
         gradient = torch.zeros_like(z) if settings.wants_gradient else None
-        return z.new_zeros(()), gradient, _stats(pairs.usable, pairs.n_negatives)
+        value = z.new_zeros(z.shape[:-2])
+        return value, gradient, _stats(pairs.usable, pairs.n_negatives, value)
     mass: Tensor | float = pairs.n_negatives
     if negative_mass != "negatives":
-        mass = max(len(z) - 2, 1) if negative_mass == "batch" else float(negative_mass)
+        mass = max(z.shape[-2] - 2, 1) if negative_mass == "batch" else float(negative_mass)
     value, gradient, sums = all_pairs(z, pairs, pairs.weights(reduction), mass, settings)
     asked = settings.effective_negatives
     effective = sums.plain.square() / sums.squared if asked else None
-    return value, gradient, _stats(pairs.usable, effective)
+    return value, gradient, _stats(pairs.usable, effective, value)
 
 
 def _many_rows(
@@ -129,7 +178,8 @@ def _many_rows(
     result = _compute(rows, pair_weight(reduction, rows), mass, settings)
     usable = rows.per_row(rows.usable) > 0  # (B,)
     effective = result.effective
-    stats = _stats(usable, None if effective is None else effective.to(z.dtype))
+    effective = None if effective is None else effective.to(z.dtype)
+    stats = _stats(usable, effective, result.value)
     gradient = None
     if result.gradient is not None:
         gradient = rows.unsorted(result.gradient.T.to(z.dtype).contiguous())
@@ -152,22 +202,23 @@ def _compute(rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings)
 
 def _is_sharp(settings: Settings) -> bool:
     """Whether M changes too fast with a similarity for the rounding of float32."""
-    slope = 1 + settings.beta * (1 if settings.detach_weights else 2)
-    return slope / settings.temperature > _SHARPEST_FLOAT32
+    slope = 1 + float(settings.beta) * (1 if settings.detach_weights else 2)
+    return slope / float(settings.temperature) > _SHARPEST_FLOAT32
 
 
 def _largest_exponent(settings: Settings, mass: float) -> float:
     """Largest exponent of the sums, of D/e^s and of the squared weights."""
-    exponent = max(1 + settings.beta, 2.0, 2 * settings.beta) / settings.temperature
-    return exponent + math.log(max(mass, 1.0))
+    beta, temperature = float(settings.beta), float(settings.temperature)
+    return max(1 + beta, 2.0, 2 * beta) / temperature + math.log(max(mass, 1.0))
 
 
-def _stats(usable: Tensor, effective: Tensor | None) -> LossStats:
+def _stats(usable: Tensor, effective: Tensor | None, value: Tensor) -> LossStats:
     n_usable = usable.sum()
-    skipped = len(usable) - n_usable
-    count = torch.full((), math.nan, device=usable.device)
+    skipped = (len(usable) - n_usable).expand(value.shape)
+    count = torch.full_like(value, math.nan)
     if effective is not None:
-        count = torch.where(usable, effective, 0.0).sum() / n_usable.clamp_min(1)
+        count = torch.where(usable, effective, 0.0).sum(-1) / n_usable.clamp_min(1)
+        count = count.expand(value.shape)  # without a tilt it is the same for all
     return LossStats(skipped, torch.zeros_like(skipped), count)
 
 
@@ -183,4 +234,4 @@ class _WithGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return outer * gradient, None, None
+        return outer[..., None, None] * gradient, None, None

@@ -1,0 +1,164 @@
+"""Which candidates of a search can be trained together."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+
+from sklearn_hscl.embedder import HSCLEmbedder
+
+# Parameters of the embedder in which models of one stack may differ.
+NUMBERS = (
+    "beta",
+    "temperature",
+    "threshold",
+    "ce_weight",
+    "lr",
+    "weight_decay",
+    "tol",
+    "n_iter_no_change",
+)
+Params = dict[str, Any]
+
+
+@dataclass
+class Embedding:
+    """One embedder to be trained on each fold, and who uses it."""
+
+    candidates: list[int] = field(default_factory=list)
+    """Candidates that differ in later steps of the pipeline only."""
+
+
+@dataclass
+class Stack:
+    """Embedders that differ in numbers, after steps that do not differ."""
+
+    embeddings: dict[Hashable, Embedding] = field(default_factory=dict)
+    before: list[Any] = field(default_factory=list)
+    """What the steps before the embedder made of each fold."""
+
+    @property
+    def first(self) -> int:
+        """One of its candidates, for what they have in common."""
+        return next(iter(self.embeddings.values())).candidates[0]
+
+
+@dataclass
+class Plan:
+    """Who is trained with whom."""
+
+    stacks: list[Stack]
+    alone: dict[int, str]
+    """Candidates that are fitted one by one, and why."""
+
+
+def make_plan(estimator: BaseEstimator, candidates: Sequence[Params]) -> Plan:
+    """Divide the candidates of a search into stacks.
+
+    Parameters
+    ----------
+    estimator : estimator
+        An embedder, or a pipeline.
+    candidates : sequence of dict
+        Parameters of each candidate.
+
+    Returns
+    -------
+    Plan
+    """
+    place = find_embedder(estimator)
+    if isinstance(place, str):
+        return Plan([], dict.fromkeys(range(len(candidates)), place))
+    stacks: dict[Hashable, Stack] = {}
+    alone = {}
+    for index, params in enumerate(candidates):
+        reason = _why_alone(estimator, place, params)
+        if reason is not None:
+            alone[index] = reason
+            continue
+        form, embedding = _keys(estimator, place, params)
+        stack = stacks.setdefault(form, Stack())
+        stack.embeddings.setdefault(embedding, Embedding()).candidates.append(index)
+    return Plan(list(stacks.values()), alone)
+
+
+def find_embedder(estimator: BaseEstimator) -> int | str:
+    """Return the place of the embedder among the steps, or why there is none."""
+    steps = steps_of(estimator)
+    places = [k for k, (_, step) in enumerate(steps) if isinstance(step, HSCLEmbedder)]
+    if len(places) == 1:
+        return places[0]
+    kind = type(estimator).__name__
+    return f"{len(places)} steps of this {kind} are an HSCLEmbedder, not one"
+
+
+def place_of(estimator: BaseEstimator) -> int:
+    """Return the place of the embedder of an estimator that has one."""
+    place = find_embedder(estimator)
+    assert isinstance(place, int)  # as planned
+    return place
+
+
+def embedder_of(estimator: BaseEstimator) -> HSCLEmbedder:
+    """Return the embedder of an estimator that has one."""
+    return steps_of(estimator)[place_of(estimator)][1]
+
+
+def steps_of(estimator: BaseEstimator) -> list[tuple[str, Any]]:
+    """Return the steps of a pipeline, or the estimator as the only step."""
+    return estimator.steps if isinstance(estimator, Pipeline) else [("", estimator)]
+
+
+def with_params(estimator: BaseEstimator, params: Params) -> BaseEstimator:
+    """Return an unfitted copy with parameters of its own."""
+    return clone(estimator).set_params(**clone(params, safe=False))
+
+
+def _why_alone(estimator: BaseEstimator, place: int, params: Params) -> str | None:
+    try:
+        candidate = with_params(estimator, params)
+    except Exception as error:  # fitting it alone raises that, as a search wants it
+        return f"its parameters cannot be set: {error}"
+    if find_embedder(candidate) != place or len(steps_of(candidate)) <= place:
+        return "its parameters exchange the embedder"
+    names = [name for name, _ in steps_of(candidate)]
+    if names != [name for name, _ in steps_of(estimator)]:
+        return "its parameters exchange the steps"
+    embedder = steps_of(candidate)[place][1]
+    if embedder.cross_fit is not None:
+        return "cross_fit embeds training rows by members of one model"
+    if getattr(embedder, "_skl_callbacks", None):
+        return "its callbacks see one fit"
+    return None
+
+
+def _keys(
+    estimator: BaseEstimator, place: int, params: Params
+) -> tuple[Hashable, Hashable]:
+    """Return what candidates of one stack, and of one embedder, have in common."""
+    names = [name for name, _ in steps_of(estimator)]
+    before: list[Hashable] = []
+    numbers: list[Hashable] = []
+    others: list[Hashable] = []
+    for key, value in sorted(params.items()):
+        step, _, name = key.rpartition("__") if names == [""] else key.partition("__")
+        item = (key, _identity(value))
+        if step in names[:place]:
+            before.append(item)
+        elif step == names[place]:
+            (numbers if name in NUMBERS else others).append(item)
+        elif step not in names:
+            others.append(item)  # of the pipeline itself
+    form = (tuple(before), tuple(others))
+    return form, (form, tuple(numbers))
+
+
+def _identity(value: Any) -> Hashable:
+    """Return what is equal for equal values, and unequal where that is not known."""
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value

@@ -1,0 +1,107 @@
+"""Fitting embedders that differ in numbers, at once."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sklearn_hscl.embedder import HSCLEmbedder
+from sklearn_hscl.seeding import MAX_SEED
+from sklearn_hscl.training.run import TrainingRun
+from sklearn_hscl.training.stacked import form, train_together, why_alone
+
+
+@dataclass
+class Outcome:
+    """How the fit of one embedder went."""
+
+    error: Exception | None = None
+    """Why it failed; None: it is fitted."""
+    reason: str | None = None
+    """Why it was fitted alone; None: it was fitted together with others."""
+    seconds: float = 0.0
+    """Its share of the time."""
+
+
+def fit_together(embedders: Sequence[HSCLEmbedder], X: Any, y: Any) -> list[Outcome]:
+    """Fit embedders on the same data, as one stack as far as that is possible.
+
+    Parameters
+    ----------
+    embedders : sequence of HSCLEmbedder
+        Not fitted; they differ in no other parameters than
+        :data:`~sklearn_hscl.model_selection.plan.NUMBERS`. Those with
+        ``random_state=None`` get one seed together.
+    X, y : array-like
+        As for :meth:`HSCLEmbedder.fit`.
+
+    Returns
+    -------
+    list of Outcome
+    """
+    outcomes = [Outcome() for _ in embedders]
+    # From the operating system, as numpy's global generator has to stay as it is.
+    seed = int(np.random.default_rng().integers(MAX_SEED))
+    stacks: dict[Any, list[tuple[HSCLEmbedder, TrainingRun, Outcome]]] = {}
+    alone = []
+    for embedder, outcome in zip(embedders, outcomes, strict=True):
+        start = time.perf_counter()
+        try:
+            run = _prepared(embedder, X, y, seed)
+        except Exception as error:
+            outcome.error = error
+            continue
+        finally:
+            outcome.seconds = time.perf_counter() - start
+        outcome.reason = why_alone(run)
+        if outcome.reason is None:
+            stacks.setdefault(form(run), []).append((embedder, run, outcome))
+        else:
+            alone.append((embedder, outcome))
+    for stack in stacks.values():
+        alone += _fit_stack(stack)
+    for embedder, outcome in alone:
+        _fit_alone(embedder, outcome, X, y)
+    return outcomes
+
+
+def _fit_stack(
+    stack: list[tuple[HSCLEmbedder, TrainingRun, Outcome]],
+) -> list[tuple[HSCLEmbedder, Outcome]]:
+    """Fit the embedders of a stack; return those that have to be fitted alone."""
+    reason = "no other candidate has its form"
+    if len(stack) > 1:
+        start = time.perf_counter()
+        try:
+            errors = train_together([run for _, run, _ in stack])
+        except Exception as error:  # a module that torch.func cannot map, for one
+            reason = f"as a stack it failed: {type(error).__name__}: {error}"
+        else:
+            seconds = (time.perf_counter() - start) / len(stack)
+            for (embedder, run, outcome), failure in zip(stack, errors, strict=True):
+                outcome.seconds += seconds
+                outcome.error = failure
+                if failure is None:
+                    embedder._take_over(run)
+            return []
+    for _, _, outcome in stack:
+        outcome.reason = reason
+    return [(embedder, outcome) for embedder, _, outcome in stack]
+
+
+def _prepared(embedder: HSCLEmbedder, X: Any, y: Any, seed: int) -> TrainingRun:
+    embedder._validate_params()
+    if embedder.random_state is not None:
+        return embedder._prepare_run(X, y)
+    return embedder._prepare_run(X, y, random_state=seed)
+
+
+def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None:
+    start = time.perf_counter()
+    try:
+        embedder.fit(X, y)
+    except Exception as error:
+        outcome.error = error
+    outcome.seconds += time.perf_counter() - start

@@ -1,0 +1,57 @@
+"""One epoch of training steps, whoever drives them."""
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklearn_hscl.losses import LossStats
+from sklearn_hscl.training.step import Batch
+
+BatchStep = Callable[[Batch], tuple[Tensor, LossStats]]
+
+
+class EpochFigures(NamedTuple):
+    """Means over the batches of an epoch; one for each model where several train."""
+
+    loss: Tensor
+    skipped_anchors: Tensor
+    effective_negatives: Tensor
+    n_rows: int
+
+    def of(self, model: int) -> "EpochFigures":
+        """Return the figures of one of several models."""
+        loss, skipped, effective, n_rows = self
+        return EpochFigures(loss[model], skipped[model], effective[model], n_rows)
+
+
+def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
+    """Run all batches, without a wait for the device in between.
+
+    Parameters
+    ----------
+    batches : iterable of Batch
+        Of one epoch; its iterator is closed, whatever ends the epoch.
+    step : callable
+        Updates on a batch; returns the loss before the update, and its statistics.
+
+    Returns
+    -------
+    EpochFigures
+    """
+    losses, skipped, counts, n_rows = [], [], [], 0
+    with closing(iter(batches)) as remaining:  # type: ignore[type-var]
+        for batch in remaining:
+            value, stats = step(batch)
+            losses.append(value)
+            skipped.append(stats.skipped_anchors)
+            counts.append(stats.effective_negatives)
+            n_rows += len(batch.rows)
+    return EpochFigures(
+        torch.stack(losses).mean(0),
+        torch.stack(skipped).sum(0),
+        torch.stack(counts).mean(0),
+        n_rows,
+    )

@@ -1,0 +1,258 @@
+"""Training several models at once, which differ in numbers only.
+
+Models that share rows, batches and random numbers (a grid over beta and temperature on
+one fold) are computed as one stack: what a single step spends on many small operations
+is spent once for all. Each model comes out as it would alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.losses.options import LossOptions
+from sklearn_hscl.seeding import (
+    scoped_torch_seed,
+    set_torch_random_state,
+    torch_random_state,
+)
+from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.training.averaging import AveragedWeights
+from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
+from sklearn_hscl.training.epoch import run_epoch
+from sklearn_hscl.training.gradient_cache import has_batch_statistics
+from sklearn_hscl.training.learning_rate import LearningRate
+from sklearn_hscl.training.run import TrainingRun
+from sklearn_hscl.training.stacked_module import StackedModule
+from sklearn_hscl.training.stacked_optimizer import ELEMENTWISE, StackedOptimizer
+from sklearn_hscl.training.step import Batch, TrainingStep
+
+# Options of the loss in which models of one stack may differ.
+NUMBERS = ("beta", "temperature", "threshold", "ce_weight")
+# glibc hands freed memory back to the system, page by page, unless blocks of this size
+# were in use before: temporaries of stacks would cost twice their time.
+_WARM_BYTES = 31 * 2**20
+
+
+def why_alone(run: TrainingRun) -> str | None:
+    """Say why a run cannot be trained in a stack; None if it can.
+
+    Parameters
+    ----------
+    run : TrainingRun
+        Prepared and not yet trained.
+    """
+    net = run.net
+    if net.compile:
+        return "compile=True compiles the step of one model"
+    if net.device_batch_size != "auto":
+        return f"device_batch_size={net.device_batch_size} cuts the batches of one model"
+    if has_batch_statistics(net.module_):
+        return "the encoder has batch statistics"
+    if type(net.optimizer_) not in ELEMENTWISE:
+        return f"{type(net.optimizer_).__name__} does not update each weight by itself"
+    ours = {name for name, _ in net._default_callbacks}
+    users = [name for name, _ in net.callbacks_ if name not in ours]
+    if users:
+        return f"net_callbacks={users} see one net"
+    return None
+
+
+def form(run: TrainingRun) -> tuple[Any, ...]:
+    """Return what must be equal in two runs for one stack, if their data are."""
+    net = run.net
+    loss = net.criterion_
+    fixed = [
+        (name, value) for name, value in vars(loss.options).items() if name not in NUMBERS
+    ]
+    weights = [(name, w.shape) for name, w in net.module_.named_parameters()]
+    has_classifier = net.module_.classifier is not None
+    return (
+        *fixed, loss.loss, loss.label_smoothing, loss.target_type, *weights,
+        has_classifier, net.n_views, net.batch_size, net.max_epochs, net.lr_schedule,
+        net.clip_norm, run.seeds, type(net.optimizer_), len(run.monitors),
+    )  # fmt: skip
+
+
+def train_together(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train runs of one form, on the same rows and from the same seeds, as one stack.
+
+    Parameters
+    ----------
+    runs : sequence of TrainingRun
+        Prepared; they may differ in numbers of the loss and in settings of the optimizer
+        and of early stopping. They share the rows of the first one from here on.
+
+    Returns
+    -------
+    list of Exception or None
+        What went wrong in the runs: one that fails does not stop the others.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        run.train = first.train
+    if first.device.type == "cpu":
+        torch.empty(_WARM_BYTES, dtype=torch.uint8)
+    precision = first.net.module_.precision
+    seed = scoped_torch_seed(first.seeds.weights)
+    with seed, torch_threads(first.n_threads), precision.products():
+        return _Stack(runs).train()
+
+
+class _Model:
+    """One run of a stack."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+        self.net = run.net
+        self.error: Exception | None = None
+        self.is_done = False
+        self.averaging: AveragedWeights | None = None
+        self.monitors = []
+        for monitor in run.monitors:
+            if isinstance(monitor, AveragedWeights):
+                self.averaging = monitor  # done for all models at once
+            else:
+                self.monitors.append(monitor)
+
+    def notify(self, event: str, **details: Any) -> None:
+        """Call the callbacks of the net; take note of how that ends."""
+        with self.net.heard_by(self.monitors, TrainingCallback()):
+            try:
+                self.net.notify(event, **details)
+            except StopTraining:
+                self.is_done = True
+            except Exception as error:
+                self.error = error
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is an epoch to come."""
+        return not self.is_done and self.error is None
+
+
+class _Stack:
+    """Models in training; a net, too, for who averages weights."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.models = [_Model(run) for run in runs]
+        self.active = list(self.models)
+        self.first = runs[0].net
+        self.device = runs[0].device
+        self.rows, self.targets = runs[0].train
+        self.module_ = StackedModule([run.net.module_ for run in runs])
+        self.optimizer = StackedOptimizer(
+            self.module_, [run.net.optimizer_ for run in runs]
+        )
+        self.averaging = self.models[0].averaging or TrainingCallback()
+
+    def train(self) -> list[Exception | None]:
+        """Run the epochs; return what went wrong in each model."""
+        self._begin()
+        dataset = self.first.get_dataset(self.rows, self.targets)
+        batches = self.first.get_iterator(dataset, training=True)
+        rate = None
+        if self.first.lr_schedule is not None:
+            n_steps = self.first.n_epochs_ * len(batches)
+            rate = LearningRate(self.optimizer, self.first.lr_schedule, n_steps)
+        for _ in range(self.first.n_epochs_):
+            self._notify("on_epoch_begin", dataset_train=dataset)
+            self._end_some()
+            if not self.active:
+                break
+            self._run_epoch(batches, rate)
+            self._notify("on_epoch_end", dataset_train=dataset)
+            self._end_some()
+        for model in self.active:
+            model.is_done = True
+        self._end_some()
+        return [model.error for model in self.models]
+
+    def _begin(self) -> None:
+        for model in self._from_same_state():
+            model.notify("on_train_begin", X=self.rows, y=self.targets)
+            model.net.begin(self.rows)
+        self.views = self.first.step_.views
+        self.averaging.on_train_begin(self)
+
+    def _run_epoch(self, batches: Any, rate: LearningRate | None) -> None:
+        self.averaging.on_epoch_begin(self)
+        self.module_.train()
+        step = TrainingStep(
+            self.module_,
+            self._loss(),
+            self.optimizer,
+            self.views,
+            clip_norm=self.first.clip_norm,
+        )
+
+        def run_batch(batch: Batch) -> tuple[Tensor, LossStats]:
+            if rate is not None:
+                rate.advance()
+            result = step(self.first.without_dummies(batch))
+            self.averaging.on_batch_end(self)
+            return result
+
+        figures = run_epoch(batches, run_batch)
+        self.averaging.on_epoch_end(self)
+        for k, model in enumerate(self.active):
+            try:
+                model.net.record_epoch(figures.of(k))
+            except Exception as error:
+                model.error = error
+
+    def _loss(self) -> ContrastiveLoss:
+        """Return the loss of all models, with one value for each."""
+        losses = [model.net.criterion_ for model in self.active]
+        options = [loss.options for loss in losses]
+        together = ContrastiveLoss.__new__(ContrastiveLoss)
+        together.__dict__.update(vars(losses[0]))
+        together.options = replace(
+            options[0], **{name: _stacked(options, name, self.device) for name in NUMBERS}
+        )
+        return together
+
+    def _notify(self, event: str, **details: Any) -> None:
+        for model in self._from_same_state():
+            if model.goes_on:
+                model.notify(event, **details)
+
+    def _from_same_state(self) -> Iterator[_Model]:
+        """Yield the models, each with the random numbers that it would see alone."""
+        state = torch_random_state(self.device)
+        for model in self.active:
+            set_torch_random_state(self.device, state)
+            yield model
+
+    def _end_some(self) -> None:
+        """End the models that do not go on; compact the stack."""
+        index = [k for k, model in enumerate(self.active) if model.goes_on]
+        ended = [model for model in self.active if not model.goes_on]
+        if not ended:
+            return
+        if not index:
+            self.averaging.on_train_end(self)
+        self.module_.keep(index)
+        self.active = [self.active[k] for k in index]
+        if index:
+            self.optimizer.keep(index)
+            if isinstance(self.averaging, AveragedWeights):
+                self.averaging.keep(self, torch.tensor(index, device=self.device))
+        for model in ended:
+            if model.error is None:
+                model.notify("on_train_end", X=self.rows, y=self.targets)
+            model.net.end()
+
+
+def _stacked(
+    options: Sequence[LossOptions], name: str, device: torch.device
+) -> float | Tensor:
+    """Return a number of all models: a float where it is the same for all."""
+    values = [getattr(option, name) for option in options]
+    if len(Counter(values)) == 1 and name == "ce_weight":
+        return values[0]
+    return torch.tensor(values, dtype=torch.float64, device=device)
