@@ -15,15 +15,15 @@ from sklearn_hscl.metrics.search import BLOCK_ROWS, TILE_ROWS, Search
 
 # Keys that a block may hold at a time: 64 MB of int32.
 _MAX_KEYS = 1 << 24
-# Binary digits of a similarity. Products of other shapes end with other last bits: equal
-# rows are to be equal in all of them.
-_DIGITS = {4: 23, 8: 48}
+# Binary digits of a similarity, by bytes. Products of other shapes end with other last
+# bits: equal rows are to be equal in all of them.
+_DIGITS = {4: 22, 8: 48}
 
 Note = Callable[[NDArray[Any], slice, int], None]
 
 
 def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
-    """Turn floats from -1 to 1 into integers of the same order.
+    """Round floats from -1 to 1 to integers of the same order.
 
     Parameters
     ----------
@@ -38,9 +38,16 @@ def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
         Multiples of 2**n_free.
     """
     digits = _digits(similarity.itemsize, n_free)
-    np.multiply(similarity, 2.0**digits, out=similarity)
-    np.rint(similarity, out=similarity)
-    keys: NDArray[Any] = similarity.astype(np.int32 if digits + n_free < 30 else np.int64)
+    # Beside this number the last bit of a float is worth 2**-digits: the addition rounds
+    # to it, and the bits of the sum count in such steps.
+    shift = np.exp2(np.finfo(similarity.dtype).nmant - digits - 1, dtype=similarity.dtype)
+    shift *= 3
+    similarity += shift
+    integer = np.int32 if similarity.itemsize == 4 else np.int64
+    keys: NDArray[Any] = similarity.view(integer)
+    keys -= shift.view(integer)
+    if digits + n_free > 30:
+        keys = keys.astype(np.int64, copy=False)
     keys <<= n_free
     return keys
 

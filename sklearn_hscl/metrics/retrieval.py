@@ -63,7 +63,7 @@ def recall_at_k(
     Neighbours are the rows of largest cosine similarity; a row of zeros has similarity 0.
     Among equally similar rows those of other classes come first, so a collapsed embedding
     scores as badly as it is, whatever the order of rows. Similarities count as equal up to
-    1e-7 in float32 and 4e-15 in float64, which rounding can bring about.
+    2e-7 in float32 and 4e-15 in float64, which rounding can bring about.
 
     Queries without any (other) row of their class are left out of the mean.
 
