@@ -10,25 +10,37 @@ from torch import Tensor
 
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import Labelled
+from sklearn_hscl.metrics.search import even_slices
+from sklearn_hscl.threads import torch_threads
 
-# Numbers in a chunk: 8 MB of float64.
-_CHUNK_NUMBERS = 1 << 20
+# Numbers in a chunk: 2 MB of float64.
+_CHUNK_NUMBERS = 1 << 18
+
+
+def chunk_rows(n_columns: int) -> int:
+    """Return how many rows make a chunk, where the widest thing made of a row is that."""
+    return max(1, _CHUNK_NUMBERS // n_columns)
+
+
+def float64_rows(rows: NDArray[Any], *, normalize: bool) -> Tensor:
+    """Copy a chunk of rows to float64, of unit length if wanted: (b, D)."""
+    values = torch.from_numpy(np.array(rows, dtype=np.float64))
+    return unit_rows(values) if normalize else values
 
 
 def float64_chunks(
-    rows: NDArray[Any], *, normalize: bool, n_columns: int = 1
+    rows: NDArray[Any], *, normalize: bool
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield consecutive rows in float64, of unit length if wanted: (b, D).
+    """Yield consecutive rows (b, D) in float64, and which they are.
 
-    `n_columns` is the width of what the caller makes of a row, where that is wider.
+    To be called within one thread: so little is done with a number that more threads
+    wait for each other most of the time, and on a busy machine a hundred times as long.
     """
-    height = max(1, _CHUNK_NUMBERS // max(rows.shape[1], n_columns))
-    for start in range(0, len(rows), height):
-        chunk = slice(start, min(start + height, len(rows)))
-        values = torch.from_numpy(np.array(rows[chunk], dtype=np.float64))
-        yield chunk, unit_rows(values) if normalize else values
+    for chunk in even_slices(len(rows), chunk_rows(rows.shape[1])):
+        yield chunk, float64_rows(rows[chunk], normalize=normalize)
 
 
+@torch_threads(1)
 def class_sums(data: Labelled, *, normalize: bool = True) -> Tensor:
     """Add up the rows of each class: (C, D) in float64."""
     codes = torch.from_numpy(data.codes)

@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sklearn_hscl.losses.unit import unit_rows
-from sklearn_hscl.metrics.checks import check_labelled
-from sklearn_hscl.metrics.class_means import class_means, float64_chunks
+from sklearn_hscl.metrics.checks import Labelled, check_labelled
+from sklearn_hscl.metrics.class_means import chunk_rows, class_means, float64_chunks
+from sklearn_hscl.metrics.search import map_blocks
+from sklearn_hscl.threads import torch_threads
 
 
 def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
@@ -102,12 +104,14 @@ def equal_inner_product_error(
     means = unit_rows(class_means(check_labelled(X, y), normalize=normalize))
     n_classes = len(means)
     target = -1 / (n_classes - 1)
-    total = 0.0
-    for chunk, rows in float64_chunks(means.numpy(), normalize=False, n_columns=n_classes):
-        error = (rows @ means.T - target).abs_()  # (b, C)
-        error[torch.arange(len(rows)), torch.arange(chunk.start, chunk.stop)] = 0.0
-        total += float(error.sum())
-    return total / (n_classes * (n_classes - 1))
+
+    def total(block: slice) -> float:
+        error = (means[block] @ means.T - target).abs_()  # (b, C)
+        error.diagonal(block.start).zero_()
+        return float(error.sum())
+
+    sums = map_blocks(total, n_classes, chunk_rows(n_classes))
+    return sum(sums) / (n_classes * (n_classes - 1))
 
 
 def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
@@ -127,7 +131,11 @@ def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -
     >>> within_class_spread([[1, 0], [-1, 0], [0, 1]], [0, 0, 1])
     0.5
     """
-    data = check_labelled(X, y)
+    return _spread(check_labelled(X, y), normalize)
+
+
+@torch_threads(1)
+def _spread(data: Labelled, normalize: bool) -> float:
     means, codes = class_means(data, normalize=normalize), torch.from_numpy(data.codes)
     totals = torch.zeros(len(means), dtype=torch.float64)  # (C,)
     for chunk, rows in float64_chunks(data.rows, normalize=normalize):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_labelled, check_queries
-from sklearn_hscl.metrics.class_means import class_sums, float64_chunks
+from sklearn_hscl.metrics.class_means import chunk_rows, class_sums, float64_rows
+from sklearn_hscl.metrics.search import map_blocks
 
 
 def linear_readout_accuracy(
@@ -141,14 +142,16 @@ def nearest_class_mean_accuracy(
     queries = check_queries(references, X_query, y_query)
     sums = class_sums(references)
     counts = torch.from_numpy(references.counts).double()
-    n_right = 0
-    rows = queries.rows[queries.chosen]
     codes = torch.from_numpy(queries.codes)
-    for chunk, unit in float64_chunks(rows, normalize=True, n_columns=len(sums)):
-        own = codes[chunk] if queries.are_references else None
-        distance = _squared_distances(unit, sums, counts, own)
-        n_right += int((distance.argmin(1) == codes[chunk]).sum())
-    return n_right / len(codes)
+
+    def n_right(block: slice) -> int:
+        rows = float64_rows(queries.rows[queries.chosen[block]], normalize=True)
+        own = codes[block] if queries.are_references else None
+        distance = _squared_distances(rows, sums, counts, own)
+        return int((distance.argmin(1) == codes[block]).sum())
+
+    block_rows = chunk_rows(max(sums.shape))
+    return sum(map_blocks(n_right, len(codes), block_rows)) / len(codes)
 
 
 def _squared_distances(

@@ -5,7 +5,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sklearn_hscl.metrics.checks import check_labelled
-from sklearn_hscl.metrics.class_means import class_sums, float64_chunks
+from sklearn_hscl.metrics.class_means import chunk_rows, class_sums, float64_rows
+from sklearn_hscl.metrics.search import map_blocks
 
 
 def cosine_silhouette(X: ArrayLike, y: ArrayLike) -> float:
@@ -52,10 +53,13 @@ def cosine_silhouette(X: ArrayLike, y: ArrayLike) -> float:
         raise ValueError("y holds a class for every row: a class needs two rows.")
     sums, codes = class_sums(data), torch.from_numpy(data.codes)
     counts = torch.from_numpy(data.counts).double()
-    total = 0.0
-    for chunk, rows in float64_chunks(data.rows, normalize=True, n_columns=len(sums)):
-        total += float(_silhouettes(rows, codes[chunk], sums, counts).sum())
-    return total / len(data.rows)
+
+    def total(block: slice) -> float:
+        rows = float64_rows(data.rows[block], normalize=True)
+        return float(_silhouettes(rows, codes[block], sums, counts).sum())
+
+    block_rows = chunk_rows(max(sums.shape))
+    return sum(map_blocks(total, len(codes), block_rows)) / len(codes)
 
 
 def _silhouettes(rows: Tensor, codes: Tensor, sums: Tensor, counts: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sklearn_hscl.metrics.checks import check_embedding
 from sklearn_hscl.metrics.class_means import float64_chunks
+from sklearn_hscl.threads import torch_threads
 
 
 def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
@@ -61,6 +62,7 @@ def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
+@torch_threads(1)
 def _singular_values(rows: NDArray[Any], *, normalize: bool) -> Tensor:
     """Singular values of all rows, by the triangular factors of chunks of them."""
     factor = torch.zeros(0, rows.shape[1], dtype=torch.float64)
