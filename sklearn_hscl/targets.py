@@ -39,7 +39,7 @@ class TargetEncoder:
     def __call__(self, y: Any) -> NDArray[Any]:
         """Turn y into codes (n,), indicators (n, K) or standardised numbers (n, K)."""
         if self.labels is not None:
-            y = _plain_array(np.asarray(y).ravel())
+            y = label_array(np.asarray(y).ravel())
             codes = np.full(len(y), UNLABELLED, dtype=np.int64)
             known = _is_labelled(y, self.unlabelled)
             _check_seen(y[known], self.labels.classes_)
@@ -87,7 +87,7 @@ def fit_targets(
         If y is of no such type, holds one class only, or is an integer target that
         looks like numbers.
     """
-    y = _plain_array(y)
+    y = label_array(y)
     kind = _kind(y, loss, target_type)
     if kind == "class":
         return _fit_classes(y, loss, target_type, unlabeled_label)
@@ -102,7 +102,8 @@ def fit_targets(
     return TargetEncoder(kind, None, None, scale)
 
 
-def _plain_array(y: Any) -> NDArray[Any]:
+def label_array(y: Any) -> NDArray[Any]:
+    """Make an array of y, of one dimension where it is a column; no label is missing."""
     y = np.asarray(y)
     if y.dtype.kind in "fc":
         assert_all_finite(y, input_name="y")

@@ -1,0 +1,49 @@
+"""How good an embedding is: retrieval, readouts, geometry and collapse.
+
+Each function takes arrays and returns a number;
+:func:`make_embedding_scorer` makes ``scoring=`` for scikit-learn of it. Rows are compared
+by the cosine of their angle, whatever their length.
+"""
+
+from sklearn_hscl.metrics.collapse import (
+    equal_inner_product_error,
+    singular_value_decay,
+    unit_norm_error,
+    within_class_spread,
+    zero_sum_error,
+)
+from sklearn_hscl.metrics.neighbors import knn_accuracy
+from sklearn_hscl.metrics.pairs import alignment, uniformity
+from sklearn_hscl.metrics.readout import (
+    linear_readout_accuracy,
+    nearest_class_mean_accuracy,
+)
+from sklearn_hscl.metrics.retrieval import (
+    map_at_r,
+    precision_at_k,
+    r_precision,
+    recall_at_k,
+)
+from sklearn_hscl.metrics.scorer import make_embedding_scorer
+from sklearn_hscl.metrics.silhouette import cosine_silhouette
+from sklearn_hscl.metrics.spectrum import effective_rank
+
+__all__ = [
+    "alignment",
+    "cosine_silhouette",
+    "effective_rank",
+    "equal_inner_product_error",
+    "knn_accuracy",
+    "linear_readout_accuracy",
+    "make_embedding_scorer",
+    "map_at_r",
+    "nearest_class_mean_accuracy",
+    "precision_at_k",
+    "r_precision",
+    "recall_at_k",
+    "singular_value_decay",
+    "uniformity",
+    "unit_norm_error",
+    "within_class_spread",
+    "zero_sum_error",
+]

@@ -1,0 +1,178 @@
+"""Neural and dimensional collapse, by the class means.
+
+Under neural collapse the rows of a class are one point, and the points of C classes form
+a simplex: unit length, sum zero, inner products -1/(C - 1). The supervised losses are
+least exactly there; how near a trained embedding comes, and how many dimensions its means
+span, is what Jiang, Nguyen, Ishwar and Aeron, "Hard-negative sampling for contrastive
+learning: optimal representation geometry and neural- vs dimensional-collapse", TMLR 2025
+(2311.05139), measure in their experiments.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.metrics.checks import Labelled, check_labelled
+from sklearn_hscl.metrics.class_means import chunk_rows, class_means, float64_chunks
+from sklearn_hscl.metrics.search import map_blocks
+from sklearn_hscl.threads import torch_threads
+
+
+def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
+    """Length of the mean of the class means; 0 under neural collapse.
+
+    ‖(1/C) Σ_c μ_c‖, where μ_c is the mean of the rows of class c [1]_.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, D)
+        Embedding.
+    y : array-like of shape (n_samples,)
+        Classes.
+    normalize : bool, default=True
+        Scale rows to unit length first. The paper's encoder maps into the unit ball and
+        is measured as it is: False.
+
+    Returns
+    -------
+    float
+        Of unit rows from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If there are NaN or infinities, one class only, or a missing label.
+
+    References
+    ----------
+    .. [1] Jiang, Nguyen, Ishwar and Aeron, "Hard-negative sampling for contrastive
+       learning: optimal representation geometry and neural- vs dimensional-collapse",
+       TMLR 2025.
+
+    Examples
+    --------
+    >>> from sklearn_hscl.metrics import zero_sum_error
+    >>> zero_sum_error([[1, 0], [1, 0], [-1, 0]], [0, 0, 1])
+    0.0
+    """
+    means = class_means(check_labelled(X, y), normalize=normalize)
+    return float(means.mean(0).norm())
+
+
+def unit_norm_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
+    """Mean difference of the lengths of class means from 1; 0 under neural collapse.
+
+    (1/C) Σ_c |‖μ_c‖ - 1|. Parameters, errors and source are those of
+    :func:`zero_sum_error`.
+
+    Returns
+    -------
+    float
+        Of unit rows from 0 (each class in one place) to 1 (each around the centre).
+
+    Examples
+    --------
+    >>> from sklearn_hscl.metrics import unit_norm_error
+    >>> unit_norm_error([[1, 0], [1, 0], [-1, 0]], [0, 0, 1])
+    0.0
+    """
+    means = class_means(check_labelled(X, y), normalize=normalize)
+    return float((means.norm(dim=1) - 1).abs().mean())
+
+
+def equal_inner_product_error(
+    X: ArrayLike, y: ArrayLike, *, normalize: bool = True
+) -> float:
+    """Mean difference of the cosines of class means from -1/(C - 1).
+
+    The mean over i ≠ j of |cos(μ_i, μ_j) + 1/(C - 1)|; 0 under neural collapse.
+    Parameters, errors and source are those of :func:`zero_sum_error`.
+
+    Returns
+    -------
+    float
+        From 0 to 2.
+
+    Examples
+    --------
+    >>> from sklearn_hscl.metrics import equal_inner_product_error
+    >>> equal_inner_product_error([[1, 0], [1, 0], [-1, 0]], [0, 0, 1])
+    0.0
+    """
+    means = unit_rows(class_means(check_labelled(X, y), normalize=normalize))
+    n_classes = len(means)
+    target = -1 / (n_classes - 1)
+
+    def total(block: slice) -> float:
+        error = (means[block] @ means.T - target).abs_()  # (b, C)
+        error.diagonal(block.start).zero_()
+        return float(error.sum())
+
+    sums = map_blocks(total, n_classes, chunk_rows(n_classes))
+    return sum(sums) / (n_classes * (n_classes - 1))
+
+
+def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
+    """Mean distance of rows from the mean of their class; 0 under neural collapse.
+
+    (1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖: each class counts the same. Parameters, errors
+    and source are those of :func:`zero_sum_error`.
+
+    Returns
+    -------
+    float
+        Of unit rows from 0 to 1.
+
+    Examples
+    --------
+    >>> from sklearn_hscl.metrics import within_class_spread
+    >>> within_class_spread([[1, 0], [-1, 0], [0, 1]], [0, 0, 1])
+    0.5
+    """
+    return _spread(check_labelled(X, y), normalize)
+
+
+@torch_threads(1)
+def _spread(data: Labelled, normalize: bool) -> float:
+    means, codes = class_means(data, normalize=normalize), torch.from_numpy(data.codes)
+    totals = torch.zeros(len(means), dtype=torch.float64)  # (C,)
+    for chunk, rows in float64_chunks(data.rows, normalize=normalize):
+        distance = (rows - means[codes[chunk]]).norm(dim=1)
+        totals.index_add_(0, codes[chunk], distance)
+    return float((totals / torch.from_numpy(data.counts)).mean())
+
+
+def singular_value_decay(
+    X: ArrayLike, y: ArrayLike, *, normalize: bool = True
+) -> NDArray[np.float64]:
+    """Logarithms of the singular values of the covariance of class means.
+
+    log(σ_k / σ_1) in descending order: a curve that stays near 0 uses all C - 1
+    dimensions, one that falls off has collapsed to few (dimensional collapse).
+    Parameters, errors and source are those of :func:`zero_sum_error`.
+
+    Returns
+    -------
+    ndarray of float64, shape (min(C - 1, D),)
+        The first is 0, -inf stands for a singular value of 0. A covariance of C means has
+        at most C - 1 others than 0, so that the rest are not listed.
+
+    Examples
+    --------
+    >>> from sklearn_hscl.metrics import singular_value_decay
+    >>> singular_value_decay([[2, 0], [-2, 0], [0, 1], [0, -1]], [0, 1, 2, 3])
+    array([0., 0.])
+    """
+    means = class_means(check_labelled(X, y), normalize=normalize)
+    values = _centred_singular_values(means)
+    if not values[0] > 0:
+        raise ValueError("X has the same mean in all classes: there is no decay to see.")
+    return (2 * (values / values[0]).log()).numpy()
+
+
+def _centred_singular_values(means: Tensor) -> Tensor:
+    n_classes, n_columns = means.shape
+    values = torch.linalg.svdvals(means - means.mean(0))
+    return values[: min(n_classes - 1, n_columns)]

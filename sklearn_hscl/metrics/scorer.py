@@ -1,0 +1,121 @@
+"""Measures of an embedding as ``scoring=`` of scikit-learn."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from sklearn_hscl.metrics.collapse import (
+    equal_inner_product_error,
+    unit_norm_error,
+    within_class_spread,
+    zero_sum_error,
+)
+from sklearn_hscl.metrics.pairs import alignment, uniformity
+
+_LOWER_IS_BETTER = {
+    alignment,
+    equal_inner_product_error,
+    uniformity,
+    unit_norm_error,
+    within_class_spread,
+    zero_sum_error,
+}
+
+
+def make_embedding_scorer(
+    metric: Callable[..., float],
+    *,
+    greater_is_better: bool | None = None,
+    unlabeled_label: Any = None,
+    **kwargs: Any,
+) -> "EmbeddingScorer":
+    """Make a scorer of a measure, for transformers that end no pipeline in a classifier.
+
+    ``GridSearchCV(HSCLEmbedder(), grid, scoring=make_embedding_scorer(map_at_r))`` chooses
+    the embedding in which held-out rows find each other best.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(X, y, **kwargs)`` or ``metric(X, **kwargs)``, of this module or yours.
+    greater_is_better : bool, default=None
+        Whether higher is better; where it is not, scores are minus the measure. None: as
+        is known of the measures of this module; True for others.
+    unlabeled_label : int or str, default=None
+        Rows with this label are left out: what the embedder has under the same name.
+    **kwargs
+        More arguments for `metric`.
+
+    Returns
+    -------
+    EmbeddingScorer
+        ``scorer(estimator, X, y=None)`` transforms X and returns the score.
+
+    Raises
+    ------
+    TypeError
+        If `metric` is no function.
+
+    Notes
+    -----
+    For estimators that are no classifiers, scikit-learn's ``cv=5`` cuts the rows into
+    consecutive folds, in which classes may be missing: pass a ``StratifiedKFold``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    >>> from sklearn_hscl.metrics import make_embedding_scorer, recall_at_k
+    >>> scoring = make_embedding_scorer(recall_at_k, k=1)
+    >>> search = GridSearchCV(
+    ...     PCA(), {"n_components": [1, 2]}, scoring=scoring, cv=StratifiedKFold(5)
+    ... )
+    >>> search.fit(*load_iris(return_X_y=True)).best_params_
+    {'n_components': 2}
+    """
+    if not callable(metric):
+        raise TypeError(
+            f"metric={metric!r} must be a function, such as sklearn_hscl.metrics.map_at_r."
+        )
+    if greater_is_better is None:
+        greater_is_better = metric not in _LOWER_IS_BETTER
+    return EmbeddingScorer(metric, 1 if greater_is_better else -1, unlabeled_label, kwargs)
+
+
+class EmbeddingScorer:
+    """What :func:`make_embedding_scorer` makes."""
+
+    def __init__(
+        self,
+        metric: Callable[..., float],
+        sign: int,
+        unlabeled_label: Any,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.metric = metric
+        self.sign = sign
+        self.unlabeled_label = unlabeled_label
+        self.kwargs = kwargs
+
+    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
+        """Transform X and return the score; higher is better."""
+        if not hasattr(estimator, "transform"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no transform, but this scorer measures an "
+                f"embedding: score the transformer, or use the classifier's own score."
+            )
+        embedding = np.asarray(estimator.transform(X))
+        if y is not None and self.unlabeled_label is not None:
+            known = np.asarray(y) != self.unlabeled_label
+            embedding, y = embedding[known], np.asarray(y)[known]
+        targets = (y,) if "y" in signature(self.metric).parameters else ()
+        return self.sign * self.metric(embedding, *targets, **self.kwargs)
+
+    def __repr__(self) -> str:
+        name = getattr(self.metric, "__name__", repr(self.metric))
+        options = "".join(f", {key}={value!r}" for key, value in self.kwargs.items())
+        lower = "" if self.sign > 0 else ", greater_is_better=False"
+        return f"make_embedding_scorer({name}{lower}{options})"

@@ -1,0 +1,120 @@
+"""Similarities of queries and references, tile by tile, on all cores."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sklearn_hscl.gemm import mm_t, uses_fast_gemm
+from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.metrics.checks import Labelled, Queries
+from sklearn_hscl.threads import choose_threads, torch_threads
+
+BLOCK_ROWS = 256  # queries at a time
+TILE_ROWS = 2048  # references at a time: similarities of 2 MB, about a core's cache
+
+Result = TypeVar("Result")
+
+
+class Search:
+    """Unit rows of references and queries, both sorted by class.
+
+    Then the rows of a class are neighbours of each other: which references are of the
+    class of a query is a range of columns, and queries of a block have as many of them.
+
+    Parameters
+    ----------
+    references : Labelled
+        Rows to find.
+    queries : Queries
+        Rows to ask for. Where they are references, none is compared with itself.
+    """
+
+    def __init__(self, references: Labelled, queries: Queries) -> None:
+        order = np.argsort(references.codes, kind="stable")
+        self.references = unit_rows(torch.from_numpy(references.rows[order]))  # (n, D)
+        self.reference_codes = references.codes[order]
+        stops = np.cumsum(references.counts)
+        starts = stops - references.counts
+        by_class = np.argsort(queries.codes, kind="stable")
+        self.codes = queries.codes[by_class]  # (q,)
+        self.class_starts, self.class_stops = starts[self.codes], stops[self.codes]
+        chosen = queries.chosen[by_class]
+        self.own: NDArray[np.int64] | None = None  # column of each query
+        if queries.are_references:
+            place = np.empty_like(order)
+            place[order] = np.arange(len(order))
+            self.own = place[chosen]
+        else:
+            self.queries = unit_rows(torch.from_numpy(queries.rows[chosen]))  # (q, D)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the similarities."""
+        return np.dtype(str(self.references.dtype).removeprefix("torch."))
+
+    @property
+    def n_relevant(self) -> NDArray[np.int64]:
+        """References of the class of each query, itself left out: (q,)."""
+        return self.class_stops - self.class_starts - (self.own is not None)
+
+    def tiles(self, block: slice) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield the first reference of each tile and its similarities (b, t).
+
+        Those of rows with themselves are among them: see :meth:`own_columns`.
+        """
+        rows = self._query_rows(block)  # (b, D)
+        for tile in even_slices(len(self.references), TILE_ROWS):
+            yield tile.start, mm_t(rows, self.references[tile]).numpy()
+
+    def own_columns(
+        self, block: slice, start: int, width: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where rows meet themselves in the tile that starts there: rows and columns."""
+        if self.own is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        columns = self.own[block] - start
+        rows = np.flatnonzero((columns >= 0) & (columns < width))
+        return rows, columns[rows]
+
+    def _query_rows(self, block: slice) -> Tensor:
+        if self.own is None:
+            return self.queries[block]
+        return self.references[torch.from_numpy(self.own[block])]
+
+
+def map_blocks(
+    function: Callable[[slice], Result], n_rows: int, block_rows: int = BLOCK_ROWS
+) -> list[Result]:
+    """Call `function` with consecutive slices of `n_rows` rows, in threads.
+
+    Each thread takes one block at a time from start to end: cheaper than to share every
+    small product among all.
+    """
+    uses_fast_gemm()  # probes, if it has to, while the machine is quiet
+
+    def call(block: slice) -> Result:
+        with torch_threads(1), torch.inference_mode():
+            return function(block)
+
+    blocks = even_slices(n_rows, block_rows)
+    n_workers = min(choose_threads(None, small_steps=False), len(blocks))
+    if n_workers == 1:
+        return [call(block) for block in blocks]
+    with ThreadPoolExecutor(n_workers) as pool:
+        return list(pool.map(call, blocks))
+
+
+def even_slices(n_rows: int, at_most: int) -> list[slice]:
+    """Cut rows into slices of nearly the same size: a short last one would be slow.
+
+    It would also be multiplied by another kernel, which ends with other last bits.
+    """
+    n_slices = -(-n_rows // at_most)
+    bounds = [n_rows * i // n_slices for i in range(n_slices + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
