@@ -21,7 +21,7 @@ from sklearn_hscl.training.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
 from sklearn_hscl.training.views import Views
 
-_SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
+SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 # skorch names that users may set; the rest is the embedder's own.
 NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
 
@@ -204,7 +204,7 @@ class ContrastiveNet(NeuralNet):
     def _training_step(self, rows: Tensor) -> TrainingStep:
         views = self.seeded_views(rows.device)
         self._set_training(True)
-        sample = as_float(rows[:_SAMPLE_ROWS], views.dtype)
+        sample = as_float(rows[:SAMPLE_ROWS], views.dtype)
         chunk_rows, can_halve = choose_chunk_rows(
             self.device_batch_size, self.module_, sample
         )

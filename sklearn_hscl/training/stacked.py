@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.losses.options import LossOptions
 from sklearn_hscl.seeding import (
@@ -24,8 +25,9 @@ from sklearn_hscl.threads import torch_threads
 from sklearn_hscl.training.averaging import AveragedWeights
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.epoch import run_epoch
-from sklearn_hscl.training.gradient_cache import has_batch_statistics
+from sklearn_hscl.training.gradient_cache import choose_chunk_rows, has_batch_statistics
 from sklearn_hscl.training.learning_rate import LearningRate
+from sklearn_hscl.training.net import SAMPLE_ROWS
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked_module import StackedModule
 from sklearn_hscl.training.stacked_optimizer import ELEMENTWISE, StackedOptimizer
@@ -53,6 +55,8 @@ def why_alone(run: TrainingRun) -> str | None:
         return f"device_batch_size={net.device_batch_size} cuts the batches of one model"
     if has_batch_statistics(net.module_):
         return "the encoder has batch statistics"
+    if models_at_once(run) < 2:
+        return "two batches would not fit into memory at once"
     if type(net.optimizer_) not in ELEMENTWISE:
         return f"{type(net.optimizer_).__name__} does not update each weight by itself"
     ours = {name for name, _ in net._default_callbacks}
@@ -60,6 +64,15 @@ def why_alone(run: TrainingRun) -> str | None:
     if users:
         return f"net_callbacks={users} see one net"
     return None
+
+
+def models_at_once(run: TrainingRun) -> int:
+    """Return for how many models the activations of a batch fit into memory."""
+    net = run.net
+    sample = as_float(run.train.rows[:SAMPLE_ROWS], net.module_.precision.dtype)
+    with scoped_torch_seed(0):  # dropout draws
+        n_views, _ = choose_chunk_rows("auto", net.module_, sample)
+    return n_views // (net.n_views * net.batch_size)
 
 
 def form(run: TrainingRun) -> tuple[Any, ...]:
@@ -95,6 +108,9 @@ def train_together(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     first = runs[0]
     for run in runs[1:]:
         run.train = first.train
+    most = max(1, models_at_once(first))
+    if len(runs) > most:
+        return train_together(runs[:most]) + train_together(runs[most:])
     if first.device.type == "cpu":
         torch.empty(_WARM_BYTES, dtype=torch.uint8)
     precision = first.net.module_.precision

@@ -1,0 +1,140 @@
+"""The hardness path as a figure."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+
+from sklearn_hscl.model_selection.hardness import BETAS, HardnessPath, hardness_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of Okabe and Ito, which colour-blind readers can tell apart.
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+class HardnessPathDisplay:
+    """Held-out score and geometry of the embedding along beta.
+
+    Three panels above each other: the held-out score with one standard error over the
+    folds, the effective number of negatives, alignment and uniformity. Strengths stand
+    at equal distances, as they are rarely tried on a linear scale.
+
+    Parameters
+    ----------
+    path : HardnessPath
+        As returned by :func:`hardness_path`.
+    score_name : str, default="Held-out score"
+        What the score is.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of 3 matplotlib Axes
+    lines_ : list of 4 matplotlib Line2D
+        Score, effective negatives, alignment, uniformity.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.model_selection import HardnessPathDisplay
+    >>> X, y = load_wine(return_X_y=True)
+    >>> embedder = HSCLEmbedder(encoder="mlp", max_epochs=5, random_state=0)
+    >>> pipe = make_pipeline(embedder, LogisticRegression())
+    >>> display = HardnessPathDisplay.from_estimator(pipe, X, y, betas=[0, 1, 4], cv=3)
+    >>> len(display.axes_)
+    3
+    """
+
+    def __init__(self, path: HardnessPath, *, score_name: str = "Held-out score") -> None:
+        self.path = path
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: ArrayLike,
+        y: ArrayLike,
+        betas: Sequence[float] = BETAS,
+        *,
+        cv: Any = 5,
+        scoring: str | Callable[..., float] | None = None,
+        n_jobs: int | None = None,
+        axes: Sequence["Axes"] | None = None,
+    ) -> Self:
+        """Measure the path and plot it.
+
+        Parameters
+        ----------
+        estimator, X, y, betas, cv, scoring, n_jobs
+            As for :func:`hardness_path`.
+        axes : sequence of 3 matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        HardnessPathDisplay
+        """
+        path = hardness_path(estimator, X, y, betas, cv=cv, scoring=scoring, n_jobs=n_jobs)
+        name = f"Held-out {scoring}" if isinstance(scoring, str) else "Held-out accuracy"
+        if callable(scoring):
+            name = "Held-out score"
+        return cls(path, score_name=name).plot(axes)
+
+    def plot(self, axes: Sequence["Axes"] | None = None) -> Self:
+        """Plot the path.
+
+        Parameters
+        ----------
+        axes : sequence of 3 matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        HardnessPathDisplay
+        """
+        import matplotlib.pyplot as plt  # an extra
+
+        if axes is None:
+            _, axes = plt.subplots(3, sharex=True, figsize=(6, 7), layout="constrained")
+        score, count, geometry = self.axes_ = np.asarray(axes)
+        self.figure_ = score.figure
+        path = self.path
+        self.lines_ = [
+            self._line(score, path.scores, _BLUE, self.score_name),
+            self._line(count, path.effective_negatives, _BLUE, "Effective negatives"),
+            self._line(geometry, path.alignment, _ORANGE, "Alignment"),
+            self._line(geometry, path.uniformity, _GREEN, "Uniformity", marker="s"),
+        ]
+        score.set_ylabel(self.score_name)
+        count.set_ylabel("Effective negatives")
+        geometry.set_ylabel("Lower is better")
+        geometry.legend()
+        geometry.set_xlabel("Strength of the tilt, beta")
+        geometry.set_xticks(range(len(path.betas)), [f"{beta:g}" for beta in path.betas])
+        return self
+
+    def _line(
+        self,
+        ax: "Axes",
+        values: NDArray[np.float64],
+        color: str,
+        label: str,
+        marker: str = "o",
+    ) -> Any:
+        """Plot the mean over folds, and one standard error on either side."""
+        place = np.arange(len(values))
+        mean = values.mean(axis=1)
+        error = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+        ax.fill_between(place, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+        (line,) = ax.plot(place, mean, color=color, marker=marker, label=label)
+        return line
