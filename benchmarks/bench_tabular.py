@@ -23,24 +23,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import sklearn
-import torch
+from embedding_quality import embedding_scores
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
     log_loss,
     roc_auc_score,
 )
-from sklearn.neighbors import KNeighborsClassifier
 from tables import TIERS, Split, load_split
-from tabular_models import MODELS, OURS
+from tabular_models import EMBEDDERS, MODELS, OURS, libraries, versions
 from tabular_report import report
 from threadpoolctl import threadpool_limits
 
 RESULTS = Path(__file__).parent / "results"
 LOOKS = RESULTS / "LOOKS.md"
-VERSIONS = {"numpy": np.__version__, "sklearn": sklearn.__version__}
-VERSIONS["torch"] = torch.__version__
 
 
 def mean_auc(y: np.ndarray, probabilities: np.ndarray) -> float:
@@ -69,31 +65,37 @@ def evaluate(model: str, split: Split, seed: int) -> dict[str, float]:
         "fit_seconds": fitted - start,
         "predict_seconds": predicted - fitted,
     }
-    if model.startswith(OURS):
-        embed = estimator[0].transform
-        neighbours = KNeighborsClassifier().fit(embed(split.X_train), split.y_train)
-        scores["knn_accuracy"] = neighbours.score(embed(split.X_test), y)
+    if model.startswith(OURS) or model in EMBEDDERS:
+        scores |= embedding_scores(estimator[:-1], split)
     return {name: round(float(value), 6) for name, value in scores.items()}
 
 
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError after this time."""
+    """Raise TimeoutError after this CPU time, which a busy machine does not stretch."""
+    message = f"more than {seconds} s"
+    ended = False
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {seconds} s")
+        nonlocal ended
+        ended = True
+        raise TimeoutError(message)
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
+    except KeyboardInterrupt as error:
+        if not ended:
+            raise
+        raise TimeoutError(message) from error  # CatBoost takes any signal for Ctrl-C
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def run_cell(tier: str, model: str, name: str, seed: int, limit: int) -> dict[str, object]:
-    """Evaluate one cell; an error is its result, a missing library none."""
+    """Evaluate one cell; an error is its result."""
     split = load_split(name, tier, seed)
     cell = {
         "tier": tier,
@@ -108,16 +110,16 @@ def run_cell(tier: str, model: str, name: str, seed: int, limit: int) -> dict[st
         with limited(limit), warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")  # convergence, levels that are new in tests
             cell |= evaluate(model, split, seed)
-    except ImportError:
-        raise
     except Exception as error:
         traceback.print_exc()
         cell["error"] = f"{type(error).__name__}: {error}"
-    return cell | {"versions": VERSIONS, "split": split.key}
+    return cell | {"versions": versions(model), "split": split.key}
 
 
 def cell_key(cell: dict[str, object]) -> tuple[object, ...]:
-    return cell["model"], cell["set"], cell["seed"], cell["split"]
+    """What a result depends on; versions of other libraries are no part of it."""
+    made_with = tuple(cell["versions"].get(name) for name in libraries(cell["model"]))
+    return cell["model"], cell["set"], cell["seed"], cell["split"], made_with
 
 
 def read_cells(path: Path) -> list[dict[str, object]]:
@@ -153,30 +155,33 @@ def note_look(reason: str | None, models: list[str]) -> None:
 
 
 def run_tier(tier: str, models: list[str], only: list[str], limit: int) -> None:
-    """Run the cells that are not there yet, model by model."""
-    path = RESULTS / f"tabular_{tier}.jsonl"
-    done = {cell_key(cell) for cell in read_cells(path)}
+    """Run the cells that are not there yet, model by model; not without its library."""
     names = [name for name in TIERS[tier].names() if not only or name in only]
     for model in models:
+        try:
+            versions(model)
+        except ImportError as error:
+            print(f"{model} left out: {error}", flush=True)
+            continue
         for name in names:
             for seed in TIERS[tier].seeds:
-                split = load_split(name, tier, seed)
-                if (model, name, seed, split.key) in done:
-                    continue
-                try:
-                    cell = run_cell(tier, model, name, seed, limit)
-                except ImportError as error:
-                    print(f"{model} left out: {error}", flush=True)
-                    break
-                write_cells(path, [cell], "a")
-                outcome = cell.get("error") or (
-                    f"accuracy {cell['accuracy']:.4f}, log loss {cell['log_loss']:.3f}, "
-                    f"{cell['fit_seconds']:.1f} s"
-                )
-                print(f"{model} | {name} | {seed} | {outcome}", flush=True)
-            else:
-                continue
-            break
+                run_missing(tier, model, name, seed, limit)
+
+
+def run_missing(tier: str, model: str, name: str, seed: int, limit: int) -> None:
+    """Run a cell, unless it is there."""
+    path = RESULTS / f"tabular_{tier}.jsonl"
+    wanted = {"model": model, "set": name, "seed": seed, "versions": versions(model)}
+    wanted["split"] = load_split(name, tier, seed).key
+    if cell_key(wanted) in {cell_key(cell) for cell in read_cells(path)}:
+        return
+    cell = run_cell(tier, model, name, seed, limit)
+    write_cells(path, [cell], "a")
+    outcome = cell.get("error") or (
+        f"accuracy {cell['accuracy']:.4f}, log loss {cell['log_loss']:.3f}, "
+        f"{cell['fit_seconds']:.1f} s"
+    )
+    print(f"{model} | {name} | {seed} | {outcome}", flush=True)
 
 
 def main() -> None:
@@ -188,7 +193,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sets", nargs="+", default=[], help="only these tables")
     parser.add_argument("--rerun", nargs="+", choices=MODELS, default=[], help="drop cells")
-    parser.add_argument("--limit", type=int, default=600, help="seconds for one cell")
+    parser.add_argument("--limit", type=int, default=600, help="CPU seconds for one cell")
     parser.add_argument("--look", help="why the confirmation half is looked at")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()

@@ -6,6 +6,7 @@ All take a DataFrame with numbers, categories and missing values, and the codes 
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -156,9 +157,18 @@ def catboost(seed: int) -> BaseEstimator:
 
 
 def real_mlp(seed: int) -> BaseEstimator:
+    """It refuses missing numbers; missing levels are levels to it."""
     network = import_module("pytabkit").RealMLP_TD_Classifier
-    return FrameClassifier(
-        network(random_state=seed, device="cpu", n_threads=1), "cat_col_names"
+    complete = make_column_transformer(
+        (SimpleImputer(strategy="median", keep_empty_features=True), NUMBERS),
+        remainder="passthrough",
+        verbose_feature_names_out=False,
+    )
+    return make_pipeline(
+        complete.set_output(transform="pandas"),
+        FrameClassifier(
+            network(random_state=seed, device="cpu", n_threads=1), "cat_col_names"
+        ),
     )
 
 
@@ -167,6 +177,7 @@ def nca(seed: int) -> BaseEstimator:
 
 
 def supervised_umap(seed: int) -> BaseEstimator:
+    """The pipeline hands the classes to UMAP, whose target metric is categorical."""
     return preprocessed(import_module("umap").UMAP(random_state=seed, n_jobs=1), linear())
 
 
@@ -183,8 +194,31 @@ PEERS: dict[str, Callable[[int], BaseEstimator]] = {
     "NCA+LR": nca,
     "UMAP+LR": supervised_umap,
 }
+LIBRARIES = {  # of which a result depends, beyond numpy and sklearn
+    "XGBoost": ["xgboost"],
+    "LightGBM": ["lightgbm"],
+    "CatBoost": ["catboost"],
+    "RealMLP-TD": ["pytabkit", "torch"],
+    "UMAP+LR": ["umap", "numba"],
+}
+EMBEDDERS = ["k-NN", "NCA+LR", "UMAP+LR"]  # with an embedding before the classifier
 MODELS = {
     OURS: ours,
     **PEERS,
     **{f"{OURS}({name})": partial(ours, **kw) for name, kw in ABLATIONS.items()},
 }
+
+
+def libraries(model: str) -> list[str]:
+    """Modules whose versions a result of this model depends on."""
+    own = ["torch"] if model.startswith(OURS) else LIBRARIES.get(model, [])
+    return ["numpy", "sklearn", *own]
+
+
+def versions(model: str) -> dict[str, str]:
+    """Versions of these modules; ImportError if one is missing."""
+    modules = {name: import_module(name) for name in libraries(model)}
+    return {
+        name: getattr(module, "__version__", None) or version(name)
+        for name, module in modules.items()
+    }

@@ -1,24 +1,22 @@
-"""What bench_tabular.py measured: means, ranks, wins and tests as markdown, and a plot."""
+"""What bench_tabular.py measured: means, ranks, wins and tests as markdown."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, studentized_range, wilcoxon
-from tabular_models import ABLATIONS, OURS, PEERS
+from tabular_models import ABLATIONS, EMBEDDERS, OURS, PEERS
+from tabular_plot import plot_ranks
+from tabular_statistics import (
+    COMPARED,
+    METRICS,
+    RANKED,
+    TITLES,
+    compare,
+    holm,
+    mean_ranks,
+)
 
-# Whether more is better.
-METRICS = {"accuracy": True, "balanced_accuracy": True, "auc": True, "log_loss": False}
-COMPARED = ["accuracy", "auc", "log_loss"]
-RANKED = ["accuracy", "auc"]
-TITLES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "auc": "AUC",
-    "log_loss": "log loss",
-    "knn_accuracy": "k-NN accuracy",
-}
-TIE = 1e-9
+EMBEDDING_METRICS = ["knn_accuracy", "map_at_r"]
 
 
 def report(cells: list[dict[str, object]], tier: str, plot: Path) -> str:
@@ -26,7 +24,7 @@ def report(cells: list[dict[str, object]], tier: str, plot: Path) -> str:
     frame = pd.DataFrame(cells).reindex(
         columns=[
             *["model", "set", "seed", "error", "versions", "dropped_classes"],
-            *["fit_seconds", "predict_seconds", "knn_accuracy", *METRICS],
+            *["fit_seconds", "predict_seconds", *METRICS, *EMBEDDING_METRICS],
         ]
     )
     frame = frame.drop_duplicates(["model", "set", "seed"], keep="last")
@@ -43,7 +41,7 @@ def report(cells: list[dict[str, object]], tier: str, plot: Path) -> str:
         "",
         f"`python benchmarks/bench_tabular.py {tier}`, one thread, seconds of CPU time. "
         f"{len(common)} tables, seeds {sorted(int(seed) for seed in set(frame['seed']))}; "
-        f"{OURS} and NCA are followed by a default logistic regression. "
+        f"{OURS}, NCA and UMAP are followed by a default logistic regression. "
         f"Versions: {versions(frame)}.",
         "",
         *overview(scored, means, models, common),
@@ -51,10 +49,11 @@ def report(cells: list[dict[str, object]], tier: str, plot: Path) -> str:
         f"Wins, ties and losses of {OURS}, and the two-sided Wilcoxon test over the "
         "tables' means, p after Holm's correction for the models of a column:",
         "",
-        *duels(means, [name for name in PEERS if name in counts]),
+        *duels(means, [name for name in PEERS if name in counts], COMPARED),
         "",
         f"![Mean ranks with Nemenyi's critical difference]({plot.name})",
         "",
+        *embeddings(means),
         *ablations(means),
         *notes(frame, failed, counts, models, common),
     ]
@@ -69,22 +68,6 @@ def has_all(means: pd.DataFrame, model: str, tables: list[str]) -> bool:
 def common_tables(means: pd.DataFrame, models: list[str]) -> list[str]:
     """Tables on which all of the models have results."""
     return sorted(set.intersection(*(set(means.loc[name].index) for name in models)))
-
-
-def per_table(
-    means: pd.DataFrame, metric: str, models: list[str], common: list[str]
-) -> pd.DataFrame:
-    """Tables by models."""
-    return means[metric].unstack("model").loc[common, models]
-
-
-def mean_ranks(
-    means: pd.DataFrame, metric: str, models: list[str], common: list[str]
-) -> dict[str, float]:
-    """Mean over tables, 1 for the best; ties share their ranks."""
-    scores = per_table(means, metric, models, common).to_numpy().round(9)
-    ranks = rankdata(-scores if METRICS[metric] else scores, axis=1).mean(axis=0)
-    return dict(zip(models, ranks, strict=True))
 
 
 def overview(
@@ -108,39 +91,49 @@ def overview(
     return markdown(header, rows)
 
 
-def compare(gains: np.ndarray) -> tuple[str, float]:
-    """Wins / ties / losses, and Wilcoxon's p."""
-    gains = np.where(np.abs(gains) < TIE, 0, gains)
-    wins, losses = (gains > 0).sum(), (gains < 0).sum()
-    p = wilcoxon(gains).pvalue if wins + losses else 1.0
-    return f"{wins}/{len(gains) - wins - losses}/{losses}", float(p)
-
-
-def holm(p_values: list[float]) -> np.ndarray:
-    """Correct for several tests by Holm's step-down method."""
-    p = np.asarray(p_values)
-    order = np.argsort(p)
-    corrected = np.empty_like(p)
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return np.minimum(corrected, 1)
-
-
 def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "<0.001"
 
 
-def duels(means: pd.DataFrame, others: list[str]) -> list[str]:
+def duels(means: pd.DataFrame, others: list[str], metrics: list[str]) -> list[str]:
     """Compare ours with each other model by each metric, on the tables that both have."""
     gains = {name: (means.loc[OURS] - means.loc[name]).dropna(how="all") for name in others}
     columns = [[len(gain) for gain in gains.values()]]
     header = [f"{OURS} against", "tables"]
-    for metric in COMPARED:
-        sign = 1 if METRICS[metric] else -1
+    for metric in metrics:
+        sign = 1 if METRICS.get(metric, True) else -1
         results = [compare(sign * gain[metric].to_numpy()) for gain in gains.values()]
         columns.append([record for record, _ in results])
         columns.append([p_value(p) for p in holm([p for _, p in results])])
         header += [f"{TITLES[metric]} w/t/l", "p"]
     return markdown(header, zip(others, *columns, strict=True))
+
+
+def embeddings(means: pd.DataFrame) -> list[str]:
+    """Quality without the classifier, on the tables that all embeddings have."""
+    scored = means.dropna(subset=EMBEDDING_METRICS)
+    there = set(scored.index.get_level_values("model"))
+    models = [name for name in [OURS, *EMBEDDERS] if name in there]
+    if OURS not in there or len(models) == 1:
+        return []
+    common = common_tables(scored, models)
+    rows = [
+        [
+            name,
+            *(f"{scored.loc[name].loc[common, m].mean():.4f}" for m in EMBEDDING_METRICS),
+        ]
+        for name in models
+    ]
+    return [
+        f"Embeddings by themselves, that of k-NN being the standardised columns, means of "
+        f"{len(common)} tables: accuracy of the 5 nearest training rows, and mean average "
+        "precision at R among the test rows:",
+        "",
+        *markdown(["embedding", *(TITLES[metric] for metric in EMBEDDING_METRICS)], rows),
+        "",
+        *duels(scored, models[1:], EMBEDDING_METRICS),
+        "",
+    ]
 
 
 def ablations(means: pd.DataFrame) -> list[str]:
@@ -228,34 +221,3 @@ def markdown(header: list[str], rows: object) -> list[str]:
     """Lines of a table."""
     body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
     return [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *body]
-
-
-def plot_ranks(
-    means: pd.DataFrame, models: list[str], common: list[str], path: Path
-) -> None:
-    """Mean ranks, with the span that Nemenyi's test cannot tell from ours."""
-    import matplotlib.pyplot as plt
-
-    k, n = len(models), len(common)
-    quantile = studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2)
-    difference = quantile * np.sqrt(k * (k + 1) / (6 * n))
-    fig, axes = plt.subplots(
-        1, len(RANKED), figsize=(10, 1 + 0.4 * k), layout="constrained", sharex=True
-    )
-    for ax, metric in zip(axes, RANKED, strict=True):
-        ranks = mean_ranks(means, metric, models, common)
-        names = sorted(models, key=ranks.get, reverse=True)
-        colors = ["tab:red" if name == OURS else "tab:blue" for name in names]
-        values = [ranks[name] for name in names]
-        ax.scatter(values, range(k), c=colors, zorder=2)
-        ax.hlines(range(k), 1, values, colors=colors, lw=1)
-        center = ranks[OURS]
-        ax.axvspan(center - difference, center + difference, color="tab:red", alpha=0.1)
-        ax.set_yticks(range(k), names)
-        ax.set(xlabel=f"mean rank by {TITLES[metric]}, 1 is best", xlim=(1, k))
-    fig.suptitle(
-        f"{n} tables; shaded: within the critical difference {difference:.2f} "
-        f"of {OURS} (Nemenyi, 5 %)"
-    )
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
