@@ -125,7 +125,7 @@ class HSCLEmbedder(
     unlabeled_label : int, str or None, default=None
         Class label that marks rows without label: positives of such a row are its views
         only. None: there are none, as -1 is an everyday class label.
-    encoder : {"auto", "tabular", "mlp"}, torch.nn.Module or callable, default="auto"
+    encoder : str, torch.nn.Module or callable, default="auto"
         The trained map from a row to its embedding.
 
         - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, an ensemble for
@@ -135,6 +135,10 @@ class HSCLEmbedder(
           pixels of an image. Missing values are allowed: they become the mean, with an
           indicator where training rows had some. Categories become one-hot columns for
           the 64 most frequent levels.
+        - ``"conv"``: :class:`~sklearn_hscl.encoders.ConvEncoder`, a small convolutional
+          network for images, quick enough for a CPU.
+        - ``"resnet18"``, ``"resnet50"``: :class:`~sklearn_hscl.encoders.ResNetEncoder`,
+          for images on a GPU; up to 64 pixels in the form that the papers train.
         - ``"auto"``: ``"tabular"`` for dense tables where the loss uses classes, else
           ``"mlp"``.
         - a module maps (B, n_features) or (B, C, H, W) in float32 to
@@ -146,13 +150,14 @@ class HSCLEmbedder(
 
     hidden_layer_sizes : sequence of int or None, default=None
         Widths of the hidden layers of built-in encoders, equal ones in ``"tabular"``; None
-        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``.
+        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``. In ``"conv"`` one
+        number, the channels of the first convolution; None for 32.
     dropout : float or None, default=None
         Share in [0, 1) of hidden units that built-in encoders leave out of each training
-        step; None for 0.15 in ``"tabular"`` and 0 in ``"mlp"``.
+        step; None for 0.15 in ``"tabular"`` and 0 elsewhere.
     n_components : int or None, default=None
-        Width of the embedding; None for 32 in ``"tabular"``, for 64 in ``"mlp"``, or for
-        the width of a given module.
+        Width of the embedding; None for 32 in ``"tabular"``, for 64 in ``"mlp"`` and
+        ``"conv"``, or for the width of a given module or a resnet.
     n_members : int or None, default=None
         Members of ``"tabular"``, which share most weights and whose embeddings are
         averaged; None for 4.

@@ -2,15 +2,21 @@
 
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.encoders.column_statistics import ColumnStatistics
+from sklearn_hscl.encoders.conv import ConvEncoder
 from sklearn_hscl.encoders.mlp import MLPEncoder
+from sklearn_hscl.encoders.pixels import PixelScaling
 from sklearn_hscl.encoders.registry import ENCODERS, build_module
+from sklearn_hscl.encoders.resnet import ResNetEncoder
 from sklearn_hscl.encoders.tabular import TabularEncoder
 
 __all__ = [
     "ENCODERS",
     "ColumnStatistics",
     "ContrastiveModule",
+    "ConvEncoder",
     "MLPEncoder",
+    "PixelScaling",
+    "ResNetEncoder",
     "TabularEncoder",
     "build_module",
 ]

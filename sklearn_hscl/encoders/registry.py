@@ -13,13 +13,15 @@ from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.encoders.column_statistics import MAX_ROWS
 from sklearn_hscl.encoders.expansion import ColumnExpansion
 from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.image_registry import IMAGE_ENCODERS, build_image_encoder
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.mlp import MLPEncoder
 from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.precision import Precision
 
 # Names that `encoder` accepts beside "auto".
-ENCODERS = ("mlp", "tabular")
+TABLE_ENCODERS = ("mlp", "tabular")
+ENCODERS = (*TABLE_ENCODERS, *IMAGE_ENCODERS)
 DEFAULT_N_COMPONENTS = 64
 DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
 TABULAR_N_COMPONENTS = 32
@@ -57,7 +59,8 @@ def build_module(
     layout : ColumnLayout or None
         What the columns of prepared rows are; None where rows are not prepared.
     n_components : int or None
-        Width of the embedding; None for the module's own, 32 for ``"tabular"`` or 64.
+        Width of the embedding; None for the module's own, that of a ``"resnet"``, 32 for
+        ``"tabular"`` or 64.
     n_members : int
         Members of ``"tabular"``.
     hidden_layer_sizes : sequence of int or None
@@ -88,6 +91,10 @@ def build_module(
     if encoder == "tabular":
         built = _build_tabular(
             rows, layout, n_components, n_members, hidden_layer_sizes, dropout
+        )
+    elif encoder in IMAGE_ENCODERS:
+        built = build_image_encoder(
+            encoder, rows, n_components, hidden_layer_sizes, dropout
         )
     elif isinstance(encoder, str):
         width = DEFAULT_N_COMPONENTS if n_components is None else n_components

@@ -5,6 +5,7 @@ one fold) are computed as one stack: what a single step spends on many small ope
 is spent once for all. Each model comes out as it would alone.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -225,8 +226,7 @@ class _Stack:
         """Return the loss of all models, with one value for each."""
         losses = [model.net.criterion_ for model in self.active]
         options = [loss.options for loss in losses]
-        together = ContrastiveLoss.__new__(ContrastiveLoss)
-        together.__dict__.update(vars(losses[0]))
+        together = copy.copy(losses[0])
         together.options = replace(
             options[0], **{name: _stacked(options, name, self.device) for name in NUMBERS}
         )

@@ -1,0 +1,79 @@
+"""Built-in encoders of images, by name."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+from torch import nn
+
+from sklearn_hscl.encoders.conv import ConvEncoder
+from sklearn_hscl.encoders.pixels import PixelScaling
+from sklearn_hscl.encoders.resnet import ResNetEncoder
+
+IMAGE_ENCODERS = ("conv", "resnet18", "resnet50")
+DEFAULT_CONV_COMPONENTS = 64
+DEFAULT_CONV_WIDTH = 32
+
+
+def build_image_encoder(
+    encoder: str,
+    images: Any,
+    n_components: int | None,
+    hidden_layer_sizes: Sequence[int] | None,
+    dropout: float,
+) -> nn.Module:
+    """Build an encoder that knows the scale of the training images.
+
+    Parameters
+    ----------
+    encoder : {"conv", "resnet18", "resnet50"}
+        Which one.
+    images : Tensor of shape (n, C, H, W), or images that are stored elsewhere
+        The training images.
+    n_components : int or None
+        Width of the embedding; None for 64, or that of the network of a ``"resnet"``.
+    hidden_layer_sizes : sequence of one int, or None
+        Channels of the first convolution of ``"conv"``; None for 32.
+    dropout : float
+        Share of channels that ``"conv"`` leaves out of each training step.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ValueError
+        If the rows are no images, or a size does not fit the encoder.
+    """
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"encoder={encoder!r} takes images, got rows of shape "
+            f"{tuple(images.shape[1:])}: use encoder='auto', 'tabular' or 'mlp'."
+        )
+    scaling = PixelScaling.of(images)
+    size = (int(images.shape[2]), int(images.shape[3]))
+    if encoder == "conv":
+        width = _first_width(hidden_layer_sizes)
+        n_components = n_components or DEFAULT_CONV_COMPONENTS
+        return ConvEncoder(
+            scaling, size, n_components=n_components, width=width, dropout=dropout
+        )
+    if hidden_layer_sizes is not None or dropout:
+        raise ValueError(
+            f"encoder={encoder!r} has fixed layers: leave hidden_layer_sizes and dropout, "
+            f"got {hidden_layer_sizes!r} and {dropout}."
+        )
+    depth = int(encoder.removeprefix("resnet"))
+    return ResNetEncoder(scaling, size, depth=depth, n_components=n_components)
+
+
+def _first_width(sizes: Sequence[int] | None) -> int:
+    if sizes is None:
+        return DEFAULT_CONV_WIDTH
+    if len(sizes) != 1 or not isinstance(sizes[0], Integral) or sizes[0] < 1:
+        raise ValueError(
+            f"hidden_layer_sizes={sizes!r} must hold one number for encoder='conv', the "
+            f"channels of its first convolution, a positive integer."
+        )
+    return int(sizes[0])
