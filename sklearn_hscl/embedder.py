@@ -462,7 +462,9 @@ class HSCLEmbedder(
             rows. Sparse rows are scaled but not centred, and made dense by the batch.
             Memory maps stay in their file and are read by the batch, as is a torch
             map-style ``Dataset`` of rows or images, or of tuples that start with one
-            (table rows for a built-in encoder are read at once).
+            (table rows for a built-in encoder are read at once). A list of paths names
+            pictures of one size, decoded when they are needed; see
+            :class:`~sklearn_hscl.image_files.ImageFiles`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or numbers;
             see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.datasets import DatasetRows, array_of
+from sklearn_hscl.image_files import ImageFiles, holds_paths
 from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.series import is_frame
@@ -157,9 +158,11 @@ def check_rows(
 
 
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
-    """Make arrays of tensors and rows of torch datasets; leave all else as it is."""
+    """Make arrays of tensors, rows of datasets and of files; leave all else as it is."""
     if isinstance(X, Tensor):
         return array_of(X)
+    if holds_paths(X):
+        X = ImageFiles(X)
     if isinstance(X, Dataset):
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)

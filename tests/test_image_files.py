@@ -1,0 +1,74 @@
+"""Paths of pictures as X."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_validate
+from sklearn.pipeline import make_pipeline
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.image_files import ImageFiles
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
+Y = np.arange(12) % 2
+
+
+@pytest.fixture
+def paths(tmp_path):
+    names = [tmp_path / f"{k}.png" for k in range(len(PICTURES))]
+    for name, picture in zip(names, PICTURES, strict=True):
+        Image.fromarray(picture).save(name)
+    return names
+
+
+def embedder():
+    return HSCLEmbedder(encoder="mlp", max_epochs=1, random_state=0)
+
+
+@pytest.mark.parametrize(
+    "form", [list, tuple, np.array, lambda paths: np.array([str(p) for p in paths])]
+)
+def test_paths_give_the_embedding_of_the_pictures(paths, form):
+    expected = embedder().fit(PICTURES, Y).transform(PICTURES)
+    fitted = embedder().fit(form(paths), Y)
+    np.testing.assert_allclose(fitted.transform(form(paths)), expected, atol=1e-6)
+
+
+def test_paths_in_cross_validation(paths):
+    pipe = make_pipeline(embedder(), LogisticRegression())
+    scores = cross_validate(pipe, [str(path) for path in paths], Y, cv=3)["test_score"]
+    assert scores == pytest.approx(cross_validate(pipe, PICTURES, Y, cv=3)["test_score"])
+
+
+def test_sizes_and_modes(paths):
+    assert ImageFiles(paths, size=(5, 7))[0].shape == (5, 7, 3)
+    grey = ImageFiles(paths, mode="L")
+    assert grey[3].shape == (8, 6)
+    assert embedder().fit(grey, Y).input_shape_ == (1, 8, 6)
+    np.testing.assert_array_equal(ImageFiles(paths)[4], PICTURES[4])
+
+
+def test_pictures_of_other_sizes(paths, tmp_path):
+    odd = tmp_path / "odd.png"
+    Image.fromarray(PICTURES[0, :4]).save(odd)
+    files = [*paths[:11], odd]
+    with pytest.raises(ValueError, match="item 11 is uint8 .4, 6, 3., item 0"):
+        embedder().fit(files, Y)
+    assert embedder().fit(ImageFiles(files, size=(8, 6)), Y).n_iter_ == 1
+
+
+@pytest.mark.parametrize("broken", ["missing.png", "text.png"])
+def test_files_that_are_no_pictures(paths, tmp_path, broken):
+    Path(tmp_path / "text.png").write_text("no picture")
+    files = [*paths[:5], str(tmp_path / broken)]
+    with pytest.raises(ValueError, match=f"Item 5 of X.*{broken}.*cannot be read"):
+        embedder().fit(files, Y[:6])
+
+
+def test_text_columns_are_no_paths():
+    table = np.array([["a", "b"]] * 12)
+    with pytest.raises(ValueError, match="could not convert|categorical|numbers|text"):
+        embedder().fit(table, Y)
