@@ -2,6 +2,13 @@
 
 from sklearn_hscl.augment.base import Augmentation, FunctionAugmentation
 from sklearn_hscl.augment.image import RandomShift
+from sklearn_hscl.augment.pictures import PictureTransforms
 from sklearn_hscl.augment.tabular import FeatureCorruption
 
-__all__ = ["Augmentation", "FeatureCorruption", "FunctionAugmentation", "RandomShift"]
+__all__ = [
+    "Augmentation",
+    "FeatureCorruption",
+    "FunctionAugmentation",
+    "PictureTransforms",
+    "RandomShift",
+]

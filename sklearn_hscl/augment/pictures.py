@@ -1,0 +1,153 @@
+"""Views of pictures: crops, mirror images, colours, blur and erased fields, by kornia."""
+
+import copy
+from numbers import Real
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from sklearn_hscl.augment.base import Augmentation
+
+_SHARES = ("flip", "jitter_p", "grey", "blur", "erase")
+
+
+class PictureTransforms(Augmentation):
+    """Transform each picture at random, as contrastive learning on photographs does.
+
+    The defaults are those of the papers for pictures of 32 pixels: a crop that is
+    resized, a mirror image, other colours, sometimes grey. All of it runs on the device
+    of the batch, by kornia (``pip install sklearn-hscl[images]``). Pictures are uint8,
+    or floats in [0, 1].
+
+    Parameters
+    ----------
+    crop : (float, float) or None, default=(0.2, 1.0)
+        Smallest and largest share of the area that a crop keeps, at aspect ratios from
+        3/4 to 4/3, before it is resized to the whole; None for no crops.
+    flip : float in [0, 1], default=0.5
+        Chance of a mirror image, left to right; 0 where that changes the meaning, as for
+        digits.
+    jitter : float >= 0, default=0.4
+        Largest change: brightness gets up to so much added, contrast and saturation are
+        multiplied by 1 - `jitter` to 1 + `jitter`, the hue turns by a quarter of it, 0.5
+        being the opposite colour. 0 for none. Grey pictures have no saturation or hue.
+    jitter_p : float in [0, 1], default=0.8
+        Chance that colours change.
+    grey : float in [0, 1], default=0.2
+        Chance that a picture loses its colours.
+    blur : float in [0, 1], default=0.0
+        Chance of a Gaussian blur, of 0.1 to 2 pixels; for pictures beyond 32 pixels.
+    erase : float in [0, 1], default=0.0
+        Chance that a rectangle is blackened, of 2 to 33 % of the area.
+
+    References
+    ----------
+    Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of
+    Visual Representations", ICML 2020, arXiv 2002.05709, appendix A and B.9.
+
+    Examples
+    --------
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.augment import PictureTransforms
+    >>> embedder = HSCLEmbedder(encoder="conv", augment=PictureTransforms(flip=0.0))
+    """
+
+    def __init__(
+        self,
+        *,
+        crop: tuple[float, float] | None = (0.2, 1.0),
+        flip: float = 0.5,
+        jitter: float = 0.4,
+        jitter_p: float = 0.8,
+        grey: float = 0.2,
+        blur: float = 0.0,
+        erase: float = 0.0,
+    ) -> None:
+        self.crop = crop
+        self.flip = flip
+        self.jitter = jitter
+        self.jitter_p = jitter_p
+        self.grey = grey
+        self.blur = blur
+        self.erase = erase
+
+    def fitted(self, rows: Tensor) -> Self:
+        """Check parameters and rows; nothing is learnt from the pictures."""
+        self._check(rows)
+        fitted = copy.copy(self)
+        size = (int(rows.shape[2]), int(rows.shape[3]))
+        fitted.steps_ = self._steps(size, is_coloured=rows.shape[1] == 3)
+        return fitted
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one view of each picture (B, C, H, W)."""
+        # kornia draws from torch's global generators.
+        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+        devices = [rows.device] if rows.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(seed))
+            for step in self.steps_:
+                rows = step(rows)
+        return rows
+
+    def _steps(self, size: tuple[int, int], *, is_coloured: bool) -> list[Any]:
+        augmentation = _kornia()
+        steps = []
+        if self.crop is not None:
+            steps.append(
+                augmentation.RandomResizedCrop(size, scale=tuple(self.crop), p=1.0)
+            )
+        if self.flip:
+            steps.append(augmentation.RandomHorizontalFlip(p=self.flip))
+        steps += self._colours(augmentation, is_coloured=is_coloured)
+        if self.blur:
+            steps.append(augmentation.RandomGaussianBlur((5, 5), (0.1, 2.0), p=self.blur))
+        if self.erase:
+            steps.append(augmentation.RandomErasing(p=self.erase))
+        return steps
+
+    def _colours(self, augmentation: Any, *, is_coloured: bool) -> list[Any]:
+        by, chance = self.jitter, self.jitter_p
+        if not is_coloured:
+            light = (max(0.0, 1 - by), 1 + by)
+            kinds = (augmentation.RandomBrightness, augmentation.RandomContrast)
+            return [kind(light, p=chance) for kind in kinds] if by and chance else []
+        steps = []
+        if by and chance:
+            steps.append(augmentation.ColorJitter(by, by, by, min(by / 4, 0.5), p=chance))
+        if self.grey:
+            steps.append(augmentation.RandomGrayscale(p=self.grey))
+        return steps
+
+    def _check(self, rows: Tensor) -> None:
+        if rows.ndim != 4:
+            raise ValueError(
+                f"PictureTransforms needs images, got rows of shape "
+                f"{tuple(rows.shape[1:])}: use FeatureCorruption for tables."
+            )
+        for name in _SHARES:
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 <= value <= 1):
+                raise ValueError(
+                    f"PictureTransforms: {name} must be in [0, 1], got {value!r}."
+                )
+        if not (isinstance(self.jitter, Real) and float(self.jitter) >= 0):
+            raise ValueError(
+                f"PictureTransforms: jitter must be at least 0, got {self.jitter!r}."
+            )
+        if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise ValueError(
+                f"PictureTransforms: crop must hold two shares, 0 < smallest <= largest "
+                f"<= 1, got {self.crop!r}."
+            )
+
+
+def _kornia() -> Any:
+    try:
+        from kornia import augmentation
+    except ImportError as error:
+        raise ImportError(
+            "PictureTransforms needs kornia: pip install sklearn-hscl[images]."
+        ) from error
+    return augmentation

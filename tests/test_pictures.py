@@ -1,0 +1,107 @@
+"""Random transforms of pictures: each against its definition."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.augment import PictureTransforms
+
+pytest.importorskip("kornia")
+NOTHING = {"crop": None, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
+PICTURES = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+
+
+def views(pictures=PICTURES, seed=0, **parameters):
+    transforms = PictureTransforms(**(NOTHING | parameters)).fitted(pictures)
+    return transforms(pictures, torch.Generator().manual_seed(seed))
+
+
+def test_nothing_leaves_pictures_as_they_are():
+    assert torch.equal(views(), PICTURES)
+
+
+def test_flip_mirrors_left_and_right():
+    torch.testing.assert_close(views(flip=1.0), PICTURES.flip(3))
+    flipped = views(PICTURES.repeat(50, 1, 1, 1), flip=0.5) != PICTURES.repeat(50, 1, 1, 1)
+    share = flipped.flatten(1).any(1).float().mean().item()
+    assert share == pytest.approx(0.5, abs=0.1)
+
+
+def test_grey_pictures_have_equal_channels_of_the_old_brightness():
+    grey = views(grey=1.0)
+    assert torch.equal(grey[:, 0], grey[:, 1])
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
+    torch.testing.assert_close(grey[:, 0], (PICTURES * weights).sum(1), atol=2e-3, rtol=0)
+
+
+def test_crops_of_the_whole_area_change_little_and_small_ones_much():
+    ramp = torch.linspace(0, 1, 32).expand(4, 1, 32, 32).contiguous()
+    small = views(ramp, crop=(0.05, 0.05))
+    spread = small.amax((1, 2, 3)) - small.amin((1, 2, 3))
+    # A crop of 5 % of the area spans sqrt(0.05) = 22 % of the ramp, times sqrt(3/4 .. 4/3).
+    assert 0.1 < spread.min().item() <= spread.max().item() < 0.35
+
+
+def test_brightness_and_contrast_stay_within_bounds():
+    flat = torch.full((200, 1, 4, 4), 0.5)
+    light = views(flat, jitter=0.2, jitter_p=1.0).mean((1, 2, 3))
+    assert light.min() >= (0.5 - 0.2) * 0.8 - 1e-5  # brightness is added, then contrast
+    assert light.max() <= (0.5 + 0.2) * 1.2 + 1e-5
+    assert light.std() > 0.03
+
+
+def test_blur_keeps_the_mean_and_lowers_the_variance():
+    flat = torch.nn.functional.pad(PICTURES, (8, 8, 8, 8))
+    blurred = views(flat, blur=1.0)
+    torch.testing.assert_close(blurred.sum((2, 3)), flat.sum((2, 3)), atol=1e-2, rtol=1e-3)
+    assert (blurred.var((1, 2, 3)) <= flat.var((1, 2, 3))).all()
+
+
+def test_erased_fields_are_black_and_the_rest_is_kept():
+    erased = views(PICTURES + 0.1, erase=1.0)
+    black = erased == 0
+    assert ((erased == PICTURES + 0.1) | black).all()
+    assert black.flatten(1).any(1).all()
+
+
+def test_views_follow_from_the_generator_and_leave_torch_alone():
+    before = torch.get_rng_state()
+    defaults = PictureTransforms().get_params()
+    first, again, other = (views(seed=seed, **defaults) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_training_on_views(n_channels):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 8, 8, n_channels), dtype=np.uint8)
+    fits = [
+        HSCLEmbedder(
+            loss="hucl", augment=PictureTransforms(), max_epochs=2, random_state=0
+        ).fit(images)
+        for _ in range(2)
+    ]
+    assert np.isfinite(fits[0].loss_curve_).all()
+    assert fits[0].loss_curve_ == fits[1].loss_curve_
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"flip": 2.0}, "flip must be in"),
+        ({"erase": "often"}, "erase must be in"),
+        ({"jitter": -1.0}, "jitter must be at least 0"),
+        ({"crop": (0.5, 0.2)}, "crop must hold two shares"),
+    ],
+)
+def test_bad_parameters(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        views(**parameters)
+
+
+def test_tables_are_refused():
+    with pytest.raises(ValueError, match="needs images"):
+        views(torch.ones(3, 4))
