@@ -128,11 +128,11 @@ class PictureTransforms(Augmentation):
             )
         for name in _SHARES:
             value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 <= value <= 1):
+            if not (isinstance(value, Real) and 0 <= float(value) <= 1):
                 raise ValueError(
                     f"PictureTransforms: {name} must be in [0, 1], got {value!r}."
                 )
-        if not (isinstance(self.jitter, Real) and float(self.jitter) >= 0):
+        if not (isinstance(self.jitter, Real) and self.jitter >= 0):
             raise ValueError(
                 f"PictureTransforms: jitter must be at least 0, got {self.jitter!r}."
             )
