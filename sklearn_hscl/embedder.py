@@ -240,7 +240,8 @@ class HSCLEmbedder(
         class probabilities), so that no row is lost.
     validation_fraction : float, default=0.1
         Share of the rows in (0, 1) that early stopping holds out, by class where the
-        classes are large enough; unused where `fit` gets `X_val`.
+        classes are large enough, and in whole groups where `fit` gets `groups`; unused
+        where it gets `X_val`.
     n_iter_no_change : int or None, default=None
         Scores without improvement after which early stopping stops; None for 10, and for
         5 in ``"tabular"``, whose members give 30 scores over the longest training.
@@ -437,7 +438,6 @@ class HSCLEmbedder(
         self.net_params = net_params
         self.net_callbacks = net_callbacks
 
-    @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: ArrayLike,
@@ -445,6 +445,7 @@ class HSCLEmbedder(
         *,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Train the encoder.
 
@@ -469,6 +470,13 @@ class HSCLEmbedder(
             with ``Pipeline(..., transform_input=["X_val"])``.
         y_val : array-like, default=None
             Labels of `X_val`, where the loss uses labels.
+        groups : array-like of shape (n_samples,), default=None
+            What rows belong together, such as the patient or the session that they come
+            from. Rows of a group are never on both sides of a split made here: that of
+            `validation_fraction` (then a share of the rows as near as whole groups come),
+            and the shares of the rows that members of ``"tabular"`` do not see, for
+            early stopping and for `cross_fit`. `X_val` leaves nothing to hold out, and
+            without any split groups are not used. None: each row is its own.
 
         Returns
         -------
@@ -490,6 +498,19 @@ class HSCLEmbedder(
             called `fit`: the embedder then is what the completed epochs made of it.
             Inside of a pipeline or a search the ``KeyboardInterrupt`` goes on.
         """
+        self._fit(X, y, X_val=X_val, y_val=y_val, groups=groups)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: Any = None,
+    ) -> TrainingRun:
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
         previous = self._previous_fit() if self.warm_start else None
@@ -499,18 +520,16 @@ class HSCLEmbedder(
                 f"seen rows of all folds: set warm_start=False."
             )
         with _keeping_previous_fit(self):
-            run = self._prepare_run(X, y, X_val, y_val, previous=previous)
+            run = self._prepare_run(X, y, X_val, y_val, groups=groups, previous=previous)
             names = ("n_features_in_", "feature_names_in_")
             seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
             fitted = self._train(
                 run, FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
             )
-        if self.cross_fit is not None and run.folds is not None:
-            self._folds = run.folds.cpu().numpy()  # until fit_transform takes them
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
         )
-        return self
+        return run
 
     def fit_transform(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
@@ -527,7 +546,8 @@ class HSCLEmbedder(
         X, y : array-like
             As for :meth:`fit`.
         **fit_params
-            Further arguments of :meth:`fit`.
+            Further arguments of :meth:`fit`, such as `groups`, which the folds of
+            `cross_fit` keep whole.
 
         Returns
         -------
@@ -535,8 +555,9 @@ class HSCLEmbedder(
         """
         if self.cross_fit is None:
             return super().fit_transform(X, y, **fit_params)
-        self.fit(X, y, **fit_params)
-        folds = self.__dict__.pop("_folds")
+        folds = self._fit(X, y, **fit_params).folds
+        assert folds is not None  # as cross_fit says so
+        folds = folds.cpu().numpy()
         members = self._embed(X, AllMembers(self.module_), normalize=False)
         members = members.reshape(len(folds), self.cross_fit, -1)  # (n, M, D)
         return members[np.arange(len(folds)), folds]
@@ -655,6 +676,7 @@ class HSCLEmbedder(
         X_val: Any = None,
         y_val: Any = None,
         *,
+        groups: Any = None,
         classes: Any = None,
         previous: Previous | None = None,
         **changes: Any,
@@ -675,7 +697,16 @@ class HSCLEmbedder(
         columns = self._learn_columns(X) if previous is None else previous.columns
         shape = None if previous is None else previous.input_shape
         data = check_training_data(
-            self, X, y, X_val, y_val, loss=loss, encode=encode, columns=columns, shape=shape
+            self,
+            X,
+            y,
+            X_val,
+            y_val,
+            groups=groups,
+            loss=loss,
+            encode=encode,
+            columns=columns,
+            shape=shape,
         )
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind

@@ -86,6 +86,10 @@ def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[n
     Returns
     -------
     ndarray of int, shape (n_samples,)
+
+    See Also
+    --------
+    sklearn_hscl.training.group_folds.draw_member_folds : The same for groups of rows.
     """
     shuffled = np.random.default_rng(seed).permutation(len(codes))
     folds = np.empty_like(codes)
