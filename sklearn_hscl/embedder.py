@@ -488,6 +488,8 @@ class HSCLEmbedder(
         ValueError
             If a parameter or the data cannot be used; the message names parameter or
             column, value and remedy.
+        TypeError
+            If X is sparse, but the encoder takes dense tables.
         FloatingPointError
             If the loss becomes infinite or not a number.
 

@@ -154,8 +154,8 @@ def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
     if params["encoder"] != "tabular" or data.target_kind != "class":
         raise ValueError(
             f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
-            f"can be kept from rows; got encoder={params['encoder']!r}. Pass a table and "
-            f"y with classes, or cross_fit=None."
+            f"can be kept from rows; got encoder={params['encoder']!r}. Pass a dense "
+            f"table and y with classes, or cross_fit=None."
         )
     if params["n_members"] != n_folds:
         raise ValueError(
