@@ -41,6 +41,7 @@ from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.learning_rate import Schedule
+from sklearn_hscl.training.members import length_of_means
 from sklearn_hscl.training.run import Previous, TrainingRun, prepare_run
 from sklearn_hscl.training.views import AugmentParameter
 
@@ -540,8 +541,9 @@ class HSCLEmbedder(
 
         With `cross_fit`, the embedding of each row is that of the member that has not
         seen it, as unseen rows look: what follows in a pipeline then learns from
-        embeddings like those that it will be asked about. Else it is that of
-        :meth:`transform`.
+        embeddings like those that it will be asked about. They have unit length with
+        `normalize`, else the one that means of members have in new rows, as estimated from
+        how much the members agree. Without `cross_fit` it is that of :meth:`transform`.
 
         Parameters
         ----------
@@ -562,7 +564,10 @@ class HSCLEmbedder(
         folds = folds.cpu().numpy()
         members = self._embed(X, AllMembers(self.module_), normalize=False)
         members = members.reshape(len(folds), self.cross_fit, -1)  # (n, M, D)
-        return members[np.arange(len(folds)), folds]
+        unseeing = members[np.arange(len(folds)), folds]  # (n, D)
+        if self.normalize:
+            return unseeing
+        return unseeing * length_of_means(members, unseeing)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
