@@ -147,7 +147,8 @@ class HSCLEmbedder(
 
     hidden_layer_sizes : sequence of int or None, default=None
         Widths of the hidden layers of built-in encoders, equal ones in ``"tabular"``; None
-        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``.
+        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``, or (256,) for
+        sparse rows with classes, such as words of texts.
     dropout : float or None, default=None
         Share in [0, 1) of hidden units that built-in encoders leave out of each training
         step; None for 0.15 in ``"tabular"`` and 0 in ``"mlp"``.

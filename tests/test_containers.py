@@ -271,6 +271,20 @@ def test_dense_vectors_of_sentences_in_a_pipeline(sentences):
     assert pipe.fit(train, y_train).score(test, y_test) >= 0.8
 
 
+def test_one_hidden_layer_for_sparse_rows_with_classes():
+    rows = scipy.sparse.csr_array(SPARSE)
+    for embedder, n_layers in (
+        (fit(rows), 2),
+        (fit(rows, loss="hucl"), 3),
+        (fit(rows, RNG.normal(size=30)), 3),
+        (fit(encoder="mlp"), 3),
+        (fit(rows, hidden_layer_sizes=(8, 8, 8)), 4),
+        (fit(rows, hidden_layer_sizes=np.array([8, 8])), 3),
+    ):
+        layers = [m for m in embedder.module_.modules() if isinstance(m, nn.Linear)]
+        assert len(layers) == n_layers
+
+
 def test_rare_words_do_not_drown_the_others():
     rng = np.random.default_rng(0)
     y = np.arange(600) % 2
