@@ -63,7 +63,7 @@ PLAIN = Recipe(
 )
 # Without labels a step teaches less, and a cosine ends too early at the same rate.
 UNLABELLED = replace(PLAIN, parameters=PLAIN.parameters | {"lr": 4e-3})
-# Words of a text separate its classes almost linearly: a second layer only overfits.
+# Words of a text separate its classes almost linearly: a second layer overfits.
 SPARSE = replace(PLAIN, parameters=PLAIN.parameters | {"hidden_layer_sizes": (256,)})
 TABULAR = Recipe(
     parameters={
