@@ -41,6 +41,7 @@ from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.learning_rate import Schedule
+from sklearn_hscl.training.members import length_of_means
 from sklearn_hscl.training.run import Previous, TrainingRun, prepare_run
 from sklearn_hscl.training.views import AugmentParameter
 
@@ -150,8 +151,9 @@ class HSCLEmbedder(
 
     hidden_layer_sizes : sequence of int or None, default=None
         Widths of the hidden layers of built-in encoders, equal ones in ``"tabular"``; None
-        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``. In ``"conv"`` one
-        number, the channels of the first convolution; None for 32.
+        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``, or (256,) for
+        sparse rows with classes, such as words of texts. In ``"conv"`` one number, the
+        channels of the first convolution; None for 32.
     dropout : float or None, default=None
         Share in [0, 1) of hidden units that built-in encoders leave out of each training
         step; None for 0.15 in ``"tabular"`` and 0 elsewhere.
@@ -245,7 +247,8 @@ class HSCLEmbedder(
         class probabilities), so that no row is lost.
     validation_fraction : float, default=0.1
         Share of the rows in (0, 1) that early stopping holds out, by class where the
-        classes are large enough; unused where `fit` gets `X_val`.
+        classes are large enough, and in whole groups where `fit` gets `groups`; unused
+        where it gets `X_val`.
     n_iter_no_change : int or None, default=None
         Scores without improvement after which early stopping stops; None for 10, and for
         5 in ``"tabular"``, whose members give 30 scores over the longest training.
@@ -442,7 +445,6 @@ class HSCLEmbedder(
         self.net_params = net_params
         self.net_callbacks = net_callbacks
 
-    @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
         X: ArrayLike,
@@ -450,6 +452,7 @@ class HSCLEmbedder(
         *,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Train the encoder.
 
@@ -476,6 +479,13 @@ class HSCLEmbedder(
             with ``Pipeline(..., transform_input=["X_val"])``.
         y_val : array-like, default=None
             Labels of `X_val`, where the loss uses labels.
+        groups : array-like of shape (n_samples,), default=None
+            What rows belong together, such as the patient or the session that they come
+            from. Rows of a group are never on both sides of a split made here: that of
+            `validation_fraction` (then a share of the rows as near as whole groups come),
+            and the shares of the rows that members of ``"tabular"`` do not see, for
+            early stopping and for `cross_fit`. `X_val` leaves nothing to hold out, and
+            without any split groups are not used. None: each row is its own.
 
         Returns
         -------
@@ -487,6 +497,8 @@ class HSCLEmbedder(
         ValueError
             If a parameter or the data cannot be used; the message names parameter or
             column, value and remedy.
+        TypeError
+            If X is sparse, but the encoder takes dense tables.
         FloatingPointError
             If the loss becomes infinite or not a number.
 
@@ -497,6 +509,19 @@ class HSCLEmbedder(
             called `fit`: the embedder then is what the completed epochs made of it.
             Inside of a pipeline or a search the ``KeyboardInterrupt`` goes on.
         """
+        self._fit(X, y, X_val=X_val, y_val=y_val, groups=groups)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: Any = None,
+    ) -> TrainingRun:
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
         previous = self._previous_fit() if self.warm_start else None
@@ -506,18 +531,16 @@ class HSCLEmbedder(
                 f"seen rows of all folds: set warm_start=False."
             )
         with _keeping_previous_fit(self):
-            run = self._prepare_run(X, y, X_val, y_val, previous=previous)
+            run = self._prepare_run(X, y, X_val, y_val, groups=groups, previous=previous)
             names = ("n_features_in_", "feature_names_in_")
             seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
             fitted = self._train(
                 run, FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
             )
-        if self.cross_fit is not None and run.folds is not None:
-            self._folds = run.folds.cpu().numpy()  # until fit_transform takes them
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
         )
-        return self
+        return run
 
     def fit_transform(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
@@ -526,15 +549,17 @@ class HSCLEmbedder(
 
         With `cross_fit`, the embedding of each row is that of the member that has not
         seen it, as unseen rows look: what follows in a pipeline then learns from
-        embeddings like those that it will be asked about. Else it is that of
-        :meth:`transform`.
+        embeddings like those that it will be asked about. They have unit length with
+        `normalize`, else the one that means of members have in new rows, as estimated from
+        how much the members agree. Without `cross_fit` it is that of :meth:`transform`.
 
         Parameters
         ----------
         X, y : array-like
             As for :meth:`fit`.
         **fit_params
-            Further arguments of :meth:`fit`.
+            Further arguments of :meth:`fit`, such as `groups`, which the folds of
+            `cross_fit` keep whole.
 
         Returns
         -------
@@ -542,11 +567,15 @@ class HSCLEmbedder(
         """
         if self.cross_fit is None:
             return super().fit_transform(X, y, **fit_params)
-        self.fit(X, y, **fit_params)
-        folds = self.__dict__.pop("_folds")
+        folds = self._fit(X, y, **fit_params).folds
+        assert folds is not None  # as cross_fit says so
+        folds = folds.cpu().numpy()
         members = self._embed(X, AllMembers(self.module_), normalize=False)
         members = members.reshape(len(folds), self.cross_fit, -1)  # (n, M, D)
-        return members[np.arange(len(folds)), folds]
+        unseeing = members[np.arange(len(folds)), folds]  # (n, D)
+        if self.normalize:
+            return unseeing
+        return unseeing * length_of_means(members, unseeing)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -662,6 +691,7 @@ class HSCLEmbedder(
         X_val: Any = None,
         y_val: Any = None,
         *,
+        groups: Any = None,
         classes: Any = None,
         previous: Previous | None = None,
         **changes: Any,
@@ -682,7 +712,16 @@ class HSCLEmbedder(
         columns = self._learn_columns(X) if previous is None else previous.columns
         shape = None if previous is None else previous.input_shape
         data = check_training_data(
-            self, X, y, X_val, y_val, loss=loss, encode=encode, columns=columns, shape=shape
+            self,
+            X,
+            y,
+            X_val,
+            y_val,
+            groups=groups,
+            loss=loss,
+            encode=encode,
+            columns=columns,
+            shape=shape,
         )
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind

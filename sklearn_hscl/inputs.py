@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.datasets import DatasetRows, array_of
+from sklearn_hscl.groups import encode_groups
 from sklearn_hscl.image_files import ImageFiles, holds_paths
 from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
@@ -30,6 +31,7 @@ def check_training_data(
     y_val: Any,
     *,
     loss: ContrastiveLoss,
+    groups: Any = None,
     encode: TargetEncoder | None = None,
     columns: TableColumns | None = None,
     shape: tuple[int, ...] | None = None,
@@ -46,6 +48,8 @@ def check_training_data(
         Their targets; ignored by losses without labels.
     loss : ContrastiveLoss
         The loss; the estimator's `target_type` and `unlabeled_label` say how to read y.
+    groups : array-like of shape (n_samples,) or None
+        Which rows of X belong together.
     encode : TargetEncoder or None
         How to read y, where an earlier fit has settled it.
     columns : TableColumns or None
@@ -60,7 +64,8 @@ def check_training_data(
     if X_val is None and y_val is not None:
         raise ValueError("y_val was passed without X_val: pass both, or neither.")
     rows = check_rows(estimator, X, columns=columns, fitted_shape=shape)
-    train = LabelledArrays(rows, None)
+    codes = None if groups is None else encode_groups(groups, rows.shape[0])
+    train = LabelledArrays(rows, None, codes)
     if not loss.uses_labels(y is not None):
         encode = None
     else:
@@ -72,7 +77,7 @@ def check_training_data(
             unlabeled_label=estimator.unlabeled_label,
         )
         try:
-            train = LabelledArrays(train.rows, encode(y))
+            train = train._replace(targets=encode(y))
         except ValueError as error:
             raise ValueError(f"y cannot be used: {error}") from error
     held_out = None

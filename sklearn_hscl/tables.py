@@ -68,6 +68,11 @@ def check_table(
 
 
 def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) -> Any:
+    if issparse(X) and not tags.sparse:
+        raise TypeError(
+            f"X is sparse, but encoder={estimator.encoder!r} takes dense tables: use "
+            f"encoder='mlp' or 'auto', or pass X.toarray()."
+        )
     with naming_the_cell(X, tags.allow_nan):
         return validate_data(
             estimator,

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -16,6 +19,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.features import PreparedTable
+from sklearn_hscl.encoders.standardization import Standardization
 from sklearn_hscl.training.rows import HostRows
 
 RNG = np.random.default_rng(0)
@@ -46,8 +50,29 @@ def test_sparse_rows_of_any_format(name, kind, loss):
 def test_sparse_columns_are_scaled_and_not_centred():
     rows = np.array([[0.0, 3, np.nan, 0], [2, 3, 0, 0], [0, 3, 1e300, 0], [0, 3, 0, 0]])
     prepare = PreparedTable.of(scipy.sparse.csr_array(rows))
-    expected = [[0, 1, np.nan, 0], [2, 1, 0, 0], [0, 1, 2, 0], [0, 1, 0, 0]]
-    np.testing.assert_allclose(prepare(rows), expected, rtol=1e-6)
+    expected = [[0, 1, np.nan, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
+    # Six of the twelve entries of columns that are not empty are not 0.
+    np.testing.assert_allclose(prepare(rows), np.sqrt(2) * np.array(expected), rtol=1e-6)
+
+
+@given(
+    st.floats(0.02, 1.0),
+    st.lists(st.integers(-6, 6), min_size=3, max_size=20),
+    st.integers(0, 2**16),
+)
+def test_units_and_rarity_of_sparse_columns_do_not_matter(density, units, seed):
+    rng = np.random.default_rng(seed)
+    shape = (40, len(units))
+    rows = rng.normal(size=shape) * (rng.random(shape) < density * rng.random(len(units)))
+    rows[0, 0] = 1.0
+    scaled = Standardization.of(scipy.sparse.csr_array(rows))(rows)
+    occurring = (rows != 0).any(axis=0)
+    assert (scaled[:, occurring] ** 2).mean() == pytest.approx(1)
+    typical = [np.sqrt((column[column != 0] ** 2).mean()) for column in scaled.T[occurring]]
+    np.testing.assert_allclose(typical, typical[0])
+    in_units = rows * 10.0 ** np.array(units)
+    of_units = Standardization.of(scipy.sparse.csr_array(in_units))
+    np.testing.assert_allclose(of_units(in_units), scaled, atol=1e-12)
 
 
 def test_sparse_rows_stand_for_a_tensor():
@@ -213,16 +238,59 @@ The goalkeeper caught the shot.
 """
 
 
-def test_words_of_sentences_in_a_pipeline():
-    sentences = COOKING.strip().splitlines() + FOOTBALL.strip().splitlines()
+@pytest.fixture
+def sentences():
+    """Return training sentences, test sentences, and the topics of both."""
+    rows = COOKING.strip().splitlines() + FOOTBALL.strip().splitlines()
     topic = np.repeat(["cooking", "football"], 20)
     held_out = np.arange(40) % 4 == 3
-    train, test = np.compress(~held_out, sentences), np.compress(held_out, sentences)
+    train, test = np.compress(~held_out, rows), np.compress(held_out, rows)
+    return train, test, topic[~held_out], topic[held_out]
+
+
+def test_words_of_sentences_in_a_pipeline(sentences):
+    train, test, y_train, y_test = sentences
     words = TfidfVectorizer(stop_words="english").fit(train)
     sparse = words.transform(test)
     assert scipy.sparse.issparse(sparse) and sparse.format == "csr"
     pipe = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
-    pipe.fit(words.transform(train), topic[~held_out])
-    assert pipe.score(sparse, topic[held_out]) >= 0.8
+    pipe.fit(words.transform(train), y_train)
+    assert pipe.score(sparse, y_test) >= 0.8
     assert_array_equal(pipe.predict_proba(sparse), pipe.predict_proba(sparse.toarray()))
     assert_array_equal(pipe.predict(sparse), pipe.predict(sparse.toarray()))
+
+
+def test_dense_vectors_of_sentences_in_a_pipeline(sentences):
+    train, test, y_train, y_test = sentences
+    pipe = make_pipeline(
+        TfidfVectorizer(stop_words="english"),
+        TruncatedSVD(10, random_state=0),
+        HSCLEmbedder(random_state=0, max_epochs=20),
+        LogisticRegression(),
+    )
+    assert pipe.fit(train, y_train).score(test, y_test) >= 0.8
+
+
+def test_one_hidden_layer_for_sparse_rows_with_classes():
+    rows = scipy.sparse.csr_array(SPARSE)
+    for embedder, n_layers in (
+        (fit(rows), 2),
+        (fit(rows, loss="hucl"), 3),
+        (fit(rows, RNG.normal(size=30)), 3),
+        (fit(encoder="mlp"), 3),
+        (fit(rows, hidden_layer_sizes=(8, 8, 8)), 4),
+        (fit(rows, hidden_layer_sizes=np.array([8, 8])), 3),
+    ):
+        layers = [m for m in embedder.module_.modules() if isinstance(m, nn.Linear)]
+        assert len(layers) == n_layers
+
+
+def test_rare_words_do_not_drown_the_others():
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 2
+    frequent = rng.random((600, 20)) < 0.2 + 0.3 * (y[:, None] == np.arange(20) % 2)
+    rare = rng.random((600, 800)) < 0.004
+    words = scipy.sparse.csr_array(np.hstack([frequent, rare]).astype(float))
+    embedder = HSCLEmbedder(random_state=0).fit(words[:300], y[:300])
+    downstream = LogisticRegression().fit(embedder.transform(words[:300]), y[:300])
+    assert downstream.score(embedder.transform(words[300:]), y[300:]) >= 0.85

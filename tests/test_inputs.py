@@ -1,12 +1,14 @@
 """Bad input gets an error that names what is wrong, where, and the remedy."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import polars
 import pytest
 import torch
+from scipy.sparse import csr_array
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
@@ -129,6 +131,19 @@ def test_duplicate_column_names_are_told_apart():
         ({"net_params": {"optimizer__bogus": 1}}, "net_params=.*bogus"),
         ({"net_params": {"optimizer": "SGD"}}, "optimizer='SGD'"),
         ({"net_params": {1: 2}}, "net_params got 1"),
+        (
+            {"net_params": {"optimizer": torch.optim.LBFGS}},
+            "net_params got optimizer=LBFGS.* use one such as torch.optim.AdamW",
+        ),
+        (
+            {"net_params": {"optimizer": partial(torch.optim.LBFGS, history_size=3)}},
+            "net_params got optimizer=LBFGS",
+        ),
+        (
+            {"X": csr_array(X), "encoder": "tabular"},
+            "X is sparse, but encoder='tabular' takes dense tables: use encoder='mlp'",
+        ),
+        ({"X": csr_array(X), "cross_fit": 2}, "Pass a dense table"),
         ({"augment": lambda rows: rows}, "function of .rows, generator."),
         ({"augment": FeatureCorruption}, "an object, not its class"),
         ({"augment": lambda rows, generator: rows.double()}, "shape and dtype"),
@@ -139,7 +154,19 @@ def test_duplicate_column_names_are_told_apart():
         ({"X": IMAGES, "augment": FeatureCorruption()}, "use RandomShift"),
         ({"augment": RandomShift()}, "use FeatureCorruption"),
         ({"augment": lambda rows, generator: rows[:1]}, "must return a tensor"),
-        ({"augment": None, "loss": "ucl"}, "augment=None"),
+        ({"augment": None, "loss": "ucl"}, "augment=None makes the 2 views"),
+        (
+            {"augment": FeatureCorruption(p=0), "loss": "ucl"},
+            r"augment=FeatureCorruption\(p=0\) makes the 2 views of a row equal",
+        ),
+        (
+            {"X": IMAGES, "augment": RandomShift(0.0), "loss": "hucl"},
+            r"augment=RandomShift\(fraction=0.0\) makes the 2 views",
+        ),
+        (
+            {"augment": None, "loss": "hucl", "encoder": "tabular", "dropout": 0.0},
+            "augment=None makes the 2 views",
+        ),
         (
             {"early_stopping": True, "validation_fraction": 0.99},
             "validation_fraction=0.99 leaves",
@@ -149,6 +176,13 @@ def test_duplicate_column_names_are_told_apart():
 def test_message(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fit(**arguments)
+
+
+def test_dropout_tells_views_apart():
+    # The built-in dropout of "tabular" is a layer of its own.
+    for encoder in ("tabular", "mlp"):
+        embedder = fit(augment=None, loss="hucl", encoder=encoder, dropout=0.2)
+        assert np.isfinite(embedder.loss_curve_).all()
 
 
 def test_width_and_shape_are_compared_with_fit():

@@ -1,8 +1,12 @@
 """The ensemble of tables: pairs across members, blind folds, averaged weights, recipe."""
 
+from math import sqrt
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -15,7 +19,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.training.averaging import AveragedWeights
-from sklearn_hscl.training.members import draw_folds, mixed_members
+from sklearn_hscl.training.members import draw_folds, length_of_means, mixed_members
 
 M, B, D, K = 3, 12, 4, 2
 
@@ -291,9 +295,36 @@ def test_cross_fit_embeds_rows_by_members_that_have_not_seen_them(iris):
     assert Z.shape == (150, 32) and len(embedder.module_.weights) == 5
     folds = draw_folds(y, 5, embedder._seeds.split)
     members = embedder.module_.members(embedder._prepare(X)).detach().numpy()
-    assert_allclose(Z, members[folds, np.arange(150)], atol=1e-6)
-    assert "_folds" not in vars(embedder)
+    unseeing = members[folds, np.arange(150)]
+    length = np.sqrt((members.mean(0) * unseeing).sum(1).mean())
+    assert_allclose(Z, length * unseeing, atol=1e-6)
     assert_allclose(embedder.transform(X), members.mean(0), atol=1e-6)
+    embedder.set_params(normalize=True)
+    assert_allclose(embedder.fit_transform(X, y), unseeing, atol=1e-6)
+
+
+@given(st.floats(0, 3), st.integers(2, 8), st.integers(0, 2**16))
+def test_length_of_the_means_of_members_that_have_not_seen_a_row(noise, n_members, seed):
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(1500, 1, 8))
+    draws = [centers + noise * rng.normal(size=(1500, n_members, 8)) for _ in range(2)]
+    seen, new = (z / np.linalg.norm(z, axis=2, keepdims=True) for z in draws)
+    length = length_of_means(seen, seen[:, 0])
+    expected = np.sqrt((new.mean(1) ** 2).sum(1).mean())
+    assert length == pytest.approx(expected, abs=0.03)
+    assert length_of_means(np.array([[[1.0], [-1.0]]]), np.array([[1.0]])) == sqrt(0.5)
+
+
+def test_rows_out_of_fold_are_as_long_as_new_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 6))
+    y = (X[:, 0] * X[:, 1] + rng.normal(size=600) > 0).astype(int)
+    embedder = HSCLEmbedder(cross_fit=5, max_epochs=60, random_state=0)
+    Z = embedder.fit_transform(X[:400], y[:400])
+    lengths = np.linalg.norm(embedder.transform(X[400:]), axis=1)
+    length = np.sqrt((lengths**2).mean())
+    assert length < 0.97  # else there is nothing to see
+    assert np.linalg.norm(Z, axis=1) == pytest.approx(length, abs=0.02)
 
 
 def test_cross_fit_calibrates_what_follows():

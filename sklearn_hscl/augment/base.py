@@ -16,6 +16,11 @@ class Augmentation(BaseEstimator):
     new object: the original never holds data.
     """
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every view is the row itself; False in subclasses that do not say."""
+        return type(self) is Augmentation
+
     def fitted(self, rows: Tensor) -> Self:
         """Return an augmentation that knows the training rows.
 

@@ -30,6 +30,11 @@ class RandomShift(Augmentation):
     def __init__(self, fraction: float = 0.125) -> None:
         self.fraction = fraction
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether no image is ever shifted."""
+        return self.fraction == 0
+
     def fitted(self, rows: Tensor) -> "RandomShift":
         """Check parameter and rows; nothing is learnt from the images."""
         if not (isinstance(self.fraction, Real) and 0 <= self.fraction <= 0.5):

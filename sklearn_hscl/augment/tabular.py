@@ -40,6 +40,11 @@ class FeatureCorruption(Augmentation):
     def __init__(self, p: float = 0.2) -> None:
         self.p = p
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether no feature is ever replaced."""
+        return self.p == 0
+
     def fitted(self, rows: Tensor) -> Self:
         """Return a corruption that draws from the columns of `rows`."""
         if not (isinstance(self.p, Real) and 0 <= self.p <= 1):

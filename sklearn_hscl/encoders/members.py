@@ -52,9 +52,14 @@ class ByteDropout(nn.Module):
         super().__init__()
         self.kept = min(max(round(256 * (1 - p)), 1), 256)  # byte values, of 256
 
+    @property
+    def drops(self) -> bool:
+        """Whether any number is dropped."""
+        return self.kept < 256
+
     def forward(self, rows: Tensor) -> Tensor:
         """Drop numbers of a tensor of any shape, in training; scale the others up."""
-        if not self.training or self.kept == 256:
+        if not (self.training and self.drops):
             return rows
         words = torch.empty(-(-rows.numel() // 8), dtype=torch.long, device=rows.device)
         draws = words.random_(-(2**63), None).view(torch.uint8)[: rows.numel()]

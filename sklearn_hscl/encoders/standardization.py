@@ -20,8 +20,10 @@ class Standardization:
 
     Works for any input without infinities: columns are first divided by their largest
     magnitude, so that squares do not overflow. Constant columns become 0, NaN stays NaN.
-    Sparse columns are divided by their root mean square and not centred, so that
-    their zeros stay zeros.
+    Sparse columns are not centred, so that their zeros stay zeros. They are divided by
+    the root mean square of their values that are not 0, so that a rare word weighs no
+    more than a frequent one, and all together by one number that brings the mean square
+    of all entries to 1.
     """
 
     magnitude: NDArray[np.float64]  # (F,)
@@ -61,8 +63,11 @@ class Standardization:
         np.maximum.at(magnitude, rows.indices, stored)
         magnitude = _positive(magnitude)
         squares = (stored / magnitude[rows.indices]) ** 2
-        mean_square = np.bincount(rows.indices, squares, minlength=n_columns) / n_rows
-        spread = np.sqrt(_positive(mean_square))
+        total = np.bincount(rows.indices, squares, minlength=n_columns)
+        counts = np.bincount(rows.indices, stored > 0, minlength=n_columns)
+        mean_square = _positive(total / np.maximum(counts, 1))
+        share = counts.sum() / n_rows / max(1, (counts > 0).sum())  # of entries, not 0
+        spread = np.sqrt(mean_square * (share or 1.0))
         return cls(magnitude=magnitude, mean=np.zeros(n_columns), spread=spread)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.stored import StoredRows, take_rows
 from sklearn_hscl.targets import TargetEncoder
+from sklearn_hscl.training.group_folds import hold_out_groups
 from sklearn_hscl.training.rows import HostRows
 
 # Rows that are prepared at a time: the temporaries stay small beside the result.
@@ -20,16 +21,19 @@ _CHUNK_ROWS = 8192
 
 
 class LabelledArrays(NamedTuple):
-    """Validated rows and their targets (None for losses without labels)."""
+    """Validated rows, their targets (None for losses without labels) and their groups."""
 
     rows: Any  # ndarray or StoredRows (n, ...), or CSR array (n, F)
     targets: NDArray[Any] | None
     """Class codes (n,), -1 for no label; indicators or numbers (n, K)."""
+    groups: NDArray[np.int64] | None = None
+    """Codes of groups that no split tears apart (n,); None where each row is its own."""
 
     def select(self, index: NDArray[np.int64]) -> "LabelledArrays":
         """Return some of the rows; stored ones are not read."""
         targets = None if self.targets is None else self.targets[index]
-        return LabelledArrays(take_rows(self.rows, index), targets)
+        groups = None if self.groups is None else self.groups[index]
+        return LabelledArrays(take_rows(self.rows, index), targets, groups)
 
 
 class TrainingData(NamedTuple):
@@ -68,7 +72,7 @@ def split_held_out(
     Parameters
     ----------
     data : LabelledArrays
-        All rows.
+        All rows. Where they have groups, whole groups are held out.
     fraction : float in (0, 1)
         Share of rows to hold out.
     seed : int
@@ -83,21 +87,32 @@ def split_held_out(
     ValueError
         If less than two rows, or less than two classes, are left to train on.
     """
-    n_rows = data.rows.shape[0]
+    targets, n_rows = data.targets, data.rows.shape[0]
+    if data.groups is None:
+        train, held_out = _hold_out_rows(targets, n_rows, fraction, seed)
+    else:
+        train, held_out = hold_out_groups(targets, data.groups, fraction, seed)
+    if len(train) < 2 or (targets is not None and len(np.unique(targets[train])) < 2):
+        raise ValueError(
+            f"validation_fraction={fraction} leaves {len(train)} of {n_rows} rows to "
+            f"train on, too few or of one class: lower it, "
+            f"{'' if data.groups is None else 'pass finer groups, '}"
+            f"or set early_stopping=False."
+        )
+    return data.select(train), data.select(held_out)
+
+
+def _hold_out_rows(
+    targets: NDArray[Any] | None, n_rows: int, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     n_held_out = max(2, round(fraction * n_rows))  # two rows make a contrast
     train, held_out = train_test_split(
         np.arange(n_rows),
         test_size=min(n_held_out, n_rows - 1),
         random_state=seed,
-        stratify=_strata(data.targets, n_held_out),
+        stratify=_strata(targets, n_held_out),
     )
-    targets = data.targets
-    if len(train) < 2 or (targets is not None and len(np.unique(targets[train])) < 2):
-        raise ValueError(
-            f"validation_fraction={fraction} leaves {len(train)} of {n_rows} rows to "
-            f"train on, too few or of one class: lower it, or set early_stopping=False."
-        )
-    return data.select(train), data.select(held_out)
+    return train, held_out
 
 
 def _strata(targets: NDArray[Any] | None, n_held_out: int) -> NDArray[np.int64] | None:

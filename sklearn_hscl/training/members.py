@@ -1,5 +1,8 @@
 """Training an ensemble: pairs across members, and a fold of rows that each never sees."""
 
+from math import sqrt
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -88,8 +91,36 @@ def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[n
     Returns
     -------
     ndarray of int, shape (n_samples,)
+
+    See Also
+    --------
+    sklearn_hscl.training.group_folds.draw_member_folds : The same for groups of rows.
     """
     shuffled = np.random.default_rng(seed).permutation(len(codes))
     folds = np.empty_like(codes)
     folds[shuffled[np.argsort(codes[shuffled], kind="stable")]] = np.arange(len(codes))
     return folds % n_members
+
+
+def length_of_means(members: NDArray[Any], unseeing: NDArray[Any]) -> float:
+    """Estimate the length that the mean of the members has in new rows.
+
+    It is a mean of M unit vectors. Where pairs of them have the mean cosine c, its squared
+    length is (1 + (M - 1) c) / M: the mean cosine of one vector with all, itself included.
+    Members that have seen a row agree more with each other than with the one that has not,
+    so that the latter is compared with all; 1 / M is the least.
+
+    Parameters
+    ----------
+    members : ndarray of shape (n_samples, M, D)
+        Embeddings by all members, of unit length.
+    unseeing : ndarray of shape (n_samples, D)
+        Those by the member that has not seen a row.
+
+    Returns
+    -------
+    float
+        Root mean square over rows.
+    """
+    cosines = np.einsum("nmd,nd->nm", members, unseeing)
+    return sqrt(max(float(cosines.mean()), 1 / members.shape[1]))

@@ -63,6 +63,8 @@ PLAIN = Recipe(
 )
 # Without labels a step teaches less, and a cosine ends too early at the same rate.
 UNLABELLED = replace(PLAIN, parameters=PLAIN.parameters | {"lr": 4e-3})
+# Words of a text separate its classes almost linearly: a second layer overfits.
+SPARSE = replace(PLAIN, parameters=PLAIN.parameters | {"hidden_layer_sizes": (256,)})
 TABULAR = Recipe(
     parameters={
         "n_members": 4,
@@ -96,6 +98,16 @@ def choose_encoder(encoder: Any, data: TrainingData) -> Any:
     return "tabular" if is_table and data.target_kind == "class" else "mlp"
 
 
+def choose_recipe(encoder: Any, data: TrainingData) -> Recipe:
+    """Settle the recipe, by the encoder and by what there is to learn from."""
+    if encoder == "tabular":
+        return TABULAR
+    if data.target_kind is None:
+        return UNLABELLED
+    is_text_like = issparse(data.train.rows) and data.target_kind == "class"
+    return SPARSE if is_text_like else PLAIN
+
+
 def settle(
     params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss
 ) -> tuple[dict[str, Any], Recipe]:
@@ -121,9 +133,7 @@ def settle(
     params = params | {"encoder": encoder}
     if params["cross_fit"] is not None and params["n_members"] is None:
         params["n_members"] = params["cross_fit"]
-    recipe = PLAIN if data.target_kind else UNLABELLED
-    if encoder == "tabular":
-        recipe = TABULAR
+    recipe = choose_recipe(encoder, data)
     if params["lr_schedule"] == "auto" and _has_scheduler(params["net_callbacks"]):
         params["lr_schedule"] = None
     if params["early_stopping"] == "auto" and data.held_out is not None:
@@ -134,8 +144,7 @@ def settle(
         n_batches = ceil(n_in_epoch / params["batch_size"])
         params["max_epochs"] = recipe.epochs(n_rows, n_batches)
     for name, value in recipe.parameters.items():
-        left_open = "auto" if name in _AUTOMATIC else None
-        if params[name] == left_open:
+        if _is_left_open(name, params[name]):
             params[name] = value
     if params["cross_fit"] is not None:
         _check_cross_fit(params, data)
@@ -154,8 +163,8 @@ def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
     if params["encoder"] != "tabular" or data.target_kind != "class":
         raise ValueError(
             f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
-            f"can be kept from rows; got encoder={params['encoder']!r}. Pass a table and "
-            f"y with classes, or cross_fit=None."
+            f"can be kept from rows; got encoder={params['encoder']!r}. Pass a dense "
+            f"table and y with classes, or cross_fit=None."
         )
     if params["n_members"] != n_folds:
         raise ValueError(
@@ -171,6 +180,12 @@ def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
 
 # Parameters for which None is a value.
 _AUTOMATIC = ("projection_dim", "lr_schedule", "early_stopping")
+
+
+def _is_left_open(name: str, value: Any) -> bool:
+    return (
+        isinstance(value, str) and value == "auto" if name in _AUTOMATIC else value is None
+    )
 
 
 def _has_scheduler(net_callbacks: Any) -> bool:

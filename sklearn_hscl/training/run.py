@@ -29,6 +29,7 @@ from sklearn_hscl.training.data import (
     to_tensors,
 )
 from sklearn_hscl.training.device import resolve_device
+from sklearn_hscl.training.group_folds import draw_member_folds
 from sklearn_hscl.training.learning_rate import SCHEDULES
 from sklearn_hscl.training.members import draw_folds
 from sklearn_hscl.training.net import ContrastiveNet, check_net_params, user_callbacks
@@ -59,7 +60,10 @@ class TrainingRun:
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
         with scoped_torch_seed(self.seeds.weights), torch_threads(self.n_threads):
-            self.net.train_with(self.monitors, report, *self.train)
+            try:
+                self.net.train_with(self.monitors, report, *self.train)
+            finally:
+                self.net.iterator_train__folds = None  # the net is kept, and pickled
             self._check_embedding()
 
     def end_early(self) -> None:
@@ -191,7 +195,7 @@ def prepare_run(
     )
     train = to_tensors(data.train, prepare, device, precision.dtype)
     # Members of an earlier fit have seen all rows: nothing would be out of fold.
-    folds = _folds(params, train, loss, seeds) if previous is None else None
+    folds = _folds(params, data, loss, seeds, device) if previous is None else None
     net = _build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
@@ -202,18 +206,25 @@ def prepare_run(
 
 
 def _folds(
-    params: dict[str, Any], train: LabelledRows, loss: ContrastiveLoss, seeds: Seeds
+    params: dict[str, Any],
+    data: TrainingData,
+    loss: ContrastiveLoss,
+    seeds: Seeds,
+    device: torch.device,
 ) -> Tensor | None:
     """Draw who does not see which row, where that is asked for or gives a score."""
-    n_members = params["n_members"]
-    if train.targets.ndim > 1:
+    codes, groups, n_members = data.train.targets, data.train.groups, params["n_members"]
+    if data.target_kind != "class" or codes is None:
         return None
     if params["cross_fit"] is None:
         can_score = _scores_out_of_fold(params, loss)
-        if not can_score or n_members == 1 or len(train.targets) < FEWEST_ROWS:
+        if not can_score or n_members == 1 or len(codes) < FEWEST_ROWS:
             return None
-    folds = draw_folds(train.targets.cpu().numpy(), n_members, seeds.split)
-    return torch.from_numpy(folds).to(train.targets.device)
+    if groups is None:
+        folds = draw_folds(codes, n_members, seeds.split)
+    else:
+        folds = draw_member_folds(codes, groups, n_members, seeds.split)
+    return torch.from_numpy(folds).to(device)
 
 
 def _scores_out_of_fold(params: dict[str, Any], loss: ContrastiveLoss) -> bool:

@@ -1,5 +1,6 @@
 """The training step: batch, views, encode, project, loss, update."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -135,6 +136,16 @@ class TrainingStep:
     views: Views
     differentiate: Callable[..., tuple[Tensor, LossStats]] = whole_batch
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse optimizers that want to compute the loss themselves, such as LBFGS."""
+        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise ValueError(
+                f"net_params got optimizer={type(self.optimizer).__name__}, whose step "
+                f"computes the loss several times, but a batch is embedded and compared "
+                f"once: use one such as torch.optim.AdamW, SGD or RMSprop."
+            )
 
     def __call__(
         self, batch: Batch, on_gradient: Callable[[], None] = lambda: None

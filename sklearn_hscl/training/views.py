@@ -18,6 +18,7 @@ from sklearn_hscl.augment import (
     RandomShift,
 )
 from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.members import ByteDropout
 from sklearn_hscl.losses import ContrastiveLoss
 
 AugmentParameter = str | Callable[[Tensor, torch.Generator], Tensor] | None
@@ -136,11 +137,17 @@ def check_views_differ(
     ValueError
         If neither augmentation nor dropout tells the views apart.
     """
-    has_dropout = any(isinstance(part, _DropoutNd) and part.p for part in module.modules())
-    if has_dropout or type(augment) is not Augmentation:
+    if not augment.is_identity or any(map(_drops_units, module.modules())):
         return
+    given = None if type(augment) is Augmentation else augment
     raise ValueError(
-        f"augment=None makes the {n_views} views of a row equal, so that "
+        f"augment={given!r} makes the {n_views} views of a row equal, so that "
         f"loss={loss.loss!r} has nothing to learn from: use augment='auto', or an "
-        f"encoder with torch.nn.Dropout."
+        f"encoder with dropout (`dropout`, or torch.nn.Dropout in a module of yours)."
     )
+
+
+def _drops_units(part: nn.Module) -> bool:
+    if isinstance(part, ByteDropout):
+        return part.drops
+    return isinstance(part, _DropoutNd) and part.p > 0

@@ -1,0 +1,155 @@
+"""Folds and held-out rows that keep groups of rows whole."""
+
+import warnings
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+# Folds of which some are held out, at most: shares are rounded to twentieths.
+MAX_FOLDS = 20
+
+
+def draw_member_folds(
+    codes: NDArray[np.int64], groups: NDArray[np.int64], n_members: int, seed: int
+) -> NDArray[np.int64]:
+    """Draw the member that does not see a row, the same for all rows of a group.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n_samples,)
+        Class codes, -1 for no label.
+    groups : ndarray of int, shape (n_samples,)
+        Codes of the groups.
+    n_members : int
+        Members.
+    seed : int
+        Seed.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If there are fewer groups than members, or a member would see one class only.
+    """
+    n_groups = len(np.unique(groups))
+    if n_groups < n_members:
+        raise ValueError(
+            f"groups holds {n_groups} different values, too few to keep each of "
+            f"{n_members} members of encoder='tabular' from groups of its own: set "
+            f"`n_members`, or `cross_fit`, to no more than that, pass finer groups, or "
+            f"leave groups out."
+        )
+    folds = draw_group_folds(codes, groups, n_members, seed)
+    for member in range(n_members):
+        seen = np.unique(codes[(folds != member) & (codes >= 0)])
+        if len(seen) < 2:
+            raise ValueError(
+                f"groups leaves member {member} of {n_members} rows of {len(seen)} class "
+                f"to learn from, as the others lie in the groups that it does not see: "
+                f"pass finer groups, or leave groups out."
+            )
+    return folds
+
+
+def hold_out_groups(
+    targets: NDArray[Any] | None, groups: NDArray[np.int64], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold out whole groups: about a share of the rows, stratified by class.
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n_samples,) or (n_samples, K), or None
+        Class codes, which are stratified, or other targets, which are not.
+    groups : ndarray of int, shape (n_samples,)
+        Codes of the groups.
+    fraction : float in (0, 1)
+        Share of rows to hold out, as far as the sizes of the groups allow it.
+    seed : int
+        Seed of the split.
+
+    Returns
+    -------
+    train, held_out : ndarray of int
+        Indices of rows.
+
+    Raises
+    ------
+    ValueError
+        If there is one group only.
+    """
+    n_groups = len(np.unique(groups))
+    if n_groups < 2:
+        raise ValueError(
+            "groups holds 1 group, but early stopping holds out whole groups: pass at "
+            "least 2, held-out rows as X_val, or set early_stopping=False."
+        )
+    n_folds, n_held_out = _as_folds(fraction, min(n_groups, MAX_FOLDS))
+    folds = draw_group_folds(targets, groups, n_folds, seed)
+    sizes = np.bincount(folds, minlength=n_folds)
+    shuffled = np.random.default_rng(seed).permutation(n_folds)
+    distance = np.abs(sizes - fraction * len(folds) / n_held_out)
+    nearest = shuffled[np.argsort(distance[shuffled], kind="stable")]
+    is_held_out = np.isin(folds, nearest[:n_held_out])
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def _as_folds(fraction: float, most: int) -> tuple[int, int]:
+    """Return into how many folds to split, and how many of them are the fraction."""
+    share = Fraction(fraction).limit_denominator(most)
+    share = min(max(share, Fraction(1, most)), Fraction(most - 1, most))
+    return share.denominator, share.numerator
+
+
+def draw_group_folds(
+    targets: NDArray[Any] | None, groups: NDArray[np.int64], n_folds: int, seed: int
+) -> NDArray[np.int64]:
+    """Draw the fold of each row, the same for a group; classes are spread evenly.
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n_samples,) or (n_samples, K), or None
+        Class codes, or other targets, by which nothing is stratified.
+    groups : ndarray of int, shape (n_samples,)
+        Codes of the groups, at least as many as folds.
+    n_folds : int
+        Folds; each gets at least one group.
+    seed : int
+        Seed.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If no class occurs in two groups.
+    """
+    strata = np.zeros(len(groups), dtype=np.int64)
+    if targets is not None and targets.ndim == 1:
+        _check_classes_in_groups(targets, groups)
+        if np.unique(targets, return_counts=True)[1].max() >= n_folds:
+            strata = targets
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    folds = np.empty(len(groups), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than n_folds
+        for fold, (_, rows) in enumerate(splitter.split(groups, strata, groups)):
+            folds[rows] = fold
+    return folds
+
+
+def _check_classes_in_groups(codes: NDArray[Any], groups: NDArray[np.int64]) -> None:
+    pairs = np.unique(np.stack([codes, groups])[:, codes >= 0], axis=1)
+    if np.bincount(pairs[0], minlength=1).max() < 2:
+        raise ValueError(
+            "groups holds each class in one group only, so that what is learnt from some "
+            "groups cannot be tried on others: pass groups that share classes, or leave "
+            "groups out."
+        )
