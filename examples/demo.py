@@ -19,15 +19,12 @@ from sklearn.callback import ProgressBar
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import (
-    GridSearchCV,
-    StratifiedShuffleSplit,
-    train_test_split,
-)
+from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 
 DATASETS = {"digits": load_digits, "breast cancer": load_breast_cancer, "wine": load_wine}
 CLASSIFIER = LogisticRegression(max_iter=1000)
@@ -94,13 +91,13 @@ def table(results: list[Result], n_splits: int) -> str:
     return "\n".join(lines)
 
 
-def search(grid: dict[str, list[float]], n_jobs: int) -> GridSearchCV:
+def search(grid: dict[str, list[float]], n_jobs: int) -> BatchedGridSearchCV:
     """Search the hardening on the digits, with scikit-learn's own progress bars."""
     X, y = load_digits(return_X_y=True)
     X, _, y, _ = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
     pipe = Pipeline([("embed", HSCLEmbedder("hscl", random_state=0)), ("lr", CLASSIFIER)])
     grid = {f"embed__{name}": values for name, values in grid.items()}
-    found = GridSearchCV(pipe, grid, cv=3, n_jobs=n_jobs, error_score="raise")
+    found = BatchedGridSearchCV(pipe, grid, cv=3, n_jobs=n_jobs, error_score="raise")
     return found.set_callbacks(ProgressBar(max_propagation_depth=0)).fit(X, y)
 
 

@@ -29,8 +29,9 @@ display = HardnessPathDisplay.from_estimator(pipe, X, y, betas)
 # embedding then spreads less (uniformity rises), and accuracy, best at a moderate tilt,
 # falls again. The shaded standard errors are over folds, which differ more from each
 # other than neighbouring strengths do on the same fold.
+print("Accuracy of a logistic regression on the embedding")
 for beta, scores in zip(betas, display.path.scores, strict=True):
-    print(f"beta={beta:<4} accuracy {scores.mean():.3f} ± {scores.std():.3f}")
+    print(f"beta={beta:<4} {scores.mean():.3f} ± {scores.std():.3f}")
 
 # %%
 # Temperature scales all similarities, and with them the tilt, so that both are best
