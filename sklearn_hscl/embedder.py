@@ -35,6 +35,7 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
+from sklearn_hscl.probe import choices, is_open, train_best
 from sklearn_hscl.seeding import draw_seeds
 from sklearn_hscl.targets import UNLABELLED, fit_targets
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
@@ -86,9 +87,12 @@ class HSCLEmbedder(
         whose cosine is at least `threshold`. ``"polynomial"``: with weight
         ((1 + cosine) / 2)^beta. ``"top_k"``: only the `top_k` hardest. Or a function
         from s to the logarithm of the weight. Ignored by losses without hardening.
-    beta : float or BetaSchedule, default=1.0
+    beta : float, "auto" or BetaSchedule, default=1.0
         Strength of the exponential or polynomial tilt, at least 0 (no tilt). 1 is where
         the authors advise to start; what matters on the cosine is beta / temperature.
+        ``"auto"`` trains five strengths from 0 to 4 at once and keeps the one with the
+        best held-out score of `early_stopping`, which has to be on; it takes some two
+        to four times as long. What was chosen is `beta_`.
         A schedule (:class:`~sklearn_hscl.losses.WarmUpBeta`, ``LinearBeta``,
         ``CosineBeta``, ``StepBeta``) changes it from epoch to epoch.
     threshold : float, default=-0.25
@@ -96,9 +100,9 @@ class HSCLEmbedder(
         authors' start value at temperature 0.5.
     top_k : int, default=16
         Negatives of each anchor that count under ``hardening="top_k"``.
-    temperature : float, default=0.5
+    temperature : float or "auto", default=0.5
         Scale of the cosine similarities, above 0; the authors' value. Lower values look
-        at fewer, closer rows.
+        at fewer, closer rows. ``"auto"`` chooses from 0.2, 0.5 and 1.0, as for `beta`.
     tau_plus : float or None, default=None
         Share in [0, 1) of negatives that are expected to be positives, taken out by the
         debiased loss. None here and in the next five: as the loss has it, see
@@ -300,6 +304,8 @@ class HSCLEmbedder(
         Epochs that were run.
     best_epoch_ : int
         The epoch, counted from 1, whose weights were kept.
+    beta_, temperature_ : float
+        Those of the loss: as given, or as chosen where they were ``"auto"``.
     classes_ : ndarray of shape (n_classes,)
         The class labels, where the loss uses them.
     is_categorical_ : ndarray of bool, shape (`n_features_in_`,)
@@ -350,10 +356,10 @@ class HSCLEmbedder(
         *,
         preset: str | None = None,
         hardening: str | LogHardening = "exponential",
-        beta: float | BetaSchedule = 1.0,
+        beta: float | str | BetaSchedule = 1.0,
         threshold: float = -0.25,
         top_k: int = 16,
-        temperature: float = 0.5,
+        temperature: float | str = 0.5,
         tau_plus: float | None = None,
         negative_mass: str | float | None = None,
         reduction: str | None = None,
@@ -531,12 +537,21 @@ class HSCLEmbedder(
                 f"seen rows of all folds: set warm_start=False."
             )
         with _keeping_previous_fit(self):
-            run = self._prepare_run(X, y, X_val, y_val, groups=groups, previous=previous)
-            names = ("n_features_in_", "feature_names_in_")
-            seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
-            fitted = self._train(
-                run, FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
-            )
+            runs = [
+                self._prepare_run(
+                    X, y, X_val, y_val, groups=groups, previous=previous, **numbers
+                )
+                for numbers in self._numbers(previous)
+            ]
+            run = runs[0]
+            if len(runs) > 1:
+                run = train_best(runs)
+                fitted = self._take_over(run)
+            else:
+                names = ("n_features_in_", "feature_names_in_")
+                seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
+                report = FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
+                fitted = self._train(run, report)
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
         )
@@ -610,8 +625,16 @@ class HSCLEmbedder(
         once = {"max_epochs": 1, "lr_schedule": "constant", "early_stopping": False}
         once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
         previous = self._previous_fit()
+        numbers = self._numbers(previous)
+        if len(numbers) > 1:
+            raise ValueError(
+                f"beta={self.beta!r} and temperature={self.temperature!r} are chosen by "
+                f"held-out rows, which partial_fit has none of: pass numbers."
+            )
         with _keeping_previous_fit(self):
-            run = self._prepare_run(X, y, classes=classes, previous=previous, **once)
+            run = self._prepare_run(
+                X, y, classes=classes, previous=previous, **once, **numbers[0]
+            )
             self._train(run, TrainingCallback())
         return self
 
@@ -700,7 +723,8 @@ class HSCLEmbedder(
         open_both = partial(open_labelled, self, needs_labels=self._requires_labels())
         X, y = open_both(X, y)
         X_val, y_val = open_both(X_val, y_val, name="X_val")
-        loss = self._contrastive_loss(y)
+        params = self.get_params(deep=False) | changes
+        loss = self._contrastive_loss(y, params["beta"], params["temperature"])
         encode = None if previous is None else previous.encode
         if encode is None and classes is not None:
             encode = fit_targets(
@@ -726,12 +750,24 @@ class HSCLEmbedder(
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
-        params = self.get_params(deep=False) | changes
         # Another piece of data gets other random numbers, but always the same ones.
         seeds = draw_seeds(
             params["random_state"] if previous is None else previous.seeds.batches
         )
         return prepare_run(params, data, loss, seeds, previous)
+
+    def _numbers(self, previous: Previous | None) -> list[dict[str, Any]]:
+        """Return the values of beta and temperature to try; one pair if they are given."""
+        if not (is_open(self.beta) or is_open(self.temperature)):
+            return [{}]
+        if isinstance(self.loss, ContrastiveLoss):
+            raise ValueError(
+                f"beta={self.beta!r} and temperature={self.temperature!r} are settings of "
+                f"losses by name, but loss is a ContrastiveLoss with its own: leave them."
+            )
+        if previous is not None:  # goes on with what was chosen
+            return [{"beta": self.beta_, "temperature": self.temperature_}]
+        return choices(self.beta, self.temperature)
 
     def _learn_columns(self, X: Any) -> TableColumns | None:
         """Learn which columns are categorical; a user's module gets them if asked for."""
@@ -763,7 +799,9 @@ class HSCLEmbedder(
         self.__dict__.update(fitted)
         return fitted
 
-    def _contrastive_loss(self, y: Any) -> ContrastiveLoss:
+    def _contrastive_loss(
+        self, y: Any, beta: float | BetaSchedule, temperature: float
+    ) -> ContrastiveLoss:
         if self._requires_labels() and y is None:
             raise ValueError(
                 f"This HSCLEmbedder requires y to be passed, but the target y is None: "
@@ -776,10 +814,10 @@ class HSCLEmbedder(
             loss,
             preset=self.preset,
             hardening=self.hardening,
-            beta=0.0 if isinstance(self.beta, BetaSchedule) else self.beta,
+            beta=0.0 if isinstance(beta, BetaSchedule) else beta,
             threshold=self.threshold,
             top_k=self.top_k,
-            temperature=self.temperature,
+            temperature=temperature,
             tau_plus=self.tau_plus,
             negative_mass=self.negative_mass,
             reduction=self.reduction,

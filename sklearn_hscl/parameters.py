@@ -23,7 +23,11 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [StrOptions({"auto", *LOSSES}), ContrastiveLoss],
     "preset": [StrOptions({"official"}), None],
     "hardening": [StrOptions(set(HARDENINGS)), callable],
-    "beta": [Interval(Real, 0, None, closed="left"), HasMethods("beta_at")],
+    "beta": [
+        Interval(Real, 0, None, closed="left"),
+        StrOptions({"auto"}),
+        HasMethods("beta_at"),
+    ],
     "top_k": [POSITIVE],
     "tau_plus": [Interval(Real, 0, 1, closed="left"), None],
     "negative_mass": [
@@ -38,7 +42,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "target_type": [StrOptions({"auto", "class", "multilabel", "continuous"})],
     "unlabeled_label": [Integral, str, None],
     "threshold": [Interval(Real, -1, 1, closed="both")],
-    "temperature": [Interval(Real, 0, None, closed="neither")],
+    "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     "encoder": [StrOptions({"auto", *ENCODERS}), nn.Module, callable],
     "hidden_layer_sizes": ["array-like", None],
     "n_components": [POSITIVE, None],

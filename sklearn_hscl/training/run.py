@@ -99,6 +99,8 @@ class TrainingRun:
             "device_": self.device,
             "n_threads_": self.n_threads,
             "_precision": self.net.module_.precision,
+            "beta_": self.net.beta,
+            "temperature_": self.net.criterion_.options.temperature,
             "_columns": self.data.columns,
             "_encode_targets": self.data.encode,
             "_seeds": self.seeds,

@@ -120,6 +120,33 @@ def train_together(runs: Sequence[TrainingRun]) -> list[Exception | None]:
         return _Stack(runs).train()
 
 
+def train_all(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train runs on the same rows as one stack, or one by one where that cannot be.
+
+    Parameters
+    ----------
+    runs : sequence of TrainingRun
+        Prepared.
+
+    Returns
+    -------
+    list of Exception or None
+        What went wrong in the runs.
+    """
+    forms = [form(run) for run in runs]
+    are_alike = len(runs) > 1 and forms.count(forms[0]) == len(runs)
+    if are_alike and not any(why_alone(run) for run in runs):
+        return train_together(runs)
+    errors: list[Exception | None] = []
+    for run in runs:
+        try:
+            run.train_with(TrainingCallback())
+            errors.append(None)
+        except Exception as error:
+            errors.append(error)
+    return errors
+
+
 class _Model:
     """One run of a stack."""
 

@@ -1,0 +1,102 @@
+"""beta="auto" and temperature="auto": chosen by the held-out score."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_iris, load_wine
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.probe import BETAS, TEMPERATURES
+
+X, Y = load_wine(return_X_y=True)
+
+
+def embedder(**params):
+    settings = {
+        "encoder": "mlp",
+        "hidden_layer_sizes": (16,),
+        "max_epochs": 4,
+        "early_stopping": True,
+        "precision": "float64",
+        "random_state": 0,
+    }
+    return HSCLEmbedder(**settings | params)
+
+
+def best_score(fitted):
+    return max(epoch["valid_score"] for epoch in fitted.history_)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"encoder": "tabular", "max_epochs": 8}])
+def test_the_best_single_fit_is_what_is_kept(parameters):
+    parameters = dict(parameters)
+    if parameters:
+        parameters |= {"hidden_layer_sizes": None, "early_stopping": "auto"}
+    chosen = embedder(beta="auto", **parameters).fit(X, Y)
+    alone = [embedder(beta=beta, **parameters).fit(X, Y) for beta in BETAS]
+    best = max(alone, key=best_score)  # the first of equal ones
+    assert chosen.beta_ == best.beta
+    assert chosen.temperature_ == 0.5
+    np.testing.assert_allclose(chosen.transform(X), best.transform(X), atol=1e-9)
+    assert chosen.n_features_in_ == X.shape[1]
+    assert chosen.best_epoch_ == best.best_epoch_
+
+
+def test_both_are_chosen_together():
+    chosen = embedder(beta="auto", temperature="auto").fit(X, Y)
+    assert chosen.beta_ in BETAS
+    assert chosen.temperature_ in TEMPERATURES
+    alone = embedder(beta=chosen.beta_, temperature=chosen.temperature_).fit(X, Y)
+    np.testing.assert_allclose(chosen.transform(X), alone.transform(X), atol=1e-9)
+
+
+def test_what_cannot_be_stacked_is_tried_one_by_one():
+    chosen = embedder(beta="auto", net_params={"callbacks__print_log": None}).fit(X, Y)
+    single = embedder(beta="auto", device_batch_size=8).fit(X, Y)
+    assert single.beta_ == chosen.beta_
+
+
+def test_given_numbers_are_what_the_loss_has():
+    fitted = embedder(beta=2.0, temperature=0.3).fit(X, Y)
+    assert (fitted.beta_, fitted.temperature_) == (2.0, 0.3)
+
+
+def test_a_continued_fit_keeps_the_choice():
+    fitted = embedder(beta="auto", warm_start=True).fit(X, Y)
+    beta = fitted.beta_
+    fitted.fit(X, Y)
+    assert fitted.beta_ == beta
+    assert fitted.n_iter_ == 8
+    fitted.partial_fit(X, Y)
+    assert fitted.beta_ == beta
+
+
+def test_parameters_stay_as_they_were():
+    fitted = embedder(beta="auto").fit(X, Y)
+    assert fitted.beta == "auto"
+    assert clone(fitted).get_params()["beta"] == "auto"
+
+
+def test_the_same_seed_makes_the_same_choice():
+    X, y = load_iris(return_X_y=True)
+    first, again = (embedder(beta="auto").fit(X, y) for _ in range(2))
+    np.testing.assert_array_equal(first.transform(X), again.transform(X))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"early_stopping": False}, "none are held out: set early_stopping=True"),
+        ({"loss": ContrastiveLoss("hscl")}, "loss is a ContrastiveLoss"),
+        ({"beta": "best"}, "beta"),
+    ],
+)
+def test_what_cannot_be_chosen(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        embedder(**{"beta": "auto"} | parameters).fit(X, Y)
+
+
+def test_pieces_hold_nothing_out():
+    with pytest.raises(ValueError, match="partial_fit has none"):
+        embedder(temperature="auto").partial_fit(X, Y)
