@@ -70,7 +70,7 @@ def uniformity(
     n_queries: int | None = None,
     random_state: int | np.random.RandomState | None = 0,
 ) -> float:
-    """Logarithm of the mean of exp(-t |distance|²) over pairs; lower is better.
+    """Logarithm of the mean of exp(-t distance²) over pairs; lower is better.
 
     Equation 3 of [1]_: how evenly unit rows cover the sphere. It needs all pairs.
 

@@ -51,7 +51,8 @@ class Search:
             place[order] = np.arange(len(order))
             self.own = place[chosen]
         else:
-            self.queries = unit_rows(torch.from_numpy(queries.rows[chosen]))  # (q, D)
+            self.queries = unit_rows(torch.from_numpy(queries.rows[chosen]))
+            self.queries = self.queries.to(self.references.dtype)  # (q, D)
 
     @property
     def dtype(self) -> np.dtype[Any]:
