@@ -117,8 +117,8 @@ def equal_inner_product_error(
 def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Mean distance of rows from the mean of their class; 0 under neural collapse.
 
-    ``(1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖``: each class counts the same. Parameters, errors
-    and source are those of :func:`zero_sum_error`.
+    ``(1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖``: each class counts the same. Parameters,
+    errors and source are those of :func:`zero_sum_error`.
 
     Returns
     -------

@@ -168,10 +168,10 @@ def map_at_r(
 ) -> float:
     """Mean average precision at R, which also asks for the hits to come first.
 
-    For one query it is ``(1/R) Σ_{i ≤ R} P(i)``, where R is the number of (other) rows of its
-    class, and P(i) the precision among the i nearest rows if the i-th is of its class,
-    else 0 [1]_. Parameters are those of :func:`recall_at_k`, and so are ties, queries
-    that are left out, time and memory.
+    For one query it is ``(1/R) Σ_{i ≤ R} P(i)``, where R is the number of (other) rows
+    of its class, and P(i) the precision among the i nearest rows if the i-th is of its
+    class, else 0 [1]_. Parameters are those of :func:`recall_at_k`, and so are ties,
+    queries that are left out, time and memory.
 
     Returns
     -------
