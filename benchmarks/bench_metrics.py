@@ -21,7 +21,7 @@ from measure import extra_memory, in_fresh_process, print_table
 from sklearn_hscl import gemm, metrics
 
 N_COLUMNS = 128
-N_QUERIES = 10_000
+N_QUERIES = 2_000
 PAIRWISE = {
     "recall_at_k, k=1": partial(metrics.recall_at_k, k=1),
     "recall_at_k, k=100": partial(metrics.recall_at_k, k=100),

@@ -41,7 +41,7 @@ class TargetEncoder:
         if self.labels is not None:
             y = label_array(np.asarray(y).ravel())
             codes = np.full(len(y), UNLABELLED, dtype=np.int64)
-            known = _is_labelled(y, self.unlabelled)
+            known = is_labelled(y, self.unlabelled)
             _check_seen(y[known], self.labels.classes_)
             codes[known] = self.labels.transform(y[known])
             return codes
@@ -132,7 +132,7 @@ def _kind(y: NDArray[Any], loss: str, target_type: str) -> str:
 def _fit_classes(
     y: NDArray[Any], loss: str, target_type: str, unlabeled_label: Any
 ) -> TargetEncoder:
-    labelled = y[_is_labelled(y, unlabeled_label)]
+    labelled = y[is_labelled(y, unlabeled_label)]
     if len(labelled) == 0:
         raise ValueError(
             f"y holds unlabeled_label={unlabeled_label!r} only: pass some labels, or use "
@@ -172,7 +172,8 @@ def _is_missing(label: Any) -> bool:
     return label is None or is_scalar_nan(label) or is_pandas_na(label)
 
 
-def _is_labelled(y: NDArray[Any], unlabelled: Any) -> NDArray[np.bool_]:
+def is_labelled(y: NDArray[Any], unlabelled: Any) -> NDArray[np.bool_]:
+    """Whether each label of an array is another than the one that marks rows without."""
     if unlabelled is None:
         return np.ones(len(y), dtype=bool)
     return np.asarray([value != unlabelled for value in y.tolist()], dtype=bool)

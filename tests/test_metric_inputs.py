@@ -2,6 +2,7 @@
 
 import pickle
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -36,9 +37,15 @@ BAD = np.where(np.arange(120).reshape(30, 4) == 50, np.nan, X)
         ((X[:, 0], Y), {}, "Expected 2D array"),
         ((X[:1], Y[:1]), {}, "minimum of 2 is required"),
         ((X, np.arange(30)), {}, "No query has a row of its own class"),
-        ((X, Y), {"k": 30}, "k=30 must be from 1 to 29"),
-        ((X, Y), {"k": 0}, "k=0 must be from 1 to 29"),
-        ((X, Y), {"n_queries": 31}, "n_queries=31 must be from 1 to 30"),
+        ((X, Y), {"k": 30}, "k=30 must be an integer from 1 to 29"),
+        (
+            (X, np.array(["a", *Y[1:]], dtype=object)),
+            {},
+            "types that cannot be sorted together",
+        ),
+        ((X, Y), {"k": 2.5}, "k=2.5 must be an integer"),
+        ((X, Y), {"k": 0}, "k=0 must be"),
+        ((X, Y), {"n_queries": 31}, "n_queries=31 must be an integer from 1 to 30"),
         ((X, Y), {"X_query": X}, "pass both, or neither"),
         ((X, Y), {"X_query": X[:, :2], "y_query": Y}, "X_query has 2 columns, but X has 4"),
         ((X, Y), {"X_query": X, "y_query": Y[1:]}, "y_query cannot be used"),
@@ -58,7 +65,10 @@ def test_refused(arguments, settings, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: metrics.knn_accuracy(X, Y), "n_neighbors=200 must be from 1 to 29"),
+        (
+            lambda: metrics.knn_accuracy(X, Y),
+            "n_neighbors=200 must be .* 1 to 29",
+        ),
         (lambda: metrics.knn_accuracy(X, Y, weights="distance"), "weights='distance'"),
         (lambda: metrics.knn_accuracy(X, Y, temperature=0), "temperature=0"),
         (lambda: metrics.alignment(X, np.arange(30)), "no positive pair"),
@@ -133,6 +143,13 @@ def test_scorer_without_labels():
     assert scorer(pca, X) == scorer(pca, X, Y) == -metrics.uniformity(pca.transform(X), t=1)
 
 
+def test_queries_of_another_type_and_range():
+    expected = metrics.recall_at_k(X, Y, X_query=X + 1, y_query=Y)
+    huge = 1e200 * (X + 1)
+    value = metrics.recall_at_k(X.astype(np.float32), Y, X_query=huge, y_query=Y)
+    assert value == expected
+
+
 def test_scorer_leaves_out_unlabelled_rows():
     labels = np.where(np.arange(30) < 10, -1, Y)
     pca = PCA(2).fit(X)
@@ -149,6 +166,8 @@ def test_sign_of_the_score():
 
     assert make_embedding_scorer(mine)(pca, X, Y) == 3
     assert make_embedding_scorer(mine, greater_is_better=False)(pca, X, Y) == -3
+    bound = make_embedding_scorer(partial(metrics.alignment))
+    assert bound(pca, X, Y) == -metrics.alignment(pca.transform(X), Y)
     forced = make_embedding_scorer(metrics.alignment, greater_is_better=True)
     assert forced(pca, X, Y) == metrics.alignment(pca.transform(X), Y)
 

@@ -145,6 +145,12 @@ def test_knn_is_that_of_scikit_learn_and_of_training():
     assert ours == pytest.approx(np.mean(votes.numpy() == y_query))
 
 
+def test_the_coldest_vote_is_that_of_the_nearest():
+    X, y = clusters(spread=2.0)
+    coldest = metrics.knn_accuracy(X, y, n_neighbors=20, temperature=1e-6)
+    assert coldest == metrics.recall_at_k(X, y, k=1)
+
+
 def test_knn_ties_go_to_the_first_class():
     X, y = np.ones((6, 2)), ["b", "b", "a", "a", "b", "c"]
     # Each of the two nearest places goes to "a", where there are enough of them.

@@ -1,6 +1,7 @@
 """From embeddings and labels as users pass them to rows, class codes and queries."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,13 @@ def check_labelled(X: Any, y: Any, *, several_classes: bool = True) -> Labelled:
     """Validate an embedding and one class label for each row."""
     rows = check_embedding(X, min_rows=2)
     labels = _check_labels(y, rows, "y")
-    classes, codes = np.unique(labels, return_inverse=True)
+    try:
+        classes, codes = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            f"y holds labels of types that cannot be sorted together ({error}): turn them "
+            f"into strings."
+        ) from error
     if several_classes and len(classes) < 2:
         raise ValueError(
             f"y holds one class only ({classes[0]}), but this measure compares classes: "
@@ -115,10 +122,10 @@ def draw_rows(
     random_state: int | np.random.RandomState | None,
 ) -> NDArray[np.int64]:
     """Draw `n_queries` of these places without replacement, in ascending order."""
-    if not 1 <= n_queries <= len(places):
+    if not (isinstance(n_queries, Integral) and 1 <= n_queries <= len(places)):
         raise ValueError(
-            f"n_queries={n_queries!r} must be from 1 to {len(places)}, the rows that can "
-            f"be queries; None takes them all."
+            f"n_queries={n_queries!r} must be an integer from 1 to {len(places)}, the rows "
+            f"that can be queries; None takes them all."
         )
     random = check_random_state(random_state)
     return np.sort(random.choice(places, n_queries, replace=False))
@@ -127,10 +134,10 @@ def draw_rows(
 def check_n_neighbors(k: int, name: str, references: Labelled, queries: Queries) -> None:
     """Refuse more neighbours than a query has."""
     n_others = len(references.rows) - queries.are_references
-    if not 1 <= k <= n_others:
+    if not (isinstance(k, Integral) and 1 <= k <= n_others):
         raise ValueError(
-            f"{name}={k!r} must be from 1 to {n_others}, the rows among which neighbours "
-            f"are searched."
+            f"{name}={k!r} must be an integer from 1 to {n_others}, the rows among which "
+            f"neighbours are searched."
         )
 
 
@@ -152,7 +159,7 @@ def _check_query_rows(
     codes = np.searchsorted(references.classes, labels)
     codes = np.minimum(codes, len(references.classes) - 1)
     usable = references.classes[codes] == labels
-    return rows.astype(references.rows.dtype, copy=False), codes, usable
+    return rows, codes, usable
 
 
 def _check_labels(y: Any, rows: NDArray[Any], name: str) -> NDArray[Any]:

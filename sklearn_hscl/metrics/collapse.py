@@ -23,7 +23,7 @@ from sklearn_hscl.threads import torch_threads
 def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Length of the mean of the class means; 0 under neural collapse.
 
-    ‖(1/C) Σ_c μ_c‖, where μ_c is the mean of the rows of class c [1]_.
+    ``‖(1/C) Σ_c μ_c‖``, where μ_c is the mean of the rows of class c [1]_.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> flo
 def unit_norm_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Mean difference of the lengths of class means from 1; 0 under neural collapse.
 
-    (1/C) Σ_c |‖μ_c‖ - 1|. Parameters, errors and source are those of
+    ``(1/C) Σ_c |‖μ_c‖ - 1|``. Parameters, errors and source are those of
     :func:`zero_sum_error`.
 
     Returns
@@ -87,7 +87,7 @@ def equal_inner_product_error(
 ) -> float:
     """Mean difference of the cosines of class means from -1/(C - 1).
 
-    The mean over i ≠ j of |cos(μ_i, μ_j) + 1/(C - 1)|; 0 under neural collapse.
+    The mean over i ≠ j of ``|cos(μ_i, μ_j) + 1/(C - 1)|``; 0 under neural collapse.
     Parameters, errors and source are those of :func:`zero_sum_error`.
 
     Returns
@@ -117,8 +117,8 @@ def equal_inner_product_error(
 def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Mean distance of rows from the mean of their class; 0 under neural collapse.
 
-    (1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖: each class counts the same. Parameters, errors
-    and source are those of :func:`zero_sum_error`.
+    ``(1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖``: each class counts the same. Parameters,
+    errors and source are those of :func:`zero_sum_error`.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def singular_value_decay(
 ) -> NDArray[np.float64]:
     """Logarithms of the singular values of the covariance of class means.
 
-    log(σ_k / σ_1) in descending order: a curve that stays near 0 uses all C - 1
+    ``log(σ_k / σ_1)`` in descending order: a curve that stays near 0 uses all C - 1
     dimensions, one that falls off has collapsed to few (dimensional collapse).
     Parameters, errors and source are those of :func:`zero_sum_error`.
 

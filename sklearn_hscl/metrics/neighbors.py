@@ -107,7 +107,10 @@ def knn_accuracy(
 def _votes(
     search: Search, block: slice, n_neighbors: int, n_classes: int, sharpness: float
 ) -> NDArray[Any]:
-    """Sum the votes e^{sharpness (cosine - 1)} for each class: (b, n_classes)."""
+    """Sum the votes for each class: (b, n_classes).
+
+    They are e^{sharpness (s - s_1)}, where s_1 is the similarity of the nearest.
+    """
     n_bits = (n_classes - 1).bit_length()
     mask = (1 << n_bits) - 1
     note = partial(_note_class, search, mask)
@@ -117,7 +120,7 @@ def _votes(
     ballots = np.arange(len(keys))[:, None] * n_classes + codes
     votes = np.bincount(
         ballots.ravel(),
-        np.exp(sharpness * (similarity - 1)).ravel(),
+        np.exp(sharpness * (similarity - similarity[:, :1])).ravel(),
         minlength=len(keys) * n_classes,
     )
     return votes.reshape(len(keys), n_classes)

@@ -65,9 +65,7 @@ def _digits(itemsize: int, n_free: int) -> int:
 
 def block_rows(search: Search, n_nearest: int) -> int:
     """Return how many queries may be ranked at a time, `n_nearest` of each."""
-    n_references = len(search.references)
-    n_tiles = -(-n_references // TILE_ROWS)
-    width = min(n_references, n_tiles * n_nearest)
+    width = min(len(search.references), _most_held(n_nearest) + TILE_ROWS)
     return max(1, min(BLOCK_ROWS, _MAX_KEYS // width))
 
 
@@ -97,15 +95,25 @@ def nearest(
     -------
     ndarray of int32 or int64, shape (b, n_nearest)
     """
-    best = []
+    best: list[NDArray[Any]] = []
+    n_held = 0
     for start, similarity in search.tiles(block):
         keys = fixed_point(similarity, n_bits)
         note(keys, block, start)
         keys[search.own_columns(block, start, keys.shape[1])] = np.iinfo(keys.dtype).min
         best.append(_largest(keys, n_nearest))
+        n_held += best[-1].shape[1]
+        if n_held > _most_held(n_nearest):
+            best = [_largest(np.concatenate(best, axis=1), n_nearest)]
+            n_held = n_nearest
     keys = _largest(np.concatenate(best, axis=1), n_nearest)
     keys.sort(axis=1)
     return keys[:, ::-1]  # (b, n_nearest)
+
+
+def _most_held(n_nearest: int) -> int:
+    """Return how many keys of a query are collected before the others are dropped."""
+    return 4 * max(n_nearest, TILE_ROWS)
 
 
 def _largest(keys: NDArray[Any], count: int) -> NDArray[Any]:

@@ -1,10 +1,8 @@
 """Accuracy of simple classifiers on an embedding: linear, and by class means."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -12,10 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_labelled, check_queries
 from sklearn_hscl.metrics.class_means import chunk_rows, class_sums, float64_rows
-from sklearn_hscl.metrics.search import map_blocks
+from sklearn_hscl.metrics.search import map_blocks, unit_rows_at
 
 
 def linear_readout_accuracy(
@@ -77,13 +74,14 @@ def linear_readout_accuracy(
     queries = check_queries(references, X_query, y_query)
     if estimator is None:
         estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    rows = _unit(queries.rows, queries.chosen)
+    rows = unit_rows_at(queries.rows, queries.chosen)
     if queries.are_references:
         folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
         predicted = cross_val_predict(estimator, rows, queries.codes, cv=folds)
     else:
         everything = np.arange(len(references.rows))
-        fitted = clone(estimator).fit(_unit(references.rows, everything), references.codes)
+        fitted_rows = unit_rows_at(references.rows, everything)
+        fitted = clone(estimator).fit(fitted_rows, references.codes)
         predicted = fitted.predict(rows)
     return float(np.mean(predicted == queries.codes))
 
@@ -168,7 +166,3 @@ def _squared_distances(
         own_distance = (others.square() - 2 * rows * others).sum(1)
         distance.scatter_(1, own[:, None], own_distance[:, None])
     return distance
-
-
-def _unit(rows: NDArray[Any], chosen: NDArray[np.int64]) -> NDArray[Any]:
-    return unit_rows(torch.from_numpy(rows[chosen])).numpy()

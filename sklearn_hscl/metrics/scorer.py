@@ -1,6 +1,7 @@
 """Measures of an embedding as ``scoring=`` of scikit-learn."""
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn_hscl.metrics.collapse import (
     zero_sum_error,
 )
 from sklearn_hscl.metrics.pairs import alignment, uniformity
+from sklearn_hscl.targets import is_labelled
 
 _LOWER_IS_BETTER = {
     alignment,
@@ -81,7 +83,8 @@ def make_embedding_scorer(
             f"metric={metric!r} must be a function, such as sklearn_hscl.metrics.map_at_r."
         )
     if greater_is_better is None:
-        greater_is_better = metric not in _LOWER_IS_BETTER
+        measure = metric.func if isinstance(metric, partial) else metric
+        greater_is_better = measure not in _LOWER_IS_BETTER
     return EmbeddingScorer(metric, 1 if greater_is_better else -1, unlabeled_label, kwargs)
 
 
@@ -108,8 +111,8 @@ class EmbeddingScorer:
                 f"embedding: score the transformer, or use the classifier's own score."
             )
         embedding = np.asarray(estimator.transform(X))
-        if y is not None and self.unlabeled_label is not None:
-            known = np.asarray(y) != self.unlabeled_label
+        if y is not None:
+            known = is_labelled(np.asarray(y), self.unlabeled_label)
             embedding, y = embedding[known], np.asarray(y)[known]
         targets = (y,) if "y" in signature(self.metric).parameters else ()
         return self.sign * self.metric(embedding, *targets, **self.kwargs)

@@ -37,7 +37,7 @@ class Search:
 
     def __init__(self, references: Labelled, queries: Queries) -> None:
         order = np.argsort(references.codes, kind="stable")
-        self.references = unit_rows(torch.from_numpy(references.rows[order]))  # (n, D)
+        self.references = torch.from_numpy(unit_rows_at(references.rows, order))  # (n, D)
         self.reference_codes = references.codes[order]
         stops = np.cumsum(references.counts)
         starts = stops - references.counts
@@ -51,7 +51,8 @@ class Search:
             place[order] = np.arange(len(order))
             self.own = place[chosen]
         else:
-            self.queries = unit_rows(torch.from_numpy(queries.rows[chosen]))  # (q, D)
+            unit = torch.from_numpy(unit_rows_at(queries.rows, chosen))  # (q, D)
+            self.queries = unit.to(self.references.dtype)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -86,6 +87,15 @@ class Search:
         if self.own is None:
             return self.queries[block]
         return self.references[torch.from_numpy(self.own[block])]
+
+
+@torch_threads(1)
+def unit_rows_at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    """Scale the rows at these places to unit length, in no more memory than they take."""
+    unit = np.empty((len(places), rows.shape[1]), rows.dtype)
+    for chunk in even_slices(len(places), TILE_ROWS):
+        unit[chunk] = unit_rows(torch.from_numpy(rows[places[chunk]])).numpy()
+    return unit
 
 
 def map_blocks(
