@@ -1,5 +1,6 @@
 """Fitting embedders that differ in numbers, at once."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,9 +94,9 @@ def _fit_stack(
 
 def _prepared(embedder: HSCLEmbedder, X: Any, y: Any, seed: int) -> TrainingRun:
     embedder._validate_params()
-    if embedder.random_state is not None:
-        return embedder._prepare_run(X, y)
-    return embedder._prepare_run(X, y, random_state=seed)
+    # A copy, as a fit of its own would begin with the same random numbers.
+    own = copy.deepcopy(embedder.random_state)
+    return embedder._prepare_run(X, y, random_state=seed if own is None else own)
 
 
 def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None:
