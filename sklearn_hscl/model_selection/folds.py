@@ -47,7 +47,7 @@ def warn_about_missing_classes(estimator: Any, y: Any, folds: Sequence[Fold]) ->
         missing.discard(unlabelled)
         if missing:
             warnings.warn(
-                f"The training rows of fold {fold.index} lack {_listed(sorted(missing))}, which "
+                f"The training rows of fold {fold.index} lack {_listed(missing)}, which "
                 f"candidates cannot learn there: use a stratified cv, or fewer folds.",
                 UserWarning,
                 stacklevel=2,
@@ -66,6 +66,6 @@ def _has_classes(estimator: Any, y: Any) -> bool:
         return False
 
 
-def _listed(classes: list[Any]) -> str:
-    names = ", ".join(repr(label) for label in np.array(classes).tolist())
+def _listed(classes: set[Any]) -> str:
+    names = ", ".join(repr(label) for label in np.array(sorted(classes)).tolist())
     return f"class {names}" if len(classes) == 1 else f"classes {names}"
