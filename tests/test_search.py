@@ -148,23 +148,26 @@ def second(table):
     return 1
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"scoring": MANY, "refit": False},
-        {"scoring": MANY, "refit": "neg_log_loss"},
-        {"scoring": MANY, "refit": second, "return_train_score": True},
-        {"scoring": {"right": make_scorer(accuracy_score)}, "refit": "right"},
-        {"scoring": several, "refit": "wrong"},
-        {"scoring": several, "refit": False},
-        {"refit": second},
-        {"refit": False},
-        {"scoring": "f1_macro"},
-    ],
-    ids=str,
-)
+OPTIONS = {
+    "several, no refit": {"scoring": MANY, "refit": False},
+    "several": {"scoring": MANY, "refit": "neg_log_loss"},
+    "several, refit by a function": {
+        "scoring": MANY,
+        "refit": second,
+        "return_train_score": True,
+    },
+    "dict": {"scoring": {"right": make_scorer(accuracy_score)}, "refit": "right"},
+    "function": {"scoring": several, "refit": "wrong"},
+    "function, no refit": {"scoring": several, "refit": False},
+    "refit by a function": {"refit": second},
+    "no refit": {"refit": False},
+    "by name": {"scoring": "f1_macro"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_scores_and_refit(iris, options):
-    fit_both(pipeline(), BETAS, *iris, **options)
+    fit_both(pipeline(), BETAS, *iris, **OPTIONS[options])
 
 
 def test_groups(iris):

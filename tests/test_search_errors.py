@@ -13,6 +13,7 @@ from searches import (
     failure_of,
     neighbors,
     pipeline,
+    reasons,
 )
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -64,7 +65,6 @@ CANDIDATES_THAT_FAIL = {
     "'temperature' parameter of HSCLEmbedder": {"embed__temperature": [0.5, -1]},
     "which must be >= 0": {"embed__beta": [1.0, Shrinking(0, 1), 0.0]},
     "FloatingPointError": {"embed__lr": [1e-3, 1e38], "embed__lr_schedule": ["constant"]},
-    "no such file": {"scale": [StandardScaler(), FunctionTransformer(refuse)], **BETAS},
     "'batch_size' parameter": {"embed__batch_size": [64, 0, "many"]},
     "'var_smoothing' parameter": {"classify__var_smoothing": [1e-9, -1.0], **BETAS},
     "encoder='mlpp'": {"embed__encoder": ["mlp", "mlpp"]},
@@ -77,6 +77,12 @@ def test_some_candidates_fail(iris, cause):
     cause = "'encoder' parameter" if "mlpp" in cause else cause
     search = compare_failures(pipeline(), grid, *iris, cause, return_train_score=True)
     assert np.isnan(search.cv_results_["mean_test_score"]).any()
+
+
+def test_a_step_before_the_embedder_fails(iris):
+    grid = {"scale": [StandardScaler(), FunctionTransformer(refuse)], **BETAS}
+    search = compare_failures(pipeline(), grid, *iris, "no such file")
+    assert reasons(search) == ["", "a step before the embedder failed"]
 
 
 def test_a_number_for_failures(iris):

@@ -134,7 +134,7 @@ def test_schedule_that_is_an_object(iris):
         {"optimizer": torch.optim.Rprop},
         {"optimizer__param_groups": [("encoder*", {"lr": 1e-4})]},
     ],
-    ids=lambda params: "-".join(map(str, params)),
+    ids=lambda params: "-".join(f"{getattr(v, '__name__', v)}" for v in params.values()),
 )
 def test_optimizers_and_models_that_stop_early(iris, optimizer):
     base = embedder(net_params=optimizer, early_stopping=True, max_epochs=6)

@@ -118,14 +118,6 @@ def fit_and_score(
     -------
     list of Fit
     """
-    fits = []
-    if before.failed:
-        for index in (index for embedding in embeddings for index in embedding.candidates):
-            result = fit_and_score_alone(
-                clone(estimator), candidates, index, X, y, fold, contexts[index], settings
-            )
-            fits.append(Fit(index, fold.index, result, "a step before the embedder failed"))
-        return fits
     embedders = [
         embedder_of(with_params(estimator, candidates[embedding.candidates[0]]))
         for embedding in embeddings
@@ -133,6 +125,7 @@ def fit_and_score(
     X_train, y_train = _safe_split(estimator, X, y, fold.train)
     rows = before.rows if before.steps else X_train
     outcomes = fit_together(embedders, rows, y_train)
+    fits = []
     for embedding, embedder, outcome in zip(embeddings, embedders, outcomes, strict=True):
         for index in embedding.candidates:
             candidate = clone(estimator)

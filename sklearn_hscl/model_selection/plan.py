@@ -31,7 +31,7 @@ class Embedding:
     """Candidates that differ in later steps of the pipeline only."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Stack:
     """Embedders that differ in numbers, after steps that do not differ."""
 
@@ -54,6 +54,12 @@ class Plan:
     stacks: list[Stack]
     alone: dict[int, str]
     """Candidates that are fitted one by one, and why."""
+
+    def give_up(self, stack: Stack, reason: str) -> None:
+        """Have the candidates of a stack fitted one by one after all."""
+        self.stacks.remove(stack)
+        for embedding in stack.embeddings.values():
+            self.alone |= dict.fromkeys(embedding.candidates, reason)
 
 
 def make_plan(estimator: BaseEstimator, candidates: Sequence[Params]) -> Plan:

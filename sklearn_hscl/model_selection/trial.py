@@ -171,8 +171,19 @@ class Trial:
         """Return all fits: the folds of the first candidate, of the second, ..."""
         assert self.parallel is not None
         plan = self._plan(candidates)
+        self._prepare(plan, candidates, folds)
+        tasks = [
+            *self._stacked_tasks(plan, candidates, folds, contexts),
+            *self._single_tasks(plan, candidates, folds, contexts),
+        ]
+        fits = [fit for part in self.parallel(tasks) for fit in part]
+        return sorted(fits, key=lambda fit: (fit.candidate, fit.fold))
+
+    def _prepare(self, plan: Plan, candidates: list[Params], folds: list[Fold]) -> None:
+        """Fit the steps before embedders, once for all stacks that share them."""
+        assert self.parallel is not None
         prepared: dict[Hashable, list[Before]] = {}
-        for stack in plan.stacks:
+        for stack in list(plan.stacks):
             if stack.preparation not in prepared:
                 prepared[stack.preparation] = self.parallel(
                     delayed(fit_before)(
@@ -181,12 +192,8 @@ class Trial:
                     for fold in folds
                 )
             stack.before = prepared[stack.preparation]
-        tasks = [
-            *self._stacked_tasks(plan, candidates, folds, contexts),
-            *self._single_tasks(plan, candidates, folds, contexts),
-        ]
-        fits = [fit for part in self.parallel(tasks) for fit in part]
-        return sorted(fits, key=lambda fit: (fit.candidate, fit.fold))
+            if any(before.failed for before in stack.before):
+                plan.give_up(stack, "a step before the embedder failed")
 
     def _plan(self, candidates: list[Params]) -> Plan:
         fit_params = sorted(self.routed.estimator.fit)
