@@ -103,6 +103,7 @@ def _with_synthetic(
     )
     lonely = absent.all(-1, keepdim=True)  # nothing to mix
     log_synthetic = torch.zeros_like(synthetic).masked_fill(lonely, -torch.inf)
+    log_negative = log_negative.expand(cosine.shape)
     return torch.cat([cosine, synthetic], -1), torch.cat([log_negative, log_synthetic], -1)
 
 

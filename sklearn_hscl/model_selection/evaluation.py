@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
 
 from sklearn_hscl.embedder import HSCLEmbedder
+from sklearn_hscl.model_selection.folds import Fold
 from sklearn_hscl.model_selection.plan import (
     Embedding,
     Params,
@@ -23,22 +24,14 @@ from sklearn_hscl.model_selection.together import Outcome, fit_together
 
 
 @dataclass
-class Fold:
-    """One split of the rows."""
-
-    index: int
-    train: Any
-    test: Any
-
-
-@dataclass
 class Before:
     """What the steps before the embedder made of the training rows of a fold."""
 
     steps: list[tuple[str, Any]]
     """Fitted."""
     rows: Any
-    error: Exception | None
+    """None where there is no such step, and where one failed."""
+    failed: bool
     seconds: float
 
 
@@ -75,18 +68,18 @@ def fit_before(
     Before
     """
     candidate = with_params(estimator, params)
-    X_train, y_train = _safe_split(candidate, X, y, fold.train)
     steps = steps_of(candidate)[: place_of(candidate)]
     if not steps:
-        return Before([], X_train, None, 0.0)
+        return Before([], None, False, 0.0)
+    X_train, y_train = _safe_split(candidate, X, y, fold.train)
     start = time.perf_counter()
     pipeline = Pipeline(steps)
-    rows, error = None, None
+    rows, failed = None, False
     try:
         rows = pipeline.fit_transform(X_train, y_train)
-    except Exception as failure:
-        error = failure
-    return Before(pipeline.steps, rows, error, time.perf_counter() - start)
+    except Exception:  # each candidate raises it anew, where scikit-learn looks for it
+        failed = True
+    return Before(pipeline.steps, rows, failed, time.perf_counter() - start)
 
 
 def fit_and_score(
@@ -129,11 +122,9 @@ def fit_and_score(
         embedder_of(with_params(estimator, candidates[embedding.candidates[0]]))
         for embedding in embeddings
     ]
-    _, y_train = _safe_split(estimator, X, y, fold.train)
-    if before.error is None:
-        outcomes = fit_together(embedders, before.rows, y_train)
-    else:
-        outcomes = [Outcome(error=before.error) for _ in embedders]
+    X_train, y_train = _safe_split(estimator, X, y, fold.train)
+    rows = before.rows if before.steps else X_train
+    outcomes = fit_together(embedders, rows, y_train)
     fits = []
     for embedding, embedder, outcome in zip(embeddings, embedders, outcomes, strict=True):
         for index in embedding.candidates:
@@ -209,8 +200,7 @@ class _Finish:
         """Fit the steps after the embedder; put the fitted ones before it in place."""
         candidate, before = self.candidate, self.before
         del candidate.fit  # the method comes to light again
-        if self.outcome.error is not None:
-            raise self.outcome.error
+        self.outcome.check()
         place = place_of(candidate)
         if not isinstance(candidate, Pipeline):
             params = candidate.get_params(deep=False)
@@ -220,7 +210,7 @@ class _Finish:
         name, after = candidate.steps[place][0], candidate.steps[place + 1 :]
         if after:
             rest = Pipeline(after, memory=candidate.memory)
-            rest.fit(self.embedder.transform(before.rows), y)
+            rest.fit(self.embedder.transform(before.rows if before.steps else X), y)
             after = rest.steps
         candidate.steps = [*before.steps, (name, self.embedder), *after]
         return candidate

@@ -31,10 +31,12 @@ class Embedding:
     """Candidates that differ in later steps of the pipeline only."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Stack:
     """Embedders that differ in numbers, after steps that do not differ."""
 
+    preparation: Hashable
+    """Equal in stacks that share the steps before the embedder."""
     embeddings: dict[Hashable, Embedding] = field(default_factory=dict)
     before: list[Any] = field(default_factory=list)
     """What the steps before the embedder made of each fold."""
@@ -52,6 +54,12 @@ class Plan:
     stacks: list[Stack]
     alone: dict[int, str]
     """Candidates that are fitted one by one, and why."""
+
+    def give_up(self, stack: Stack, reason: str) -> None:
+        """Have the candidates of a stack fitted one by one after all."""
+        self.stacks.remove(stack)
+        for embedding in stack.embeddings.values():
+            self.alone |= dict.fromkeys(embedding.candidates, reason)
 
 
 def make_plan(estimator: BaseEstimator, candidates: Sequence[Params]) -> Plan:
@@ -78,20 +86,22 @@ def make_plan(estimator: BaseEstimator, candidates: Sequence[Params]) -> Plan:
         if reason is not None:
             alone[index] = reason
             continue
-        form, embedding = _keys(estimator, place, params)
-        stack = stacks.setdefault(form, Stack())
+        preparation, form, embedding = _keys(estimator, place, params)
+        stack = stacks.setdefault(form, Stack(preparation))
         stack.embeddings.setdefault(embedding, Embedding()).candidates.append(index)
     return Plan(list(stacks.values()), alone)
 
 
 def find_embedder(estimator: BaseEstimator) -> int | str:
     """Return the place of the embedder among the steps, or why there is none."""
+    kind = type(estimator)
+    if issubclass(kind, Pipeline) and kind is not Pipeline:  # it may resample rows
+        return f"{kind.__module__}.{kind.__name__} is no Pipeline of scikit-learn's own"
     steps = steps_of(estimator)
     places = [k for k, (_, step) in enumerate(steps) if isinstance(step, HSCLEmbedder)]
     if len(places) == 1:
         return places[0]
-    kind = type(estimator).__name__
-    return f"{len(places)} steps of this {kind} are an HSCLEmbedder, not one"
+    return f"{len(places)} steps of this {kind.__name__} are an HSCLEmbedder, not one"
 
 
 def place_of(estimator: BaseEstimator) -> int:
@@ -127,17 +137,25 @@ def _why_alone(estimator: BaseEstimator, place: int, params: Params) -> str | No
     if names != [name for name, _ in steps_of(estimator)]:
         return "its parameters exchange the steps"
     embedder = steps_of(candidate)[place][1]
+    if _has_own_fit(embedder):
+        return f"{type(embedder).__name__} has a fit of its own"
     if embedder.cross_fit is not None:
         return "cross_fit embeds training rows by members of one model"
-    if getattr(embedder, "_skl_callbacks", None):
+    parts = [candidate, *(step for _, step in steps_of(candidate))]
+    if any(getattr(part, "_skl_callbacks", None) for part in parts):
         return "its callbacks see one fit"
     return None
 
 
+def _has_own_fit(embedder: HSCLEmbedder) -> bool:
+    kind, ours = type(embedder), HSCLEmbedder
+    return kind.fit is not ours.fit or kind.fit_transform is not ours.fit_transform
+
+
 def _keys(
     estimator: BaseEstimator, place: int, params: Params
-) -> tuple[Hashable, Hashable]:
-    """Return what candidates of one stack, and of one embedder, have in common."""
+) -> tuple[Hashable, Hashable, Hashable]:
+    """Return what is equal for the same steps before, the same stack, the same embedder."""
     names = [name for name, _ in steps_of(estimator)]
     before: list[Hashable] = []
     numbers: list[Hashable] = []
@@ -151,8 +169,9 @@ def _keys(
             (numbers if name in NUMBERS else others).append(item)
         elif step not in names:
             others.append(item)  # of the pipeline itself
-    form = (tuple(before), tuple(others))
-    return form, (form, tuple(numbers))
+    preparation = tuple(before)
+    form = (preparation, tuple(others))
+    return preparation, form, (form, tuple(numbers))
 
 
 def _identity(value: Any) -> Hashable:

@@ -40,6 +40,7 @@ class _BatchedSearch(BaseSearchCV):
         estimator
             The fitted search itself.
         """
+        scorers, metric = self._get_scorers()
         X, y = indexable(X, y)
         params = _check_method_params(X, params=params)
         weight = params.get("sample_weight")
@@ -49,7 +50,6 @@ class _BatchedSearch(BaseSearchCV):
             "y": y,
             "metadata": None if weight is None else {"sample_weight": weight},
         }
-        scorers, metric = self._get_scorers()
         trial = Trial(self, X, y, self._get_routed_params_for_fit(params), scorers)
         context = self._init_callback_context(max_subtasks=1 + (self.refit is not False))
         context = context.call_on_fit_task_begin(**task)

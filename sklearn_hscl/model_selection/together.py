@@ -1,8 +1,10 @@
 """Fitting embedders that differ in numbers, at once."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,21 @@ class Outcome:
 
     error: Exception | None = None
     """Why it failed; None: it is fitted."""
+    traceback: TracebackType | None = None
+    """Where it failed."""
     reason: str | None = None
     """Why it was fitted alone; None: it was fitted together with others."""
     seconds: float = 0.0
     """Its share of the time."""
+
+    def fail(self, error: Exception) -> None:
+        """Take note of an error."""
+        self.error, self.traceback = error, error.__traceback__
+
+    def check(self) -> None:
+        """Raise the error, if there is one: each time the same, for who counts them."""
+        if self.error is not None:
+            raise self.error.with_traceback(self.traceback)
 
 
 def fit_together(embedders: Sequence[HSCLEmbedder], X: Any, y: Any) -> list[Outcome]:
@@ -51,7 +64,7 @@ def fit_together(embedders: Sequence[HSCLEmbedder], X: Any, y: Any) -> list[Outc
         try:
             run = _prepared(embedder, X, y, seed)
         except Exception as error:
-            outcome.error = error
+            outcome.fail(error)
             continue
         finally:
             outcome.seconds = time.perf_counter() - start
@@ -82,9 +95,10 @@ def _fit_stack(
             seconds = (time.perf_counter() - start) / len(stack)
             for (embedder, run, outcome), failure in zip(stack, errors, strict=True):
                 outcome.seconds += seconds
-                outcome.error = failure
                 if failure is None:
                     embedder._take_over(run)
+                else:
+                    outcome.fail(failure)
             return []
     for _, _, outcome in stack:
         outcome.reason = reason
@@ -93,9 +107,9 @@ def _fit_stack(
 
 def _prepared(embedder: HSCLEmbedder, X: Any, y: Any, seed: int) -> TrainingRun:
     embedder._validate_params()
-    if embedder.random_state is not None:
-        return embedder._prepare_run(X, y)
-    return embedder._prepare_run(X, y, random_state=seed)
+    # A copy, as a fit of its own would begin with the same random numbers.
+    own = copy.deepcopy(embedder.random_state)
+    return embedder._prepare_run(X, y, random_state=seed if own is None else own)
 
 
 def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None:
@@ -103,5 +117,5 @@ def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None
     try:
         embedder.fit(X, y)
     except Exception as error:
-        outcome.error = error
+        outcome.fail(error)
     outcome.seconds += time.perf_counter() - start

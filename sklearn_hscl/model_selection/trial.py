@@ -1,9 +1,9 @@
 """One search: its folds, its tasks for the workers, and its table of results."""
 
-import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from math import ceil
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +14,17 @@ from sklearn.model_selection._validation import (
     _insert_error_scores,
     _warn_or_raise_about_fit_failures,
 )
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.parallel import Parallel, delayed
 
+from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.evaluation import (
+    Before,
     Fit,
-    Fold,
     fit_and_score,
     fit_and_score_alone,
     fit_before,
 )
+from sklearn_hscl.model_selection.folds import Fold, warn_about_missing_classes
 from sklearn_hscl.model_selection.plan import (
     Embedding,
     Params,
@@ -31,6 +32,7 @@ from sklearn_hscl.model_selection.plan import (
     Stack,
     embedder_of,
     make_plan,
+    with_params,
 )
 
 # Pairs of rows that a stack compares in a step: up to here their temporaries stay in the
@@ -149,8 +151,11 @@ class Trial:
             raise ValueError(
                 f"cv announced {self.search.n_splits_} splits, but made {len(splits)}."
             )
-        folds = [Fold(index, *split) for index, split in enumerate(splits)]
-        _warn_about_missing_classes(self.y, folds)
+        folds = [
+            Fold(index, np.asarray(train), np.asarray(test))
+            for index, (train, test) in enumerate(splits)
+        ]
+        warn_about_missing_classes(self.estimator, self.y, folds)
         return folds
 
     def _announce(self, n_candidates: int, n_folds: int) -> None:
@@ -166,19 +171,29 @@ class Trial:
         """Return all fits: the folds of the first candidate, of the second, ..."""
         assert self.parallel is not None
         plan = self._plan(candidates)
-        for stack in plan.stacks:
-            stack.before = self.parallel(
-                delayed(fit_before)(
-                    self.estimator, candidates[stack.first], self.X, self.y, fold
-                )
-                for fold in folds
-            )
+        self._prepare(plan, candidates, folds)
         tasks = [
             *self._stacked_tasks(plan, candidates, folds, contexts),
             *self._single_tasks(plan, candidates, folds, contexts),
         ]
         fits = [fit for part in self.parallel(tasks) for fit in part]
         return sorted(fits, key=lambda fit: (fit.candidate, fit.fold))
+
+    def _prepare(self, plan: Plan, candidates: list[Params], folds: list[Fold]) -> None:
+        """Fit the steps before embedders, once for all stacks that share them."""
+        assert self.parallel is not None
+        prepared: dict[Hashable, list[Before]] = {}
+        for stack in list(plan.stacks):
+            if stack.preparation not in prepared:
+                prepared[stack.preparation] = self.parallel(
+                    delayed(fit_before)(
+                        self.estimator, candidates[stack.first], self.X, self.y, fold
+                    )
+                    for fold in folds
+                )
+            stack.before = prepared[stack.preparation]
+            if any(before.failed for before in stack.before):
+                plan.give_up(stack, "a step before the embedder failed")
 
     def _plan(self, candidates: list[Params]) -> Plan:
         fit_params = sorted(self.routed.estimator.fit)
@@ -195,7 +210,8 @@ class Trial:
         contexts: list[list[Any]],
     ) -> Iterator[Any]:
         for stack in plan.stacks:
-            for part in self._parts(stack, len(folds)):
+            embedder = embedder_of(with_params(self.estimator, candidates[stack.first]))
+            for part in self._parts(stack, embedder, len(folds)):
                 for fold in folds:
                     yield delayed(fit_and_score)(
                         self.estimator,
@@ -230,13 +246,17 @@ class Trial:
                     self._settings(),
                 )
 
-    def _parts(self, stack: Stack, n_folds: int) -> list[list[Embedding]]:
+    def _parts(
+        self, stack: Stack, embedder: HSCLEmbedder, n_folds: int
+    ) -> list[list[Embedding]]:
         """Cut a stack into parts that fit the caches, and that the workers can share."""
         embeddings = list(stack.embeddings.values())
-        embedder = embedder_of(self.estimator)
         on_gpu = str(embedder.device).startswith("cuda")
         pairs = _PAIRS_ON_GPU if on_gpu else _PAIRS_ON_CPU
-        most = max(2, pairs // embedder.batch_size**2)
+        n_rows = embedder.batch_size
+        if not isinstance(n_rows, Integral) or n_rows < 1:
+            n_rows = 1  # the fits will refuse what was given
+        most = max(2, pairs // int(n_rows) ** 2)
         n_jobs = effective_n_jobs(self.search.n_jobs)
         fewest = ceil(len(embeddings) / most)
         limit = max(fewest, len(embeddings) // 2)
@@ -289,24 +309,3 @@ def _how_batched(fits: list[Fit], n_candidates: int) -> list[Batched]:
     for fit in fits:
         reasons[fit.candidate] = reasons[fit.candidate] or fit.reason or ""
     return [Batched(not reason, reason) for reason in reasons]
-
-
-def _warn_about_missing_classes(y: Any, folds: list[Fold]) -> None:
-    """Say which classes a fold has no row of to train on."""
-    if y is None or type_of_target(y) not in ("binary", "multiclass"):
-        return
-    labels = np.asarray(y).ravel()
-    for fold in folds:
-        missing = sorted(set(np.unique(labels)) - set(np.unique(labels[fold.train])))
-        if missing:
-            warnings.warn(
-                f"The training rows of fold {fold.index} lack {_listed(missing)}, which "
-                f"candidates cannot learn there: use a stratified cv, or fewer folds.",
-                UserWarning,
-                stacklevel=2,
-            )
-
-
-def _listed(classes: list[Any]) -> str:
-    names = ", ".join(repr(label) for label in np.array(classes).tolist())
-    return f"class {names}" if len(classes) == 1 else f"classes {names}"

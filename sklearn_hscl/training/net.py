@@ -200,6 +200,7 @@ class ContrastiveNet(NeuralNet):
         if self.learning_rate_ is not None:
             self.learning_rate_.restore()
         del self.augment_, self.step_, self.learning_rate_
+        self.iterator_train__folds = None
 
     def _training_step(self, rows: Tensor) -> TrainingStep:
         views = self.seeded_views(rows.device)

@@ -60,20 +60,18 @@ class TrainingRun:
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
         with scoped_torch_seed(self.seeds.weights), torch_threads(self.n_threads):
-            try:
-                self.net.train_with(self.monitors, report, *self.train)
-            finally:
-                self.net.iterator_train__folds = None  # the net is kept, and pickled
-            self._check_embedding()
+            self.net.train_with(self.monitors, report, *self.train)
+            self.check_embedding()
 
     def end_early(self) -> None:
         """Make do with the epochs that were completed before an interruption."""
         self.net.drop_unfinished_epoch()
         for monitor in self.monitors:
             monitor.on_train_end(self.net)
-        self._check_embedding()
+        self.check_embedding()
 
-    def _check_embedding(self) -> None:
+    def check_embedding(self) -> None:
+        """Raise where training has ruined the weights in its last step."""
         module = self.net.module_
         rows = self.train.rows[:CHUNK_ROWS]
         embedding = embed_tensor(module.encoder, rows, module.precision)

@@ -9,10 +9,11 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from inspect import isroutine
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
@@ -56,6 +57,10 @@ def why_alone(run: TrainingRun) -> str | None:
         return f"device_batch_size={net.device_batch_size} cuts the batches of one model"
     if has_batch_statistics(net.module_):
         return "the encoder has batch statistics"
+    if _has_tied_weights(net.module_):
+        return "the encoder has weights in two places"
+    if net.criterion_.options.n_synthetic:
+        return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
     if models_at_once(run) < 2:
         return "two batches would not fit into memory at once"
     if type(net.optimizer_) not in ELEMENTWISE:
@@ -77,19 +82,36 @@ def models_at_once(run: TrainingRun) -> int:
 
 
 def form(run: TrainingRun) -> tuple[Any, ...]:
-    """Return what must be equal in two runs for one stack, if their data are."""
+    """Return what must be equal in two runs for one stack, if their data are.
+
+    Of objects that act as functions only the class is looked at, as copies of them are
+    not equal: they must be copies of one object.
+    """
     net = run.net
     loss = net.criterion_
     fixed = [
-        (name, value) for name, value in vars(loss.options).items() if name not in NUMBERS
+        (name, _kind(value))
+        for name, value in vars(loss.options).items()
+        if name not in NUMBERS
     ]
-    weights = [(name, w.shape) for name, w in net.module_.named_parameters()]
+    weights = [
+        (name, w.shape, w.requires_grad) for name, w in net.module_.named_parameters()
+    ]
     has_classifier = net.module_.classifier is not None
     return (
         *fixed, loss.loss, loss.label_smoothing, loss.target_type, *weights,
-        has_classifier, net.n_views, net.batch_size, net.max_epochs, net.lr_schedule,
+        has_classifier, net.n_views, net.batch_size, net.max_epochs, _kind(net.lr_schedule),
         net.clip_norm, run.seeds, type(net.optimizer_), len(run.monitors),
     )  # fmt: skip
+
+
+def _kind(value: Any) -> Any:
+    return value if not callable(value) or isroutine(value) else type(value)
+
+
+def _has_tied_weights(module: nn.Module) -> bool:
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    return len(names) > len(list(module.parameters()))
 
 
 def train_together(runs: Sequence[TrainingRun]) -> list[Exception | None]:
@@ -173,6 +195,17 @@ class _Model:
             except Exception as error:
                 self.error = error
 
+    def end(self, rows: Any, targets: Tensor) -> None:
+        """Leave the stack, with weights that belong to this model alone."""
+        if self.error is None:
+            self.notify("on_train_end", X=rows, y=targets)
+        if self.error is None:
+            try:
+                self.run.check_embedding()
+            except FloatingPointError as error:
+                self.error = error
+        self.net.end()
+
     @property
     def goes_on(self) -> bool:
         """Whether there is an epoch to come."""
@@ -243,11 +276,19 @@ class _Stack:
 
         figures = run_epoch(batches, run_batch)
         self.averaging.on_epoch_end(self)
+        self._check_buffers()
         for k, model in enumerate(self.active):
             try:
                 model.net.record_epoch(figures.of(k))
             except Exception as error:
                 model.error = error
+
+    def _check_buffers(self) -> None:
+        """Raise where the forward pass has changed what all models share."""
+        before = self.active[0].net.module_.buffers()
+        for buffer, after in zip(before, self.module_.buffers(), strict=True):
+            if not torch.equal(buffer.nan_to_num(), after.nan_to_num()):
+                raise RuntimeError("the encoder changes its buffers in training")
 
     def _loss(self) -> ContrastiveLoss:
         """Return the loss of all models, with one value for each."""
@@ -286,9 +327,7 @@ class _Stack:
             if isinstance(self.averaging, AveragedWeights):
                 self.averaging.keep(self, torch.tensor(index, device=self.device))
         for model in ended:
-            if model.error is None:
-                model.notify("on_train_end", X=self.rows, y=self.targets)
-            model.net.end()
+            model.end(self.rows, self.targets)
 
 
 def _stacked(

@@ -37,7 +37,9 @@ class StackedModule(nn.Module):
         self.stack = copy.deepcopy(modules[0])
         for name, _ in modules[0].named_parameters():
             weights = [module.get_parameter(name).detach() for module in modules]
-            _replace(self.stack, name, nn.Parameter(torch.stack(weights)))
+            is_trained = modules[0].get_parameter(name).requires_grad
+            whole = nn.Parameter(torch.stack(weights), requires_grad=is_trained)
+            _replace(self.stack, name, whole)
         # Both ways give the same numbers; mapping over weights takes more time.
         self.takes_leading_axis = _is_perceptron(self.stack.encoder)
         if self.takes_leading_axis:

@@ -71,9 +71,9 @@ class StackedOptimizer:
     def step(self) -> None:
         """Update the weights."""
         for whole, views in self.apart:
-            assert whole.grad is not None
-            for view, gradient in zip(views, whole.grad.unbind(), strict=True):
-                view.grad = gradient
+            gradient = whole.grad  # None where no output depends on the weight
+            for k, view in enumerate(views):
+                view.grad = None if gradient is None else gradient[k]
         self.optimizer.step()
 
     def keep(self, index: Sequence[int]) -> None:

@@ -1,6 +1,5 @@
 """Held-out quality during training, and the weights of the best epoch."""
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,9 @@ class BestWeights(TrainingCallback):
         if score > self.best_score_:
             self.best_score_ = score
             self.best_epoch_ = len(net.history)
-            self.best_weights_ = copy.deepcopy(net.module_.state_dict())
+            weights = net.module_.state_dict()
+            # A deep copy of a view, as in stacks, would be one of all that it views.
+            self.best_weights_ = {name: weights[name].clone() for name in weights}
         if score > self.reference_score_ + self.tol:
             self.reference_score_ = score
             self.n_stale_ = 0

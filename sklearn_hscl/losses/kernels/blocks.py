@@ -74,8 +74,8 @@ def _reduced(anchors: AnchorLosses, options: LossOptions) -> tuple[Tensor, LossS
     weights = anchor_weights(options.reduction, anchors.positive_mass, usable)
     value = (weights * torch.where(usable, anchors.loss, 0.0)).sum(-1)
     counts = torch.where(usable, anchors.effective_negatives, 0.0)
-    return value, LossStats(
-        skipped_anchors=(~usable).sum(-1),
-        hardest_fallbacks=anchors.fell_back.sum(-1),
+    return value, LossStats(  # all batches may share their pairs
+        skipped_anchors=(~usable).sum(-1).expand(value.shape),
+        hardest_fallbacks=anchors.fell_back.sum(-1).expand(value.shape),
         effective_negatives=counts.sum(-1) / usable.sum(-1).clamp_min(1),
     )
