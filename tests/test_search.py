@@ -285,7 +285,9 @@ def test_routed_metadata(iris):
         )
         assert reasons(search) == ["fit got parameters: ['sample_weight']"]
         groups = {"groups": np.arange(150) % 3}
-        search = fit_both(pipeline(), BETAS, *iris, cv=GroupKFold(3), fit_params=groups)
+        estimator = pipeline()
+        estimator["embed"].set_fit_request(groups=False)
+        search = fit_both(estimator, BETAS, *iris, cv=GroupKFold(3), fit_params=groups)
         assert reasons(search) == [""]
 
 
