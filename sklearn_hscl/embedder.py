@@ -237,7 +237,9 @@ class HSCLEmbedder(
         held-out loss elsewhere. ``"auto"``: only with `X_val`; but in ``"tabular"`` with
         several members, at least 40 rows and cross-entropy each member is kept from its
         own share of the rows, which it then scores (minus the Brier score of the
-        class probabilities), so that no row is lost.
+        class probabilities), so that no row is lost. The same rows settle the length
+        of the embeddings: the power of 2, from 1/16 to 16, at which a default
+        ``LogisticRegression`` on them gives the better probabilities.
     validation_fraction : float, default=0.1
         Share of the rows in (0, 1) that early stopping holds out, by class where the
         classes are large enough; unused where `fit` gets `X_val`.
