@@ -248,7 +248,9 @@ class HSCLEmbedder(
         held-out loss elsewhere. ``"auto"``: only with `X_val`; but in ``"tabular"`` with
         several members, at least 40 rows and cross-entropy each member is kept from its
         own share of the rows, which it then scores (minus the Brier score of the
-        class probabilities), so that no row is lost.
+        class probabilities), so that no row is lost. The same rows settle the length
+        of the embeddings: the power of 2, from 1/16 to 16, at which a default
+        ``LogisticRegression`` on them gives the better probabilities.
     validation_fraction : float, default=0.1
         Share of the rows in (0, 1) that early stopping holds out, by class where the
         classes are large enough, and in whole groups where `fit` gets `groups`; unused
@@ -586,11 +588,12 @@ class HSCLEmbedder(
         assert folds is not None  # as cross_fit says so
         folds = folds.cpu().numpy()
         members = self._embed(X, AllMembers(self.module_), normalize=False)
-        members = members.reshape(len(folds), self.cross_fit, -1)  # (n, M, D)
-        unseeing = members[np.arange(len(folds)), folds]  # (n, D)
+        scale = float(self.module_.output_scale)
+        members = members.reshape(len(folds), self.cross_fit, -1) / scale  # (n, M, D)
+        unseeing = members[np.arange(len(folds)), folds]  # (n, D), of unit length
         if self.normalize:
             return unseeing
-        return unseeing * length_of_means(members, unseeing)
+        return unseeing * (scale * length_of_means(members, unseeing))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -29,7 +29,8 @@ class TabularEncoder(nn.Module):
     column. Categories are looked up. Each member multiplies all that by weights of its
     own, which start as random signs, and passes it through residual layers with shared
     weights and own biases, then through a linear map of its own; a shared linear map of
-    the features is added. Members have embeddings of unit length.
+    the features is added. Members have embeddings of unit length, whose mean is multiplied
+    by the buffer ``output_scale``.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from sklearn_hscl.targets import TargetEncoder
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.averaging import AveragedWeights
 from sklearn_hscl.training.batching import EpochBatches, choose_sampler
+from sklearn_hscl.training.calibration import CalibratedScale
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.data import (
     LabelledRows,
@@ -256,6 +257,9 @@ def _monitors(
         monitors.append(HeldOut(held_out, **settings))
     elif folds is not None and _scores_out_of_fold(params, loss):
         monitors.append(OutOfFold(folds, **settings))
+    if folds is not None:
+        cross_fit = params["cross_fit"] is not None
+        monitors.append(CalibratedScale(folds, cross_fit=cross_fit))
     return monitors
 
 
