@@ -178,7 +178,7 @@ def test_seeds_that_are_drawn(iris):
     assert all(outcome.reason is None for outcome in fit_together(together, *iris))
     first, same, other = [fitted.transform(iris[0]) for fitted in together]
     assert_array_equal(first, same)  # candidates differ by their parameters alone
-    assert np.abs(first - other).max() > 1e-3
+    assert np.abs(first - other).max() > 1e-8
 
 
 @pytest.mark.parametrize("n_models", [1, 3])
