@@ -72,6 +72,14 @@ def test_a_continued_fit_keeps_the_choice():
     assert fitted.beta_ == beta
 
 
+def test_a_continued_fit_goes_on_as_a_single_one_would():
+    chosen = embedder(beta="auto", warm_start=True).fit(X, Y)
+    alone = embedder(beta=chosen.beta_, warm_start=True).fit(X, Y)
+    np.testing.assert_allclose(
+        chosen.fit(X, Y).transform(X), alone.fit(X, Y).transform(X), atol=1e-9
+    )
+
+
 def test_parameters_stay_as_they_were():
     fitted = embedder(beta="auto").fit(X, Y)
     assert fitted.beta == "auto"

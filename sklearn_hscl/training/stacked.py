@@ -320,6 +320,9 @@ class _Stack:
             return
         if not index:
             self.averaging.on_train_end(self)
+        for k, model in enumerate(self.active):
+            if not model.goes_on:
+                self.optimizer.hand_over(k, model.net.optimizer_)
         self.module_.keep(index)
         self.active = [self.active[k] for k in index]
         if index:

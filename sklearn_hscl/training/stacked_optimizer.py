@@ -76,6 +76,18 @@ class StackedOptimizer:
                 view.grad = None if gradient is None else gradient[k]
         self.optimizer.step()
 
+    def hand_over(self, place: int, optimizer: torch.optim.Optimizer) -> None:
+        """Give the memory of one model to its own optimizer, for a fit that goes on."""
+        apart = {id(whole): views for whole, views in self.apart}
+        own = self.module.modules_apart[0][place].parameters()
+        for whole, weight in zip(self.module.parameters(), own, strict=True):
+            views = apart.get(id(whole))
+            memory = self.optimizer.state.get(whole if views is None else views[place], {})
+            optimizer.state[weight] = {
+                name: _part(value, whole, place if views is None else None)
+                for name, value in memory.items()
+            }
+
     def keep(self, index: Sequence[int]) -> None:
         """Go on with some of the models, after the module has gone on with them."""
         for k, (whole, views) in enumerate(self.apart):
@@ -119,3 +131,11 @@ def _add(groups: list[Settings], weight: Tensor, settings: Settings) -> None:
             group["params"].append(weight)
             return
     groups.append({**settings, "params": [weight]})
+
+
+def _part(value: Any, whole: Tensor, place: int | None) -> Any:
+    """Return what one model has of a value that an optimizer remembers."""
+    if not isinstance(value, Tensor):
+        return value
+    is_stacked = place is not None and value.ndim == whole.ndim
+    return (value[place] if is_stacked else value).clone()
