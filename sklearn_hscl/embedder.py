@@ -35,8 +35,8 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
-from sklearn_hscl.probe import choices, is_open, train_best
-from sklearn_hscl.seeding import draw_seeds
+from sklearn_hscl.probe import DEFAULTS, choices, is_open, train_best
+from sklearn_hscl.seeding import Seeds, draw_seeds
 from sklearn_hscl.targets import UNLABELLED, fit_targets
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
@@ -91,8 +91,9 @@ class HSCLEmbedder(
         Strength of the exponential or polynomial tilt, at least 0 (no tilt). 1 is where
         the authors advise to start; what matters on the cosine is beta / temperature.
         ``"auto"`` trains five strengths from 0 to 4 at once and keeps the one with the
-        best held-out score of `early_stopping`, which has to be on; it takes some two
-        to four times as long. What was chosen is `beta_`.
+        best held-out score of `early_stopping`, which has to be on and takes class
+        labels; callbacks do not see these epochs. It takes some two to four times as
+        long. What was chosen is `beta_`.
         A schedule (:class:`~sklearn_hscl.losses.WarmUpBeta`, ``LinearBeta``,
         ``CosineBeta``, ``StepBeta``) changes it from epoch to epoch.
     threshold : float, default=-0.25
@@ -515,7 +516,8 @@ class HSCLEmbedder(
         UserWarning
             If Ctrl-C ends training after at least one epoch, and nobody but the user has
             called `fit`: the embedder then is what the completed epochs made of it.
-            Inside of a pipeline or a search the ``KeyboardInterrupt`` goes on.
+            Inside of a pipeline or a search, and where `beta` or `temperature` is chosen,
+            the ``KeyboardInterrupt`` goes on.
         """
         self._fit(X, y, X_val=X_val, y_val=y_val, groups=groups)
         return self
@@ -539,17 +541,17 @@ class HSCLEmbedder(
                 f"seen rows of all folds: set warm_start=False."
             )
         with _keeping_previous_fit(self):
-            runs = [
-                self._prepare_run(
-                    X, y, X_val, y_val, groups=groups, previous=previous, **numbers
-                )
-                for numbers in self._numbers(previous)
-            ]
-            run = runs[0]
-            if len(runs) > 1:
-                run = train_best(runs)
+            # The same random numbers for all that are tried.
+            seeds = self._draw_seeds(previous)
+            prepare = partial(
+                self._prepare_run, X, y, X_val, y_val, groups=groups, seeds=seeds
+            )
+            numbers = self._numbers(y, previous)
+            if len(numbers) > 1:
+                run = train_best(lambda pair: prepare(**pair), numbers)
                 fitted = self._take_over(run)
             else:
+                run = prepare(previous=previous, **numbers[0])
                 names = ("n_features_in_", "feature_names_in_")
                 seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
                 report = FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
@@ -625,10 +627,14 @@ class HSCLEmbedder(
         ValueError
             As in :meth:`fit`, and for labels that the first call has not announced.
         """
-        once = {"max_epochs": 1, "lr_schedule": "constant", "early_stopping": False}
+        once: dict[str, Any] = {
+            "max_epochs": 1,
+            "lr_schedule": "constant",
+            "early_stopping": False,
+        }
         once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
         previous = self._previous_fit()
-        numbers = self._numbers(previous)
+        numbers = self._numbers(y, previous)
         if len(numbers) > 1:
             raise ValueError(
                 f"beta={self.beta!r} and temperature={self.temperature!r} are chosen by "
@@ -720,6 +726,7 @@ class HSCLEmbedder(
         groups: Any = None,
         classes: Any = None,
         previous: Previous | None = None,
+        seeds: Seeds | None = None,
         **changes: Any,
     ) -> TrainingRun:
         """Validate the data and build what training needs; `changes` are parameters."""
@@ -753,13 +760,17 @@ class HSCLEmbedder(
         if data.target_kind is not None:  # y is encoded now, whatever loss was given
             loss.target_type = data.target_kind
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
-        # Another piece of data gets other random numbers, but always the same ones.
-        seeds = draw_seeds(
-            params["random_state"] if previous is None else previous.seeds.batches
-        )
+        seeds = self._draw_seeds(previous) if seeds is None else seeds
         return prepare_run(params, data, loss, seeds, previous)
 
-    def _numbers(self, previous: Previous | None) -> list[dict[str, Any]]:
+    def _draw_seeds(self, previous: Previous | None = None) -> Seeds:
+        """Draw the seeds of a fit."""
+        if previous is None:
+            return draw_seeds(self.random_state)
+        # Another piece of data gets other random numbers, but always the same ones.
+        return draw_seeds(previous.seeds.batches)
+
+    def _numbers(self, y: Any, previous: Previous | None) -> list[dict[str, Any]]:
         """Return the values of beta and temperature to try; one pair if they are given."""
         if not (is_open(self.beta) or is_open(self.temperature)):
             return [{}]
@@ -768,9 +779,11 @@ class HSCLEmbedder(
                 f"beta={self.beta!r} and temperature={self.temperature!r} are settings of "
                 f"losses by name, but loss is a ContrastiveLoss with its own: leave them."
             )
-        if previous is not None:  # goes on with what was chosen
-            return [{"beta": self.beta_, "temperature": self.temperature_}]
-        return choices(self.beta, self.temperature)
+        if previous is None:
+            loss = self._contrastive_loss(y, *DEFAULTS)
+            return choices(self.beta, self.temperature, loss.options.hardened)
+        chosen = {"beta": self.beta_, "temperature": self.temperature_}
+        return [{name: chosen[name] for name in chosen if is_open(getattr(self, name))}]
 
     def _learn_columns(self, X: Any) -> TableColumns | None:
         """Learn which columns are categorical; a user's module gets them if asked for."""

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+MODES = ("L", "RGB", "RGBA")
+
 
 class ImageFiles(Dataset[NDArray[np.uint8]]):
     """Pictures in files, as uint8 arrays (H, W, C), or (H, W) where they are grey.
@@ -25,8 +27,16 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         Height and width to which pictures are resized; None leaves them as they are, and
         then all must be of one size.
     mode : str, default="RGB"
-        Pillow's name of the colour mode to convert to: ``"L"`` is grey, ``"RGBA"`` keeps
-        transparency.
+        Colour mode to convert to: ``"L"`` is grey, ``"RGBA"`` keeps transparency.
+
+    Raises
+    ------
+    ValueError
+        If the mode is none of these.
+
+    Notes
+    -----
+    Pictures are turned as their EXIF data say. More than 8 bits a channel are refused.
 
     Examples
     --------
@@ -47,6 +57,8 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         size: tuple[int, int] | None = None,
         mode: str = "RGB",
     ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode={mode!r} must be one of {list(MODES)}.")
         self.paths = [os.fspath(path) for path in paths]
         self.size = size
         self.mode = mode
@@ -62,11 +74,13 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         ValueError
             If the file is missing or no picture, naming it.
         """
-        image = _pillow()
+        image, turned = _pillow()
         path = self.paths[place]
         try:
-            with image.open(path) as picture:
-                picture = picture.convert(self.mode)
+            with image.open(path) as file:
+                if file.mode.startswith(("I", "F")):
+                    raise OSError(f"it has more than 8 bits a channel ({file.mode})")
+                picture = turned(file).convert(self.mode)
                 if self.size is not None:
                     picture = picture.resize(self.size[::-1])  # Pillow: width first
                 return np.array(picture, dtype=np.uint8)
@@ -79,18 +93,17 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
 
 def holds_paths(X: Any) -> bool:
     """Say whether X is a plain sequence of paths, and no table."""
-    if isinstance(X, np.ndarray):
-        is_text = X.ndim == 1 and X.dtype.kind in "OUT"
-        X = X[:1].tolist() if is_text else ()
+    if getattr(X, "ndim", None) == 1 and hasattr(X, "tolist"):  # an array or a Series
+        X = X[:1].tolist()
     is_sequence = isinstance(X, list | tuple) and len(X) > 0
     return is_sequence and isinstance(X[0], str | os.PathLike)
 
 
 def _pillow() -> Any:
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError as error:
         raise ImportError(
             "Reading pictures from files needs Pillow: pip install sklearn-hscl[images]."
         ) from error
-    return Image
+    return Image, ImageOps.exif_transpose

@@ -54,6 +54,13 @@ def test_images_of_a_batch_do_not_see_each_other_in_training():
     torch.testing.assert_close(encoder(images)[:2], encoder(images[:2]))
 
 
+def test_any_width_has_groups_of_channels():
+    assert ConvEncoder(scaling(1), (9, 9), width=12)(torch.rand(2, 1, 9, 9)).shape == (
+        2,
+        64,
+    )
+
+
 def test_channels_are_standardised():
     images = torch.rand(50, 3, 5, 5) * torch.tensor([1.0, 5.0, 0.0]).view(3, 1, 1) + 2
     scaled = PixelScaling.of(images)(images)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -66,6 +67,27 @@ def test_files_that_are_no_pictures(paths, tmp_path, broken):
     files = [*paths[:5], str(tmp_path / broken)]
     with pytest.raises(ValueError, match=f"Item 5 of X.*{broken}.*cannot be read"):
         embedder().fit(files, Y[:6])
+
+
+def test_series_of_paths(paths):
+    names = pd.Series([str(path) for path in paths])
+    assert embedder().fit(names, Y).transform(names[:3]).shape == (3, 64)
+
+
+def test_pictures_are_turned_as_their_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.fromarray(PICTURES[0]).save(tmp_path / "turned.jpg", exif=exif)
+    assert ImageFiles([tmp_path / "turned.jpg"])[0].shape == (6, 8, 3)
+
+
+def test_deep_pictures_and_other_modes_are_refused(tmp_path):
+    deep = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        ImageFiles([tmp_path / "deep.png"])[0]
+    with pytest.raises(ValueError, match="mode='XYZ' must be one of"):
+        ImageFiles([], mode="XYZ")
 
 
 def test_text_columns_are_no_paths():

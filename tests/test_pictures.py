@@ -59,9 +59,10 @@ def test_blur_keeps_the_mean_and_lowers_the_variance():
 
 
 def test_erased_fields_are_black_and_the_rest_is_kept():
-    erased = views(PICTURES + 0.1, erase=1.0)
+    pictures = 0.9 * PICTURES + 0.1
+    erased = views(pictures, erase=1.0)
     black = erased == 0
-    assert ((erased == PICTURES + 0.1) | black).all()
+    assert ((erased == pictures) | black).all()
     assert black.flatten(1).any(1).all()
 
 
@@ -95,11 +96,28 @@ def test_training_on_views(n_channels):
         ({"erase": "often"}, "erase must be in"),
         ({"jitter": -1.0}, "jitter must be at least 0"),
         ({"crop": (0.5, 0.2)}, "crop must hold two shares"),
+        ({"crop": (0.5,)}, "crop must hold two shares"),
     ],
 )
 def test_bad_parameters(parameters, message):
     with pytest.raises(ValueError, match=message):
         views(**parameters)
+
+
+def test_pictures_beyond_one_are_refused():
+    with pytest.raises(ValueError, match="floats from 0 to 1, got floats from"):
+        views(255 * PICTURES)
+
+
+def test_strong_jitter_of_grey_pictures():
+    assert views(PICTURES[:, :1].contiguous(), jitter=3.0, jitter_p=1.0).isfinite().all()
+
+
+def test_equal_views_are_refused():
+    images = np.zeros((20, 8, 8), np.uint8)
+    augment = PictureTransforms(**NOTHING)
+    with pytest.raises(ValueError, match="nothing to learn"):
+        HSCLEmbedder(loss="hucl", augment=augment).fit(images)
 
 
 def test_tables_are_refused():

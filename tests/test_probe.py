@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.probe import BETAS, TEMPERATURES
+from sklearn_hscl.training.stacked import train_together
 
 X, Y = load_wine(return_X_y=True)
 
@@ -92,10 +97,81 @@ def test_the_same_seed_makes_the_same_choice():
     np.testing.assert_array_equal(first.transform(X), again.transform(X))
 
 
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(3)])
+def test_all_that_is_tried_sees_the_same_rows_and_random_numbers(random_state, monkeypatch):
+    seen = []
+
+    def train(runs):
+        seen.extend(runs)
+        return train_together(runs)
+
+    monkeypatch.setattr("sklearn_hscl.training.stacked.train_together", train)
+    embedder(beta="auto", random_state=random_state).fit(X, Y)
+    assert len(seen) == len(BETAS)
+    assert len({run.seeds for run in seen}) == 1
+    assert len({run.train.rows.data_ptr() for run in seen}) == 1
+
+
+def test_a_loss_without_tilt_keeps_the_default():
+    fitted = embedder(loss="scl", beta="auto", temperature="auto").fit(X, Y)
+    assert fitted.beta_ == 1.0
+
+
+def test_a_given_number_counts_in_a_continued_fit():
+    fitted = embedder(temperature="auto", warm_start=True).fit(X, Y)
+    temperature = fitted.temperature_
+    fitted.set_params(beta=3.0).fit(X, Y)
+    assert (fitted.beta_, fitted.temperature_) == (3.0, temperature)
+
+
+class Branching(nn.Module):
+    """A module whose way depends on the data, which no stack can follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(13, 4)
+
+    def forward(self, rows):
+        return self.map(rows if rows.abs().sum() > 0 else -rows)
+
+
+def test_modules_that_cannot_be_stacked_are_tried_one_by_one():
+    settings = {"encoder": Branching(), "hidden_layer_sizes": None}
+    scaled = StandardScaler().fit_transform(X)
+    chosen = embedder(beta="auto", **settings).fit(scaled, Y)
+    alone = embedder(beta=chosen.beta_, **settings).fit(scaled, Y)
+    np.testing.assert_allclose(chosen.transform(scaled), alone.transform(scaled), atol=1e-9)
+
+
+def test_stacks_in_bf16():
+    chosen = embedder(beta="auto", precision="bf16").fit(X, Y)
+    assert np.isfinite(chosen.transform(X)).all()
+
+
+def test_searches_leave_the_choice_to_the_fit():
+    grid = {"beta": [1.0, "auto"]}
+    search = BatchedGridSearchCV(
+        embedder(), grid, scoring=_spread, cv=StratifiedKFold(2), refit=False
+    )
+    batched = search.fit(X, Y)
+    assert "fit of its own" in batched.batched_[1].reason
+    assert np.isfinite(batched.cv_results_["mean_test_score"]).all()
+
+
+def _spread(estimator, X, y):
+    return float(estimator.transform(X).std())
+
+
+@pytest.mark.parametrize("y", [None, X[:, 0], np.eye(3, dtype=int)[Y]])
+def test_a_held_out_loss_cannot_choose(y):
+    with pytest.raises(ValueError, match="no classes are held out"):
+        embedder(beta="auto").fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"early_stopping": False}, "none are held out: set early_stopping=True"),
+        ({"early_stopping": False}, "pass class labels, and early_stopping=True"),
         ({"loss": ContrastiveLoss("hscl")}, "loss is a ContrastiveLoss"),
         ({"beta": "best"}, "beta"),
     ],

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sklearn_hscl.augment.base import Augmentation
 
+_CHECKED = 256  # pictures whose range is looked at
 _SHARES = ("flip", "jitter_p", "grey", "blur", "erase")
 
 
@@ -72,6 +73,12 @@ class PictureTransforms(Augmentation):
         self.blur = blur
         self.erase = erase
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether all views of a picture are equal: nothing is switched on."""
+        colours = (self.jitter and self.jitter_p) or self.grey
+        return self.crop is None and not (self.flip or colours or self.blur or self.erase)
+
     def fitted(self, rows: Tensor) -> Self:
         """Check parameters and rows; nothing is learnt from the pictures."""
         self._check(rows)
@@ -110,7 +117,7 @@ class PictureTransforms(Augmentation):
     def _colours(self, augmentation: Any, *, is_coloured: bool) -> list[Any]:
         by, chance = self.jitter, self.jitter_p
         if not is_coloured:
-            light = (max(0.0, 1 - by), 1 + by)
+            light = (max(0.0, 1 - by), min(2.0, 1 + by))
             kinds = (augmentation.RandomBrightness, augmentation.RandomContrast)
             return [kind(light, p=chance) for kind in kinds] if by and chance else []
         steps = []
@@ -126,6 +133,7 @@ class PictureTransforms(Augmentation):
                 f"PictureTransforms needs images, got rows of shape "
                 f"{tuple(rows.shape[1:])}: use FeatureCorruption for tables."
             )
+        _check_range(rows[:_CHECKED])
         for name in _SHARES:
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) <= 1):
@@ -136,7 +144,7 @@ class PictureTransforms(Augmentation):
             raise ValueError(
                 f"PictureTransforms: jitter must be at least 0, got {self.jitter!r}."
             )
-        if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
+        if self.crop is not None and not _is_range(self.crop):
             raise ValueError(
                 f"PictureTransforms: crop must hold two shares, 0 < smallest <= largest "
                 f"<= 1, got {self.crop!r}."
@@ -151,3 +159,19 @@ def _kornia() -> Any:
             "PictureTransforms needs kornia: pip install sklearn-hscl[images]."
         ) from error
     return augmentation
+
+
+def _check_range(pictures: Tensor) -> None:
+    if not pictures.is_floating_point():
+        return
+    least, most = pictures.min().item(), pictures.max().item()
+    if least < 0 or most > 1:
+        raise ValueError(
+            f"PictureTransforms takes uint8 pictures, or floats from 0 to 1, got floats "
+            f"from {least:.3g} to {most:.3g}: scale X."
+        )
+
+
+def _is_range(shares: Any) -> bool:
+    """Whether this is a smallest and a largest share, above 0."""
+    return len(shares) == 2 and 0 < shares[0] <= shares[1] <= 1

@@ -1,5 +1,7 @@
 """A small convolutional network for images, quick enough for a CPU."""
 
+from math import gcd
+
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.pixels import PixelScaling
@@ -73,6 +75,6 @@ class ConvEncoder(nn.Module):
 def _convolution(n_in: int, n_out: int, stride: int) -> list[nn.Module]:
     return [
         nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(min(_GROUPS, n_out), n_out),
+        nn.GroupNorm(gcd(_GROUPS, n_out), n_out),
         nn.ReLU(),
     ]

@@ -35,7 +35,7 @@ def build_image_encoder(
     hidden_layer_sizes : sequence of one int, or None
         Channels of the first convolution of ``"conv"``; None for 32.
     dropout : float
-        Share of channels that ``"conv"`` leaves out of each training step.
+        Share of pooled means that ``"conv"`` leaves out of each training step.
 
     Returns
     -------

@@ -124,7 +124,7 @@ def fit_and_score(
     ]
     X_train, y_train = _safe_split(estimator, X, y, fold.train)
     rows = before.rows if before.steps else X_train
-    outcomes = fit_together(embedders, rows, y_train)
+    outcomes = fit_together(embedders, rows, y_train, fold.seed)
     fits = []
     for embedding, embedder, outcome in zip(embeddings, embedders, outcomes, strict=True):
         for index in embedding.candidates:

@@ -19,6 +19,8 @@ class Fold:
     index: int
     train: Any
     test: Any
+    seed: int
+    """For embedders with ``random_state=None``, on this fold."""
 
 
 def warn_about_missing_classes(estimator: Any, y: Any, folds: Sequence[Fold]) -> None:

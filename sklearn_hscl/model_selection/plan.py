@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from sklearn_hscl.embedder import HSCLEmbedder
+from sklearn_hscl.probe import is_open
 
 # Parameters of the embedder in which models of one stack may differ.
 NUMBERS = (
@@ -139,6 +140,8 @@ def _why_alone(estimator: BaseEstimator, place: int, params: Params) -> str | No
     embedder = steps_of(candidate)[place][1]
     if _has_own_fit(embedder):
         return f"{type(embedder).__name__} has a fit of its own"
+    if is_open(embedder.beta) or is_open(embedder.temperature):
+        return "its beta or temperature is chosen by a fit of its own"
     if embedder.cross_fit is not None:
         return "cross_fit embeds training rows by members of one model"
     parts = [candidate, *(step for _, step in steps_of(candidate))]

@@ -134,8 +134,8 @@ n_splits_, refit_time_, multimetric_
 
     Notes
     -----
-    With ``random_state=None``, the candidates of one stack share a seed that is drawn
-    for each fold, so that they differ by their parameters alone. In float32 the
+    With ``random_state=None``, all candidates that are trained together share a seed that
+    is drawn for each fold, so that they differ by their parameters alone. In float32 the
     rounding of stacked products differs from that of single ones in the last digit, and
     training can amplify that: scores may differ by some tenths of a point.
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.seeding import MAX_SEED
+from sklearn_hscl.seeding import draw_seeds
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked import form, train_together, why_alone
 
@@ -38,25 +36,26 @@ class Outcome:
             raise self.error.with_traceback(self.traceback)
 
 
-def fit_together(embedders: Sequence[HSCLEmbedder], X: Any, y: Any) -> list[Outcome]:
+def fit_together(
+    embedders: Sequence[HSCLEmbedder], X: Any, y: Any, seed: int
+) -> list[Outcome]:
     """Fit embedders on the same data, as one stack as far as that is possible.
 
     Parameters
     ----------
     embedders : sequence of HSCLEmbedder
         Not fitted; they differ in no other parameters than
-        :data:`~sklearn_hscl.model_selection.plan.NUMBERS`. Those with
-        ``random_state=None`` get one seed together.
+        :data:`~sklearn_hscl.model_selection.plan.NUMBERS`.
     X, y : array-like
         As for :meth:`HSCLEmbedder.fit`.
+    seed : int
+        For those with ``random_state=None``.
 
     Returns
     -------
     list of Outcome
     """
     outcomes = [Outcome() for _ in embedders]
-    # From the operating system, as numpy's global generator has to stay as it is.
-    seed = int(np.random.default_rng().integers(MAX_SEED))
     stacks: dict[Any, list[tuple[HSCLEmbedder, TrainingRun, Outcome]]] = {}
     alone = []
     for embedder, outcome in zip(embedders, outcomes, strict=True):
@@ -109,7 +108,8 @@ def _prepared(embedder: HSCLEmbedder, X: Any, y: Any, seed: int) -> TrainingRun:
     embedder._validate_params()
     # A copy, as a fit of its own would begin with the same random numbers.
     own = copy.deepcopy(embedder.random_state)
-    return embedder._prepare_run(X, y, random_state=seed if own is None else own)
+    seeds = draw_seeds(seed if own is None else own)
+    return embedder._prepare_run(X, y, seeds=seeds)
 
 
 def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None:

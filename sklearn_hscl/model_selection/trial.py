@@ -34,6 +34,7 @@ from sklearn_hscl.model_selection.plan import (
     make_plan,
     with_params,
 )
+from sklearn_hscl.seeding import MAX_SEED
 
 # Pairs of rows that a stack compares in a step: up to here their temporaries stay in the
 # caches of a CPU. A GPU holds more, and has the more to do at a time the better.
@@ -151,9 +152,11 @@ class Trial:
             raise ValueError(
                 f"cv announced {self.search.n_splits_} splits, but made {len(splits)}."
             )
+        # From the operating system, as numpy's global generator has to stay as it is.
+        seeds = np.random.default_rng().integers(MAX_SEED, size=len(splits)).tolist()
         folds = [
-            Fold(index, np.asarray(train), np.asarray(test))
-            for index, (train, test) in enumerate(splits)
+            Fold(index, np.asarray(train), np.asarray(test), seed)
+            for index, ((train, test), seed) in enumerate(zip(splits, seeds, strict=True))
         ]
         warn_about_missing_classes(self.estimator, self.y, folds)
         return folds

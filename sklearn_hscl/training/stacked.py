@@ -159,6 +159,11 @@ def train_all(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     are_alike = len(runs) > 1 and forms.count(forms[0]) == len(runs)
     if are_alike and not any(why_alone(run) for run in runs):
         return train_together(runs)
+    return train_one_by_one(runs)
+
+
+def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train runs one after the other; return what went wrong in them."""
     errors: list[Exception | None] = []
     for run in runs:
         try:

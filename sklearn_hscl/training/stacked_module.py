@@ -102,7 +102,10 @@ class ModelLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, n_in), or (S, B, n_in), to (S, B, n_out)."""
-        product = _Product.apply(rows, self.weight)
+        if torch.is_autocast_enabled(rows.device.type):
+            product = rows @ self.weight.mT  # in the types that autocast chooses
+        else:
+            product = _Product.apply(rows, self.weight)
         return product if self.bias is None else product + self.bias.unsqueeze(1)
 
 
