@@ -143,6 +143,16 @@ def test_modules_that_cannot_be_stacked_are_tried_one_by_one():
     np.testing.assert_allclose(chosen.transform(scaled), alone.transform(scaled), atol=1e-9)
 
 
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_stacks_no_larger_than_memory(n_models, monkeypatch):
+    expected = embedder(beta="auto").fit(X, Y)
+    place = "sklearn_hscl.training.stacked.models_at_once"
+    monkeypatch.setattr(place, lambda run: n_models)
+    chosen = embedder(beta="auto").fit(X, Y)
+    assert chosen.beta_ == expected.beta_
+    np.testing.assert_allclose(chosen.transform(X), expected.transform(X), atol=1e-9)
+
+
 def test_stacks_in_bf16():
     chosen = embedder(beta="auto", precision="bf16").fit(X, Y)
     assert np.isfinite(chosen.transform(X)).all()

@@ -61,8 +61,6 @@ def why_alone(run: TrainingRun) -> str | None:
         return "the encoder has weights in two places"
     if net.criterion_.options.n_synthetic:
         return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
-    if models_at_once(run) < 2:
-        return "two batches would not fit into memory at once"
     if type(net.optimizer_) not in ELEMENTWISE:
         return f"{type(net.optimizer_).__name__} does not update each weight by itself"
     ours = {name for name, _ in net._default_callbacks}
@@ -127,13 +125,25 @@ def train_together(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     -------
     list of Exception or None
         What went wrong in the runs: one that fails does not stop the others.
+
+    Raises
+    ------
+    MemoryError
+        If two batches would not fit into memory at once.
     """
     first = runs[0]
     for run in runs[1:]:
         run.train = first.train
-    most = max(1, models_at_once(first))
-    if len(runs) > most:
-        return train_together(runs[:most]) + train_together(runs[most:])
+    most = models_at_once(first)  # equal for all, as they are of one form
+    if most < 2:
+        raise MemoryError("two batches would not fit into memory at once")
+    parts = [runs[start : start + most] for start in range(0, len(runs), most)]
+    return [error for part in parts for error in _train_stack(part)]
+
+
+def _train_stack(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train as many runs as fit into memory at once."""
+    first = runs[0]
     if first.device.type == "cpu":
         torch.empty(_WARM_BYTES, dtype=torch.uint8)
     precision = first.net.module_.precision
