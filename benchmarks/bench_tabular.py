@@ -1,10 +1,11 @@
 """How good are default classifiers on real tables, and HSCLEmbedder among them?
 
 Tables belong by the sha256 of their name to a development half (even), for choosing
-defaults, and a confirmation half (odd), for release candidates alone. Three tiers:
+defaults, and a confirmation half (odd), for release candidates alone. Four tiers:
 
     python benchmarks/bench_tabular.py tune     # 16 development tables, 1,000 rows
     python benchmarks/bench_tabular.py ablate   # development half, 3,000 rows
+    python benchmarks/bench_tabular.py full     # all rows of the 10 largest of that half
     python benchmarks/bench_tabular.py confirm --look "reason"  # confirmation half
     python benchmarks/bench_tabular.py tune --report > benchmarks/results/tabular_tune.md
 

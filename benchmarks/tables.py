@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,18 @@ TUNE = [
     "weight_lifting_exercise",
     "wine_quality_white",
 ]
+LARGEST = [  # of the development half
+    "default_credit",
+    "eeg_eye_state",
+    "electricity",
+    "magic_telescope",
+    "mammography",
+    "occupancy_detection",
+    "poker_hand_train",
+    "shuttle",
+    "weather_noaa",
+    "weight_lifting_exercise",
+]
 MIN_CLASS = 2  # rows of a class without which it cannot be split
 
 
@@ -37,7 +50,7 @@ class Tier:
     """Which tables, how many rows of them, which splits."""
 
     confirmation: bool
-    max_rows: int
+    max_rows: float
     seeds: tuple[int, ...]
     only: tuple[str, ...] = ()
 
@@ -55,6 +68,7 @@ class Tier:
 TIERS = {
     "tune": Tier(confirmation=False, max_rows=1000, seeds=(0,), only=tuple(TUNE)),
     "ablate": Tier(confirmation=False, max_rows=3000, seeds=(0,)),
+    "full": Tier(confirmation=False, max_rows=inf, seeds=(0,), only=tuple(LARGEST)),
     "confirm": Tier(confirmation=True, max_rows=3000, seeds=(0, 1)),
 }
 
@@ -86,7 +100,7 @@ def load_split(name: str, tier: str, seed: int) -> Split:
     rows = np.arange(len(frame))
     if len(rows) > TIERS[tier].max_rows:
         rng = np.random.default_rng(seed)
-        rows = np.sort(rng.choice(rows, TIERS[tier].max_rows, replace=False))
+        rows = np.sort(rng.choice(rows, int(TIERS[tier].max_rows), replace=False))
     kept, counts = np.unique(labels[rows], return_counts=True)
     kept = kept[counts >= MIN_CLASS]
     rows = rows[np.isin(labels[rows], kept)]
