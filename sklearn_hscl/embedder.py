@@ -121,8 +121,8 @@ class HSCLEmbedder(
     ce_weight : float or None, default=None
         Share in [0, 1] of the cross-entropy of a linear classifier on the embedding that
         is trained along and dropped; needs class labels. None here: half in
-        ``"tabular"`` where the loss is given by name and without preset, else as the
-        loss has it.
+        ``"tabular"`` and ``"conv"`` where the loss is given by name and without preset,
+        else as the loss has it.
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
         What y holds: class labels; an indicator matrix of several labels per row, whose
         overlap says how much two rows are positives; or numbers, where closeness does
@@ -145,8 +145,8 @@ class HSCLEmbedder(
           network for images, quick enough for a CPU.
         - ``"resnet18"``, ``"resnet50"``: :class:`~sklearn_hscl.encoders.ResNetEncoder`,
           for images on a GPU; up to 64 pixels in the form that the papers train.
-        - ``"auto"``: ``"tabular"`` for dense tables where the loss uses classes, else
-          ``"mlp"``.
+        - ``"auto"``: where the loss uses classes, ``"tabular"`` for dense tables and
+          ``"conv"`` for images; else ``"mlp"``.
         - a module maps (B, n_features) or (B, C, H, W) in float32 to
           (B, n_components). It is copied; its weights are the start of training.
           Table columns reach it as they are, uint8 images divided by 255; columns
@@ -172,8 +172,8 @@ class HSCLEmbedder(
         Width of the head Linear-ReLU-Linear between embedding and loss, which is
         dropped after training; None for no head. The head takes up what only the
         contrastive task needs: with it, classifiers on the embedding of ``"mlp"`` are
-        better calibrated. ``"auto"``: 64; none in ``"tabular"``, whose cross-entropy does
-        that work.
+        better calibrated. ``"auto"``: 64; none in ``"tabular"`` and, with classes,
+        ``"conv"``, whose cross-entropy does that work.
     normalize : bool, default=False
         Whether :meth:`transform` scales embeddings to unit length. The loss always
         does; downstream models did better with the length left in, above all after
@@ -209,10 +209,12 @@ class HSCLEmbedder(
     n_views : int or "auto", default="auto"
         Views of each row in a batch; ``"auto"`` is 1 where labels give positives and
         else 2.
-    batch_size : int, default=256
+    batch_size : int, default=None
         Rows in a batch, at least 2 (4 with classes): the rows that are compared with
         each other. With classes, batches hold them in proportion and rows of a class
-        in pairs; the authors advise 256 or more.
+        in pairs. None is 256, which the authors advise at least, and 32 for
+        ``encoder="conv"`` with classes, where more and smaller steps learn more in the
+        same time.
     device_batch_size : int or "auto", default="auto"
         Views that are embedded at a time. The loss always compares the whole batch, with
         the same gradient: smaller values trade time for memory. ``"auto"`` takes what is
@@ -226,7 +228,8 @@ class HSCLEmbedder(
         ``"stratified"`` where the loss uses class labels, else ``"shuffle"``.
     max_epochs : int or None, default=None
         Passes over the training rows, of which each sees every row once. None: 20; in
-        ``"tabular"`` as many as make 150 steps for every 256 rows, but at least 400 and
+        ``"conv"`` with classes 30, but at least 400 steps, and where they are more than
+        8,000 steps fewer epochs, down to 8; in ``"tabular"`` as many as make 150 steps for every 256 rows, but at least 400 and
         at most 1,500 steps, most of which early stopping spares; 100 steps for fewer
         than 40 rows.
     lr : float or None, default=None
@@ -383,7 +386,7 @@ class HSCLEmbedder(
         categorical_features: ArrayLike | None = FROM_DTYPE,
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         device_batch_size: int | str = "auto",
         sampler: str = "auto",
         max_epochs: int | None = None,

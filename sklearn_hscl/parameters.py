@@ -55,7 +55,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "categorical_features": [StrOptions({FROM_DTYPE}), "array-like", None],
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],
-    "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "batch_size": [Interval(Integral, 2, None, closed="left"), None],
     "device_batch_size": [StrOptions({"auto"}), POSITIVE],
     "sampler": [StrOptions(set(SAMPLERS))],
     "max_epochs": [POSITIVE, None],

@@ -41,6 +41,11 @@ class Recipe:
 FEWEST_ROWS = 40
 
 
+def _convolution_epochs(n_rows: int, n_batches: int) -> int:
+    n_steps = min(max(30 * n_batches, 400), 8000)
+    return max(8, round(n_steps / n_batches))
+
+
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = min(max(150 * n_rows // 256, 400), 1500)
     if n_rows < FEWEST_ROWS:
@@ -50,6 +55,7 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
 
 PLAIN = Recipe(
     parameters={
+        "batch_size": 256,
         "n_members": 1,
         "dropout": 0.0,
         "projection_dim": 64,
@@ -65,8 +71,16 @@ PLAIN = Recipe(
 UNLABELLED = replace(PLAIN, parameters=PLAIN.parameters | {"lr": 4e-3})
 # Words of a text separate its classes almost linearly: a second layer overfits.
 SPARSE = replace(PLAIN, parameters=PLAIN.parameters | {"hidden_layer_sizes": (256,)})
+# Convolutions cost so much a row that steps have to be small to be many.
+CONVOLUTION = replace(
+    PLAIN,
+    parameters=PLAIN.parameters | {"batch_size": 32, "projection_dim": None},
+    epochs=_convolution_epochs,
+    ce_weight=0.5,
+)
 TABULAR = Recipe(
     parameters={
+        "batch_size": 256,
         "n_members": 4,
         "dropout": 0.15,
         "projection_dim": None,
@@ -85,17 +99,21 @@ TABULAR = Recipe(
 )
 
 
-def choose_encoder(encoder: Any, data: TrainingData) -> Any:
-    """Settle the encoder: ``"auto"`` is ``"tabular"`` for dense tables with classes.
+_BY_DIMENSIONS = {2: "tabular", 4: "conv"}
 
-    Without classes, for images and for sparse rows it is ``"mlp"``: there the other was
-    not measured, or is not made for them.
+
+def choose_encoder(encoder: Any, data: TrainingData) -> Any:
+    """Settle the encoder: what suits dense tables, or images, with classes.
+
+    Without classes and for sparse rows ``"auto"`` is ``"mlp"``: there the others were not
+    measured, or are not made for them.
     """
     if encoder != "auto":
         return encoder
     rows = data.train.rows
-    is_table = rows.ndim == 2 and not issparse(rows)
-    return "tabular" if is_table and data.target_kind == "class" else "mlp"
+    if data.target_kind != "class" or issparse(rows):
+        return "mlp"
+    return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
 
 def choose_recipe(encoder: Any, data: TrainingData) -> Recipe:
@@ -104,6 +122,8 @@ def choose_recipe(encoder: Any, data: TrainingData) -> Recipe:
         return TABULAR
     if data.target_kind is None:
         return UNLABELLED
+    if encoder == "conv" and data.target_kind == "class":
+        return CONVOLUTION
     is_text_like = issparse(data.train.rows) and data.target_kind == "class"
     return SPARSE if is_text_like else PLAIN
 
@@ -138,14 +158,14 @@ def settle(
         params["lr_schedule"] = None
     if params["early_stopping"] == "auto" and data.held_out is not None:
         params["early_stopping"] = True
+    for name, value in recipe.parameters.items():
+        if _is_left_open(name, params[name]):
+            params[name] = value
     if params["max_epochs"] is None:
         n_rows = data.train.rows.shape[0]
         n_in_epoch = rows_in_epoch(data.train.targets, n_rows, params["sampler"])
         n_batches = ceil(n_in_epoch / params["batch_size"])
         params["max_epochs"] = recipe.epochs(n_rows, n_batches)
-    for name, value in recipe.parameters.items():
-        if _is_left_open(name, params[name]):
-            params[name] = value
     if params["cross_fit"] is not None:
         _check_cross_fit(params, data)
     by_name = isinstance(params["loss"], str) and params["preset"] is None

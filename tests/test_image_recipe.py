@@ -1,0 +1,52 @@
+"""What is chosen for images where nothing is said."""
+
+import numpy as np
+import pytest
+from torch import nn
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.encoders import ConvEncoder, MLPEncoder
+
+
+def fitted(X, y=None, **parameters):
+    return HSCLEmbedder(random_state=0, **parameters).fit(X, y)
+
+
+@pytest.fixture
+def few(digit_images):
+    images, y = digit_images
+    return np.asarray(images[:60]), np.asarray(y[:60])
+
+
+def test_images_with_classes_are_convolved(few):
+    embedder = fitted(*few, max_epochs=1)
+    assert isinstance(embedder.module_, ConvEncoder)
+    assert embedder.net_.batch_size == 32
+    assert embedder.net_.criterion_.options.ce_weight == 0.5
+    assert isinstance(embedder.net_.module_.head, nn.Identity)
+
+
+@pytest.mark.parametrize("labels", ["none", "numbers"])
+def test_images_without_classes_are_not(few, labels):
+    X, y = few
+    target = None if labels == "none" else y + 0.5
+    embedder = fitted(X, target, max_epochs=1)
+    assert isinstance(embedder.module_, MLPEncoder)
+    assert embedder.net_.batch_size == 256
+
+
+def test_given_values_stay(few):
+    embedder = fitted(
+        *few, max_epochs=1, batch_size=20, ce_weight=0.25, projection_dim=8, lr=1e-2
+    )
+    assert embedder.net_.batch_size == 20
+    assert embedder.net_.criterion_.options.ce_weight == 0.25
+    assert embedder.net_.lr == 1e-2
+    assert not isinstance(embedder.net_.module_.head, nn.Identity)
+
+
+def test_few_images_get_400_steps(few):
+    X, y = few
+    n_batches = -(-len(X) // 32)
+    embedder = fitted(X, y, hidden_layer_sizes=(2,))
+    assert embedder.n_iter_ == 400 // n_batches
