@@ -81,8 +81,9 @@ for name, scores in accuracy.items():
     print(f"{name:20} {np.mean(scores):.3f} ± {np.std(scores):.3f}")
 
 # %%
-# Weights from other digits are worth two to three points on average: what is frozen makes no difference beyond the noise of the draws, and saves the work on these
-# layers. The lower rate has not come as far in as many steps.
+# Weights from other digits are worth two to three points on average. What is frozen makes
+# no difference beyond the noise of the draws, and saves the work on these layers. The lower
+# rate has not come as far in as many steps.
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 for place, scores in enumerate(accuracy.values()):
     ax.plot(scores, [place] * len(scores), "o", color="C0", alpha=0.4)
