@@ -108,6 +108,37 @@ class DatasetRows(StoredRows):
         return array_of(item[1])
 
 
+class ItemList(Dataset[Any]):
+    """Items of a dataset that were read, as scikit-learn's splits leave them.
+
+    Parameters
+    ----------
+    items : list
+        As the dataset gave them.
+    """
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.items[place]
+
+
+def holds_items(X: Any) -> bool:
+    """Say whether X is a list of what a dataset gives: tensors, or a row and its label."""
+    if not isinstance(X, list) or not X:
+        return False
+    item = X[0]
+    if not isinstance(item, tuple) or not item:
+        return isinstance(item, Tensor)
+    row, *others = item
+    is_row = isinstance(row, Tensor | np.ndarray) and row.ndim > 0
+    return is_row and all(np.shape(other) != row.shape for other in others)
+
+
 def array_of(values: Any) -> NDArray[Any]:
     """Return a tensor, in whatever memory, or an array-like as an array."""
     if not isinstance(values, Tensor):

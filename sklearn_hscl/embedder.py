@@ -145,6 +145,9 @@ class HSCLEmbedder(
           network for images, quick enough for a CPU.
         - ``"resnet18"``, ``"resnet50"``: :class:`~sklearn_hscl.encoders.ResNetEncoder`,
           for images on a GPU; up to 64 pixels in the form that the papers train.
+        - ``"timm:NAME"``, ``"torchvision:NAME"``: a model of a library that is installed,
+          for images, with new weights and without its classifier; grey images become
+          its three channels. For pretrained weights, pass the model as a module.
         - ``"auto"``: where the loss uses classes, ``"tabular"`` for dense tables and
           ``"conv"`` for images; else ``"mlp"``.
         - a module maps (B, n_features) or (B, C, H, W) in float32 to
@@ -162,9 +165,15 @@ class HSCLEmbedder(
     dropout : float or None, default=None
         Share in [0, 1) of hidden units that built-in encoders leave out of each training
         step; None for 0.15 in ``"tabular"`` and 0 elsewhere.
+    freeze : sequence of str or None, default=None
+        Parts or weights of the encoder that training leaves as they are, by the names
+        that torch gives them: ``["stem", "stages.0"]`` of a resnet. Batch
+        normalisation in such parts keeps its running statistics. For fine-tuning a
+        module with weights; a lower rate for all of it is
+        ``net_params={"optimizer__param_groups": [("encoder.*", {"lr": 1e-4})]}``.
     n_components : int or None, default=None
         Width of the embedding; None for 32 in ``"tabular"``, for 64 in ``"mlp"`` and
-        ``"conv"``, or for the width of a given module or a resnet.
+        ``"conv"``, or for the width of a given module, a resnet or a library's model.
     n_members : int or None, default=None
         Members of ``"tabular"``, which share most weights and whose embeddings are
         averaged; None for 4.
@@ -377,6 +386,7 @@ class HSCLEmbedder(
         encoder: str | nn.Module | Callable[..., nn.Module] = "auto",
         hidden_layer_sizes: Sequence[int] | None = None,
         dropout: float | None = None,
+        freeze: Sequence[str] | None = None,
         n_components: int | None = None,
         n_members: int | None = None,
         projection_dim: int | str | None = "auto",
@@ -426,6 +436,7 @@ class HSCLEmbedder(
         self.encoder = encoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.freeze = freeze
         self.n_components = n_components
         self.n_members = n_members
         self.projection_dim = projection_dim

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_hscl.columns import TableColumns
-from sklearn_hscl.datasets import DatasetRows, array_of
+from sklearn_hscl.datasets import DatasetRows, ItemList, array_of, holds_items
 from sklearn_hscl.groups import encode_groups
 from sklearn_hscl.image_files import ImageFiles, holds_paths
 from sklearn_hscl.images import check_images
@@ -168,6 +168,8 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
         return array_of(X)
     if holds_paths(X):
         X = ImageFiles(X)
+    elif holds_items(X):
+        X = ItemList(X)
     if isinstance(X, Dataset):
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)

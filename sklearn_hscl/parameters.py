@@ -9,6 +9,7 @@ from torch import nn
 
 from sklearn_hscl.columns import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
+from sklearn_hscl.encoders.library_models import LIBRARIES, is_library_model
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.presets import LOSSES
@@ -18,6 +19,24 @@ from sklearn_hscl.training.batching import SAMPLERS
 from sklearn_hscl.training.learning_rate import SCHEDULES
 
 POSITIVE = Interval(Integral, 1, None, closed="left")
+
+
+class EncoderNames(StrOptions):
+    """Names of built-in encoders, and of models of other libraries.
+
+    Parameters
+    ----------
+    options : set of str
+        Names of the former.
+    """
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Say whether this is such a name."""
+        return bool(super().is_satisfied_by(val)) or is_library_model(val)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, {', '.join(f'{name}:NAME' for name in LIBRARIES)}"
+
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [StrOptions({"auto", *LOSSES}), ContrastiveLoss],
@@ -43,9 +62,10 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "unlabeled_label": [Integral, str, None],
     "threshold": [Interval(Real, -1, 1, closed="both")],
     "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-    "encoder": [StrOptions({"auto", *ENCODERS}), nn.Module, callable],
+    "encoder": [EncoderNames({"auto", *ENCODERS}), nn.Module, callable],
     "hidden_layer_sizes": ["array-like", None],
     "n_components": [POSITIVE, None],
+    "freeze": ["array-like", None],
     "dropout": [Interval(Real, 0, 1, closed="left"), None],
     "n_members": [POSITIVE, None],
     "projection_dim": [StrOptions({"auto"}), POSITIVE, None],

@@ -5,6 +5,9 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_validate
+from sklearn.pipeline import make_pipeline
 from streamed import IMAGES, X, Y, assert_same_fit, fit
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
@@ -153,3 +156,20 @@ def test_datasets_and_what_they_do_not_fit():
         embedder.transform(changed(3, X[3] * np.inf, X))
     with pytest.raises(NotFittedError):
         HSCLEmbedder().transform(Items(list(X)))
+
+
+@pytest.mark.parametrize("array", [X.astype(np.float32), IMAGES])
+def test_scikit_learn_splits_datasets_into_lists_of_items(array):
+    model = make_pipeline(
+        HSCLEmbedder(encoder="mlp", max_epochs=1, random_state=0), LogisticRegression()
+    )
+    expected = cross_validate(model, array, Y, cv=2)["test_score"]
+    rows, labels = torch.from_numpy(array), torch.from_numpy(Y)
+    for items in (TensorDataset(rows), TensorDataset(rows, labels), Items(list(rows))):
+        scores = cross_validate(model, items, Y, cv=2, error_score="raise")["test_score"]
+        assert_array_equal(scores, expected)
+
+
+def test_lists_of_channels_are_no_items():
+    planes = [tuple(image.transpose(2, 0, 1)) for image in IMAGES]
+    assert_array_equal(fit(planes).transform(planes), fit(IMAGES).transform(IMAGES))

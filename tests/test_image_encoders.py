@@ -1,5 +1,7 @@
 """Built-in encoders of images: their form, their scaling, their errors."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,24 @@ def test_each_encoder_trains(digit_images, name):
     embedding = embedder.transform(images)
     assert embedding.shape == (24, 5)
     np.testing.assert_array_equal(embedder.transform(images[3:9]), embedding[3:9])
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_resnets_hold_channels_innermost(digit_images, depth):
+    images, y = digit_images
+    fitted = HSCLEmbedder(encoder=f"resnet{depth}", max_epochs=1, random_state=0)
+    module = fitted.fit(images[:12], y[:12] % 2).module_
+    last = torch.channels_last
+    assert all(w.is_contiguous(memory_format=last) for w in weights_4d(module))
+    maps = module.stages(module.stem(torch.rand(2, 1, 16, 16)))
+    assert maps.is_contiguous(memory_format=last)
+    images = torch.rand(4, 1, 8, 8)
+    outer = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(outer(images), module(images), rtol=1e-4, atol=1e-5)
+
+
+def weights_4d(module):
+    return [weight for weight in module.parameters() if weight.ndim == 4]
 
 
 def test_a_resnet_keeps_its_own_width(digit_images):

@@ -1,5 +1,7 @@
 """Random transforms of pictures: each against its definition."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,42 @@ def test_crops_of_the_whole_area_change_little_and_small_ones_much():
     assert 0.1 < spread.min().item() <= spread.max().item() < 0.35
 
 
+def test_crops_of_one_picture_differ_and_are_bilinear_cuts():
+    ramp = torch.linspace(0, 1, 16).expand(20, 1, 16, 16).contiguous()
+    crops = views(ramp, crop=(0.3, 0.8))
+    assert len(crops.flatten(1).unique(dim=0)) == 20
+    steps = crops.diff(dim=3)  # a cut of a ramp is a ramp, across all of the picture
+    torch.testing.assert_close(steps, steps[..., :1].expand_as(steps), atol=1e-4, rtol=0)
+    assert crops.min() >= -1e-5 and crops.max() <= 1 + 1e-5
+
+
+def hue_of(pictures):
+    flat = pictures.mean((2, 3)).tolist()
+    turns = torch.tensor([colorsys.rgb_to_hsv(*colour)[0] for colour in flat])
+    return (turns + 0.5) % 1 - 0.5  # from -1/2 to 1/2 around red
+
+
+def test_jitter_of_colours():
+    red = torch.tensor([0.5, 0.35, 0.35]).view(3, 1, 1).expand(300, 3, 4, 4).contiguous()
+    changed = views(red, jitter=0.2, jitter_p=1.0)
+    turns = hue_of(changed).abs()
+    assert 0.04 < turns.max() <= 0.05 + 1e-4  # a quarter of 0.2
+    # On a flat picture contrast and saturation both blend with its grey: all three factors
+    # scale the distance of the channels, and only brightness the light.
+    spread = (changed.amax(1) - changed.amin(1))[:, 0, 0] / 0.15
+    assert 0.8**3 < spread.min() < 0.75 and 1.3 < spread.max() < 1.2**3
+    light = changed.mean((1, 2, 3)) / red.mean()
+    assert 0.75 < light.min() < 0.87 and 1.13 < light.max() < 1.25
+
+
+def test_jitter_leaves_grey_grey_and_some_pictures_alone():
+    grey = PICTURES[:, :1].expand(-1, 3, -1, -1).repeat(50, 1, 1, 1)
+    changed = views(grey, jitter=0.4, jitter_p=0.5)
+    assert (changed.amax(1) - changed.amin(1)).max() < 1e-3
+    share = (changed != grey).flatten(1).any(1).float().mean().item()
+    assert share == pytest.approx(0.5, abs=0.1)
+
+
 def test_brightness_and_contrast_stay_within_bounds():
     flat = torch.full((200, 1, 4, 4), 0.5)
     light = views(flat, jitter=0.2, jitter_p=1.0).mean((1, 2, 3))
@@ -63,7 +101,12 @@ def test_erased_fields_are_black_and_the_rest_is_kept():
     erased = views(pictures, erase=1.0)
     black = erased == 0
     assert ((erased == pictures) | black).all()
-    assert black.flatten(1).any(1).all()
+    assert torch.equal(black.any(1), black.all(1))  # in all channels
+    shares = views(torch.ones(200, 1, 32, 32), erase=1.0).eq(0).double().mean((1, 2, 3))
+    assert 0.015 < shares.min() < 0.06 and 0.25 < shares.max() < 0.34
+    for picture in black[:, 0]:  # the field is a rectangle
+        rows, columns = picture.any(1).sum(), picture.any(0).sum()
+        assert picture.sum() == rows * columns > 0
 
 
 def test_views_follow_from_the_generator_and_leave_torch_alone():

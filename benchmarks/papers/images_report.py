@@ -1,19 +1,17 @@
-"""Table and learning curves of the benchmark of images."""
+"""Table of the benchmark of images, and its figures."""
 
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from image_views import most_confused
+from images_plots import learning_curves, neighbors, planes
 
 SCORES = {"linear": "linear readout", "knn": "k-NN", "class_mean": "nearest class mean"}
 
 
 def report(cells: list[dict[str, Any]], setting: str, picture: Path) -> str:
-    """Return the table as markdown; draw the learning curves.
+    """Return the table as markdown; draw the figures.
 
     Parameters
     ----------
@@ -22,7 +20,7 @@ def report(cells: list[dict[str, Any]], setting: str, picture: Path) -> str:
     setting : str
         Its name.
     picture : Path
-        Where to put the figure.
+        Where to put the learning curves; the other figures come beside it.
     """
     models = list(dict.fromkeys(cell["model"] for cell in cells))
     tested = {
@@ -32,7 +30,6 @@ def report(cells: list[dict[str, Any]], setting: str, picture: Path) -> str:
     tested = {model: found for model, found in tested.items() if found}
     if not tested:
         return f"No cells of {setting} yet."
-    draw(tested, picture)
     header = ["model", *SCORES.values(), "seconds of a fit", "chosen on validation images"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [row(model, found) for model, found in tested.items()]
@@ -42,7 +39,31 @@ def report(cells: list[dict[str, Any]], setting: str, picture: Path) -> str:
         f"{first['n_train']:,} training images, {first['epochs']} epochs; accuracy in % on "
         f"the test images, mean ± standard deviation over seeds.\n"
     )
-    return "\n".join([title, *lines, "", f"![Learning curves]({picture.name})"])
+    return "\n".join([title, *lines, *figures(tested, picture)])
+
+
+def figures(tested: dict[str, list[dict[str, Any]]], picture: Path) -> list[str]:
+    """Draw all figures; return what the markdown says of them."""
+    learning_curves(tested, picture)
+    lines = ["", f"![Learning curves]({picture.name})"]
+    cells = {model: found[0] for model, found in tested.items() if "plane" in found[0]}
+    if not cells:
+        return lines
+    drawn = ((planes, "Two principal components"), (neighbors, "Classes of neighbours"))
+    for draw, title in drawn:
+        beside = picture.with_name(f"{picture.stem}_{draw.__name__}.png")
+        draw(cells, beside)
+        lines.append(f"![{title}]({beside.name})")
+    lines += [
+        "",
+        "Classes whose ten nearest training images are most often of another:",
+        "",
+    ]
+    for model, cell in cells.items():
+        pairs = most_confused(cell["neighbors"])
+        said = ", ".join(f"{i} by {j} ({share / 10:.1f} %)" for i, j, share in pairs)
+        lines.append(f"- {model}: {said or 'none'}")
+    return lines
 
 
 def row(model: str, found: list[dict[str, Any]]) -> str:
@@ -56,16 +77,3 @@ def row(model: str, found: list[dict[str, Any]]) -> str:
     params = found[0].get("params", {})
     columns.append(", ".join(f"{k}={v}" for k, v in params.items()) or "–")
     return f"| {' | '.join(columns)} |"
-
-
-def draw(tested: dict[str, list[dict[str, Any]]], picture: Path) -> None:
-    """Draw the loss over epochs, as a share of its first value."""
-    figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    for model, found in tested.items():
-        if "loss_curve" in found[0]:
-            curves = np.array([cell["loss_curve"] for cell in found])
-            ax.plot((curves / curves[:, :1]).mean(0), label=model)
-    ax.set(xlabel="Epoch", ylabel="Training loss / that of the first epoch")
-    ax.legend()
-    figure.savefig(picture, dpi=120)
-    plt.close(figure)

@@ -30,9 +30,10 @@ class PictureTransforms(Augmentation):
         Chance of a mirror image, left to right; 0 where that changes the meaning, as for
         digits.
     jitter : float >= 0, default=0.4
-        Largest change: brightness gets up to so much added, contrast and saturation are
-        multiplied by 1 - `jitter` to 1 + `jitter`, the hue turns by a quarter of it, 0.5
-        being the opposite colour. 0 for none. Grey pictures have no saturation or hue.
+        Largest change: brightness, contrast and saturation are multiplied by 1 - `jitter`
+        to 1 + `jitter`, in random order; the hue turns by up to a quarter of it, 0.5 being
+        the opposite colour. 0 for none. Grey pictures have no saturation or hue, and
+        get up to `jitter` of brightness added instead.
     jitter_p : float in [0, 1], default=0.8
         Chance that colours change.
     grey : float in [0, 1], default=0.2
@@ -102,9 +103,13 @@ class PictureTransforms(Augmentation):
         augmentation = _kornia()
         steps = []
         if self.crop is not None:
-            steps.append(
-                augmentation.RandomResizedCrop(size, scale=tuple(self.crop), p=1.0)
+            crop = augmentation.RandomResizedCrop(
+                size,
+                scale=tuple(self.crop),
+                p=1.0,
+                cropping_mode="resample",  # all at once: a GPU would wait for each crop
             )
+            steps.append(crop)
         if self.flip:
             steps.append(augmentation.RandomHorizontalFlip(p=self.flip))
         steps += self._colours(augmentation, is_coloured=is_coloured)

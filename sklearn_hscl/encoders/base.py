@@ -1,7 +1,11 @@
 """An encoder with the projection head that only training sees."""
 
+from collections.abc import Sequence
+from typing import Self
+
 from torch import Tensor, nn
 
+from sklearn_hscl.encoders.freezing import freeze_parts, hold_statistics
 from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.precision import Precision
 
@@ -28,6 +32,8 @@ class ContrastiveModule(nn.Module):
         cross-entropy; None for no classifier.
     precision : Precision
         Types of numbers.
+    freeze : sequence of str, default=()
+        Parts or weights of the encoder that training leaves as they are.
     """
 
     def __init__(
@@ -37,10 +43,13 @@ class ContrastiveModule(nn.Module):
         projection_dim: int | None,
         n_classes: int | None,
         precision: Precision,
+        freeze: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.precision = precision
         self.encoder = encoder
+        self.frozen = tuple(freeze)
+        freeze_parts(encoder, self.frozen)
         self.n_components = n_components
         self.head = _projection_head(n_components, projection_dim)
         self.classifier = None if n_classes is None else nn.Linear(n_components, n_classes)
@@ -49,6 +58,12 @@ class ContrastiveModule(nn.Module):
     def has_members(self) -> bool:
         """Whether outputs have the members of an ensemble in front."""
         return isinstance(self.encoder, TabularEncoder)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or eval mode; frozen batch normalisation stays in the latter."""
+        super().train(mode)
+        hold_statistics(self.encoder, self.frozen)
+        return self
 
     def weights_by_model(self) -> list[list[Tensor]]:
         """Return all weights, as those of the one model that this is."""

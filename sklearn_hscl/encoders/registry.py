@@ -45,6 +45,7 @@ def build_module(
     projection_dim: int | None,
     n_classes: int | None = None,
     precision: Precision = DEFAULT_PRECISION,
+    freeze: Sequence[str] | None = None,
 ) -> ContrastiveModule:
     """Build the encoder and its head, and try them on a few rows.
 
@@ -74,15 +75,19 @@ def build_module(
         Classes of the jointly trained classifier, if there is one.
     precision : Precision
         Types of numbers.
+    freeze : sequence of str or None
+        Parts or weights of the encoder that training leaves as they are.
 
     Returns
     -------
     ContrastiveModule
+        In training mode.
 
     Raises
     ------
     ValueError
-        If the encoder does not accept the rows or does not return (B, n_components).
+        If the encoder does not accept the rows or does not return (B, n_components), or
+        has nothing of a name in `freeze`.
     """
     input_shape = tuple(rows.shape[1:])
     if isinstance(encoder, str) and layout is not None:
@@ -92,7 +97,7 @@ def build_module(
         built = _build_tabular(
             rows, layout, n_components, n_members, hidden_layer_sizes, dropout
         )
-    elif encoder in IMAGE_ENCODERS:
+    elif isinstance(encoder, str) and encoder not in TABLE_ENCODERS:
         built = build_image_encoder(
             encoder, rows, n_components, hidden_layer_sizes, dropout
         )
@@ -105,8 +110,9 @@ def build_module(
     else:
         built = _call_factory(encoder, input_shape, n_components)
     width = _output_width(built, encoder, rows[:_SAMPLE_ROWS].cpu(), n_components)
-    module = ContrastiveModule(built, width, projection_dim, n_classes, precision)
-    return module.to(precision.dtype)
+    frozen = () if freeze is None else tuple(freeze)
+    module = ContrastiveModule(built, width, projection_dim, n_classes, precision, frozen)
+    return module.to(precision.dtype).train()
 
 
 def _build_tabular(

@@ -142,8 +142,8 @@ def choose_chunk_rows(
 
 
 def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether rows of a batch see each other in training, as in BatchNorm."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
+    """Whether rows of a batch see each other, as in BatchNorm that is in training mode."""
+    return any(isinstance(part, _BatchNorm) and part.training for part in module.modules())
 
 
 def _activation_bytes(module: nn.Module, sample: Tensor) -> int:

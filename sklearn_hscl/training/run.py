@@ -304,6 +304,7 @@ def _build_net(
             projection_dim=params["projection_dim"],
             n_classes=_n_classes(loss, data),
             precision=precision,
+            freeze=params["freeze"],
         )
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
     if data.target_kind is None:

@@ -1,0 +1,63 @@
+"""Images of the benchmark: read, cut to size, split."""
+
+import io
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+DATA = Path(os.environ.get("SKLEARN_HSCL_DATA", "../shared/data")) / "images"
+
+
+class Images(NamedTuple):
+    """Training and test images."""
+
+    X_train: np.ndarray
+    y_train: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+
+
+def load(dataset: str, n_train: int | None, n_test: int | None = None) -> Images:
+    """Read the images; a stratified part of the training images, if asked for."""
+    with np.load(DATA / f"{dataset}.npz") as file:
+        if "blob" in file:
+            images = _decoded(file["blob"], file["offsets"])
+            train = file["split"] == 0
+            data = Images(
+                images[train], file["y"][train], images[~train], file["y"][~train]
+            )
+        else:
+            data = Images(*(file[name] for name in Images._fields))
+    data = data._replace(X_test=data.X_test[:n_test], y_test=data.y_test[:n_test])
+    if n_train is None or n_train >= len(data.y_train):
+        return data
+    X, _, y, _ = train_test_split(
+        data.X_train,
+        data.y_train,
+        train_size=n_train,
+        stratify=data.y_train,
+        random_state=0,
+    )
+    return data._replace(X_train=X, y_train=y)
+
+
+def _decoded(blob: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    pictures = (
+        Image.open(io.BytesIO(blob[start:stop].tobytes())).convert("RGB")
+        for start, stop in pairwise(offsets)
+    )
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def held_out(data: Images) -> Images:
+    """Take a fifth of the training images in place of the test images."""
+    X_train, X_test, y_train, y_test = train_test_split(
+        data.X_train, data.y_train, test_size=0.2, stratify=data.y_train, random_state=1
+    )
+    return Images(X_train, y_train, X_test, y_test)

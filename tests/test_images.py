@@ -1,0 +1,126 @@
+"""Stacks of images as X: where their channels are, their type, and inside of searches."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.augment import RandomShift
+from sklearn_hscl.model_selection import BatchedGridSearchCV
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (36, 8, 6, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+Y = np.arange(36) % 3
+# Settings that make the encoder of these images small.
+SMALL = {"encoder": "conv", "hidden_layer_sizes": [4], "n_components": 6}
+
+
+def embedder(**parameters):
+    settings = SMALL | {"max_epochs": 1, "batch_size": 12, "random_state": 0}
+    return HSCLEmbedder(**settings | parameters)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        (COLOUR, (3, 8, 6)),
+        (COLOUR.transpose(0, 3, 1, 2), (3, 8, 6)),
+        (GREY, (1, 8, 6)),
+        (GREY[..., None], (1, 8, 6)),
+        (GREY[:, None], (1, 8, 6)),
+        (np.concatenate([COLOUR, GREY[..., None]], axis=3), (4, 8, 6)),
+    ],
+)
+def test_forms_of_images(images, shape):
+    fitted = embedder().fit(images, Y)
+    assert fitted.input_shape_ == shape
+    assert fitted.n_features_in_ == shape[0]
+    reference = COLOUR if shape[0] == 3 else GREY if shape[0] == 1 else images
+    Z = embedder().fit(reference, Y).transform(reference)
+    assert_array_equal(fitted.transform(images), Z)
+    assert_array_equal(fitted.transform(images[5:6]), Z[5:6])  # one image is enough
+
+
+@pytest.mark.parametrize(("channels", "shape"), [("first", (3, 8, 4)), ("last", (4, 3, 8))])
+def test_ambiguous_shapes_are_settled_by_channels(channels, shape):
+    images = RNG.integers(0, 256, (36, 3, 8, 4), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"shape \(36, 3, 8, 4\) does not show .*'first'"):
+        embedder().fit(images, Y)
+    assert embedder(channels=channels).fit(images, Y).input_shape_ == shape
+
+
+def test_channels_that_nobody_would_guess():
+    spectra = RNG.random((36, 8, 6, 7), dtype=np.float32)
+    with pytest.raises(ValueError, match="channels='first'"):
+        embedder().fit(spectra, Y)
+    assert embedder(channels="last").fit(spectra, Y).input_shape_ == (7, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        (COLOUR[:, :7], r"\(3, 7, 6\)"),
+        (GREY, r"\(1, 8, 6\)"),
+        (COLOUR.transpose(0, 2, 1, 3), r"\(3, 6, 8\)"),
+        (COLOUR.reshape(36, -1), r"\(144,\)"),
+    ],
+)
+def test_the_shape_of_fit_is_asked_for(images, shape):
+    fitted = embedder().fit(COLOUR, Y)
+    message = rf"shape {shape}, but the embedder was fitted with rows of shape \(3, 8, 6\)"
+    with pytest.raises(ValueError, match=message):
+        fitted.transform(images)
+    with pytest.raises(ValueError, match="X_val holds rows of shape"):
+        embedder(early_stopping=True).fit(COLOUR, Y, X_val=images, y_val=Y)
+
+
+class Seen(Callback):
+    """Takes down what types of rows training sees."""
+
+    types = ()
+
+    def on_train_begin(self, net, X=None, **kwargs):
+        self.types += (X.dtype,)
+
+    def on_batch_begin(self, net, batch=None, **kwargs):
+        self.types += (batch[0].dtype,)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(np.uint8, torch.uint8), (np.float64, torch.float32)]
+)
+def test_bytes_stay_bytes_until_a_batch_is_made(dtype, kept):
+    fitted = embedder(net_callbacks=[("seen", Seen())]).fit(COLOUR.astype(dtype), Y)
+    seen = dict(fitted.net_.callbacks_)["seen"].types
+    assert seen == (kept,) * 4  # all rows, and three batches
+
+
+def test_images_in_pipelines_and_searches():
+    pipe = make_pipeline(embedder(augment=RandomShift()), LogisticRegression())
+    scores = cross_validate(pipe, COLOUR, Y, cv=3, error_score="raise")["test_score"]
+    assert len(scores) == 3
+    grid = {
+        "hsclembedder__beta": [0.5, 2.0],
+        "hsclembedder__augment__fraction": [0.0, 0.25],
+    }
+    searches = [
+        kind(pipe, grid, cv=2, error_score="raise").fit(COLOUR, Y)
+        for kind in (GridSearchCV, BatchedGridSearchCV)
+    ]
+    results = [search.cv_results_["mean_test_score"] for search in searches]
+    np.testing.assert_allclose(*results, atol=1 / 36)  # float32: one image may tip over
+    assert searches[0].best_estimator_.predict(COLOUR[:2]).shape == (2,)
+
+
+def test_images_after_pickling():
+    fitted = embedder().fit(COLOUR, Y)
+    Z = pickle.loads(pickle.dumps(fitted)).transform(COLOUR)
+    assert_array_equal(Z, fitted.transform(COLOUR))
