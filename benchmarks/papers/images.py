@@ -82,8 +82,14 @@ class Setting:
     pixels: bool = False
 
 
+# Clothes are centred: small crops, mirror images, no colours; bf16 halves the time.
+CLOTHES = {
+    "augment": PictureTransforms(crop=(0.7, 1.0), jitter=0.0, grey=0.0),
+    "precision": "bf16",
+    "n_threads": 1,
+}
 SETTINGS = {
-    "cpu": Setting("fashion_mnist", "conv", 30, 10_000, pixels=True),
+    "cpu": Setting("fashion_mnist", "conv", 20, 10_000, params=CLOTHES, pixels=True),
     "cpu_cifar10": Setting("cifar10_webp", "conv", 20, 5_000, pixels=True),
     "cifar10": Setting(
         "cifar10_webp",
@@ -117,10 +123,11 @@ def train(
         random_state=seed,
         **setting.params | params,
     )
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     embedder.fit(data.X_train, data.y_train)
     record = {
         "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
         "loss_curve": [round(value, 5) for value in embedder.loss_curve_],
     }
     embeddings = [embedder.transform(X) for X in (data.X_train, data.X_test)]
