@@ -1,5 +1,8 @@
 """The training loop: the numbers of a plain one, in chunks, in pieces, interrupted."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +188,15 @@ def test_chunk_by_the_memory_of_activations():
     (few, _), (many, _) = (choose_chunk_rows("auto", m, sample) for m in (wide, narrow))
     assert 50 < many / few < 100  # tanh keeps n numbers a row, the input 5
     assert few == 2**31 // (4 * 1005)
+
+
+@pytest.mark.parametrize("encoder", ["tabular", "mlp"])
+def test_nothing_of_a_fit_outlives_its_embedder(iris, encoder):
+    embedder = HSCLEmbedder(encoder=encoder, max_epochs=1, random_state=0).fit(*iris)
+    kept = [weakref.ref(weight) for weight in weights(embedder)]
+    del embedder
+    gc.collect()
+    assert not any(weight() is not None for weight in kept)
 
 
 def test_cosine_with_warm_up():

@@ -150,13 +150,14 @@ def _activation_bytes(module: nn.Module, sample: Tensor) -> int:
     """Count the bytes that a forward pass keeps for the backward pass, per row."""
     kept = {}
 
-    def remember(tensor: Tensor) -> Tensor:
+    def remember(tensor: Tensor) -> None:
+        # A tensor that is returned here and was made by the operation that keeps it would
+        # keep that operation, too, for ever. No backward pass comes to ask for it.
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
     sample = sample.clone()  # not a view, whose storage would be that of all rows
-    with saved_tensors_hooks(remember, lambda tensor: tensor):
+    with saved_tensors_hooks(remember, lambda nothing: nothing):
         output = module(sample)
     for parameter in module.parameters():
         kept.pop(parameter.untyped_storage().data_ptr(), None)
