@@ -48,6 +48,13 @@ from sklearn_hscl.training.views import AugmentParameter
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5
+# Fitted attributes that only some fits have.
+OPTIONAL_ATTRIBUTES = (
+    "classes_",
+    "categories_",
+    "is_categorical_",
+    "valid_score_name_",
+)
 
 
 class HSCLEmbedder(
@@ -307,6 +314,12 @@ class HSCLEmbedder(
         Epochs that were run.
     best_epoch_ : int
         The epoch, counted from 1, whose weights were kept.
+    chance_loss_ : float
+        What the training loss of a batch would be if all rows had one embedding: a curve
+        that stays there has learnt nothing, or collapsed.
+    valid_score_name_ : str
+        What ``valid_score`` is, with early stopping: ``"k-NN accuracy"``, ``"negative
+        Brier score"`` (out of fold) or ``"negative loss"``.
     beta_, temperature_ : float
         Those of the loss: as given, or as chosen where they were ``"auto"``.
     classes_ : ndarray of shape (n_classes,)
@@ -678,7 +691,17 @@ class HSCLEmbedder(
         return self._embed(X, self.module_, normalize=self.normalize)
 
     def _embed(self, X: Any, encoder: nn.Module, *, normalize: bool) -> NDArray[Any]:
-        rows = check_rows(self, X, columns=self._columns, fitted_shape=self.input_shape_)
+        return self._embed_rows(self._check_rows(X), encoder, normalize=normalize)
+
+    def _check_rows(self, X: Any, *, name: str = "X") -> Any:
+        """Validate rows in the form that `fit` got."""
+        shape = self.input_shape_
+        return check_rows(self, X, columns=self._columns, fitted_shape=shape, name=name)
+
+    def _embed_rows(
+        self, rows: Any, encoder: nn.Module, *, normalize: bool
+    ) -> NDArray[Any]:
+        """Embed validated rows."""
         small = has_small_steps(rows.shape[0], rows.ndim)
         with torch_threads(choose_threads(self.n_threads, small_steps=small)):
             return embed_array(
@@ -810,7 +833,7 @@ class HSCLEmbedder(
     def _take_over(self, run: TrainingRun) -> dict[str, Any]:
         """Take over all fitted attributes of a run; return them, too."""
         fitted = run.fitted_attributes()
-        for name in ("classes_", "categories_", "is_categorical_"):
+        for name in OPTIONAL_ATTRIBUTES:
             self.__dict__.pop(name, None)  # of a fit on other data before
         self.__dict__.update(fitted)
         return fitted
