@@ -18,12 +18,14 @@ from sklearn.base import (
 )
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
+from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.columns import FROM_DTYPE, TableColumns
 from sklearn_hscl.encoders.inference import embed_array
 from sklearn_hscl.encoders.tabular import AllMembers
+from sklearn_hscl.findings.notebook import AttributesAndRecord
 from sklearn_hscl.inputs import (
     check_rows,
     check_training_data,
@@ -725,6 +727,11 @@ class HSCLEmbedder(
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None
         return tags
+
+    def _get_fitted_attr_html(self, doc_link: str = "") -> AttrsDict:
+        """Add what `fit` found to the fitted attributes in the HTML representation."""
+        attributes = super()._get_fitted_attr_html(doc_link)
+        return AttributesAndRecord(self, attributes)
 
     def _previous_fit(self) -> Previous | None:
         """Return what a fit can go on from, if there was one."""

@@ -90,9 +90,7 @@ def anchor_losses(
     )
 
 
-def tilt_weights(
-    anchors: Tensor, z: Tensor, pairs: Pairs, options: LossOptions
-) -> Tensor:
+def tilt_weights(anchors: Tensor, z: Tensor, pairs: Pairs, options: LossOptions) -> Tensor:
     """Compute how much each negative counts: the weights ν η, which sum to 1.
 
     Parameters are those of :func:`anchor_losses`.
