@@ -13,7 +13,7 @@ from sklearn_hscl.diagnostics.labels import find_label_errors
 from sklearn_hscl.diagnostics.level import find_loss
 from sklearn_hscl.diagnostics.loss_batches import loss_batches
 from sklearn_hscl.diagnostics.pairs import find_gradient, find_negatives, find_positives
-from sklearn_hscl.diagnostics.subject import Subject, make_subject
+from sklearn_hscl.diagnostics.subject import Subject, draw, make_subject
 from sklearn_hscl.findings.diagnosis import Diagnosis
 from sklearn_hscl.findings.training_record import training_record
 from sklearn_hscl.seeding import MAX_SEED, scoped_torch_seed
@@ -106,12 +106,12 @@ def diagnose(
     True
     """
     seed = int(check_random_state(random_state).randint(MAX_SEED))
-    train = make_subject(estimator, X, y, max_rows=max_rows, random_state=seed)
+    drawing = {"max_rows": max_rows, "random_state": seed}
+    train = make_subject(draw(estimator, X, **drawing), y)
     held_out = None
     if X_val is not None:
-        held_out = make_subject(
-            estimator, X_val, y_val, max_rows=max_rows, random_state=seed, name="X_val"
-        )
+        drawn = draw(estimator, X_val, name="X_val", **drawing)
+        held_out = make_subject(drawn, y_val, "y_val")
     elif y_val is not None:
         raise ValueError("y_val was passed without X_val: pass both, or neither.")
     with scoped_torch_seed(seed):  # synthetic negatives are drawn

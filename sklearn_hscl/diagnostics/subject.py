@@ -17,53 +17,77 @@ from sklearn_hscl.targets import fit_targets
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A fitted embedder, and rows with their targets.
-
-    Parameters
-    ----------
-    embedder : HSCLEmbedder
-    rows : ndarray or StoredRows of shape (n, ...), or CSR array
-        Validated.
-    targets : ndarray of shape (n,) or (n, K), or None
-        What the loss compares; None where it ignores labels.
-    codes : ndarray of int64, shape (n,), or None
-        Class codes, -1 for no label; None where there are no classes.
-    places : ndarray of int64
-        Which rows are embedded.
-    """
+class DrawnRows:
+    """Validated rows for a fitted embedder, and which of them were drawn."""
 
     embedder: HSCLEmbedder
     rows: Any
-    targets: NDArray[Any] | None
-    codes: NDArray[np.int64] | None
     places: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return self.rows.shape[0]
+    @property
+    def chosen(self) -> Any:
+        """The drawn rows."""
+        return take_rows(self.rows, self.places)
 
     @cached_property
     def embedding(self) -> NDArray[Any]:
-        """What `transform` gives for the rows at `places`, at their own length."""
-        rows = take_rows(self.rows, self.places)
-        embedder = self.embedder
-        return embedder._embed_rows(rows, embedder.module_, normalize=False)
+        """What `transform` gives for the drawn rows, at their own length."""
+        return self.embedder._embed_rows(
+            self.chosen, self.embedder.module_, normalize=False
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Rows for a fitted embedder, with their targets.
+
+    Parameters
+    ----------
+    drawn : DrawnRows
+        The rows.
+    targets : ndarray of shape (n,) or (n, K), or None
+        What the loss compares, of all rows; None where it ignores labels.
+    codes : ndarray of int64, shape (n,), or None
+        Class codes, -1 for no label; None where there are no classes.
+    """
+
+    drawn: DrawnRows
+    targets: NDArray[Any] | None
+    codes: NDArray[np.int64] | None
+
+    @property
+    def embedder(self) -> HSCLEmbedder:
+        """Who is looked at."""
+        return self.drawn.embedder
+
+    @property
+    def rows(self) -> Any:
+        """All rows, validated."""
+        return self.drawn.rows
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    @property
+    def embedding(self) -> NDArray[Any]:
+        """That of the drawn rows."""
+        return self.drawn.embedding
 
     @cached_property
     def chosen_codes(self) -> NDArray[np.int64] | None:
-        """Class codes of the rows at `places`."""
-        return None if self.codes is None else self.codes[self.places]
+        """Class codes of the drawn rows."""
+        return None if self.codes is None else self.codes[self.drawn.places]
 
     @cached_property
     def labelled(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]] | None:
-        """Places, embedding and codes of those with a label; None where none has one."""
+        """Places, embedding and codes of drawn rows with a label; None if none has one."""
         codes = self.chosen_codes
         if codes is None:
             return None
         known = codes >= 0
         if not known.any():
             return None
-        return self.places[known], self.embedding[known], codes[known]
+        return self.drawn.places[known], self.embedding[known], codes[known]
 
     @property
     def loss_name(self) -> str:
@@ -100,16 +124,15 @@ def fitted_embedder(estimator: BaseEstimator) -> tuple[HSCLEmbedder, Any]:
     return embedder, (estimator[:place] if place else None)
 
 
-def make_subject(
+def draw(
     estimator: BaseEstimator,
     X: Any,
-    y: Any,
     *,
     max_rows: int | None,
     random_state: int | np.random.RandomState | None,
     name: str = "X",
-) -> Subject:
-    """Validate rows and labels for a fitted estimator, and draw the rows to embed.
+) -> DrawnRows:
+    """Validate rows for a fitted estimator, and draw some where there are too many.
 
     Parameters
     ----------
@@ -117,8 +140,6 @@ def make_subject(
         Fitted.
     X : array-like
         Rows in the form that it got in fit.
-    y : array-like or None
-        Targets; needed where the loss uses labels.
     max_rows : int or None
         How many rows to draw at most; None for all.
     random_state : int, RandomState instance or None
@@ -128,19 +149,38 @@ def make_subject(
 
     Returns
     -------
-    Subject
+    DrawnRows
     """
     embedder, before = fitted_embedder(estimator)
     rows = embedder._check_rows(X if before is None else before.transform(X), name=name)
     if rows.shape[0] < 2:
         raise ValueError(f"{name} holds one row, which has none to be compared with.")
-    targets, codes = _targets(embedder, y, name.replace("X", "y"))
-    if y is not None:
-        check_consistent_length(rows, targets if codes is None else codes)
     places = np.arange(rows.shape[0])
     if max_rows is not None and len(places) > max_rows:
         places = draw_rows(places, max_rows, random_state)
-    return Subject(embedder, rows, targets, codes, places)
+    return DrawnRows(embedder, rows, places)
+
+
+def make_subject(drawn: DrawnRows, y: Any, name: str = "y") -> Subject:
+    """Give rows their targets.
+
+    Parameters
+    ----------
+    drawn : DrawnRows
+        Rows for a fitted embedder.
+    y : array-like or None
+        Targets of all rows; needed where the loss uses labels.
+    name : {"y", "y_val"}
+        Name of y, for messages.
+
+    Returns
+    -------
+    Subject
+    """
+    if y is not None:
+        check_consistent_length(drawn.rows, y)
+    targets, codes = _targets(drawn.embedder, y, name)
+    return Subject(drawn, targets, codes)
 
 
 def _targets(
