@@ -1,5 +1,6 @@
 """diagnose: what is wrong with a fitted embedder, and what to try next."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,12 +107,11 @@ def diagnose(
     True
     """
     seed = int(check_random_state(random_state).randint(MAX_SEED))
-    drawing = {"max_rows": max_rows, "random_state": seed}
-    train = make_subject(draw(estimator, X, **drawing), y)
+    drawn_by = partial(draw, estimator, max_rows=max_rows, random_state=seed)
+    train = make_subject(drawn_by(X), y)
     held_out = None
     if X_val is not None:
-        drawn = draw(estimator, X_val, name="X_val", **drawing)
-        held_out = make_subject(drawn, y_val, "y_val")
+        held_out = make_subject(drawn_by(X_val, name="X_val"), y_val, "y_val")
     elif y_val is not None:
         raise ValueError("y_val was passed without X_val: pass both, or neither.")
     with scoped_torch_seed(seed):  # synthetic negatives are drawn

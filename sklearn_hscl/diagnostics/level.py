@@ -7,7 +7,7 @@ import numpy as np
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, mean_loss
 from sklearn_hscl.diagnostics.subject import Subject
 from sklearn_hscl.findings.finding import Finding
-from sklearn_hscl.findings.training_record import has_fallen
+from sklearn_hscl.findings.training_record import judge_fall
 
 
 def find_loss(subject: Subject, batches: Sequence[LossBatch]) -> Finding:
@@ -35,9 +35,10 @@ def find_loss(subject: Subject, batches: Sequence[LossBatch]) -> Finding:
     if perfect is not None:
         kind = "rows" if subject.targets is None else "classes"
         summary += f" and perfectly separated {kind} would have {perfect:.3g}"
-    learnt = has_fallen(loss, chance, chance - perfect if perfect else 1 / temperature)
+    possible = 1 / temperature if perfect is None else chance - perfect
+    severity = judge_fall(loss, chance, possible)
     advice = (
         "`collapse` above: if rows lie in one place, a lower `lr`; else more epochs, a "
         "higher `lr`, or a larger network."
     )
-    return Finding("loss", "ok" if learnt else "problem", f"{summary}.", advice, values)
+    return Finding("loss", severity, f"{summary}.", advice, values)

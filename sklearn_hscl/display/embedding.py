@@ -226,18 +226,17 @@ class EmbeddingDisplay:
             return
         places = [np.median(self.points[codes == k], axis=0) for k in range(len(classes))]
         self.labels_ = [
-            self._name(str(label), place)
+            self._name(str(label), *place)
             for label, place in zip(classes, places, strict=True)
         ]
         hide_covered(self.labels_, np.argsort(-np.bincount(codes), kind="stable"))
 
-    def _name(self, label: str, place: NDArray[Any]) -> Any:
+    def _name(self, label: str, x: float, y: float) -> Any:
         from matplotlib.patheffects import withStroke
 
-        halo = [withStroke(linewidth=2, foreground="white")]
-        return self.ax_.text(
-            *place, label, ha="center", va="center", fontsize=8, path_effects=halo
-        )
+        name = self.ax_.text(x, y, label, ha="center", va="center", fontsize=8)
+        name.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        return name
 
 
 def hide_covered(texts: list[Any], order: NDArray[np.int64]) -> None:

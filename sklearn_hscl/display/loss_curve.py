@@ -113,15 +113,12 @@ class LossCurveDisplay:
             _, ax = plt.subplots(layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
         epochs = np.arange(1, len(self.train_loss) + 1)
-        (self.train_line_,) = ax.plot(
-            epochs,
-            self.train_loss,
-            color=BLUE,
-            marker=_marker(epochs),
-            label="Training loss",
-        )
+        marker = _marker(epochs)
+        (self.train_line_,) = ax.plot(epochs, self.train_loss, color=BLUE, marker=marker)
+        self.train_line_.set_label("Training loss")
         self.valid_line_, self.score_ax_ = self._plot_score(ax, epochs)
-        self.chance_line_ = self.best_line_ = None
+        self.chance_line_: Any = None
+        self.best_line_: Any = None
         if self.chance_loss is not None:
             self.chance_line_ = ax.axhline(
                 self.chance_loss, color=GREY, ls="--", label="Chance level"
@@ -131,6 +128,8 @@ class LossCurveDisplay:
                 self.best_epoch, color=BLACK, ls=":", label=f"Kept: epoch {self.best_epoch}"
             )
         ax.set(xlabel="Epoch", ylabel="Loss")
+        highest = max(*self.train_loss, self.chance_loss or 0.0)
+        ax.set_ylim(0, 1.1 * highest)  # a loss that stays at chance is not magnified
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         self._add_legend()
         return self
@@ -144,9 +143,8 @@ class LossCurveDisplay:
         else:
             ax = ax.twinx()
             ax.set_ylabel(label)
-        (line,) = ax.plot(
-            epochs, score, color=VERMILION, marker=_marker(epochs, "s"), label=label
-        )
+        marker = _marker(epochs, "s")
+        (line,) = ax.plot(epochs, score, color=VERMILION, marker=marker, label=label)
         return line, ax
 
     def _add_legend(self) -> None:

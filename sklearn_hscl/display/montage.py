@@ -53,11 +53,11 @@ def draw_montage(
                     frames.append(_frame(ax, left, top, width, height))
             middle = left + (width - 1) / 2
             ax.text(middle, top - 0.6, caption, ha="center", va="bottom", fontsize=8)
-    style = {"cmap": "gray_r", "vmin": 0, "vmax": 1} if images.ndim == 4 else {}
-    if images.ndim == 4:  # the ground is as white as the page
+    if images.ndim == 4:  # grey ones, on a ground as white as the page
         canvas = _on_white(canvas, images, tops, lefts)
-    image = ax.imshow(canvas, **style)
+    image = ax.imshow(canvas, cmap="gray_r", vmin=0, vmax=1)
     ax.set_axis_off()
+    ax.set_xlim(-0.1 * width, canvas.shape[1] + 0.1 * width - 0.5)  # room for frames
     ax.set_ylim(canvas.shape[0] - 0.5, -0.5 - _GAP * height)
     return image, frames
 
@@ -77,6 +77,6 @@ def _on_white(
 def _frame(ax: "Axes", left: int, top: int, width: int, height: int) -> Any:
     from matplotlib.patches import Rectangle
 
-    corner = (left - 0.5, top - 0.5)
-    style = {"fill": False, "edgecolor": VERMILION, "linestyle": "--", "linewidth": 2}
-    return ax.add_patch(Rectangle(corner, width, height, **style))
+    frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False)
+    frame.set(edgecolor=VERMILION, linestyle="--", linewidth=2)
+    return ax.add_patch(frame)

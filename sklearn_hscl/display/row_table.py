@@ -41,6 +41,8 @@ def draw_table(
     -------
     matplotlib Table
     """
+    from matplotlib.transforms import Bbox
+
     lines, tints = [], []
     for i, shown in enumerate(places):
         for j, place in enumerate(shown):
@@ -57,7 +59,7 @@ def draw_table(
         lines,
         colLabels=header,
         cellColours=[[tint] * len(header) for tint in tints],
-        bbox=(0, 0, 1, 1),
+        bbox=Bbox.from_bounds(0, 0, 1, 1),
         cellLoc="center",
     )
     table.auto_set_font_size(False)

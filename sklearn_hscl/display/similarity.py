@@ -175,16 +175,13 @@ class SimilarityDisplay:
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
-        filled = {"fill": True, "alpha": 0.4}
-        self.positive_ = ax.stairs(
-            self.positive, self.edges, color=BLUE, label="Positives", hatch="//", **filled
-        )
-        self.negative_ = ax.stairs(
-            self.negative, self.edges, color=VERMILION, label="Negatives", **filled
-        )
-        self.tilted_ = ax.stairs(
-            self.tilted, self.edges, color=BLACK, lw=1.5, label="Negatives under the tilt"
-        )
+        edges = self.edges
+        self.positive_ = ax.stairs(self.positive, edges, fill=True, color=BLUE)
+        self.negative_ = ax.stairs(self.negative, edges, fill=True, color=VERMILION)
+        self.tilted_ = ax.stairs(self.tilted, edges, color=BLACK, lw=1.5)
+        self.positive_.set(alpha=0.4, hatch="//", label="Positives")
+        self.negative_.set(alpha=0.4, label="Negatives")
+        self.tilted_.set_label("Negatives under the tilt")
         ax.set(xlabel="Cosine", ylabel="Density", xlim=(-1, 1))
         ax.legend()
         return self

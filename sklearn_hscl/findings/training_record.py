@@ -7,8 +7,8 @@ import numpy as np
 from sklearn_hscl.findings.diagnosis import Diagnosis
 from sklearn_hscl.findings.finding import Finding
 
-# Share of its possible fall that a loss has to fall until something has been learnt.
-_SMALLEST_FALL = 0.05
+# Shares of its possible fall up to which a loss has hardly fallen, or not at all.
+_SMALL_FALL, _NO_FALL = 0.1, 0.05
 # Share of anchors without contrast above which batches are badly composed.
 MOST_SKIPPED = 0.05
 # Share of its fall that a loss has in its last tenth, where it would go on falling.
@@ -42,20 +42,18 @@ def _loss(embedder: Any, kept: dict[str, Any]) -> Finding:
     loss, chance = kept["train_loss"], embedder.chance_loss_
     summary = f"Training loss {loss:.3g}, where chance level is {chance:.3g}."
     values = {"train_loss": loss, "chance_loss": chance}
-    if has_fallen(loss, chance, 1 / embedder.temperature_):
-        return Finding("loss", "ok", summary, values=values)
-    return Finding(
-        "loss",
-        "problem",
-        f"{summary} Nothing was learnt, or all rows have collapsed into one place.",
+    severity = judge_fall(loss, chance, 1 / embedder.temperature_)
+    if severity == "problem":
+        summary += " Nothing was learnt, or all rows have collapsed into one place."
+    advice = (
         "a lower `lr` (or a higher one, if the loss never moved), a lower `beta`, more "
-        "epochs, scaled columns; `sklearn_hscl.diagnose` tells collapse from the rest.",
-        values,
+        "epochs, scaled columns; `sklearn_hscl.diagnose` tells collapse from the rest."
     )
+    return Finding("loss", severity, summary, advice, values)
 
 
-def has_fallen(loss: float, chance: float, possible: float) -> bool:
-    """Say whether a loss has left chance level.
+def judge_fall(loss: float, chance: float, possible: float) -> str:
+    """Judge how far a loss has left chance level.
 
     Parameters
     ----------
@@ -63,8 +61,15 @@ def has_fallen(loss: float, chance: float, possible: float) -> bool:
     possible : float
         How far it could fall: from chance to perfect about 1 / T, as cosines of negatives
         fall from 1 to little below 0, and at most to 0.
+
+    Returns
+    -------
+    {"ok", "warning", "problem"}
     """
-    return chance - loss > _SMALLEST_FALL * min(chance, possible)
+    share = (chance - loss) / min(chance, possible)
+    if share > _SMALL_FALL:
+        return "ok"
+    return "warning" if share > _NO_FALL else "problem"
 
 
 def _epochs(embedder: Any) -> Finding:
