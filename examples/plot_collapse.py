@@ -9,6 +9,7 @@ network at the default and at a far too high learning rate, and look at both.
 # %%
 # Both runs train on half of the digits; the other half is for looking at them.
 import matplotlib.pyplot as plt
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -25,9 +26,11 @@ digits = load_digits()
 X_train, X_test, y_train, y_test = train_test_split(
     digits.images / 16, digits.target, test_size=0.5, stratify=digits.target, random_state=0
 )
-deep = {"encoder": "mlp", "hidden_layer_sizes": (64,) * 6, "random_state": 0}
-healthy = HSCLEmbedder(**deep).fit(X_train, y_train)
-collapsed = HSCLEmbedder(**deep, lr=0.3).fit(X_train, y_train)
+deep = HSCLEmbedder(
+    encoder="mlp", hidden_layer_sizes=(128, 128, 128), max_epochs=60, random_state=0
+)
+healthy = clone(deep).fit(X_train, y_train)
+collapsed = clone(deep).set_params(lr=0.1).fit(X_train, y_train)
 runs = {"Healthy": healthy, "Collapsed": collapsed}
 
 # %%

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.colors import COLORS, class_style
 from sklearn_hscl.display import (
     CollapseDisplay,
     EmbeddingDisplay,
@@ -25,7 +26,6 @@ from sklearn_hscl.display import (
     NeighborsDisplay,
     SimilarityDisplay,
 )
-from sklearn_hscl.display.colors import COLORS, class_style
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics import singular_value_decay
 from sklearn_hscl.metrics.nearest_rows import nearest_rows

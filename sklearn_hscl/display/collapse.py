@@ -8,9 +8,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from sklearn_hscl.colors import BLUE, GREY, VERMILION
 from sklearn_hscl.datasets import array_of
 from sklearn_hscl.diagnostics.subject import draw
-from sklearn_hscl.display.colors import BLUE, GREY, VERMILION
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_embedding, check_labelled, draw_rows
 from sklearn_hscl.metrics.class_means import class_means

@@ -9,9 +9,9 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
+from sklearn_hscl.colors import BLUE, class_style
 from sklearn_hscl.datasets import array_of
 from sklearn_hscl.diagnostics.subject import draw
-from sklearn_hscl.display.colors import BLUE, class_style
 from sklearn_hscl.metrics.checks import check_embedding, draw_rows
 from sklearn_hscl.targets import label_array
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from sklearn_hscl.colors import BLACK, BLUE, GREY, VERMILION
 from sklearn_hscl.diagnostics.subject import fitted_embedder
-from sklearn_hscl.display.colors import BLACK, BLUE, GREY, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.display.colors import VERMILION
+from sklearn_hscl.colors import VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def draw_montage(
     image = ax.imshow(canvas, cmap="gray_r", vmin=0, vmax=1)
     ax.set_axis_off()
     ax.set_xlim(-0.1 * width, canvas.shape[1] + 0.1 * width - 0.5)  # room for frames
-    ax.set_ylim(canvas.shape[0] - 0.5, -0.5 - _GAP * height)
+    ax.set_ylim(canvas.shape[0] + 0.1 * height - 0.5, -0.5 - _GAP * height)
     return image, frames
 
 

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from sklearn_hscl.colors import BLACK, BLUE, VERMILION
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.subject import draw, make_subject
-from sklearn_hscl.display.colors import BLACK, BLUE, VERMILION
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_labelled, draw_rows
