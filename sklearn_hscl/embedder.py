@@ -344,6 +344,7 @@ class HSCLEmbedder(
 
     See Also
     --------
+    sklearn_hscl.diagnose : What is wrong with a fitted embedder, and what to try next.
     sklearn_hscl.losses.ContrastiveLoss : The loss alone, for plain torch.
     sklearn.neighbors.NeighborhoodComponentsAnalysis : A linear supervised embedding.
 

@@ -342,6 +342,8 @@ def test_what_cannot_be_used(healthy, arguments, message):
 def test_what_cannot_be_looked_at(healthy):
     with pytest.raises(ValueError, match="y_val was passed without X_val"):
         diagnose(healthy, X, Y, y_val=Y)
+    with pytest.raises(ValueError, match="max_rows=1 must be an integer from 2"):
+        diagnose(healthy, X, Y, max_rows=1)
     with pytest.raises(ValueError, match="0 steps of this PCA are an HSCLEmbedder"):
         diagnose(PCA().fit(X), X, Y)
     with pytest.raises(NotFittedError):

@@ -198,7 +198,7 @@ def test_any_reducer_is_accepted(fitted):
 
 def test_embedding_draws_from_many_rows_and_takes_axes(fitted):
     ax = Figure().subplots()
-    display = EmbeddingDisplay.from_estimator(fitted, X, Y, max_points=60, ax=ax)
+    display = EmbeddingDisplay.from_estimator(fitted, X, Y, max_rows=60, ax=ax)
     assert display.ax_ is ax and len(display.points) == 60
     assert sum(len(points.get_offsets()) for points in display.points_) == 60
     assert len(EmbeddingDisplay.from_estimator(fitted, X).points_) == 1

@@ -30,7 +30,7 @@ def find_gap(
     accuracy = _accuracy(train)
     if held_out is not None:
         if accuracy is not None and held_out.labelled is not None:
-            return _by_accuracy(accuracy, _accuracy(train, held_out) or 0.0)
+            return _by_accuracy(accuracy, _accuracy(train, held_out))
         chance = float(np.mean([batch.chance_loss() for batch in held_out_batches]))
         return _by_loss(mean_loss(batches), mean_loss(held_out_batches), chance)
     return _from_record(train, accuracy)
@@ -70,7 +70,10 @@ def _unseen(queries: Subject, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     return embedding.astype(rows.dtype, copy=False), codes
 
 
-def _by_accuracy(train: float, held_out: float) -> Finding:
+def _by_accuracy(train: float, held_out: float | None) -> Finding:
+    if held_out is None:
+        reason = "No held-out row is of a class of the training rows."
+        return Finding.not_applicable("gap", reason)
     gap = train - held_out
     values = {"train": train, "held_out": held_out, "gap": gap}
     summary = (

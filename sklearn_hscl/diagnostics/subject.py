@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -155,10 +156,24 @@ def draw(
     rows = embedder._check_rows(X if before is None else before.transform(X), name=name)
     if rows.shape[0] < 2:
         raise ValueError(f"{name} holds one row, which has none to be compared with.")
-    places = np.arange(rows.shape[0])
-    if max_rows is not None and len(places) > max_rows:
-        places = draw_rows(places, max_rows, random_state)
+    places = draw_places(rows.shape[0], max_rows, random_state)
     return DrawnRows(embedder, rows, places)
+
+
+def draw_places(
+    n_rows: int,
+    max_rows: int | None,
+    random_state: int | np.random.RandomState | None,
+) -> NDArray[np.int64]:
+    """Draw at most `max_rows` of the numbers below `n_rows`, in ascending order."""
+    if max_rows is not None and not (isinstance(max_rows, Integral) and max_rows >= 2):
+        raise ValueError(
+            f"max_rows={max_rows!r} must be an integer from 2, or None for all."
+        )
+    places = np.arange(n_rows)
+    if max_rows is None or n_rows <= max_rows:
+        return places
+    return draw_rows(places, max_rows, random_state)
 
 
 def make_subject(drawn: DrawnRows, y: Any, name: str = "y") -> Subject:

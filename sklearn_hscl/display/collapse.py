@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.colors import BLUE, GREY, VERMILION
 from sklearn_hscl.datasets import array_of
-from sklearn_hscl.diagnostics.subject import draw
+from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.losses.unit import unit_rows
-from sklearn_hscl.metrics.checks import check_embedding, check_labelled, draw_rows
+from sklearn_hscl.metrics.checks import check_embedding, check_labelled
 from sklearn_hscl.metrics.class_means import class_means
 from sklearn_hscl.targets import label_array
 
@@ -147,9 +147,8 @@ class CollapseDisplay:
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
         labels = None if y is None else np.asarray(array_of(y))
-        if max_rows is not None and len(rows) > max_rows:
-            places = draw_rows(np.arange(len(rows)), max_rows, random_state)
-            rows, labels = rows[places], (None if labels is None else labels[places])
+        places = draw_places(len(rows), max_rows, random_state)
+        rows, labels = rows[places], (None if labels is None else labels[places])
         unit = unit_rows(torch.from_numpy(rows).double())
         values = _singular_values(unit)
         if labels is None:

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.colors import BLUE, class_style
 from sklearn_hscl.datasets import array_of
-from sklearn_hscl.diagnostics.subject import draw
-from sklearn_hscl.metrics.checks import check_embedding, draw_rows
+from sklearn_hscl.diagnostics.subject import draw, draw_places
+from sklearn_hscl.display.plane import reduced
+from sklearn_hscl.metrics.checks import check_embedding
 from sklearn_hscl.targets import label_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Points that a picture can hold.
-MAX_POINTS = 5000
+MAX_ROWS = 5000
 # Classes that a legend can name; more are named at their place.
 MAX_IN_LEGEND = 10
 # Least extent of the axes of principal components of unit rows: so that rows in one place
@@ -91,7 +91,7 @@ class EmbeddingDisplay:
         y: ArrayLike | None = None,
         *,
         reducer: Any = None,
-        max_points: int | None = MAX_POINTS,
+        max_rows: int | None = MAX_ROWS,
         random_state: int | np.random.RandomState | None = 0,
         ax: "Axes | None" = None,
     ) -> Self:
@@ -105,18 +105,16 @@ class EmbeddingDisplay:
             Rows in the form that `fit` got.
         y : array-like of shape (n_samples,), default=None
             Their classes or numbers, for the colours.
-        reducer, max_points, random_state, ax
+        reducer, max_rows, random_state, ax
             As for :meth:`from_embedding`.
 
         Returns
         -------
         EmbeddingDisplay
         """
-        drawn = draw(estimator, X, max_rows=max_points, random_state=random_state)
+        drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
         y = None if y is None else _labels(y, len(drawn.rows))[drawn.places]
-        return cls.from_embedding(
-            drawn.embedding, y, reducer=reducer, max_points=None, ax=ax
-        )
+        return cls.from_embedding(drawn.embedding, y, reducer=reducer, max_rows=None, ax=ax)
 
     @classmethod
     def from_embedding(
@@ -125,7 +123,7 @@ class EmbeddingDisplay:
         y: ArrayLike | None = None,
         *,
         reducer: Any = None,
-        max_points: int | None = MAX_POINTS,
+        max_rows: int | None = MAX_ROWS,
         random_state: int | np.random.RandomState | None = 0,
         ax: "Axes | None" = None,
     ) -> Self:
@@ -142,7 +140,7 @@ class EmbeddingDisplay:
         reducer : object with ``fit_transform``, default=None
             Makes two columns of D, such as ``TSNE()``; None: the first two principal
             components, and an embedding of two columns as it is.
-        max_points : int or None, default=5000
+        max_rows : int or None, default=5000
             How many rows to draw at most.
         random_state : int, RandomState instance or None, default=0
             For the draw.
@@ -160,10 +158,9 @@ class EmbeddingDisplay:
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
         y = None if y is None else _labels(y, len(rows))
-        if max_points is not None and len(rows) > max_points:
-            places = draw_rows(np.arange(len(rows)), max_points, random_state)
-            rows, y = rows[places], (None if y is None else y[places])
-        points, names = _reduced(normalize(rows), reducer)
+        places = draw_places(len(rows), max_rows, random_state)
+        y = None if y is None else y[places]
+        points, names = reduced(normalize(rows[places]), reducer)
         half_width = HALF_WIDTH if reducer is None else None
         return cls(points, y, axis_names=names, half_width=half_width).plot(ax)
 
@@ -257,25 +254,3 @@ def _labels(y: Any, n_rows: int) -> NDArray[Any]:
             f"y has shape {labels.shape}, but {n_rows} rows need one label each."
         )
     return labels
-
-
-def _reduced(rows: NDArray[Any], reducer: Any) -> tuple[NDArray[Any], tuple[str, str]]:
-    """Make points (n, 2) of rows, and name their axes."""
-    if reducer is None and rows.shape[1] == 2:
-        return rows, ("Component 1", "Component 2")
-    if reducer is None:
-        rows = rows if rows.shape[1] > 1 else np.pad(rows, ((0, 0), (0, 1)))
-        pca = PCA(2).fit(rows)
-        shares = np.nan_to_num(pca.explained_variance_ratio_)
-        first, second = (
-            f"Principal component {k} ({share:.0%})" for k, share in enumerate(shares, 1)
-        )
-        return pca.transform(rows), (first, second)
-    points = np.asarray(reducer.fit_transform(rows))
-    if points.shape != (len(rows), 2):
-        raise ValueError(
-            f"reducer={reducer!r} makes an array of shape {points.shape} of {len(rows)} "
-            f"rows: pass one of two components."
-        )
-    name = type(reducer).__name__
-    return points, (f"{name} 1", f"{name} 2")

@@ -43,20 +43,18 @@ def draw_table(
     """
     from matplotlib.transforms import Bbox
 
-    lines, tints = [], []
-    for i, shown in enumerate(places):
-        for j, place in enumerate(shown):
-            other = labels is not None and labels[i, j] != labels[i, 0]
-            cosine = "query" if j == 0 else f"{cosines[i, j - 1]:.2f}"
-            line = [str(place), cosine]
-            if labels is not None:
-                line.append(f"{labels[i, j]} {_CROSS}" if other else str(labels[i, j]))
-            lines.append([*line, *cells[i, j]])
-            tints.append(_QUERY if j == 0 else _OTHER_CLASS if other else "white")
+    n_queries, n_shown = places.shape
+    pairs = [(i, j) for i in range(n_queries) for j in range(n_shown)]
+    others = np.zeros(places.shape, dtype=bool)
+    if labels is not None:
+        others = labels != labels[:, :1]
     header = ["row", "cosine", *([] if labels is None else ["class"]), *columns]
+    tints = [
+        _QUERY if j == 0 else _OTHER_CLASS if others[i, j] else "white" for i, j in pairs
+    ]
     ax.set_axis_off()
     table = ax.table(
-        lines,
+        [_line(i, j, places, cosines, cells, labels, others) for i, j in pairs],
         colLabels=header,
         cellColours=[[tint] * len(header) for tint in tints],
         bbox=Bbox.from_bounds(0, 0, 1, 1),
@@ -67,3 +65,19 @@ def draw_table(
     for cell in table.get_celld().values():
         cell.set(edgecolor="#cccccc", linewidth=0.5)
     return table
+
+
+def _line(
+    i: int,
+    j: int,
+    places: NDArray[np.int64],
+    cosines: NDArray[np.float64],
+    cells: Any,
+    labels: NDArray[Any] | None,
+    others: NDArray[np.bool_],
+) -> list[str]:
+    """Return the texts of the j-th row that is shown for the i-th query."""
+    line = [str(places[i, j]), "query" if j == 0 else f"{cosines[i, j - 1]:.2f}"]
+    if labels is not None:
+        line.append(f"{labels[i, j]} {_CROSS}" if others[i, j] else str(labels[i, j]))
+    return [*line, *cells[i, j]]

@@ -11,10 +11,10 @@ from sklearn.utils import check_random_state
 
 from sklearn_hscl.colors import BLACK, BLUE, VERMILION
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
-from sklearn_hscl.diagnostics.subject import draw, make_subject
+from sklearn_hscl.diagnostics.subject import draw, draw_places, make_subject
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.unit import unit_rows
-from sklearn_hscl.metrics.checks import check_labelled, draw_rows
+from sklearn_hscl.metrics.checks import check_labelled
 from sklearn_hscl.seeding import MAX_SEED, scoped_torch_seed
 
 if TYPE_CHECKING:
@@ -140,9 +140,7 @@ class SimilarityDisplay:
         SimilarityDisplay
         """
         data = check_labelled(Z, y)
-        places = np.arange(len(data.rows))
-        if max_rows is not None and len(places) > max_rows:
-            places = draw_rows(places, max_rows, random_state)
+        places = draw_places(len(data.rows), max_rows, random_state)
         places = np.random.default_rng(0).permutation(places)
         z = unit_rows(torch.from_numpy(data.rows[places]))
         codes = torch.from_numpy(data.codes[places])
