@@ -25,7 +25,7 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
 from sklearn_hscl.losses.targets import Pairs
 from sklearn_hscl.losses.unit import unit_rows
-from sklearn_hscl.metrics import alignment, knn_accuracy, uniformity
+from sklearn_hscl.metrics import alignment, effective_rank, knn_accuracy, uniformity
 
 X, Y = load_wine(return_X_y=True)
 DIGITS = load_digits()
@@ -79,6 +79,14 @@ def test_measures_are_those_of_the_metrics(healthy):
     embedding = healthy.transform(X)
     assert values["alignment"] == pytest.approx(alignment(embedding, Y), rel=1e-5)
     assert values["uniformity"] == pytest.approx(uniformity(embedding), rel=1e-4)
+
+
+def test_rank_is_that_of_unit_rows():
+    embedder = mlp(n_components=6).fit(X)
+    values = diagnose(embedder, X)["dimensions"].values
+    assert values["effective_rank"] == pytest.approx(
+        effective_rank(embedder.transform(X)), rel=1e-5
+    )
 
 
 def test_mean_cosine_of_others_is_that_of_all_pairs_of_classes():
@@ -195,6 +203,15 @@ def test_label_errors_are_found():
     assert len(set(found) - set(wrong)) < 6
     say = np.array(finding.values["neighbours_say"])
     assert np.mean(say == DIGITS.target[found]) > 0.9
+
+
+def test_neighbours_that_are_often_wrong_blame_no_label(collapsed):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, len(X))
+    embedder = mlp(max_epochs=1).fit(X, labels)
+    finding = diagnose(embedder, X, labels)["labels"]
+    assert finding.severity == "not applicable"
+    assert "too few to blame" in finding.summary
 
 
 def test_rows_that_were_drawn_keep_their_numbers():
@@ -378,3 +395,11 @@ def test_page_of_a_fitted_embedder_shows_what_training_found(healthy, collapsed)
     assert title in pipe.fit(X, Y)._repr_html_()
     assert "Nothing was learnt" in collapsed._repr_html_()
     assert "Nothing was learnt" not in healthy._repr_html_()
+
+
+def test_page_of_what_a_callback_keeps_of_an_epoch():
+    run = mlp(max_epochs=2)._fit(X, Y)
+    attributes = run.snapshot()
+    embedder = mlp(max_epochs=2)
+    vars(embedder).update(attributes)
+    assert "What training found" in embedder._repr_html_()

@@ -72,19 +72,18 @@ def find_flatness(subject: Subject) -> Finding:
     n_columns = rows.shape[1]
     values: dict[str, float] = {
         "n_components": n_columns,
-        "effective_rank": _rank(torch.from_numpy(rows)),
+        "effective_rank": _rank(unit_rows(torch.from_numpy(rows))),
     }
     usable = min(len(rows), n_columns)
-    rank, summary = values["effective_rank"], "The embedding"
+    rank, who = values["effective_rank"], "The embedding spans"
     labelled = _labelled(subject)
     if labelled is not None and len(labelled.classes) > 1:
         means = class_means(labelled)
         values["effective_rank_of_means"] = rank = _rank(means - means.mean(0))
         usable = min(len(means) - 1, n_columns)
-        summary = f"The means of {len(means)} classes"
+        who = f"The means of {len(means)} classes span"
     values["usable_dimensions"] = usable
-    summary += f" {'span' if 'means' in summary else 'spans'} {rank:.3g} effective "
-    summary += f"dimensions, of {usable} that could be used."
+    summary = f"{who} {rank:.3g} effective dimensions, of {usable} that could be used."
     severity = "warning" if rank < _FLAT * usable and usable > 1 else "ok"
     advice = (
         "a higher `beta`, which spreads the classes further; a lower `temperature`, `lr` "

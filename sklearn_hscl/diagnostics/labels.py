@@ -1,5 +1,6 @@
 """Rows whose neighbours agree on another label."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ N_NEIGHBORS = 10
 _AGREE, _OWN = 0.8, 0.1
 # Rows that a class needs for its neighbours to be asked.
 _SMALLEST_CLASS = 5
+# Share of rows whose neighbours have to vote for their label, for others to be suspects.
+_TRUSTED = 0.7
 # Share of suspects from which it is more than a few slips.
 _MANY = 0.01
 # How many the summary names.
@@ -46,20 +49,27 @@ def find_label_errors(
         return Finding.not_applicable(
             "labels", f"It takes more than {N_NEIGHBORS} rows, of two classes at least."
         )
-    suspects, votes = _suspects(rows, codes)
+    votes = _Votes.of(rows, codes)
+    agreement = votes.agreement
+    if agreement < _TRUSTED:
+        return Finding.not_applicable(
+            "labels",
+            f"Neighbours vote for the label of {agreement:.0%} of the rows, too few to "
+            f"blame the labels of the others.",
+        )
     values: dict[str, Any] = {
-        "rows": places[suspects].tolist(),
+        "rows": places[votes.suspects].tolist(),
         "neighbours_say": _named(votes, classes),
-        "n_judged": len(rows),
+        "agreement": agreement,
     }
-    n_suspects, n_judged = len(suspects), len(rows)
+    n_suspects, n_judged = len(votes.suspects), len(rows)
     if held_out is not None and held_out.labelled is not None:
         asked, queries, own = held_out.labelled
-        suspects, votes = _suspects(rows, codes, queries, own)
-        values["held_out_rows"] = asked[suspects].tolist()
+        votes = _Votes.of(rows, codes, queries, own)
+        values["held_out_rows"] = asked[votes.suspects].tolist()
         values["held_out_neighbours_say"] = _named(votes, classes)
-        n_suspects, n_judged = n_suspects + len(suspects), n_judged + len(queries)
-    return _judge(values, n_suspects, n_judged)
+        n_suspects, n_judged = n_suspects + len(votes.suspects), n_judged + len(queries)
+    return _judge(values | {"n_judged": n_judged}, n_suspects, n_judged)
 
 
 def _judge(values: dict[str, Any], n_suspects: int, n_judged: int) -> Finding:
@@ -80,24 +90,41 @@ def _judge(values: dict[str, Any], n_suspects: int, n_judged: int) -> Finding:
     return Finding("labels", severity, f"{summary}.", advice, values)
 
 
-def _suspects(
-    rows: NDArray[Any],
-    codes: NDArray[np.int64],
-    queries: NDArray[Any] | None = None,
-    own: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return places of suspects, the surest first, and the class of their neighbours."""
-    places, _ = nearest_rows(rows, N_NEIGHBORS, queries)
-    own = codes if own is None else own
-    sizes = np.bincount(codes, minlength=max(codes.max(), own.max()) + 1)
-    neighbours = codes[places]  # (q, k)
-    share_of_own = (neighbours == own[:, None]).mean(1)
-    votes, share = _majority(neighbours)
-    wrong = (votes != own) & (share >= _AGREE) & (share_of_own <= _OWN)
-    wrong &= sizes[own] >= _SMALLEST_CLASS
-    found = np.flatnonzero(wrong)
-    found = found[np.argsort(-share[found], kind="stable")]
-    return found, votes[found]
+@dataclass(frozen=True)
+class _Votes:
+    """What the nearest rows of some rows say about their classes."""
+
+    classes: NDArray[np.int64]
+    """Most frequent class, (q,)."""
+    own: NDArray[np.int64]
+    """Class by the label, (q,)."""
+    suspects: NDArray[np.int64]
+    """Places of rows with a likely label error, the surest first."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of rows whose neighbours vote for their label."""
+        return float((self.classes == self.own).mean())
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[Any],
+        codes: NDArray[np.int64],
+        queries: NDArray[Any] | None = None,
+        own: NDArray[np.int64] | None = None,
+    ) -> "_Votes":
+        """Ask the nearest of the rows about queries, or about each row itself."""
+        places, _ = nearest_rows(rows, N_NEIGHBORS, queries)
+        own = codes if own is None else own
+        sizes = np.bincount(codes, minlength=max(codes.max(), own.max()) + 1)
+        neighbours = codes[places]  # (q, k)
+        votes, share = _majority(neighbours)
+        share_of_own = (neighbours == own[:, None]).mean(1)
+        wrong = (votes != own) & (share >= _AGREE) & (share_of_own <= _OWN)
+        suspects = np.flatnonzero(wrong & (sizes[own] >= _SMALLEST_CLASS))
+        surest_first = np.argsort(-share[suspects], kind="stable")
+        return cls(votes, own, suspects[surest_first])
 
 
 def _majority(
@@ -112,5 +139,7 @@ def _majority(
     return ordered[rows, first], counts[rows, first] / ordered.shape[1]
 
 
-def _named(codes: NDArray[np.int64], classes: NDArray[Any] | None) -> list[Any]:
+def _named(votes: _Votes, classes: NDArray[Any] | None) -> list[Any]:
+    """Return what the neighbours of the suspects say, by the names of the classes."""
+    codes = votes.classes[votes.suspects]
     return (codes if classes is None else classes[codes]).tolist()

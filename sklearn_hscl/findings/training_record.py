@@ -32,7 +32,7 @@ def training_record(embedder: Any) -> Diagnosis:
     findings = (
         _loss(embedder, kept),
         _epochs(embedder),
-        _positives(kept["skipped_anchors"], embedder.net_.n_anchors_),
+        _positives(kept["skipped_anchors"], embedder._n_anchors),
         _negatives(embedder, kept),
     )
     return Diagnosis(f"Training of {type(embedder).__name__}", findings)
@@ -66,7 +66,10 @@ def judge_fall(loss: float, chance: float, possible: float) -> str:
     -------
     {"ok", "warning", "problem"}
     """
-    share = (chance - loss) / min(chance, possible)
+    possible = min(chance, possible)
+    if possible <= 0:  # no anchor has both a positive and a negative
+        return "ok"
+    share = (chance - loss) / possible
     if share > _SMALL_FALL:
         return "ok"
     return "warning" if share > _NO_FALL else "problem"

@@ -113,6 +113,7 @@ class TrainingRun:
             "_precision": self.net.module_.precision,
             "beta_": self.net.beta,
             "temperature_": self.net.criterion_.options.temperature,
+            "_n_anchors": self.net.n_anchors_,
             "_columns": self.data.columns,
             "_encode_targets": self.data.encode,
             "_seeds": self.seeds,
