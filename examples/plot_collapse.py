@@ -80,7 +80,7 @@ for row, (name, embedder) in zip(axes, runs.items(), strict=True):
     display.axes_[0].set_title(name)
 
 # %%
-# Neighbours, last: the number above a picture is its digit, the other its cosine, and dashed
+# Neighbours, last: the number above a picture is its digit, the other its cosine; dashed
 # frames are around wrong digits. To the collapsed embedding all pictures are alike.
 for name, embedder in runs.items():
     display = NeighborsDisplay.from_estimator(
