@@ -18,12 +18,14 @@ from sklearn.base import (
 )
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
+from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.columns import FROM_DTYPE, TableColumns
 from sklearn_hscl.encoders.inference import embed_array
 from sklearn_hscl.encoders.tabular import AllMembers
+from sklearn_hscl.findings.notebook import AttributesAndRecord
 from sklearn_hscl.inputs import (
     check_rows,
     check_training_data,
@@ -48,6 +50,13 @@ from sklearn_hscl.training.views import AugmentParameter
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5
+# Fitted attributes that only some fits have.
+OPTIONAL_ATTRIBUTES = (
+    "classes_",
+    "categories_",
+    "is_categorical_",
+    "valid_score_name_",
+)
 
 
 class HSCLEmbedder(
@@ -319,6 +328,12 @@ class HSCLEmbedder(
         Epochs that were run.
     best_epoch_ : int
         The epoch, counted from 1, whose weights were kept.
+    chance_loss_ : float
+        What the training loss of a batch would be if all rows had one embedding: a curve
+        that stays there has learnt nothing, or collapsed.
+    valid_score_name_ : str
+        What ``valid_score`` is, with early stopping: ``"k-NN accuracy"``, ``"negative
+        Brier score"`` (out of fold) or ``"negative loss"``.
     beta_, temperature_ : float
         Those of the loss: as given, or as chosen where they were ``"auto"``.
     classes_ : ndarray of shape (n_classes,)
@@ -341,6 +356,7 @@ class HSCLEmbedder(
 
     See Also
     --------
+    sklearn_hscl.diagnose : What is wrong with a fitted embedder, and what to try next.
     sklearn_hscl.losses.ContrastiveLoss : The loss alone, for plain torch.
     sklearn.neighbors.NeighborhoodComponentsAnalysis : A linear supervised embedding.
 
@@ -692,7 +708,17 @@ class HSCLEmbedder(
         return self._embed(X, self.module_, normalize=self.normalize)
 
     def _embed(self, X: Any, encoder: nn.Module, *, normalize: bool) -> NDArray[Any]:
-        rows = check_rows(self, X, columns=self._columns, fitted_shape=self.input_shape_)
+        return self._embed_rows(self._check_rows(X), encoder, normalize=normalize)
+
+    def _check_rows(self, X: Any, *, name: str = "X") -> Any:
+        """Validate rows in the form that `fit` got."""
+        shape = self.input_shape_
+        return check_rows(self, X, columns=self._columns, fitted_shape=shape, name=name)
+
+    def _embed_rows(
+        self, rows: Any, encoder: nn.Module, *, normalize: bool
+    ) -> NDArray[Any]:
+        """Embed validated rows."""
         small = has_small_steps(rows.shape[0], rows.ndim)
         with torch_threads(choose_threads(self.n_threads, small_steps=small)):
             return embed_array(
@@ -716,6 +742,11 @@ class HSCLEmbedder(
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None
         return tags
+
+    def _get_fitted_attr_html(self, doc_link: str = "") -> AttrsDict:
+        """Add what `fit` found to the fitted attributes in the HTML representation."""
+        attributes = super()._get_fitted_attr_html(doc_link)
+        return AttributesAndRecord(self, attributes)
 
     def _previous_fit(self) -> Previous | None:
         """Return what a fit can go on from, if there was one."""
@@ -824,7 +855,7 @@ class HSCLEmbedder(
     def _take_over(self, run: TrainingRun) -> dict[str, Any]:
         """Take over all fitted attributes of a run; return them, too."""
         fitted = run.fitted_attributes()
-        for name in ("classes_", "categories_", "is_categorical_"):
+        for name in OPTIONAL_ATTRIBUTES:
             self.__dict__.pop(name, None)  # of a fit on other data before
         self.__dict__.update(fitted)
         return fitted

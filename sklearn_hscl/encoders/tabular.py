@@ -94,6 +94,11 @@ class TabularEncoder(nn.Module):
         self.register_buffer("output_scale", torch.ones(()))
         self.pooling = pooling
 
+    @property
+    def n_members(self) -> int:
+        """Number of members M."""
+        return len(self.weights)
+
     @classmethod
     def fitted(
         cls,

@@ -230,11 +230,7 @@ class ContrastiveLoss(nn.Module):
                 return self.forward(
                     z, y, view_ids, logits=logits, return_stats=return_stats
                 )
-        by_label = self.uses_labels(y is not None)
-        options = self.options
-        if by_label and options.pairs == "either" and self.tau_plus is None:
-            options = replace(options, tau_plus=0.0)  # no negative is a false one
-        targets = self._targets(z, y, view_ids) if by_label else self._views(z, view_ids)
+        targets, options = self.resolve(z, y, view_ids)
         z = unit_rows(z) if self.normalize else z
         self.kernel_ = self.kernel
         if self.kernel == "auto":
@@ -247,6 +243,27 @@ class ContrastiveLoss(nn.Module):
             share = share.to(value.device)
             value = (1 - share) * value + share * self._cross_entropy(logits, y)
         return (value, stats) if return_stats else value
+
+    def resolve(
+        self, z: Tensor, y: Tensor | None = None, view_ids: Tensor | None = None
+    ) -> tuple[Targets, LossOptions]:
+        """Settle what the equation takes: who is positive of whom, and the options.
+
+        Parameters
+        ----------
+        z, y, view_ids : Tensor
+            As in a call.
+
+        Returns
+        -------
+        Targets, LossOptions
+        """
+        by_label = self.uses_labels(y is not None)
+        options = self.options
+        if by_label and options.pairs == "either" and self.tau_plus is None:
+            options = replace(options, tau_plus=0.0)  # no negative is a false one
+        targets = self._targets(z, y, view_ids) if by_label else self._views(z, view_ids)
+        return targets, options
 
     def set_beta(self, beta: float | Tensor) -> None:
         """Change the strength of the tilt, as a schedule does between epochs."""

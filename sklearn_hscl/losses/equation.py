@@ -90,6 +90,21 @@ def anchor_losses(
     )
 
 
+def tilt_weights(anchors: Tensor, z: Tensor, pairs: Pairs, options: LossOptions) -> Tensor:
+    """Compute how much each negative counts: the weights ν η, which sum to 1.
+
+    Parameters are those of :func:`anchor_losses`.
+
+    Returns
+    -------
+    Tensor of shape (..., A, B + n_synthetic)
+        0 where the row is no negative; meaningless for anchors without any.
+    """
+    temperature = per_pair(options.temperature, z)
+    negatives = _with_synthetic(anchors, z, anchors @ z.mT, pairs.log_negative, options)
+    return _tilted_mean(*negatives, temperature, options).log_weight.softmax(-1)
+
+
 def _with_synthetic(
     anchors: Tensor, z: Tensor, cosine: Tensor, log_negative: Tensor, options: LossOptions
 ) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from sklearn_hscl.colors import BLUE, GREEN, VERMILION
 from sklearn_hscl.model_selection.hardness import BETAS, HardnessPath, hardness_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Of Okabe and Ito, which colour-blind readers can tell apart.
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 class HardnessPathDisplay:
@@ -110,10 +108,10 @@ class HardnessPathDisplay:
         self.figure_ = score.figure
         path = self.path
         self.lines_ = [
-            self._line(score, path.scores, _BLUE, self.score_name),
-            self._line(count, path.effective_negatives, _BLUE, "Effective negatives"),
-            self._line(geometry, path.alignment, _ORANGE, "Alignment"),
-            self._line(geometry, path.uniformity, _GREEN, "Uniformity", marker="s"),
+            self._line(score, path.scores, BLUE, self.score_name),
+            self._line(count, path.effective_negatives, BLUE, "Effective negatives"),
+            self._line(geometry, path.alignment, VERMILION, "Alignment"),
+            self._line(geometry, path.uniformity, GREEN, "Uniformity", marker="s"),
         ]
         score.set_ylabel(self.score_name)
         count.set_ylabel("Effective negatives")

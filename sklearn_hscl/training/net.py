@@ -336,7 +336,8 @@ class ContrastiveNet(NeuralNet):
             If no row had anything to be compared with.
         """
         loss, n_skipped = figures.loss.item(), int(figures.skipped_anchors)
-        self._check_epoch(loss, n_skipped, self.n_views * figures.n_rows)
+        self.n_anchors_ = self.n_views * figures.n_rows
+        self._check_epoch(loss, n_skipped, self.n_anchors_)
         best = min((epoch["train_loss"] for epoch in self.history[:-1]), default=np.inf)
         self.history.record(f"{prefix}_loss", loss)
         self.history.record(f"{prefix}_loss_best", loss < best)  # Checkpoint monitors it

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn_hscl.training.averaging import AveragedWeights
 from sklearn_hscl.training.batching import EpochBatches, choose_sampler
 from sklearn_hscl.training.calibration import CalibratedScale
 from sklearn_hscl.training.callbacks import TrainingCallback
+from sklearn_hscl.training.chance import batches_of_places, chance_loss
 from sklearn_hscl.training.data import (
     LabelledRows,
     TrainingData,
@@ -40,7 +42,7 @@ from sklearn_hscl.training.recipe import (
     epochs_between_scores,
     settle,
 )
-from sklearn_hscl.training.validation import HeldOut, OutOfFold
+from sklearn_hscl.training.validation import BestWeights, HeldOut, OutOfFold
 from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
 
 
@@ -81,25 +83,37 @@ class TrainingRun:
                 f"Training ended with infinite embeddings: lower `lr` (now {self.net.lr})."
             )
 
+    @cached_property
+    def chance_loss(self) -> float:
+        """The loss of a batch if all its rows had one embedding."""
+        with torch_threads(self.n_threads):
+            batches = batches_of_places(self.net, self.train.targets, self.folds)
+            return chance_loss(self.net, next(iter(batches)))
+
     def fitted_attributes(self) -> dict[str, Any]:
         """Return the attributes of an embedder that was trained so far."""
         history = self.net.history
         best = len(history)
+        attributes: dict[str, Any] = {}
         for monitor in self.monitors:
             best = getattr(monitor, "best_epoch_", best)
-        attributes = {
+            if isinstance(monitor, BestWeights):
+                attributes["valid_score_name_"] = monitor.score_name(self.net)
+        attributes |= {
             "module_": self.net.module_.encoder.eval(),
             "net_": self.net,
             "history_": [_for_users(epoch) for epoch in history],
             "loss_curve_": history[:, "train_loss"],
             "n_iter_": len(history),
             "best_epoch_": best,
+            "chance_loss_": self.chance_loss,
             "input_shape_": self.data.train.rows.shape[1:],
             "device_": self.device,
             "n_threads_": self.n_threads,
             "_precision": self.net.module_.precision,
             "beta_": self.net.beta,
             "temperature_": self.net.criterion_.options.temperature,
+            "_n_anchors": self.net.n_anchors_,
             "_columns": self.data.columns,
             "_encode_targets": self.data.encode,
             "_seeds": self.seeds,

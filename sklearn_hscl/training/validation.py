@@ -40,6 +40,10 @@ class BestWeights(TrainingCallback):
         """Return how good the module is; higher is better."""
         raise NotImplementedError
 
+    def score_name(self, net: Any) -> str:
+        """Return what the score is."""
+        raise NotImplementedError
+
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kw: Any) -> None:
         """Remember the training rows."""
         self.train_ = LabelledRows(X, y)
@@ -101,6 +105,10 @@ class HeldOut(BestWeights):
         super().__init__(**settings)
         self.held_out = held_out
 
+    def score_name(self, net: Any) -> str:
+        """Return what the score is."""
+        return "k-NN accuracy" if net.target_kind == "class" else "negative loss"
+
     def score(self, net: Any) -> float:
         """Return the share of correct votes, or the negative loss."""
         if net.target_kind != "class":
@@ -133,6 +141,10 @@ class OutOfFold(BestWeights):
     def __init__(self, folds: Tensor, **settings: Any) -> None:
         super().__init__(**settings)
         self.folds = folds
+
+    def score_name(self, net: Any) -> str:
+        """Return what the score is."""
+        return "negative Brier score"
 
     def score(self, net: Any) -> float:
         """Return minus the mean squared distance from probabilities to the truth."""

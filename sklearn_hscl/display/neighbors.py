@@ -1,0 +1,247 @@
+"""Rows and their nearest neighbours, to be looked at."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import _safe_indexing, check_random_state
+
+from sklearn_hscl.datasets import array_of
+from sklearn_hscl.diagnostics.subject import DrawnRows, draw
+from sklearn_hscl.display.montage import draw_montage
+from sklearn_hscl.display.row_table import draw_table
+from sklearn_hscl.metrics.nearest_rows import nearest_rows
+from sklearn_hscl.stored import take_rows
+from sklearn_hscl.targets import label_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_ROWS = 10_000
+
+
+class NeighborsDisplay:
+    """Some rows, each with the rows that are nearest to it by cosine.
+
+    Images are shown side by side, rows of a table as lines. Where labels are given,
+    neighbours of another class have a dashed vermilion frame, or a cross in the table.
+
+    Parameters
+    ----------
+    places : ndarray of shape (n_queries, 1 + n_neighbors)
+        Rows of X: each query, then its neighbours, the nearest first.
+    cosines : ndarray of shape (n_queries, n_neighbors)
+        Of the neighbours with their query.
+    images : ndarray of shape (n_queries, 1 + n_neighbors, H, W) or (..., H, W, C)
+        What these rows look like; None for tables.
+    cells : ndarray of str, shape (n_queries, 1 + n_neighbors, n_columns)
+        Values of these rows; None for images.
+    columns : list of str
+        Names of these columns.
+    labels : ndarray of shape (n_queries, 1 + n_neighbors), default=None
+        Classes of these rows.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+    image_ : matplotlib AxesImage or None
+        All pictures as one.
+    frames_ : list of matplotlib Rectangle
+        Around the pictures of neighbours of another class.
+    table_ : matplotlib Table or None
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.display import NeighborsDisplay
+    >>> digits = load_digits()
+    >>> embedder = HSCLEmbedder(max_epochs=2, random_state=0)
+    >>> embedder = embedder.fit(digits.images, digits.target)
+    >>> display = NeighborsDisplay.from_estimator(
+    ...     embedder, digits.images, digits.target, queries=[0, 1], n_neighbors=4
+    ... )
+    >>> display.places.shape
+    (2, 5)
+    """
+
+    def __init__(
+        self,
+        places: NDArray[np.int64],
+        cosines: NDArray[np.float64],
+        *,
+        images: NDArray[Any] | None = None,
+        cells: NDArray[Any] | None = None,
+        columns: Sequence[str] = (),
+        labels: NDArray[Any] | None = None,
+    ) -> None:
+        self.places = places
+        self.cosines = cosines
+        self.images = images
+        self.cells = cells
+        self.columns = columns
+        self.labels = labels
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        queries: int | ArrayLike = 5,
+        n_neighbors: int = 5,
+        max_columns: int = 6,
+        max_rows: int | None = MAX_ROWS,
+        random_state: int | np.random.RandomState | None = 0,
+        ax: "Axes | None" = None,
+    ) -> Self:
+        """Embed rows, find neighbours and show them.
+
+        Parameters
+        ----------
+        estimator : HSCLEmbedder or Pipeline
+            Fitted.
+        X : array-like
+            Rows in the form that `fit` got, among which neighbours are found.
+        y : array-like of shape (n_samples,), default=None
+            Their classes.
+        queries : int or array-like of int, default=5
+            How many rows to draw, or which rows to ask for, such as the suspects of
+            :func:`sklearn_hscl.diagnose`.
+        n_neighbors : int, default=5
+            How many neighbours to show.
+        max_columns : int, default=6
+            How many columns of a table to show, the first ones.
+        max_rows : int or None, default=10,000
+            Among how many rows to search.
+        random_state : int, RandomState instance or None, default=0
+            For the drawn rows and queries.
+        ax : matplotlib Axes, default=None
+            Where to show; None makes a figure.
+
+        Returns
+        -------
+        NeighborsDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are fewer rows than neighbours, or a query is no row of X.
+        """
+        drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
+        if not 1 <= n_neighbors < len(drawn.places):
+            raise ValueError(
+                f"n_neighbors={n_neighbors!r} must be from 1 to {len(drawn.places) - 1}, "
+                f"the rows among which they are searched."
+            )
+        asked = _check_queries(queries, drawn, random_state)
+        places, cosines = _neighbors(drawn, asked, n_neighbors)
+        labels = None if y is None else label_array(array_of(y))[places]
+        if len(drawn.embedder.input_shape_) > 1:
+            images = _pictures(take_rows(drawn.rows, places.ravel()))
+            images = images.reshape(*places.shape, *images.shape[1:])
+            return cls(places, cosines, images=images, labels=labels).plot(ax)
+        names = _column_names(X, drawn.rows.shape[1])[:max_columns]
+        cells = _cells(X, places.ravel(), len(names)).reshape(*places.shape, -1)
+        display = cls(places, cosines, cells=cells, columns=names, labels=labels)
+        return display.plot(ax)
+
+    def plot(self, ax: "Axes | None" = None) -> Self:
+        """Show the rows.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to show; None makes a figure.
+
+        Returns
+        -------
+        NeighborsDisplay
+        """
+        import matplotlib.pyplot as plt  # an extra
+
+        n_queries, n_shown = self.places.shape
+        if ax is None:
+            size = (1.3 * n_shown, 1.4 * n_queries)
+            if self.images is None:
+                size = (2 + 1.2 * len(self.columns), 0.28 * (n_queries * n_shown + 2))
+            _, ax = plt.subplots(figsize=size, layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        self.image_ = self.table_ = None
+        self.frames_: list[Any] = []
+        if self.images is None:
+            self.table_ = draw_table(
+                ax, self.places, self.cosines, self.cells, self.columns, self.labels
+            )
+        else:
+            self.image_, self.frames_ = draw_montage(
+                ax, self.images, self.cosines, self.labels
+            )
+        return self
+
+
+def _check_queries(queries: Any, drawn: DrawnRows, random_state: Any) -> NDArray[np.int64]:
+    """Return the places of the queries among all rows."""
+    n_rows = drawn.rows.shape[0]
+    if isinstance(queries, Integral):
+        n_drawn = min(int(queries), len(drawn.places))
+        if n_drawn < 1:
+            raise ValueError(f"queries={queries!r} must be at least 1, or a list of rows.")
+        return check_random_state(random_state).choice(drawn.places, n_drawn, replace=False)
+    places = np.asarray(queries)
+    if places.ndim != 1 or not len(places) or places.dtype.kind not in "iu":
+        raise ValueError(f"queries={queries!r} must be a number, or a list of row numbers.")
+    if places.min() < 0 or places.max() >= n_rows:
+        raise ValueError(f"queries={queries!r} must be rows from 0 to {n_rows - 1}.")
+    return places.astype(np.int64)
+
+
+def _neighbors(
+    drawn: DrawnRows, asked: NDArray[np.int64], n_neighbors: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find neighbours among the drawn rows, each query itself left out."""
+    embedder = drawn.embedder
+    rows = take_rows(drawn.rows, asked)
+    queries = embedder._embed_rows(rows, embedder.module_, normalize=False)
+    found, cosines = nearest_rows(drawn.embedding, n_neighbors + 1, queries)
+    places = drawn.places[found]  # (q, k + 1)
+    others = places != asked[:, None]
+    others[:, -1] &= ~others[:, :-1].all(1)  # one too many where it was not drawn
+    kept = places[others].reshape(len(asked), n_neighbors)
+    return (
+        np.column_stack([asked, kept]),
+        cosines[others].reshape(len(asked), n_neighbors),
+    )
+
+
+def _pictures(rows: Any) -> NDArray[Any]:
+    """Make pictures for matplotlib of images (n, C, H, W): in [0, 1], channels last."""
+    images = np.asarray(rows[:], dtype=np.float64)
+    low, high = np.nanmin(images), np.nanmax(images)
+    images = (images - low) / max(high - low, 1e-300)
+    if images.shape[1] in (3, 4):
+        return np.moveaxis(images, 1, -1)
+    return images[:, 0]
+
+
+def _column_names(X: Any, n_columns: int) -> list[str]:
+    names = getattr(X, "columns", None)
+    return [f"x{k}" for k in range(n_columns)] if names is None else list(map(str, names))
+
+
+def _cells(X: Any, places: NDArray[np.int64], n_columns: int) -> NDArray[Any]:
+    """Return the first columns of some rows as text, (n, n_columns)."""
+    chosen = _safe_indexing(array_of(X), places)
+    values = chosen.toarray() if hasattr(chosen, "toarray") else np.asarray(chosen)
+    return np.array([[_cell(v) for v in row[:n_columns]] for row in values], dtype=object)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+    return text if len(text) <= 14 else f"{text[:13]}…"

@@ -1,0 +1,198 @@
+"""Similarities of positives and negatives, and of negatives as the tilt weighs them."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from sklearn_hscl.colors import BLACK, BLUE, VERMILION
+from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
+from sklearn_hscl.diagnostics.subject import draw, draw_places, make_subject
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.metrics.checks import check_labelled
+from sklearn_hscl.seeding import MAX_SEED, scoped_torch_seed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Rows that are enough for a histogram.
+MAX_ROWS = 4096
+_N_BINS = 50
+
+
+class SimilarityDisplay:
+    """Histograms of the cosines of positive pairs, and of negative ones.
+
+    Negatives come twice: each pair counting the same, and as the tilt weighs them. The
+    further the second lies to the right of the first, the harder the loss looks at few;
+    where positives and negatives overlap, rows are not told apart.
+
+    Parameters
+    ----------
+    edges : ndarray of shape (n_bins + 1,)
+        Limits of the bins, in cosines.
+    positive, negative, tilted : ndarray of shape (n_bins,)
+        Densities.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+    positive_, negative_, tilted_ : matplotlib StepPatch
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.display import SimilarityDisplay
+    >>> X, y = load_wine(return_X_y=True)
+    >>> embedder = HSCLEmbedder(encoder="mlp", random_state=0).fit(X, y)
+    >>> display = SimilarityDisplay.from_estimator(embedder, X, y)
+    >>> bool(display.positive[-1] > display.negative[-1])
+    True
+    """
+
+    def __init__(
+        self,
+        edges: NDArray[np.float64],
+        positive: NDArray[np.float64],
+        negative: NDArray[np.float64],
+        tilted: NDArray[np.float64],
+    ) -> None:
+        self.edges = edges
+        self.positive = positive
+        self.negative = negative
+        self.tilted = tilted
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        max_rows: int | None = MAX_ROWS,
+        random_state: int | np.random.RandomState | None = 0,
+        ax: "Axes | None" = None,
+    ) -> Self:
+        """Plot similarities as the loss of a fitted embedder sees them.
+
+        They are those of views and projections, in batches of the size that `fit` uses.
+
+        Parameters
+        ----------
+        estimator : HSCLEmbedder or Pipeline
+            Fitted.
+        X, y : array-like
+            Rows and targets; y is needed where the loss uses labels.
+        max_rows : int or None, default=4096
+            How many rows to use, in whole batches.
+        random_state : int, RandomState instance or None, default=0
+            For the batches and the views.
+        ax : matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        SimilarityDisplay
+        """
+        seed = int(check_random_state(random_state).randint(MAX_SEED))
+        drawn = draw(estimator, X, max_rows=None, random_state=None)
+        batches = loss_batches(make_subject(drawn, y), max_rows, seed)
+        return cls._of_batches(batches, seed).plot(ax)
+
+    @classmethod
+    def from_embedding(
+        cls,
+        Z: ArrayLike,
+        y: ArrayLike,
+        *,
+        loss: ContrastiveLoss | None = None,
+        max_rows: int | None = MAX_ROWS,
+        random_state: int | np.random.RandomState | None = 0,
+        ax: "Axes | None" = None,
+    ) -> Self:
+        """Plot the similarities of an embedding, of whatever origin.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, D)
+            Embedding; lengths of rows play no part.
+        y : array-like of shape (n_samples,)
+            Classes: rows of one are positives of each other.
+        loss : ContrastiveLoss, default=None
+            Whose tilt to show; None for ``ContrastiveLoss("hscl")``.
+        max_rows : int or None, default=4096
+            How many rows to draw at most; all are compared with each other.
+        random_state : int, RandomState instance or None, default=0
+            For the draw.
+        ax : matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        SimilarityDisplay
+        """
+        data = check_labelled(Z, y)
+        places = draw_places(len(data.rows), max_rows, random_state)
+        places = np.random.default_rng(0).permutation(places)
+        z = unit_rows(torch.from_numpy(data.rows[places]))
+        codes = torch.from_numpy(data.codes[places])
+        loss = ContrastiveLoss("hscl") if loss is None else loss
+        who, options = loss.resolve(z, codes, torch.arange(len(z)))
+        return cls._of_batches([LossBatch(z, who, options)], seed=0).plot(ax)
+
+    @classmethod
+    def _of_batches(cls, batches: Iterable[LossBatch], seed: int) -> Self:
+        edges = np.linspace(-1, 1, _N_BINS + 1)
+        with scoped_torch_seed(seed):  # synthetic negatives are drawn
+            counts = sum(_histograms(batch, edges) for batch in batches)
+        totals = np.maximum(np.sum(counts, axis=1, keepdims=True), 1e-300)
+        return cls(edges, *(counts / totals / np.diff(edges)))
+
+    def plot(self, ax: "Axes | None" = None) -> Self:
+        """Plot the histograms.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        SimilarityDisplay
+        """
+        import matplotlib.pyplot as plt  # an extra
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        edges = self.edges
+        self.positive_ = ax.stairs(self.positive, edges, fill=True, color=BLUE)
+        self.negative_ = ax.stairs(self.negative, edges, fill=True, color=VERMILION)
+        self.tilted_ = ax.stairs(self.tilted, edges, color=BLACK, lw=1.5)
+        self.positive_.set(alpha=0.4, hatch="//", label="Positives")
+        self.negative_.set(alpha=0.4, label="Negatives")
+        self.tilted_.set_label("Negatives under the tilt")
+        ax.set(xlabel="Cosine", ylabel="Density", xlim=(-1, 1))
+        ax.legend()
+        return self
+
+
+def _histograms(batch: LossBatch, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of positives, of negatives and of tilted negatives by cosine, (3, n_bins)."""
+    positive, log_negative = batch.pairs
+    cosines = batch.cosines()
+    usable = ~log_negative.isneginf().all(1, keepdim=True)
+    tilted = torch.where(usable, batch.tilt()[:, : cosines.shape[1]], 0.0)
+    weights: tuple[Any, ...] = (positive, log_negative.exp(), tilted)
+    values = cosines.clamp(-1, 1).cpu().numpy().ravel()
+    return np.stack(
+        [np.histogram(values, edges, weights=w.cpu().numpy().ravel())[0] for w in weights]
+    )

@@ -1,0 +1,1 @@
+"""What is found about a fitted embedder, as text, dictionary and page."""

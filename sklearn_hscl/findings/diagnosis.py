@@ -1,0 +1,92 @@
+"""All findings about one embedder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from sklearn_hscl.findings.finding import SEVERITIES, Finding
+from sklearn_hscl.findings.page import findings_table
+
+_WIDTH = 88
+_MARKS = {"not applicable": "-", "ok": " ", "warning": "?", "problem": "!"}
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """Findings about a fitted embedder; printing it gives a short text.
+
+    In a notebook it shows as a table. ``diagnosis["collapse"]`` is one finding.
+
+    Attributes
+    ----------
+    subject : str
+        What was looked at.
+    findings : tuple of Finding
+    """
+
+    subject: str
+    findings: tuple[Finding, ...]
+
+    def __getitem__(self, name: str) -> Finding:
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(f"{name!r} is none of {[finding.name for finding in self.findings]}")
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @property
+    def severity(self) -> str:
+        """The most serious severity."""
+        return max((finding.severity for finding in self), key=SEVERITIES.index)
+
+    @property
+    def headline(self) -> str:
+        """One line: the subject, and how many findings need a look."""
+        count = sum(finding.needs_a_look for finding in self)
+        if not count:
+            return f"{self.subject}: nothing to worry about"
+        verb = "needs" if count == 1 else "need"
+        return f"{self.subject}: {count} of {len(self)} findings {verb} a look"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, as text, numbers, lists and dictionaries of them.
+
+        Returns
+        -------
+        dict
+            ``subject``, ``severity``, and ``findings`` by name.
+        """
+        return {
+            "subject": self.subject,
+            "severity": self.severity,
+            "findings": {finding.name: finding.to_dict() for finding in self},
+        }
+
+    def __str__(self) -> str:
+        lines = [self.headline]
+        for finding in self:
+            lines += _lines(finding, 2 + max(len(each.name) for each in self))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return findings_table(self.headline, self.findings)
+
+
+def _lines(finding: Finding, width: int) -> list[str]:
+    """Lay a finding out: mark, name, summary; advice below it where it needs a look."""
+    indent = " " * (width + 2)
+    first = f"{_MARKS[finding.severity]} {finding.name:<{width}}"
+    lines = wrap(finding.summary, _WIDTH, initial_indent=first, subsequent_indent=indent)
+    if finding.needs_a_look and finding.advice:
+        advice = f"Try: {finding.advice}"
+        lines += wrap(advice, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return lines
