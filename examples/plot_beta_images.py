@@ -57,12 +57,11 @@ ax.legend()
 plt.show()
 
 # %%
-# The test pictures had no part in the choice. They agree: the two accuracies below differ by
-# some five of 1,397 pictures.
+# The test pictures had no part in the choice. They agree: the two accuracies below differ
+# by some five of 1,397 pictures.
 best = {name.removeprefix("hsclembedder__"): v for name, v in search.best_params_.items()}
 print(f"Best embedding: {best}, cross-validated accuracy {search.best_score_:.3f}")
 print(f"accuracy on test pictures: {search.score(X_test, y_test):.3f}")
 plain = pipe.set_params(hsclembedder__beta=0.0, hsclembedder__temperature=0.5)
-print(
-    f"without a tilt, at temperature 0.5: {plain.fit(X_train, y_train).score(X_test, y_test):.3f}"
-)
+accuracy = plain.fit(X_train, y_train).score(X_test, y_test)
+print(f"without a tilt, at temperature 0.5: {accuracy:.3f}")
