@@ -55,10 +55,12 @@ TRIES = {  # four each: the tilted losses have the temperature of the paper, or 
     ],
     "cross-entropy": [{"lr": lr} for lr in (5e-4, 1e-3, 2e-3, 4e-3)],
 }
+# With the formula of the authors' code come its batches, views and head.
+PUBLISHED = {"batch_size": 512, "n_views": 2, "projection_dim": 128}
 LOSSES: dict[str, dict[str, Any]] = {
     "SCL": {"loss": "scl"},
     "H-SCL": {"loss": "hscl"},
-    "H-SCL as published": {"loss": "hscl", "preset": "official"},
+    "H-SCL as published": {"loss": "hscl", "preset": "official"} | PUBLISHED,
     "UCL": {"loss": "ucl", "n_views": 2},
     "H-UCL": {"loss": "hucl", "n_views": 2},
     "cross-entropy": {"loss": "scl", "ce_weight": 1.0},
