@@ -1,0 +1,300 @@
+"""Bundles: an embedder in one file that holds no code."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from sklearn_hscl.encoders.registry import own_module
+from sklearn_hscl.persistence.container import (
+    read_arrays,
+    read_document,
+    write_container,
+)
+from sklearn_hscl.persistence.errors import BundleError, naming
+from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.state import State, fitted_state, restore
+from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
+
+LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
+# What fit knows of the input beside the covered attributes.
+INPUT = ("n_features_in_", "feature_names_in_", "_sklearn_output_config")
+
+
+def write_bundle(
+    estimator: BaseEstimator,
+    path: str | os.PathLike[str],
+    *,
+    leave_out: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    optimizer: bool = False,
+) -> None:
+    """Write a fitted embedder; :meth:`HSCLEmbedder.save` says what the arguments are."""
+    encode = Encoder()
+    state = fitted_state(vars(estimator), optimizer=optimizer)
+    kept = {name: vars(estimator)[name] for name in INPUT if name in vars(estimator)}
+    document = {
+        "parameters": _parameters(estimator, leave_out, encode),
+        "left_out": list(leave_out),
+        "input": _encoded(encode, "what fit knows of X", kept),
+        "fit": {
+            name: _encoded(encode, f"what fit knows: {name}", fact)
+            for name, fact in state.facts.items()
+        },
+        "metrics": _metrics(estimator, metrics),
+        "versions": _versions(),
+    }
+    write_container(path, document, state.arrays | _pool_arrays(encode.pool))
+
+
+def _parameters(
+    estimator: BaseEstimator, leave_out: Sequence[str], encode: Encoder
+) -> dict[str, Any]:
+    params = estimator.get_params(deep=False)
+    unknown = set(leave_out) - params.keys()
+    if unknown:
+        raise ValueError(f"leave_out names {sorted(unknown)}, which are no parameters.")
+    stored = {}
+    for name, value in params.items():
+        if name in leave_out:
+            continue
+        try:
+            stored[name] = encode(value)
+        except NotStorable as error:
+            raise ValueError(
+                f"The parameter {name} holds {error}, which a file without code cannot "
+                f"hold: save(path, leave_out=[{name!r}]), and pass it again as "
+                f"{type(estimator).__name__}.load(path, {name}=...); or set it to a value "
+                f"that is a number, a string or an object of this library; or use pickle."
+            ) from error
+    return stored
+
+
+def _encoded(encode: Encoder, what: str, value: Any) -> Any:
+    try:
+        return encode(value)
+    except NotStorable as error:
+        raise ValueError(
+            f"A file without code cannot hold {what}, which has {error}: make categories "
+            f"and labels strings or numbers before fit, or use pickle."
+        ) from error
+
+
+def _metrics(
+    estimator: BaseEstimator, metrics: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return figures of training, and those of the user's."""
+    best = estimator.history_[estimator.best_epoch_ - 1]
+    names = ("train_loss", "valid_score")
+    figures = {name: float(best[name]) for name in names if name in best}
+    figures |= {name: float(value) for name, value in (metrics or {}).items()}
+    for name, value in figures.items():
+        if not np.isfinite(value):
+            raise ValueError(f"metrics holds {name}={value}: pass finite numbers.")
+    return figures
+
+
+def _versions() -> dict[str, str]:
+    from sklearn_hscl import __version__
+
+    found = {name: version(name) for name in LIBRARIES}
+    return {"sklearn-hscl": __version__, "python": platform.python_version(), **found}
+
+
+def _pool_arrays(pool: list[str]) -> dict[str, NDArray[Any]]:
+    """Return strings as their bytes and where each of them ends."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in pool]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return {"text.bytes": np.frombuffer(b"".join(encoded), np.uint8), "text.ends": ends}
+
+
+def _pool(arrays: dict[str, NDArray[Any]]) -> list[str]:
+    """Return the strings; the opposite of :func:`_pool_arrays`."""
+    text, ends = arrays.pop("text.bytes", None), arrays.pop("text.ends", None)
+    if text is None or ends is None or text.dtype != np.uint8 or ends.dtype != np.int64:
+        raise BundleError("its strings are missing")
+    starts = np.concatenate([np.zeros(1, np.int64), ends])
+    if (
+        text.ndim != 1
+        or ends.ndim != 1
+        or starts[-1] != len(text)
+        or (np.diff(starts) < 0).any()
+    ):
+        raise BundleError("its strings end where they cannot")
+    whole = text.tobytes()
+    pairs = zip(starts[:-1].tolist(), ends.tolist(), strict=True)
+    return [whole[i:j].decode("utf-8", "surrogatepass") for i, j in pairs]
+
+
+def read_bundle(
+    kind: type[Any], path: str | os.PathLike[str], given: Mapping[str, Any]
+) -> Any:
+    """Read an embedder; :meth:`HSCLEmbedder.load` says what the arguments are.
+
+    Parameters
+    ----------
+    kind : type
+        HSCLEmbedder, or a class derived from it.
+    path : path
+        The file.
+    given : mapping
+        Parameters that were left out.
+    """
+    document = read_document(path)
+    with naming(path):
+        check_facts(document, "document", **_PARTS)
+    _check_given(kind, path, document["left_out"], given)
+    arrays = read_arrays(path, document)
+    with naming(path):
+        return _restored(kind, document, arrays, given)
+
+
+_PARTS = {
+    "parameters": dict,
+    "left_out": list,
+    "input": dict,
+    "fit": dict,
+    "metrics": dict,
+    "versions": dict,
+    "arrays_sha256": str,
+}
+
+
+def _check_given(
+    kind: type[Any],
+    path: str | os.PathLike[str],
+    left_out: list[str],
+    given: Mapping[str, Any],
+) -> None:
+    missing = [name for name in left_out if name not in given]
+    if missing:
+        arguments = ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(
+            f"{path} was written without the parameters {missing}: pass them, as in "
+            f"{kind.__name__}.load(path, {arguments})."
+        )
+    unasked = given.keys() - {*left_out, "device"}
+    if unasked:
+        raise ValueError(
+            f"{path} holds the parameters {sorted(unasked)}: load without them, and change "
+            f"them by `set_params`. Only `device` and what was left out can be passed."
+        )
+
+
+def _restored(
+    kind: type[Any],
+    document: dict[str, Any],
+    arrays: dict[str, NDArray[Any]],
+    given: Mapping[str, Any],
+) -> Any:
+    decode = Decoder(_pool(arrays))
+    params = {name: decode(value) for name, value in document["parameters"].items()}
+    kept = decode(document["input"])
+    facts = decode(document["fit"])
+    decode.check_empty()
+    estimator = _with_parameters(kind, params | dict(given))
+    _check_input(kept)
+    state = State(facts, arrays)
+    encoder = None
+    if facts["network"]["blueprint"] is None:
+        if isinstance(estimator.encoder, str):
+            raise BundleError("it has no blueprint of its encoder")
+        shape = tuple(facts["input_shape"])
+        encoder = own_module(estimator.encoder, shape, estimator.n_components)
+        double = facts["precision"] == "float64"
+        encoder = encoder.to(torch.float64 if double else torch.float32)
+    vars(estimator).update(kept)
+    vars(estimator).update(
+        restore(state, estimator.get_params(deep=False), encoder=encoder)
+    )
+    _try(estimator)
+    return estimator
+
+
+def _with_parameters(kind: type[Any], params: dict[str, Any]) -> Any:
+    unknown = params.keys() - kind().get_params(deep=False).keys()
+    if unknown:
+        raise BundleError(
+            f"it has the parameters {sorted(unknown)[:5]}, which {kind.__name__} of this "
+            f"version does not know"
+        )
+    estimator = kind(**params)
+    estimator._validate_params()
+    return estimator
+
+
+def _check_input(kept: dict[str, Any]) -> None:
+    if not {"n_features_in_"} <= kept.keys() <= set(INPUT):
+        raise BundleError(f"it knows {sorted(kept)[:5]} of the input")
+    n_features = kept["n_features_in_"]
+    names = kept.get("feature_names_in_", np.empty(n_features, object))
+    if not isinstance(names, np.ndarray) or names.shape != (n_features,):
+        raise BundleError(f"it does not name all of {n_features} features")
+    if not isinstance(kept.get("_sklearn_output_config", {}), dict):
+        raise BundleError("its output has no configuration")
+
+
+def _try(estimator: Any) -> None:
+    """Embed a row, as a file could hold what no embedding comes of."""
+    n_features = estimator.input_shape_[0]
+    if n_features != estimator.n_features_in_:
+        raise BundleError(f"its rows have {n_features} features")
+    precision = estimator._precision
+    row = estimator._prepare(np.zeros((1, *estimator.input_shape_)), precision.dtype)
+    with torch.inference_mode(), precision.autocast():
+        embedding = estimator.module_(row.to(estimator.device_))
+    if embedding.shape != (1, estimator._n_features_out):
+        raise BundleError(
+            f"its encoder returns embeddings of shape {tuple(embedding.shape)}, not "
+            f"(1, {estimator._n_features_out}): pass the encoder that was trained"
+        )
+
+
+def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a file of :meth:`HSCLEmbedder.save` says of its embedder.
+
+    Weights are not read, and nothing is built.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    dict
+        ``"parameters"``, those that were stored, as JSON has them; ``"left_out"``, the
+        names of the others; ``"metrics"``: figures of the best epoch and those passed to
+        ``save``; ``"versions"`` of the libraries that wrote it; ``"n_features"``.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    BundleError
+        If it is no such file, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.persistence import read_card
+    >>> embedder = HSCLEmbedder(max_epochs=1).fit(*load_iris(return_X_y=True))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     embedder.save(f"{folder}/iris.safetensors", metrics={"accuracy": 0.95})
+    ...     read_card(f"{folder}/iris.safetensors")["metrics"]["accuracy"]
+    0.95
+    """
+    document = read_document(path)
+    with naming(path):
+        check_facts(document, "document", **_PARTS)
+        names = ("parameters", "left_out", "metrics", "versions")
+        n_features = document["input"]["n_features_in_"]
+        return {name: document[name] for name in names} | {"n_features": n_features}
