@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from sklearn_hscl.persistence.state import State, fitted_state, restore
 from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
 
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
+# Values of a row on which a loaded encoder is tried.
+MOST_TRIED = 2**20
 # What fit knows of the input beside the covered attributes.
 INPUT = ("n_features_in_", "feature_names_in_", "_sklearn_output_config")
 
@@ -199,7 +202,7 @@ def _restored(
     facts = decode(document["fit"])
     decode.check_empty()
     estimator = _with_parameters(kind, params | dict(given))
-    _check_input(kept)
+    _check_input(kept, facts["input_shape"][0])
     state = State(facts, arrays)
     encoder = None
     if facts["network"]["blueprint"] is None:
@@ -229,24 +232,26 @@ def _with_parameters(kind: type[Any], params: dict[str, Any]) -> Any:
     return estimator
 
 
-def _check_input(kept: dict[str, Any]) -> None:
+def _check_input(kept: dict[str, Any], n_features: int) -> None:
     if not {"n_features_in_"} <= kept.keys() <= set(INPUT):
         raise BundleError(f"it knows {sorted(kept)[:5]} of the input")
-    n_features = kept["n_features_in_"]
-    names = kept.get("feature_names_in_", np.empty(n_features, object))
-    if not isinstance(names, np.ndarray) or names.shape != (n_features,):
-        raise BundleError(f"it does not name all of {n_features} features")
+    if kept["n_features_in_"] != n_features:
+        raise BundleError(f"its rows have {n_features} features, or others")
+    names = kept.get("feature_names_in_")
+    if names is not None and (
+        not isinstance(names, np.ndarray) or names.shape != (n_features,)
+    ):
+        raise BundleError("it does not name all features")
     if not isinstance(kept.get("_sklearn_output_config", {}), dict):
         raise BundleError("its output has no configuration")
 
 
 def _try(estimator: Any) -> None:
     """Embed a row, as a file could hold what no embedding comes of."""
-    n_features = estimator.input_shape_[0]
-    if n_features != estimator.n_features_in_:
-        raise BundleError(f"its rows have {n_features} features")
-    precision = estimator._precision
-    row = estimator._prepare(np.zeros((1, *estimator.input_shape_)), precision.dtype)
+    shape, precision = estimator.input_shape_, estimator._precision
+    if prod(shape) > MOST_TRIED:
+        return
+    row = estimator._prepare(np.zeros((1, *shape)), precision.dtype)
     with torch.inference_mode(), precision.autocast():
         embedding = estimator.module_(row.to(estimator.device_))
     if embedding.shape != (1, estimator._n_features_out):
@@ -254,6 +259,8 @@ def _try(estimator: Any) -> None:
             f"its encoder returns embeddings of shape {tuple(embedding.shape)}, not "
             f"(1, {estimator._n_features_out}): pass the encoder that was trained"
         )
+    if not embedding.isfinite().all():
+        raise BundleError("its encoder returns infinite embeddings")
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Storable:
     def __getstate__(self) -> dict[str, Any]:
         """Return parameters and fit in plain values."""
         state = {
-            name: _on_host(value)
+            name: on_host(value)
             for name, value in vars(self).items()
             if name not in COVERED
         }
@@ -36,7 +36,7 @@ class Storable:
         facts, arrays = fitted_state(vars(self))
         encoder = None
         if facts["network"]["blueprint"] is None:
-            encoder = _on_host(self.module_)
+            encoder = on_host(self.module_)
             arrays = {k: v for k, v in arrays.items() if not k.startswith("encoder.")}
         fit = {"facts": facts, "arrays": arrays, "encoder": encoder}
         return state | {"_fit": fit | {"version": PICKLE_VERSION}}
@@ -178,7 +178,7 @@ def _fitted(fit: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     return restore(stored, params, encoder=encoder, is_trained=encoder is not None)
 
 
-def _on_host(value: Any) -> Any:
+def on_host(value: Any) -> Any:
     """Return a module whose weights lie on the host; anything else as it is."""
     if not isinstance(value, nn.Module):
         return value
