@@ -104,6 +104,17 @@ def test_rows_with_new_levels_and_gaps(encoder):
     assert_array_equal(by_pickle(embedder).transform(new), embedder.transform(new))
 
 
+def test_functions_through_cloudpickle():
+    X, y = numbers(), labels()
+    embedder = HSCLEmbedder(
+        encoder=lambda n_features: torch.nn.Linear(n_features, 3), **SMALL
+    )
+    unfitted = by_cloudpickle(embedder)
+    embedder.fit(X, y)
+    assert_array_equal(by_cloudpickle(embedder).transform(X), embedder.transform(X))
+    assert_array_equal(unfitted.fit(X, y).transform(X), embedder.transform(X))
+
+
 def test_from_gpu_to_cpu():
     embedder, X, _ = fitted("tabular of numbers")
     embedder.device_ = torch.device("cuda")  # what a fit on a GPU leaves
