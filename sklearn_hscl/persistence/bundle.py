@@ -20,6 +20,7 @@ from sklearn_hscl.persistence.container import (
 )
 from sklearn_hscl.persistence.errors import BundleError, naming
 from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.pool import pool_arrays, pool_strings
 from sklearn_hscl.persistence.state import State, fitted_state, restore
 from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
 
@@ -53,7 +54,7 @@ def write_bundle(
         "metrics": _metrics(estimator, metrics),
         "versions": _versions(),
     }
-    write_container(path, document, state.arrays | _pool_arrays(encode.pool))
+    write_container(path, document, state.arrays | pool_arrays(encode.pool))
 
 
 def _parameters(
@@ -110,31 +111,6 @@ def _versions() -> dict[str, str]:
     return {"sklearn-hscl": __version__, "python": platform.python_version(), **found}
 
 
-def _pool_arrays(pool: list[str]) -> dict[str, NDArray[Any]]:
-    """Return strings as their bytes and where each of them ends."""
-    encoded = [text.encode("utf-8", "surrogatepass") for text in pool]
-    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-    return {"text.bytes": np.frombuffer(b"".join(encoded), np.uint8), "text.ends": ends}
-
-
-def _pool(arrays: dict[str, NDArray[Any]]) -> list[str]:
-    """Return the strings; the opposite of :func:`_pool_arrays`."""
-    text, ends = arrays.pop("text.bytes", None), arrays.pop("text.ends", None)
-    if text is None or ends is None or text.dtype != np.uint8 or ends.dtype != np.int64:
-        raise BundleError("its strings are missing")
-    starts = np.concatenate([np.zeros(1, np.int64), ends])
-    if (
-        text.ndim != 1
-        or ends.ndim != 1
-        or starts[-1] != len(text)
-        or (np.diff(starts) < 0).any()
-    ):
-        raise BundleError("its strings end where they cannot")
-    whole = text.tobytes()
-    pairs = zip(starts[:-1].tolist(), ends.tolist(), strict=True)
-    return [whole[i:j].decode("utf-8", "surrogatepass") for i, j in pairs]
-
-
 def read_bundle(
     kind: type[Any], path: str | os.PathLike[str], given: Mapping[str, Any]
 ) -> Any:
@@ -151,14 +127,14 @@ def read_bundle(
     """
     document = read_document(path)
     with naming(path):
-        check_facts(document, "document", **_PARTS)
+        check_facts(document, "document", **PARTS)
     _check_given(kind, path, document["left_out"], given)
     arrays = read_arrays(path, document)
     with naming(path):
         return _restored(kind, document, arrays, given)
 
 
-_PARTS = {
+PARTS = {
     "parameters": dict,
     "left_out": list,
     "input": dict,
@@ -196,7 +172,7 @@ def _restored(
     arrays: dict[str, NDArray[Any]],
     given: Mapping[str, Any],
 ) -> Any:
-    decode = Decoder(_pool(arrays))
+    decode = Decoder(pool_strings(arrays))
     params = {name: decode(value) for name, value in document["parameters"].items()}
     kept = decode(document["input"])
     facts = decode(document["fit"])
@@ -261,47 +237,3 @@ def _try(estimator: Any) -> None:
         )
     if not embedding.isfinite().all():
         raise BundleError("its encoder returns infinite embeddings")
-
-
-def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a file of :meth:`HSCLEmbedder.save` says of its embedder.
-
-    Weights are not read, and nothing is built.
-
-    Parameters
-    ----------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    dict
-        ``"parameters"``, those that were stored, as JSON has them; ``"left_out"``, the
-        names of the others; ``"metrics"``: figures of the best epoch and those passed to
-        ``save``; ``"versions"`` of the libraries that wrote it; ``"n_features"``.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    BundleError
-        If it is no such file, or damaged.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn_hscl import HSCLEmbedder
-    >>> from sklearn_hscl.persistence import read_card
-    >>> embedder = HSCLEmbedder(max_epochs=1).fit(*load_iris(return_X_y=True))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     embedder.save(f"{folder}/iris.safetensors", metrics={"accuracy": 0.95})
-    ...     read_card(f"{folder}/iris.safetensors")["metrics"]["accuracy"]
-    0.95
-    """
-    document = read_document(path)
-    with naming(path):
-        check_facts(document, "document", **_PARTS)
-        names = ("parameters", "left_out", "metrics", "versions")
-        n_features = document["input"]["n_features_in_"]
-        return {name: document[name] for name in names} | {"n_features": n_features}

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from skorch.history import History
 from torch import nn
 
+from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.persistence.arrays import StoredArrays
 from sklearn_hscl.persistence.errors import BundleError
 from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.history import history_columns, history_epochs
 from sklearn_hscl.persistence.network import network_state, restore_network
 from sklearn_hscl.persistence.optimizer import optimizer_state, restore_optimizer
 from sklearn_hscl.persistence.table import (
@@ -25,6 +27,7 @@ from sklearn_hscl.persistence.table import (
 )
 from sklearn_hscl.precision import Precision, resolve_precision
 from sklearn_hscl.seeding import Seeds
+from sklearn_hscl.targets import TargetEncoder
 from sklearn_hscl.training.device import resolve_device
 
 # Attributes of a fit that a state stands for.
@@ -106,7 +109,7 @@ def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State
         "table": table,
         "targets": targets,
         "optimizer": updates,
-        "history": _columns(fitted["history_"]),
+        "history": history_columns(fitted["history_"]),
         "best_epoch": fitted["best_epoch_"],
         "input_shape": [int(size) for size in fitted["input_shape_"]],
         "n_threads": fitted["n_threads_"],
@@ -152,13 +155,12 @@ def restore(
     facts, arrays = _check(state.facts), StoredArrays(state.arrays)
     shape = tuple(facts["input_shape"])
     device = _device(params["device"])
-    precision = _precision(facts, device, len(shape) + 1)
     columns, prepare = restore_table(facts["table"], arrays, shape[0])
     encode = restore_targets(facts["targets"], arrays)
     module = restore_network(
         facts["network"],
         arrays,
-        precision=precision,
+        precision=_precision(facts, device, len(shape) + 1),
         input_shape=shape,
         layout=prepare.layout,
         encoder=encoder,
@@ -166,32 +168,49 @@ def restore(
     ).to(device)
     optimizer = restore_optimizer(facts["optimizer"], arrays, module, params)
     arrays.check_empty()
-    history = _epochs(facts["history"])
-    attributes = {
+    fitted = {
+        "input_shape_": shape,
+        "device_": device,
+        "n_threads_": facts["n_threads"],
+        "best_epoch_": facts["best_epoch"],
+        "beta_": facts["beta"],
+        "temperature_": facts["temperature"],
+        "_columns": columns,
+        "_prepare": prepare,
+        "_encode_targets": encode,
+        "_seeds": Seeds(*facts["seeds"]),
+    }
+    return (
+        fitted
+        | _of_training(module, optimizer, history_epochs(facts["history"]))
+        | _of_data(columns, encode)
+    )
+
+
+def _of_training(
+    module: ContrastiveModule,
+    optimizer: torch.optim.Optimizer | None,
+    history: list[dict[str, Any]],
+) -> dict[str, Any]:
+    return {
         "module_": module.encoder,
         "net_": StoredNet(module, History(copy.deepcopy(history)), optimizer),
         "history_": history,
         "loss_curve_": [epoch["train_loss"] for epoch in history],
         "n_iter_": len(history),
-        "best_epoch_": facts["best_epoch"],
-        "input_shape_": shape,
-        "device_": device,
-        "n_threads_": facts["n_threads"],
-        "beta_": facts["beta"],
-        "temperature_": facts["temperature"],
-        "_precision": precision,
-        "_columns": columns,
-        "_encode_targets": encode,
-        "_seeds": Seeds(*facts["seeds"]),
-        "_prepare": prepare,
+        "_precision": module.precision,
         "_n_features_out": module.n_components,
     }
+
+
+def _of_data(columns: TableColumns | None, encode: TargetEncoder | None) -> dict[str, Any]:
+    known: dict[str, Any] = {}
     if encode is not None and encode.classes is not None:
-        attributes["classes_"] = encode.classes
+        known["classes_"] = encode.classes
     if columns is not None and columns.is_categorical.any():
-        attributes["is_categorical_"] = columns.is_categorical
-        attributes["categories_"] = columns.categories
-    return attributes
+        known["is_categorical_"] = columns.is_categorical
+        known["categories_"] = columns.categories
+    return known
 
 
 def _check(facts: Any) -> Any:
@@ -243,36 +262,3 @@ def _precision(facts: dict[str, Any], device: torch.device, ndim: int) -> Precis
     if name == "auto":
         raise BundleError("the precision is 'auto'")
     return resolve_precision(name, device, ndim)
-
-
-def _columns(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return plain numbers and strings of each epoch, column by column."""
-    names = dict.fromkeys(name for epoch in history for name in epoch)
-    columns = {name: [_plain(e.get(name)) for e in history] for name in names}
-    return {
-        name: values for name, values in columns.items() if values != [None] * len(values)
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Make a number of numpy's one of Python's; drop what is neither number nor text."""
-    value = (
-        value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
-    )
-    return value if isinstance(value, bool | int | float | str) else None
-
-
-def _epochs(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Return the entries of the epochs; the opposite of :func:`_columns`."""
-    values = list(columns.values())
-    if (
-        not all(isinstance(column, list) for column in values)
-        or "train_loss" not in columns
-    ):
-        raise BundleError("the history is not one of training")
-    if len({len(column) for column in values}) > 1:
-        raise BundleError("the columns of the history differ in length")
-    return [
-        {name: value for name, value in zip(columns, row, strict=True) if value is not None}
-        for row in zip(*values, strict=True)
-    ]
