@@ -21,12 +21,7 @@ def pool_strings(arrays: dict[str, NDArray[Any]]) -> list[str]:
     if text is None or ends is None or text.dtype != np.uint8 or ends.dtype != np.int64:
         raise BundleError("its strings are missing")
     starts = np.concatenate([np.zeros(1, np.int64), ends])
-    if (
-        text.ndim != 1
-        or ends.ndim != 1
-        or starts[-1] != len(text)
-        or (np.diff(starts) < 0).any()
-    ):
+    if text.ndim != 1 or starts[-1] != len(text) or (np.diff(starts) < 0).any():
         raise BundleError("its strings end where they cannot")
     whole = text.tobytes()
     pairs = zip(starts[:-1].tolist(), ends.tolist(), strict=True)
