@@ -37,6 +37,7 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
+from sklearn_hscl.persistence.storable import Storable
 from sklearn_hscl.probe import DEFAULTS, choices, is_open, train_best
 from sklearn_hscl.seeding import Seeds, draw_seeds
 from sklearn_hscl.targets import UNLABELLED, fit_targets
@@ -60,7 +61,11 @@ OPTIONAL_ATTRIBUTES = (
 
 
 class HSCLEmbedder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    Storable,
+    BaseEstimator,
 ):
     """Embed rows or images by contrastive learning with hard negatives.
 
@@ -316,7 +321,8 @@ class HSCLEmbedder(
     module_ : torch.nn.Module
         The trained encoder, without head.
     net_ : skorch.NeuralNet
-        The net that trained it.
+        The net that trained it. In an embedder that was stored, what is left of it:
+        ``module_``, ``history``, and ``optimizer_`` where that was asked for.
     history_ : list of dict
         One entry per epoch: ``train_loss``; ``skipped_anchors``, how many anchors had
         no positive or no negative in their batch; ``effective_negatives``, how many

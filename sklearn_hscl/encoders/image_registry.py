@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-import torch
 from torch import nn
 
 from sklearn_hscl.encoders.conv import ConvEncoder
@@ -65,7 +64,7 @@ def build_image_encoder(
         return build_library_model(encoder, scaling, n_components)
     depth = int(encoder.removeprefix("resnet"))
     resnet = ResNetEncoder(scaling, size, depth=depth, n_components=n_components)
-    return resnet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return resnet.with_channels_innermost()
 
 
 def _build_conv(

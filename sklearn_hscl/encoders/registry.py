@@ -105,10 +105,8 @@ def build_module(
         width = DEFAULT_N_COMPONENTS if n_components is None else n_components
         hidden = _checked_sizes(hidden_layer_sizes, DEFAULT_HIDDEN_LAYER_SIZES)
         built = _build_mlp(input_shape, layout, hidden, width, dropout)
-    elif isinstance(encoder, nn.Module):
-        built = copy.deepcopy(encoder).float()
     else:
-        built = _call_factory(encoder, input_shape, n_components)
+        built = own_module(encoder, input_shape, n_components)
     width = _output_width(built, encoder, rows[:_SAMPLE_ROWS].cpu(), n_components)
     frozen = () if freeze is None else tuple(freeze)
     module = ContrastiveModule(built, width, projection_dim, n_classes, precision, frozen)
@@ -177,6 +175,17 @@ def _checked_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Seque
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
     return [int(size) for size in sizes]
+
+
+def own_module(
+    encoder: nn.Module | EncoderFactory,
+    input_shape: tuple[int, ...],
+    n_components: int | None,
+) -> nn.Module:
+    """Return a copy of a user's module, or what a user's factory makes, in float32."""
+    if isinstance(encoder, nn.Module):
+        return copy.deepcopy(encoder).float()
+    return _call_factory(encoder, input_shape, n_components)
 
 
 def _call_factory(

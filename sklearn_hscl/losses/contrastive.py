@@ -1,6 +1,7 @@
 """ContrastiveLoss: the family of contrastive losses as one torch module."""
 
 from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,16 @@ from sklearn_hscl.losses.targets import Targets, unlabelled_as_own
 from sklearn_hscl.losses.unit import unit_rows
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
+# Arguments that are no options of the equation.
+_OWN_SETTINGS = (
+    "loss",
+    "label_smoothing",
+    "target_type",
+    "bandwidth",
+    "unlabeled_label",
+    "normalize",
+    "kernel",
+)
 
 
 class ContrastiveLoss(nn.Module):
@@ -264,6 +275,21 @@ class ContrastiveLoss(nn.Module):
             options = replace(options, tau_plus=0.0)  # no negative is a false one
         targets = self._targets(z, y, view_ids) if by_label else self._views(z, view_ids)
         return targets, options
+
+    def settings(self) -> dict[str, Any]:
+        """Return what :meth:`from_settings` makes an equal loss of."""
+        chosen = vars(self.options).copy()
+        del chosen["pairs"], chosen["hardened"]  # which follow from the name
+        own = {name: getattr(self, name) for name in _OWN_SETTINGS}
+        return chosen | own | {"gave_tau_plus": self.tau_plus is not None}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """Build a loss from what :meth:`settings` returned."""
+        gave_tau_plus = settings.pop("gave_tau_plus")
+        loss = cls(**settings)
+        loss.tau_plus = settings["tau_plus"] if gave_tau_plus else None
+        return loss
 
     def set_beta(self, beta: float | Tensor) -> None:
         """Change the strength of the tilt, as a schedule does between epochs."""

@@ -36,8 +36,10 @@ class _UnitRows(torch.autograd.Function):
     def forward(z: Tensor) -> tuple[Tensor, Tensor]:
         length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (..., 1)
         # The squares of very long or very short rows leave the range of the type. On a
-        # GPU the question alone would cost more than always asking for the largest.
-        if z.is_cuda or not _squares_fit(length):
+        # GPU the question alone would cost more than always asking for the largest, and
+        # an exported network cannot ask.
+        ask = not (z.is_cuda or torch.compiler.is_exporting())
+        if not (ask and _squares_fit(length)):
             largest = z.abs().amax(-1, keepdim=True)
             largest = torch.where(largest > 0, largest, 1.0)
             shape = z / largest

@@ -1,0 +1,28 @@
+"""Embedders in files: bundles without code, and what skops has to trust."""
+
+from sklearn_hscl.persistence.card import read_card
+from sklearn_hscl.persistence.errors import BundleError
+
+SKOPS_TRUSTED = (
+    "sklearn_hscl.augment.base.Augmentation",
+    "sklearn_hscl.augment.image.RandomShift",
+    "sklearn_hscl.augment.pictures.PictureTransforms",
+    "sklearn_hscl.augment.tabular.FeatureCorruption",
+    "sklearn_hscl.embedder.HSCLEmbedder",
+    "sklearn_hscl.losses.contrastive.ContrastiveLoss",
+    "sklearn_hscl.losses.options.LossOptions",
+    "sklearn_hscl.losses.schedules.CosineBeta",
+    "sklearn_hscl.losses.schedules.LinearBeta",
+    "sklearn_hscl.losses.schedules.StepBeta",
+    "sklearn_hscl.losses.schedules.WarmUpBeta",
+    "sklearn_hscl.model_selection.search.BatchedGridSearchCV",
+    "sklearn_hscl.model_selection.search.BatchedRandomizedSearchCV",
+    "sklearn_hscl.model_selection.trial.Batched",
+)
+"""Types of this library for ``trusted=`` of :func:`skops.io.load`.
+
+An embedder needs one of them, ``HSCLEmbedder``; the others are parameters that it may have,
+and searches. None of them runs code that is in a file.
+"""
+
+__all__ = ["SKOPS_TRUSTED", "BundleError", "read_card"]

@@ -1,0 +1,239 @@
+"""Bundles: an embedder in one file that holds no code."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from sklearn_hscl.encoders.registry import own_module
+from sklearn_hscl.persistence.container import (
+    read_arrays,
+    read_document,
+    write_container,
+)
+from sklearn_hscl.persistence.errors import BundleError, naming
+from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.pool import pool_arrays, pool_strings
+from sklearn_hscl.persistence.state import State, fitted_state, restore
+from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
+
+LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
+# Values of a row on which a loaded encoder is tried.
+MOST_TRIED = 2**20
+# What fit knows of the input beside the covered attributes.
+INPUT = ("n_features_in_", "feature_names_in_", "_sklearn_output_config")
+
+
+def write_bundle(
+    estimator: BaseEstimator,
+    path: str | os.PathLike[str],
+    *,
+    leave_out: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    optimizer: bool = False,
+) -> None:
+    """Write a fitted embedder; :meth:`HSCLEmbedder.save` says what the arguments are."""
+    encode = Encoder()
+    state = fitted_state(vars(estimator), optimizer=optimizer)
+    kept = {name: vars(estimator)[name] for name in INPUT if name in vars(estimator)}
+    document = {
+        "parameters": _parameters(estimator, leave_out, encode),
+        "left_out": list(leave_out),
+        "input": _encoded(encode, "what fit knows of X", kept),
+        "fit": {
+            name: _encoded(encode, f"what fit knows: {name}", fact)
+            for name, fact in state.facts.items()
+        },
+        "metrics": _metrics(estimator, metrics),
+        "versions": _versions(),
+    }
+    write_container(path, document, state.arrays | pool_arrays(encode.pool))
+
+
+def _parameters(
+    estimator: BaseEstimator, leave_out: Sequence[str], encode: Encoder
+) -> dict[str, Any]:
+    params = estimator.get_params(deep=False)
+    unknown = set(leave_out) - params.keys()
+    if unknown:
+        raise ValueError(f"leave_out names {sorted(unknown)}, which are no parameters.")
+    stored = {}
+    for name, value in params.items():
+        if name in leave_out:
+            continue
+        try:
+            stored[name] = encode(value)
+        except NotStorable as error:
+            raise ValueError(
+                f"The parameter {name} holds {error}, which a file without code cannot "
+                f"hold: save(path, leave_out=[{name!r}]), and pass it again as "
+                f"{type(estimator).__name__}.load(path, {name}=...); or set it to a value "
+                f"that is a number, a string or an object of this library; or use pickle."
+            ) from error
+    return stored
+
+
+def _encoded(encode: Encoder, what: str, value: Any) -> Any:
+    try:
+        return encode(value)
+    except NotStorable as error:
+        raise ValueError(
+            f"A file without code cannot hold {what}, which has {error}: make categories "
+            f"and labels strings or numbers before fit, or use pickle."
+        ) from error
+
+
+def _metrics(
+    estimator: BaseEstimator, metrics: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return figures of training, and those of the user's."""
+    best = estimator.history_[estimator.best_epoch_ - 1]
+    names = ("train_loss", "valid_score")
+    figures = {name: float(best[name]) for name in names if name in best}
+    figures |= {name: float(value) for name, value in (metrics or {}).items()}
+    for name, value in figures.items():
+        if not np.isfinite(value):
+            raise ValueError(f"metrics holds {name}={value}: pass finite numbers.")
+    return figures
+
+
+def _versions() -> dict[str, str]:
+    from sklearn_hscl import __version__
+
+    found = {name: version(name) for name in LIBRARIES}
+    return {"sklearn-hscl": __version__, "python": platform.python_version(), **found}
+
+
+def read_bundle(
+    kind: type[Any], path: str | os.PathLike[str], given: Mapping[str, Any]
+) -> Any:
+    """Read an embedder; :meth:`HSCLEmbedder.load` says what the arguments are.
+
+    Parameters
+    ----------
+    kind : type
+        HSCLEmbedder, or a class derived from it.
+    path : path
+        The file.
+    given : mapping
+        Parameters that were left out.
+    """
+    document = read_document(path)
+    with naming(path):
+        check_facts(document, "document", **PARTS)
+    _check_given(kind, path, document["left_out"], given)
+    arrays = read_arrays(path, document)
+    with naming(path):
+        return _restored(kind, document, arrays, given)
+
+
+PARTS = {
+    "parameters": dict,
+    "left_out": list,
+    "input": dict,
+    "fit": dict,
+    "metrics": dict,
+    "versions": dict,
+    "arrays_sha256": str,
+}
+
+
+def _check_given(
+    kind: type[Any],
+    path: str | os.PathLike[str],
+    left_out: list[str],
+    given: Mapping[str, Any],
+) -> None:
+    missing = [name for name in left_out if name not in given]
+    if missing:
+        arguments = ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(
+            f"{path} was written without the parameters {missing}: pass them, as in "
+            f"{kind.__name__}.load(path, {arguments})."
+        )
+    unasked = given.keys() - {*left_out, "device"}
+    if unasked:
+        raise ValueError(
+            f"{path} holds the parameters {sorted(unasked)}: load without them, and change "
+            f"them by `set_params`. Only `device` and what was left out can be passed."
+        )
+
+
+def _restored(
+    kind: type[Any],
+    document: dict[str, Any],
+    arrays: dict[str, NDArray[Any]],
+    given: Mapping[str, Any],
+) -> Any:
+    decode = Decoder(pool_strings(arrays))
+    params = {name: decode(value) for name, value in document["parameters"].items()}
+    kept = decode(document["input"])
+    facts = decode(document["fit"])
+    decode.check_empty()
+    estimator = _with_parameters(kind, params | dict(given))
+    _check_input(kept, facts["input_shape"][0])
+    state = State(facts, arrays)
+    encoder = None
+    if facts["network"]["blueprint"] is None:
+        if isinstance(estimator.encoder, str):
+            raise BundleError("it has no blueprint of its encoder")
+        shape = tuple(facts["input_shape"])
+        encoder = own_module(estimator.encoder, shape, estimator.n_components)
+        double = facts["precision"] == "float64"
+        encoder = encoder.to(torch.float64 if double else torch.float32)
+    vars(estimator).update(kept)
+    vars(estimator).update(
+        restore(state, estimator.get_params(deep=False), encoder=encoder)
+    )
+    _try(estimator)
+    return estimator
+
+
+def _with_parameters(kind: type[Any], params: dict[str, Any]) -> Any:
+    unknown = params.keys() - kind().get_params(deep=False).keys()
+    if unknown:
+        raise BundleError(
+            f"it has the parameters {sorted(unknown)[:5]}, which {kind.__name__} of this "
+            f"version does not know"
+        )
+    estimator = kind(**params)
+    estimator._validate_params()
+    return estimator
+
+
+def _check_input(kept: dict[str, Any], n_features: int) -> None:
+    if not {"n_features_in_"} <= kept.keys() <= set(INPUT):
+        raise BundleError(f"it knows {sorted(kept)[:5]} of the input")
+    if kept["n_features_in_"] != n_features:
+        raise BundleError(f"its rows have {n_features} features, or others")
+    names = kept.get("feature_names_in_")
+    if names is not None and (
+        not isinstance(names, np.ndarray) or names.shape != (n_features,)
+    ):
+        raise BundleError("it does not name all features")
+    if not isinstance(kept.get("_sklearn_output_config", {}), dict):
+        raise BundleError("its output has no configuration")
+
+
+def _try(estimator: Any) -> None:
+    """Embed a row, as a file could hold what no embedding comes of."""
+    shape, precision = estimator.input_shape_, estimator._precision
+    if prod(shape) > MOST_TRIED:
+        return
+    row = estimator._prepare(np.zeros((1, *shape)), precision.dtype)
+    with torch.inference_mode(), precision.autocast():
+        embedding = estimator.module_(row.to(estimator.device_))
+    if embedding.shape != (1, estimator._n_features_out):
+        raise BundleError(
+            f"its encoder returns embeddings of shape {tuple(embedding.shape)}, not "
+            f"(1, {estimator._n_features_out}): pass the encoder that was trained"
+        )
+    if not embedding.isfinite().all():
+        raise BundleError("its encoder returns infinite embeddings")

@@ -1,0 +1,171 @@
+"""The trained network as facts and arrays, and back."""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.encoders.blueprint import describe, rebuild
+from sklearn_hscl.encoders.layout import ColumnLayout
+from sklearn_hscl.encoders.resnet import ResNetEncoder
+from sklearn_hscl.persistence.arrays import StoredArrays
+from sklearn_hscl.persistence.errors import BundleError
+from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.precision import Precision
+
+Facts = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+
+
+def network_state(encoder: nn.Module, net: Any) -> tuple[Facts, Arrays]:
+    """Return what the network is built from, and its weights on the host.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        The trained encoder.
+    net : skorch net
+        The net that trained it, for what training adds to the encoder.
+    """
+    module = net.module_
+    classifier = module.classifier
+    facts = {
+        "blueprint": describe(encoder),
+        "n_components": module.n_components,
+        "projection_dim": _out_features(module.head),
+        "n_classes": None if classifier is None else classifier.out_features,
+    }
+    parts = {"encoder": encoder, "head": module.head, "classifier": classifier}
+    return facts, {
+        f"{part}.{name}": host_array(value, f"{part}.{name}")
+        for part, network in parts.items()
+        if network is not None
+        for name, value in network.state_dict().items()
+    }
+
+
+def _out_features(head: nn.Module) -> Any:
+    return head[-1].out_features if isinstance(head, nn.Sequential) else None
+
+
+def host_array(value: Any, name: str) -> NDArray[Any]:
+    """Return a tensor as an array, without a copy where it lies on the host."""
+    if not isinstance(value, Tensor) or value.dtype not in _ARRAY_TYPES:
+        what = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise BundleError(
+            f"The state {name!r} of the encoder is {what}, which cannot be stored: keep "
+            f"tensors of real numbers in its state_dict."
+        )
+    return value.detach().cpu().contiguous().numpy()
+
+
+_ARRAY_TYPES = {
+    torch.float32,
+    torch.float64,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+}
+
+
+def restore_network(
+    facts: Any,
+    arrays: StoredArrays,
+    *,
+    precision: Precision,
+    input_shape: tuple[int, ...],
+    layout: ColumnLayout | None,
+    encoder: nn.Module | None,
+    is_trained: bool = False,
+) -> ContrastiveModule:
+    """Return the network on the host; the opposite of :func:`network_state`.
+
+    Parameters
+    ----------
+    facts : dict
+        What it is built from.
+    arrays : StoredArrays
+        Its weights.
+    precision : Precision
+        Types of numbers.
+    input_shape : tuple of int
+        Shape of a row.
+    layout : ColumnLayout or None
+        Columns of prepared rows.
+    encoder : nn.Module or None
+        A module of the user's, for which there is no blueprint.
+    is_trained : bool, default=False
+        Whether it has its weights, so that none are stored.
+    """
+    size = int | None
+    check_facts(
+        facts,
+        "network",
+        blueprint=dict | None,
+        n_components=int,
+        projection_dim=size,
+        n_classes=size,
+    )
+    weights = _tensors(arrays, "encoder.")
+    blueprint = facts["blueprint"]
+    if blueprint is not None:
+        if blueprint.get("n_layers", 0) > len(weights):
+            raise BundleError("the encoder has fewer weights than layers")
+        encoder = rebuild(blueprint, weights, input_shape, layout)
+        _check_weights(encoder, weights, precision.dtype)
+    assert encoder is not None  # the caller asks for it
+    with torch.device("meta"):
+        module = ContrastiveModule(
+            encoder,
+            facts["n_components"],
+            facts["projection_dim"],
+            facts["n_classes"],
+            precision,
+        )
+    if not is_trained:
+        _load(encoder, weights, assign=blueprint is not None)
+        if blueprint is not None and isinstance(encoder, ResNetEncoder):
+            encoder.with_channels_innermost()  # as it was trained, for the same bits
+    for part in ("head", "classifier"):
+        network, weights = getattr(module, part), _tensors(arrays, f"{part}.")
+        if network is not None:
+            _check_weights(network.to(precision.dtype), weights, precision.dtype)
+            _load(network, weights, assign=True)
+    return module.eval()
+
+
+def _tensors(arrays: StoredArrays, prefix: str) -> dict[str, Tensor]:
+    """Return tensors in the memory of arrays."""
+    group = arrays.take_group(prefix)
+    return {name: torch.from_numpy(value) for name, value in group.items()}
+
+
+def _load(network: nn.Module, weights: dict[str, Tensor], *, assign: bool) -> None:
+    """Give a network its weights, which must be just those that it has places for."""
+    try:
+        network.load_state_dict(weights, assign=assign)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise BundleError(f"the weights do not fit the encoder: {error}") from error
+
+
+def _check_weights(
+    network: nn.Module, weights: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Check types and values; entries that follow from the columns must be those."""
+    for name, place in network.state_dict().items():
+        value = weights.get(name)
+        if value is None:
+            continue  # raises when they are loaded
+        kind = dtype if place.is_floating_point() else place.dtype
+        if value.dtype != kind:
+            raise BundleError(f"the weights {name!r} are {value.dtype}, not {kind}")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise BundleError(f"the weights {name!r} hold NaN or infinity")
+        is_derived = not (place.is_meta or place.is_floating_point())
+        if is_derived and not torch.equal(place, value):
+            raise BundleError(f"the entries of {name!r} are not those of the columns")

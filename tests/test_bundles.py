@@ -1,0 +1,271 @@
+"""One file without code: what goes in comes out, and nothing else does."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.exceptions import NotFittedError
+from skorch.callbacks import EarlyStopping
+from stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.augment import FeatureCorruption, FunctionAugmentation
+from sklearn_hscl.losses import ContrastiveLoss, CosineBeta
+from sklearn_hscl.persistence import read_card
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def reloaded(embedder, path, **options):
+    left_out = options.get("leave_out", ())
+    embedder.save(path, **options)
+    given = {name: getattr(embedder, name) for name in left_out}
+    return HSCLEmbedder.load(path, **given)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_round_trip(name, path):
+    embedder, X, y = fitted(name)
+    left_out = ("encoder",) if name in OWN else ()
+    again = reloaded(embedder, path, leave_out=left_out)
+    assert_array_equal(again.transform(X), embedder.transform(X))
+    assert again.history_ == embedder.history_
+    assert vars(again).keys() == vars(embedder).keys()
+    assert again.get_params().keys() == embedder.get_params().keys()
+    assert_array_equal(again.get_feature_names_out(), embedder.get_feature_names_out())
+    if hasattr(embedder, "classes_"):
+        assert_array_equal(again.classes_, embedder.classes_)
+        assert again.classes_.dtype == embedder.classes_.dtype
+    weights = sum(
+        t.numel() * t.element_size() for t in embedder.module_.state_dict().values()
+    )
+    assert path.stat().st_size <= 1.2 * weights + 2**16
+    if name != "resnet":
+        again.partial_fit(X, y)
+        assert again.n_iter_ == embedder.n_iter_ + 1
+
+
+@pytest.mark.parametrize("name", ["tabular", "without labels", "own encoder"])
+def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
+    embedder, X, y = fitted(name)
+    left_out = ("encoder",) if name in OWN else ()
+    again = reloaded(embedder, path, leave_out=left_out, optimizer=True)
+    twice = reloaded(again, path, leave_out=left_out, optimizer=True)
+    expected = embedder.partial_fit(X, y).transform(X)
+    assert_array_equal(again.partial_fit(X, y).transform(X), expected)
+    assert_array_equal(twice.partial_fit(X, y).transform(X), expected)
+    without = reloaded(fitted(name)[0], path, leave_out=left_out)
+    assert np.abs(without.partial_fit(X, y).transform(X) - expected).max() > 1e-7
+
+
+def test_another_optimizer(path):
+    settings = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+    X, y = numbers(), labels()
+    embedder = HSCLEmbedder(net_params=settings, **SMALL).fit(X, y)
+    again = reloaded(embedder, path, optimizer=True)
+    assert again.net_params == settings
+    expected = embedder.partial_fit(X, y).transform(X)
+    assert_array_equal(again.partial_fit(X, y).transform(X), expected)
+
+
+def test_parameters_of_this_library(path):
+    given = {
+        "loss": ContrastiveLoss(
+            "sscl", temperature=0.3, label_smoothing=0.1, kernel="dense"
+        ),
+        "beta": CosineBeta(0.0, 3.0),
+        "augment": FeatureCorruption(p=0.3),
+        "hidden_layer_sizes": (8, 8),
+        "device": torch.device("cpu"),
+        "lr": np.float64(1e-3),
+        "categorical_features": None,
+        "unlabeled_label": None,
+        "tol": 0,
+    }
+    embedder = HSCLEmbedder(**SMALL, **given).fit(numbers(), labels())
+    again = reloaded(embedder, path)
+    for name in given.keys() - {"loss", "augment"}:
+        assert getattr(again, name) == given[name], name
+        assert type(getattr(again, name)) is type(given[name]), name
+    assert again.augment.get_params() == given["augment"].get_params()
+    assert vars(again.loss).keys() == vars(given["loss"]).keys()
+    assert again.loss.settings() == given["loss"].settings()
+    again.fit(numbers(), labels())
+
+
+@pytest.mark.parametrize("loss", ["sscl", "hucl", "schane"])
+@pytest.mark.parametrize("options", [{}, {"tau_plus": 0.0}, {"negative_mass": 3.0}])
+def test_settings_make_an_equal_loss(loss, options):
+    first = ContrastiveLoss(loss, **options)
+    again = ContrastiveLoss.from_settings(first.settings())
+    assert again.options == first.options and again.tau_plus == first.tau_plus
+    if loss == "hucl":
+        official = ContrastiveLoss(loss, preset="official")
+        again = ContrastiveLoss.from_settings(official.settings())
+        assert again.options == official.options and again.tau_plus is None
+
+
+CODE = {
+    "hardening": lambda s: s,
+    "augment": FunctionAugmentation(lambda rows, generator: rows + 0.1),
+    "lr_schedule": lambda progress: 1.0,
+    "net_callbacks": [EarlyStopping(monitor="train_loss")],
+    "random_state": np.random.RandomState(0),
+    "net_params": {"optimizer": lambda weights, lr: torch.optim.Adam(weights, lr)},
+    "loss": ContrastiveLoss(hardening=lambda s: s),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_is_left_out(name, path):
+    X, y = numbers(), labels()
+    embedder = HSCLEmbedder(**SMALL | {name: CODE[name]}).fit(X, y)
+    with pytest.raises(ValueError, match=rf"The parameter {name} .*leave_out=\['{name}'\]"):
+        embedder.save(path)
+    assert not path.exists()
+    embedder.save(path, leave_out=[name])
+    with pytest.raises(ValueError, match=rf"without the parameters \['{name}'\]"):
+        HSCLEmbedder.load(path)
+    again = HSCLEmbedder.load(path, **{name: CODE[name]})
+    assert_array_equal(again.transform(X), embedder.transform(X))
+    assert again.get_params()[name] is CODE[name]
+
+
+def test_own_encoder_must_be_the_one_that_was_trained(path):
+    embedder, X, _ = fitted("own encoder")
+    embedder.save(path, leave_out=["encoder"])
+    for wrong in (torch.nn.Linear(4, 5), torch.nn.Linear(3, 5), lambda: 3):
+        with pytest.raises(ValueError, match=str(path)):
+            HSCLEmbedder.load(path, encoder=wrong)
+    own = torch.nn.Sequential(
+        torch.nn.Linear(4, 8),
+        torch.nn.ReLU(),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Linear(8, 5),
+    )
+    before = own[0].weight.detach().clone()
+    again = HSCLEmbedder.load(path, encoder=own)
+    assert_array_equal(again.transform(X), embedder.transform(X))
+    assert torch.equal(own[0].weight, before)  # it is the user's
+
+
+def test_arguments(path):
+    embedder, *_ = fitted("tabular of numbers")
+    with pytest.raises(NotFittedError):
+        HSCLEmbedder().save(path)
+    with pytest.raises(ValueError, match="leave_out names"):
+        embedder.save(path, leave_out=["encodre"])
+    with pytest.raises(ValueError, match="accuracy=nan"):
+        embedder.save(path, metrics={"accuracy": np.nan})
+    embedder.save(path)
+    with pytest.raises(ValueError, match=r"holds the parameters \['lr'\]"):
+        HSCLEmbedder.load(path, lr=1.0)
+    assert HSCLEmbedder.load(path, device="cpu").device == "cpu"
+    with pytest.raises(FileNotFoundError):
+        HSCLEmbedder.load(path.with_name("none"))
+
+
+def test_card(path):
+    embedder, *_ = fitted("float64")
+    embedder.save(path, metrics={"accuracy": 0.9})
+    card = read_card(path)
+    best = embedder.history_[embedder.best_epoch_ - 1]
+    figures = {name: best[name] for name in ("train_loss", "valid_score")}
+    assert card["metrics"] == {"accuracy": 0.9, **figures}
+    assert card["parameters"]["precision"] == "float64" and card["left_out"] == []
+    assert card["versions"]["torch"] == torch.__version__ and card["n_features"] == 4
+
+
+def test_no_training_rows_in_the_file(path):
+    embedder, X, _ = fitted("tabular")
+    embedder.save(path)
+    written = path.read_bytes()
+    assert b"Person" not in written and "grün".encode() in written
+    for column in ("size", "gaps"):
+        assert not any(value.tobytes() in written for value in X[column].to_numpy()[:9])
+
+
+def test_levels_that_a_file_cannot_hold(path):
+    days = pd.Categorical(pd.date_range("2020-01-01", periods=2).repeat(30))
+    embedder = HSCLEmbedder(**SMALL).fit(frame().assign(day=days), labels())
+    with pytest.raises(ValueError, match="Timestamp.*make categories and labels strings"):
+        embedder.save(path)
+
+
+def test_many_levels(path):
+    rng = np.random.default_rng(0)
+    levels = np.repeat([f"level {i}" for i in range(20_000)], 2)
+    X = pd.DataFrame({"a": rng.normal(size=40_000), "b": levels})
+    embedder = HSCLEmbedder(
+        max_epochs=1, batch_size=8192, n_members=1, early_stopping=False
+    )
+    embedder.fit(X, np.arange(40_000) % 2)
+    again = reloaded(embedder, path)
+    assert_array_equal(again.transform(X[::100]), embedder.transform(X[::100]))
+    assert len(again.categories_[0]) == 20_000
+
+
+# Writing -----------------------------------------------------------------------------
+
+
+def test_a_file_has_the_usual_rights(path):
+    path.with_name("other").touch()
+    fitted("tabular of numbers")[0].save(path)
+    assert path.stat().st_mode == path.with_name("other").stat().st_mode
+
+
+def test_a_file_is_replaced_as_a_whole(path):
+    embedder, X, _ = fitted("tabular of numbers")
+    path.write_text("before")
+    with pytest.raises(ValueError, match="lr_schedule"):
+        embedder.set_params(lr_schedule=lambda p: 1.0).save(path)
+    assert path.read_text() == "before"
+    embedder.set_params(lr_schedule="auto").save(path)
+    assert_array_equal(HSCLEmbedder.load(path).transform(X), embedder.transform(X))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_folders_that_cannot_be_written_to(path):
+    embedder, X, _ = fitted("tabular of numbers")
+    before = embedder.transform(X)
+    with pytest.raises(FileNotFoundError, match="embedder in memory is as it was"):
+        embedder.save(path / "no" / "folder")
+    with pytest.raises(IsADirectoryError, match="pass the path of a file"):
+        embedder.save(path.parent)
+    path.write_text("a file")
+    with pytest.raises(OSError, match="embedder in memory is as it was"):
+        embedder.save(path / "below a file")
+    assert_array_equal(embedder.transform(X), before)
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from sklearn_hscl import HSCLEmbedder
+X = np.random.default_rng(0).normal(size=(60, 4))
+embedder = HSCLEmbedder(max_epochs=1).fit(X, np.arange(60) % 2)
+before = embedder.transform(X)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    embedder.save(sys.argv[1])
+except OSError as error:
+    assert "cannot be written" in str(error) and "Make room" in str(error)
+    assert (embedder.transform(X) == before).all()
+    print("refused")
+"""
+
+
+def test_full_disk(path):
+    path.write_text("before")
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "refused\n"
+    assert path.read_text() == "before"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,40 @@
+"""Damaged files are refused, or what they give passes; a share of the offline run.
+
+All of it: `python benchmarks/fuzz_bundles.py`.
+"""
+
+import numpy as np
+import pytest
+from damage import BLIND, SIGNED, Trial, flipped_header, header_length
+from stored_models import SMALL, frame, images, labels, words
+
+from sklearn_hscl import HSCLEmbedder
+
+TINY = {"n_components": 4, **SMALL}
+KINDS = {
+    "tabular": ({"hidden_layer_sizes": [8, 8]}, frame, words),
+    "mlp": ({"encoder": "mlp", "hidden_layer_sizes": [8]}, frame, labels),
+    "conv": ({"encoder": "conv", "hidden_layer_sizes": [4]}, images, labels),
+}
+N_CASES = 60  # of each kind of damage
+STEP = 20  # every so many bytes of the header are flipped
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refused_or_harmless(kind, tmp_path):
+    parameters, rows, targets = KINDS[kind]
+    X = rows()
+    trial = Trial(HSCLEmbedder(**TINY | parameters).fit(X, targets()), X, tmp_path)
+    assert trial.outcome(trial.data) == "loaded"
+    rng = np.random.default_rng(0)
+    for damage in BLIND + SIGNED:
+        outcomes = [
+            trial.outcome(damage(rng, trial.data), is_signed=damage in SIGNED)
+            for _ in range(N_CASES)
+        ]
+        assert outcomes.count("refused") >= N_CASES / 4, damage
+    outcomes = [
+        trial.outcome(flipped_header(rng, trial.data, position))
+        for position in range(0, header_length(trial.data), STEP)
+    ]
+    assert outcomes.count("refused") >= 0.95 * len(outcomes) > 100
