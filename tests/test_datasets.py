@@ -64,7 +64,8 @@ def test_tables_are_read_once_and_images_by_the_batch():
     fit(table)
     assert table.n_read < 60 + 5  # and a look at the first item
     fit(images)
-    assert 120 <= images.n_read < 120 + 60 + 20  # two epochs, a last check, some samples
+    # Two epochs; the scale of the channels and a last check; some samples.
+    assert 120 <= images.n_read < 120 + 2 * 60 + 20
     images.n_read = 0
     fit(IMAGES).transform(images)
     assert 60 <= images.n_read < 60 + 5
