@@ -139,7 +139,7 @@ class TheoryDisplay:
         style = {"color": _GREEN, "marker": "o"}
         self._draw(share, "assumption", self.estimate.assumption, **style)
         losses.set_ylabel("Loss")
-        losses.legend()
+        losses.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
         share.set_ylim(-0.03, 1.03)
         share.set_ylabel("Anchors that meet\nAssumption 1")
         share.yaxis.set_major_formatter("{x:.0%}")

@@ -174,5 +174,6 @@ def _resampled_means(
     means = []
     for _ in range(n_bootstrap):
         drawn = random.randint(n_anchors, size=n_anchors)
-        means.append(values @ (np.bincount(drawn, minlength=n_anchors) / n_anchors))
+        # Divided last: a share of 1 stays 1.
+        means.append(values @ np.bincount(drawn, minlength=n_anchors) / n_anchors)
     return np.stack(means)
