@@ -101,12 +101,14 @@ def verify_embedding(
     Notes
     -----
     Rows that cannot be anchors are left out and counted. The intervals are about the
-    choice of anchors: all are compared with the same rows. Bounds of a mean that is made
-    of few negatives are not reached by them, as with a rare class or a tilt so strong
-    that one row decides.
+    choice of anchors: all are compared with the same rows.
 
-    The paper's equations are cited by the names of assumption and lemma; the form is that
-    in which the first author's summary of the paper prints them.
+    A tilted mean of few rows is too low, as harder ones are not among them: under a
+    strong tilt fewer anchors of rare classes satisfy the assumption, and with shuffled
+    labels fewer than half. Compare with the share for shuffled labels.
+
+    Assumption and lemma are cited by their names, not by numbers of equations: their form
+    is that of the first author's summary of the paper.
 
     References
     ----------
