@@ -101,7 +101,7 @@ def betas_table(cells: Cells, betas: tuple[float, ...]) -> str:
     header = ["data", "trained by", "rows"]
     header += [f"share, beta {beta:g}" for beta in betas]
     header += [f"share, labels shuffled, beta {betas[2]:g}"]
-    header += ["inequality holds", "H-SCL above UCL from beta"]
+    header += ["inequality holds", "labels shuffled", "H-SCL above UCL from beta"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for (name, training, rows), found in groups(cells).items():
         share, gap = (values(found, "betas", m) for m in ("assumption", "gap"))
@@ -111,8 +111,9 @@ def betas_table(cells: Cells, betas: tuple[float, ...]) -> str:
         ]
         columns = [name, NAMES[training], rows]
         columns += [f"{s:.0%}" for s in share.mean(axis=0)]
-        columns += [f"{values(found, 'shuffled', 'assumption').mean(0)[2]:.0%}"]
-        columns += [f"{(gap >= 0).sum()} of {gap.size}", " / ".join(first)]
+        chance, chance_gap = (values(found, "shuffled", m) for m in ("assumption", "gap"))
+        columns += [f"{chance[:, 2].mean():.0%}", f"{(gap >= 0).sum()} of {gap.size}"]
+        columns += [f"{(chance_gap >= 0).sum()} of {gap.size}", " / ".join(first)]
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
