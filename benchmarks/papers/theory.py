@@ -38,14 +38,25 @@ from tables import is_confirmation, load_split
 RESULTS = Path(__file__).parent.parent / "results"
 SEEDS = (0, 1)
 EPOCHS = 15
-BATCH_SIZE = 128  # twice the steps of 256 from few rows
 IMAGES = ("fashion_mnist", "usps", "cifar10_webp")
 TABLES = ("cardiotocography", "mfeat_zernike", "wine_quality_white")
 N_TRAIN_IMAGES = 2000
 N_MEASURED = 1000
 BETA = 1.0
 BETAS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-DRAW = {"max_anchors": 500, "max_negatives": None, "temperature": 0.5}
+TEMPERATURE = 0.5
+DRAW = {"max_anchors": 500, "max_negatives": None, "temperature": TEMPERATURE}
+COMMON = {
+    "beta": BETA,
+    "temperature": TEMPERATURE,
+    "projection_dim": None,
+    "batch_size": 128,  # twice the steps of 256 from few rows
+    "n_views": 2,
+}
+SETTINGS = {
+    "images": COMMON | {"encoder": "conv", "hidden_layer_sizes": (16,)},
+    "tables": COMMON | {"encoder": "mlp"},
+}
 
 
 class Rows(NamedTuple):
@@ -110,40 +121,37 @@ def measure(name: str, training: str, seed: int) -> Iterator[dict[str, Any]]:
         kind: TheoryMonitor(some.X, some.y, betas=[BETA], view_ids=some.view_ids, **DRAW)
         for kind, some in measured.items()
     }
-    settings = {
-        "loss": training,
-        "beta": BETA,
-        "temperature": DRAW["temperature"],
-        "encoder": "conv" if name in IMAGES else "mlp",
-        "hidden_layer_sizes": (16,) if name in IMAGES else None,
-        "projection_dim": None,
-        "batch_size": BATCH_SIZE,
-        "augment": rows.augment,
-        "n_views": 2,
-        "random_state": seed,
-    }
+    settings = SETTINGS["images" if name in IMAGES else "tables"]
+    settings = settings | {"loss": training, "augment": rows.augment, "random_state": seed}
     start = time.process_time()
     before = _train(rows, monitors, **settings, max_epochs=1, lr=1e-12)[1]
     embedder, along = _train(rows, monitors, **settings, max_epochs=EPOCHS)
-    seconds = time.process_time() - start
+    cell = {
+        "dataset": name,
+        "training": training,
+        "seed": seed,
+        "n_train": len(rows.y_train),
+        "n_classes": len(np.unique(rows.y_train)),
+        "seconds": time.process_time() - start,
+    }
     for kind, some in measured.items():
-        views = {"view_ids": some.view_ids, **DRAW}
-        shuffled = np.random.default_rng(seed).permutation(some.y[: len(some.y) // 2])
-        yield {
-            "dataset": name,
-            "training": training,
-            "seed": seed,
+        yield cell | {
             "rows": kind,
-            "n_train": len(rows.y_train),
             "n_measured": len(some.y) // 2,
-            "n_classes": len(np.unique(rows.y_train)),
-            "seconds": seconds,
             "epochs": _numbers(before[kind], along[kind]),
-            "betas": _numbers(verify_estimator(embedder, some.X, some.y, BETAS, **views)),
-            "shuffled": _numbers(
-                verify_estimator(embedder, some.X, np.tile(shuffled, 2), BETAS, **views)
-            ),
+            **along_betas(embedder, some, seed),
         }
+
+
+def along_betas(embedder: HSCLEmbedder, some: Measured, seed: int) -> dict[str, Any]:
+    """Vary the tilt, also with labels shuffled over rows."""
+    shuffled = np.random.default_rng(seed).permutation(some.y[: len(some.y) // 2])
+    labels = {"betas": some.y, "shuffled": np.tile(shuffled, 2)}
+    views = {"view_ids": some.view_ids, **DRAW}
+    return {
+        kind: _numbers(verify_estimator(embedder, some.X, y, BETAS, **views))
+        for kind, y in labels.items()
+    }
 
 
 def _train(

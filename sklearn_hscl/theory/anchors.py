@@ -36,6 +36,11 @@ def loss_options(
     The negative mass is one constant for all four: with the number of negatives in its
     place, UCL would exceed SCL for having more of them.
     """
+    if isinstance(negative_mass, str):
+        raise ValueError(
+            f"negative_mass={negative_mass!r} must be a number, the same for all four "
+            f"losses, or they could not be compared."
+        )
     preset = replace(PRESETS[name](), negative_mass=negative_mass)
     options = LossOptions(
         **vars(preset),

@@ -129,14 +129,7 @@ def verify_embedding(
     """
     data = check_labelled(X, y)
     strengths = _check_betas(betas)
-    _check_counts(max_anchors, max_negatives, n_bootstrap)
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level={confidence_level!r} must be in (0, 1).")
-    if isinstance(negative_mass, str):
-        raise ValueError(
-            f"negative_mass={negative_mass!r} must be a number, the same for all four "
-            f"losses, or they could not be compared."
-        )
+    _check_sampling(max_anchors, max_negatives, n_bootstrap, confidence_level)
     options = {
         name: loss_options(name, strengths, temperature, negative_mass) for name in LOSSES
     }
@@ -236,8 +229,11 @@ def _check_betas(betas: Sequence[float]) -> NDArray[np.float64]:
     return strengths
 
 
-def _check_counts(
-    max_anchors: int | None, max_negatives: int | None, n_bootstrap: int
+def _check_sampling(
+    max_anchors: int | None,
+    max_negatives: int | None,
+    n_bootstrap: int,
+    confidence_level: float,
 ) -> None:
     for name, count, least in (
         ("max_anchors", max_anchors, 1),
@@ -247,3 +243,5 @@ def _check_counts(
         unlimited = count is None and name != "n_bootstrap"
         if not (unlimited or (isinstance(count, Integral) and count >= least)):
             raise ValueError(f"{name}={count!r} must be an integer from {least} up.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level={confidence_level!r} must be in (0, 1).")
