@@ -131,6 +131,8 @@ def draw_epochs(cells: Cells, picture: Path) -> None:
             losses.plot(values(seeds, "epochs", loss).mean(axis=0), label=label, **style)
         for training in ("hucl", "hscl"):
             for rows, line in KINDS.items():
+                if (name, training, rows) not in found:
+                    continue
                 curves = values(found[name, training, rows], "epochs", "assumption")
                 style = {"color": COLORS[training], "linestyle": line}
                 label = f"{NAMES[training]}, {rows} rows"
@@ -156,6 +158,8 @@ def draw_betas(cells: Cells, betas: tuple[float, ...], picture: Path) -> None:
     for name, column in zip(names, axes.T, strict=True):
         for ax, measure in zip(column, ("gap", "excess"), strict=True):
             for training in ("hucl", "hscl"):
+                if (name, training, "held-out") not in found:
+                    continue
                 curve = values(found[name, training, "held-out"], "betas", measure)
                 marker = {"hucl": "o", "hscl": "s"}[training]
                 style = {"color": COLORS[training], "marker": marker, "markersize": 4}
