@@ -75,7 +75,7 @@ class ResNetEncoder(nn.Module):
 
     def with_channels_innermost(self) -> Self:
         """Hold the channels innermost in memory, where convolutions are faster."""
-        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to embeddings (B, n_components)."""

@@ -63,7 +63,7 @@ def anchor_losses(
     temperature = per_pair(options.temperature, z)
     cosine = anchors @ z.mT  # (..., A, B)
     negatives = _with_synthetic(anchors, z, cosine, pairs.log_negative, options)
-    tilted = _tilted_mean(*negatives, temperature, options)
+    tilted = tilted_mean(*negatives, temperature, options)
     log_negative = negatives[1]
     log_mass = _log_mass(log_negative, z.shape[-2], options)  # (..., A)
     similarity = cosine / temperature
@@ -122,9 +122,26 @@ def _with_synthetic(
     return torch.cat([cosine, synthetic], -1), torch.cat([log_negative, log_synthetic], -1)
 
 
-def _tilted_mean(
+def tilted_mean(
     cosine: Tensor, log_negative: Tensor, temperature: Tensor, options: LossOptions
 ) -> TiltedMean:
+    """Average e^s over the negatives of each anchor, with weights νη.
+
+    Parameters
+    ----------
+    cosine : Tensor of shape (..., A, B)
+        Of anchors and rows.
+    log_negative : Tensor of shape (..., A, B)
+        log ν, -inf where the row is no negative.
+    temperature : Tensor of shape (..., 1, 1)
+        Scale of the cosine.
+    options : LossOptions
+        The tilt.
+
+    Returns
+    -------
+    TiltedMean
+    """
     absent = log_negative.isneginf()
     similarity = cosine / temperature
     hardest = similarity.detach().masked_fill(absent, -torch.inf).amax(-1, keepdim=True)

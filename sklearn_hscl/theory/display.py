@@ -1,0 +1,171 @@
+"""The four losses and Assumption 1 as a figure."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+
+from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
+from sklearn_hscl.theory.verification import BETAS, verify_embedding, verify_estimator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of Okabe and Ito, which colour-blind readers can tell apart: a colour says whether
+# labels choose the negatives, line and marker whether they are tilted.
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_STYLES = {
+    "hucl": ("H-UCL", {"color": _ORANGE, "linestyle": "-", "marker": "o"}),
+    "hscl": ("H-SCL", {"color": _BLUE, "linestyle": "-", "marker": "s"}),
+    "ucl": ("UCL", {"color": _ORANGE, "linestyle": "--", "marker": "^"}),
+    "scl": ("SCL", {"color": _BLUE, "linestyle": "--", "marker": "v"}),
+}
+
+
+class TheoryDisplay:
+    """The four losses above the share of anchors that satisfy Assumption 1.
+
+    Bands are the bootstrap intervals. The inequality of the paper holds where the H-SCL
+    line is not above the H-UCL line.
+
+    Parameters
+    ----------
+    estimate : TheoryEstimate
+        As returned by :func:`verify_embedding`, :func:`verify_estimator` or
+        :meth:`TheoryMonitor.along_epochs`.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of 2 matplotlib Axes
+        The losses, the share.
+    lines_ : dict of matplotlib Line2D
+        By ``"ucl"``, ``"scl"``, ``"hucl"``, ``"hscl"`` and ``"assumption"``.
+    bands_ : dict of matplotlib PolyCollection
+        Their intervals, by the same names.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.preprocessing import scale
+    >>> from sklearn_hscl.theory import TheoryDisplay
+    >>> X, y = load_wine(return_X_y=True)
+    >>> display = TheoryDisplay.from_embedding(scale(X), y)
+    >>> [text.get_text() for text in display.axes_[0].get_legend().get_texts()]
+    ['H-UCL', 'H-SCL', 'UCL', 'SCL']
+    """
+
+    def __init__(self, estimate: TheoryEstimate) -> None:
+        self.estimate = estimate
+
+    @classmethod
+    def from_embedding(
+        cls,
+        X: ArrayLike,
+        y: ArrayLike,
+        betas: Sequence[float] = BETAS,
+        *,
+        axes: Sequence["Axes"] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Estimate along beta and plot.
+
+        Parameters
+        ----------
+        X, y, betas, **settings
+            As for :func:`verify_embedding`.
+        axes : sequence of 2 matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        TheoryDisplay
+        """
+        return cls(verify_embedding(X, y, betas, **settings)).plot(axes)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: ArrayLike,
+        y: ArrayLike,
+        betas: Sequence[float] = BETAS,
+        *,
+        axes: Sequence["Axes"] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Embed rows, estimate along beta and plot.
+
+        Parameters
+        ----------
+        estimator, X, y, betas, **settings
+            As for :func:`verify_estimator`.
+        axes : sequence of 2 matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        TheoryDisplay
+        """
+        return cls(verify_estimator(estimator, X, y, betas, **settings)).plot(axes)
+
+    def plot(self, axes: Sequence["Axes"] | None = None) -> Self:
+        """Plot the estimate.
+
+        Parameters
+        ----------
+        axes : sequence of 2 matplotlib Axes, default=None
+            Where to plot; None makes a figure.
+
+        Returns
+        -------
+        TheoryDisplay
+        """
+        import matplotlib.pyplot as plt  # an extra
+
+        if axes is None:
+            figure = plt.figure(figsize=(6, 6), layout="constrained")
+            axes = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+        losses, share = self.axes_ = np.asarray(axes)
+        self.figure_ = losses.figure
+        self.lines_: dict[str, Any] = {}
+        self.bands_: dict[str, Any] = {}
+        for name, (label, style) in _STYLES.items():
+            self._draw(losses, name, getattr(self.estimate, name), label=label, **style)
+        style = {"color": _GREEN, "marker": "o"}
+        self._draw(share, "assumption", self.estimate.assumption, **style)
+        losses.set_ylabel("Loss")
+        losses.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
+        share.set_ylim(-0.03, 1.03)
+        share.set_ylabel("Anchors that meet\nAssumption 1")
+        share.yaxis.set_major_formatter("{x:.0%}")
+        self._label_points(share)
+        return self
+
+    def _draw(self, ax: "Axes", name: str, estimate: Interval, **style: Any) -> None:
+        """Plot a line and the band of its interval."""
+        places = self._places()
+        (line,) = ax.plot(places, estimate.value, markersize=5, **style)
+        color = style["color"]
+        band = ax.fill_between(
+            places, estimate.low, estimate.high, color=color, alpha=0.2, lw=0
+        )
+        self.lines_[name], self.bands_[name] = line, band
+
+    def _places(self) -> NDArray[Any]:
+        """Where points stand: betas, rarely tried on a linear scale, at equal distances."""
+        points = self.estimate.points
+        return np.arange(len(points)) if self.estimate.along == "beta" else points
+
+    def _label_points(self, ax: "Axes") -> None:
+        if self.estimate.along == "beta":
+            labels = [f"{beta:g}" for beta in self.estimate.points]
+            ax.set_xticks(self._places(), labels)
+            ax.set_xlabel("Strength of the tilt, beta")
+        else:
+            ax.locator_params(axis="x", integer=True)
+            ax.set_xlabel("Epoch")

@@ -1,0 +1,247 @@
+"""The theory of hard negatives, on an embedding or with an estimator."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from sklearn_hscl.metrics.checks import check_labelled
+from sklearn_hscl.theory.anchors import LOSSES, loss_options, measure_anchors
+from sklearn_hscl.theory.draw import draw_pairs
+from sklearn_hscl.theory.estimate import TheoryEstimate, summarise
+
+# From no tilt to one under which few negatives count.
+BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+# 2B - 2: the negatives in the authors' batches of 256 rows in two views.
+NEGATIVE_MASS = 510.0
+# That of the losses, for estimators without one.
+_TEMPERATURE = 0.5
+
+
+def verify_embedding(
+    X: ArrayLike,
+    y: ArrayLike,
+    betas: Sequence[float] = BETAS,
+    *,
+    temperature: float = _TEMPERATURE,
+    negative_mass: float = NEGATIVE_MASS,
+    view_ids: ArrayLike | None = None,
+    max_anchors: int | None = 1000,
+    max_negatives: int | None = 4000,
+    n_bootstrap: int = 1000,
+    confidence_level: float = 0.95,
+    random_state: int | np.random.RandomState | None = 0,
+) -> TheoryEstimate:
+    """Estimate the four losses, Assumption 1 and L_H-SCL <= L_H-UCL on an embedding.
+
+    With g(x, x') = cos(f(x), f(x')) / T, an anchor x satisfies *Assumption 1* of [1]_ if::
+
+        E[ e^g(x, x-) | x- ~ q_Hcol ]  >=  E[ e^g(x, x-) | x- ~ q_H-SCL ]
+
+    where both distributions are tilted by η = e^(beta g): q_Hcol over rows of the
+    anchor's class (collisions), q_H-SCL over rows of other classes. The expectations are
+    the tilted means E_Hcol and E_H-SCL over the rows given. The negatives of H-UCL are a
+    mixture of the two, so that under the assumption E_H-UCL >= E_H-SCL and, as its
+    Lemma 1 says of infinitely many negatives, L_H-UCL >= L_H-SCL. The losses are::
+
+        L = mean over anchors and their positives of  -log( e^g+ / (e^g+ + Q E) )
+
+    with E the mean of e^g over all other rows (UCL), rows of other classes (SCL), and the
+    same two tilted (H-UCL, H-SCL). Positives and Q are the same for all four: anchor by
+    anchor, the assumption and the inequality are then the same statement; of the means
+    over anchors the inequality may hold where few anchors satisfy the assumption.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, D)
+        Embedding; lengths of rows play no part.
+    y : array-like of shape (n_samples,)
+        Classes.
+    betas : sequence of float, default=(0, 0.25, 0.5, 1, 2, 4, 8)
+        Strengths of the tilt, at least 0; at 0, H-UCL is UCL and H-SCL is SCL.
+    temperature : float, default=0.5
+        Scale T of the similarities; the authors' value.
+    negative_mass : float, default=510
+        Q, what the mean over negatives is multiplied by. 510 is that of the authors'
+        batches, 256 rows in two views. It changes the losses, but no anchor's side of
+        Assumption 1.
+    view_ids : array-like of shape (n_samples,), default=None
+        Which row each is a view of, where X holds several views of each row. Positives
+        are then the other views of the row, as in the authors' check; None: each row is
+        its own, and positives are the rows of its class.
+    max_anchors : int or None, default=1000
+        Draw at most so many anchors; None takes all rows. The intervals narrow with
+        their square root.
+    max_negatives : int or None, default=4000
+        Draw rows so that each anchor has at most so many negatives; None takes all rows.
+        Memory grows with this number, not with its square.
+    n_bootstrap : int, default=1000
+        Resamples of the anchors for the intervals.
+    confidence_level : float in (0, 1), default=0.95
+        Share of the resamples inside of the intervals.
+    random_state : int, RandomState instance or None, default=0
+        For the draws: the same number draws the same rows of another embedding.
+
+    Returns
+    -------
+    TheoryEstimate
+        Arrays along `betas`.
+
+    Raises
+    ------
+    ValueError
+        If there are NaN or infinities, one class only, a missing label, a parameter out
+        of its range, or no row with a positive, another row of its class and a row of
+        another class.
+
+    Notes
+    -----
+    Rows that cannot be anchors are left out and counted. The intervals are about the
+    choice of anchors: all are compared with the same rows.
+
+    A tilted mean of few rows is too low, as harder ones are not among them: under a
+    strong tilt fewer anchors of rare classes satisfy the assumption, and with shuffled
+    labels fewer than half. Compare with the share for shuffled labels.
+
+    Assumption and lemma are cited by their names, not by numbers of equations: their form
+    is that of the first author's summary of the paper.
+
+    References
+    ----------
+    .. [1] Jiang, Nguyen, Ishwar and Aeron, "Supervised Contrastive Learning with Hard
+       Negative Samples", IJCNN 2024, arXiv 2209.00078: Assumption 1, Lemma 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.preprocessing import scale
+    >>> from sklearn_hscl.theory import verify_embedding
+    >>> X, y = load_wine(return_X_y=True)
+    >>> estimate = verify_embedding(scale(X), y, betas=[0, 1, 4])
+    >>> estimate.inequality_holds
+    array([ True,  True,  True])
+    >>> bool(estimate.assumption.value[0] > 0.9)
+    True
+    """
+    data = check_labelled(X, y)
+    strengths = _check_betas(betas)
+    _check_sampling(max_anchors, max_negatives, n_bootstrap, confidence_level)
+    options = {
+        name: loss_options(name, strengths, temperature, negative_mass) for name in LOSSES
+    }
+    random = check_random_state(random_state)
+    draw = draw_pairs(
+        data,
+        view_ids,
+        max_anchors=max_anchors,
+        max_negatives=max_negatives,
+        random=random,
+    )
+    return summarise(
+        strengths,
+        measure_anchors(draw, options),
+        n_skipped=draw.n_skipped,
+        n_bootstrap=n_bootstrap,
+        confidence_level=confidence_level,
+        random=random,
+    )
+
+
+def verify_estimator(
+    estimator: BaseEstimator,
+    X: ArrayLike,
+    y: ArrayLike,
+    betas: Sequence[float] = BETAS,
+    *,
+    temperature: float | None = None,
+    **settings: Any,
+) -> TheoryEstimate:
+    """Estimate the same on the rows that a fitted estimator makes of X.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder or other fitted transformer
+        What embeds the rows.
+    X : array-like
+        Rows in the form that the estimator takes; held-out rows, unless training rows are
+        the question.
+    y : array-like of shape (n_samples,)
+        Their classes.
+    betas : sequence of float, default=(0, 0.25, 0.5, 1, 2, 4, 8)
+        Strengths of the tilt.
+    temperature : float, default=None
+        Scale of the similarities; None takes that of the embedder's loss, or 0.5 where
+        the estimator has none.
+    **settings
+        Further arguments of :func:`verify_embedding`.
+
+    Returns
+    -------
+    TheoryEstimate
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no ``transform``.
+    ValueError
+        As :func:`verify_embedding`.
+
+    Notes
+    -----
+    The embedding is what ``transform`` returns. Training compares what the projection
+    head makes of it: with ``projection_dim=None`` they are the same.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.theory import verify_estimator
+    >>> X, y = load_wine(return_X_y=True)
+    >>> embedder = HSCLEmbedder(encoder="mlp", max_epochs=5, random_state=0).fit(X, y)
+    >>> verify_estimator(embedder, X, y, betas=[1]).inequality_holds
+    array([ True])
+    """
+    if not hasattr(estimator, "transform"):
+        raise TypeError(
+            f"{type(estimator).__name__} has no transform, but the theory is about an "
+            f"embedding: pass the transformer."
+        )
+    if temperature is None:
+        temperature = getattr(estimator, "temperature_", _TEMPERATURE)
+    embedding = np.asarray(estimator.transform(X))
+    return verify_embedding(embedding, y, betas, temperature=temperature, **settings)
+
+
+def _check_betas(betas: Sequence[float]) -> NDArray[np.float64]:
+    try:
+        strengths = np.array(betas, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"betas={betas!r} must be a sequence of numbers.") from error
+    usable = strengths.ndim == 1 and len(strengths) > 0
+    if not (usable and np.isfinite(strengths).all() and (strengths >= 0).all()):
+        raise ValueError(
+            f"betas={betas!r} must be a sequence of at least one finite number from 0 up."
+        )
+    return strengths
+
+
+def _check_sampling(
+    max_anchors: int | None,
+    max_negatives: int | None,
+    n_bootstrap: int,
+    confidence_level: float,
+) -> None:
+    for name, count, least in (
+        ("max_anchors", max_anchors, 1),
+        ("max_negatives", max_negatives, 2),
+        ("n_bootstrap", n_bootstrap, 1),
+    ):
+        unlimited = count is None and name != "n_bootstrap"
+        if not (unlimited or (isinstance(count, Integral) and count >= least)):
+            raise ValueError(f"{name}={count!r} must be an integer from {least} up.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level={confidence_level!r} must be in (0, 1).")
