@@ -1,5 +1,6 @@
 """What each parameter of HSCLEmbedder may be."""
 
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -60,6 +61,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "sampler": [StrOptions(set(SAMPLERS))],
     "max_epochs": [POSITIVE, None],
     "lr": [Interval(Real, 0, None, closed="neither"), None],
+    "lr_backoff": [Interval(Real, 0, 1, closed="neither"), None],
     "lr_schedule": [StrOptions({"auto", *SCHEDULES}), callable],
     "weight_decay": [Interval(Real, 0, None, closed="left"), None],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -73,6 +75,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "n_threads": [POSITIVE, None],
     "random_state": ["random_state"],
     "warm_start": ["boolean"],
+    "checkpoint_dir": [str, os.PathLike, None],
+    "resume": ["boolean"],
     "verbose": ["verbose"],
     "net_params": [dict, None],
     "net_callbacks": ["array-like", None],
