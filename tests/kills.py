@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -147,19 +148,19 @@ def try_case(case, n_kills, rng):
         Whether the last one came to the same bits.
     """
     expected, seconds = in_child(fit, case)
-    n_killed = 0
     with tempfile.TemporaryDirectory() as directory:
-        for _ in range(n_kills):
-            moment = rng.uniform(0, seconds)
-            result, _ = in_child(fit, case, Path(directory), kill_after=moment)
-            n_killed += result is None
+        n_killed = kill_some(case, Path(directory), rng.uniform(0, seconds, n_kills))
         result, _ = in_child(fit, case, Path(directory))
     return n_killed, result == expected
 
 
-if __name__ == "__main__":
-    import sys
+def kill_some(case, directory, moments):
+    """Kill a fit, and those that go on with it, after so many seconds; count them."""
+    results = [in_child(fit, case, directory, kill_after=after)[0] for after in moments]
+    return sum(result is None for result in results)
 
+
+if __name__ == "__main__":
     rng = np.random.default_rng(int(sys.argv[2]))
     for name in sys.argv[3:] or CASES:
         print(name, *try_case(name, int(sys.argv[1]), rng), flush=True)

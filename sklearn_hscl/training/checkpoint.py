@@ -97,7 +97,7 @@ class Checkpoint(TrainingCallback):
 
     def on_epochs_begin(self, net: Any, **kwargs: Any) -> None:
         """Go on from the file, or write the state from which training starts."""
-        self.next_ = self.paused_ = 0.0
+        self.next_, self.gave_up_ = 0.0, False
         if self.saved is None:
             self._remove_leftovers()
             with self._explained("written"):
@@ -112,16 +112,16 @@ class Checkpoint(TrainingCallback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Write the state, unless it was written a moment ago."""
         is_last = net.stops_ or net.n_completed == net.n_epochs_
-        if not is_last and time.perf_counter() < self.next_:
+        if self.gave_up_ or (not is_last and time.perf_counter() < self.next_):
             return
         try:
             self._write(net)
         except (OSError, RuntimeError) as error:
-            self.next_ = float("inf") if not is_last else self.next_
+            self.gave_up_ = True
             warnings.warn(
                 f"No checkpoint could be written to {str(self.path)!r} after epoch "
-                f"{len(net.history)} ({error}): training goes on, and the file keeps the "
-                f"epoch before.",
+                f"{len(net.history)} ({error}): training goes on without, and the file "
+                f"keeps an earlier epoch.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -52,7 +52,7 @@ def why_alone(run: TrainingRun) -> str | None:
     """
     net = run.net
     if run.keepers:
-        return "checkpoint_dir and lr_backoff keep the state of one model"
+        return "lr_backoff goes back to an earlier state of one model"
     if net.compile:
         return "compile=True compiles the step of one model"
     if net.device_batch_size != "auto":
