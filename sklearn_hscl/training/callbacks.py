@@ -57,16 +57,21 @@ class FitTasks(TrainingCallback):
         self.tasks = tasks
         self.report = {"estimator": estimator, "X": X, "y": y}
         self.fitted_attributes = fitted_attributes
+        self.epoch_: CallbackContext | None = None
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Open the subtask of this epoch."""
+        """Open the subtask of this epoch, unless it is run once more."""
+        if self.epoch_ is not None:
+            return
         self.epoch_ = self.tasks.subcontext("epoch")
         self.epoch_.call_on_fit_task_begin(**self.report)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Close the subtask; a callback that returns True stops training."""
+        assert self.epoch_ is not None
         stop = self.epoch_.call_on_fit_task_end(
             **self.report, reconstruction_attributes=lambda: self.fitted_attributes(net)
         )
+        self.epoch_ = None
         if stop:
             raise StopTraining
