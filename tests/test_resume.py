@@ -307,6 +307,7 @@ def test_writing_is_rare_where_epochs_are_short(iris, tmp_path, monkeypatch):
         "_write",
         lambda self, net: written.append(len(net.history)) or write(self, net),
     )
+    monkeypatch.setattr(checkpoint_module, "LARGEST_SHARE", 0.05)
     embedder(tmp_path, max_epochs=40, early_stopping=False).fit(*iris)
     assert written[0] == 0 and written[-1] == 40
     assert len(written) < 30

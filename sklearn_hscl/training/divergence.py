@@ -1,11 +1,12 @@
 """Training that has come to numbers that are infinite, or none at all."""
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 _SHOWN_ROWS = 5
 
@@ -26,13 +27,15 @@ class DivergenceError(FloatingPointError, ValueError):
     rows: NDArray[np.int64] | None = None
 
 
-def has_finite_weights(module: nn.Module) -> bool:
-    """Whether all weights of a module are finite; asked once an epoch."""
-    weights = [weight.detach() for weight in module.parameters() if weight.numel()]
-    if not weights:
+@torch.no_grad()
+def has_finite_weights(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether all weights that are trained are finite; asked once an epoch."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    norms = torch.stack([norm.double() for norm in torch._foreach_norm(weights)])
+    if isfinite(norms.sum()):
         return True
-    largest = torch._foreach_norm(weights, ord=torch.inf)
-    return bool(torch.stack([norm.float() for norm in largest]).isfinite().all())
+    # Norms of weights that are finite, but huge, are infinite, too.
+    return all(bool(weight.isfinite().all()) for weight in weights)
 
 
 def first_bad_batch(losses: Tensor) -> int:

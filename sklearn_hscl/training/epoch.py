@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ class EpochFigures(NamedTuple):
 def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
     """Run all batches, without a wait for the device in between.
 
-    On CPU, where asking is no wait, the epoch ends when no loss is finite any more.
+    On CPU, where asking is no wait, the epoch of a model ends when its loss is not finite.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
             skipped.append(stats.skipped_anchors)
             counts.append(stats.effective_negatives)
             n_rows += len(batch.rows)
-            if value.device.type == "cpu" and not value.isfinite().any():
+            if value.ndim == 0 and value.device.type == "cpu" and not isfinite(value):
                 break
     by_batch = torch.stack(losses)
     return EpochFigures(

@@ -406,7 +406,7 @@ class ContrastiveNet(NeuralNet):
             what = f"The loss became {figures.losses[batch - 1].item()}"
             if batch > 1:
                 what += f", by this batch or by the gradient of batch {batch - 1},"
-        elif not has_finite_weights(self.plain_module):
+        elif not has_finite_weights(self.optimizer_):
             batch, what = len(figures.losses), "The gradient made weights infinite or NaN"
         else:
             return
