@@ -18,7 +18,9 @@ from sklearn_hscl.precision import PRECISIONS
 from sklearn_hscl.training.batching import SAMPLERS
 from sklearn_hscl.training.learning_rate import SCHEDULES
 
-POSITIVE = Interval(Integral, 1, None, closed="left")
+# Up to what fits into the integers of all libraries below.
+LARGEST = 2**31 - 1
+POSITIVE = Interval(Integral, 1, LARGEST, closed="both")
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [StrOptions({"auto", *LOSSES}), ContrastiveLoss],
@@ -52,11 +54,11 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "projection_dim": [StrOptions({"auto"}), POSITIVE, None],
     "normalize": ["boolean"],
     "channels": [StrOptions({"auto", "first", "last"})],
-    "cross_fit": [Interval(Integral, 2, None, closed="left"), None],
+    "cross_fit": [Interval(Integral, 2, LARGEST, closed="both"), None],
     "categorical_features": [StrOptions({FROM_DTYPE}), "array-like", None],
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],
-    "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "batch_size": [Interval(Integral, 2, LARGEST, closed="both")],
     "device_batch_size": [StrOptions({"auto"}), POSITIVE],
     "sampler": [StrOptions(set(SAMPLERS))],
     "max_epochs": [POSITIVE, None],

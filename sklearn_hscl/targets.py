@@ -36,6 +36,7 @@ class TargetEncoder:
         """Sorted class labels, where y holds classes."""
         return None if self.labels is None else self.labels.classes_
 
+    @np.errstate(invalid="ignore")  # what is found invalid raises an error
     def __call__(self, y: Any) -> NDArray[Any]:
         """Turn y into codes (n,), indicators (n, K) or standardised numbers (n, K)."""
         if self.labels is not None:
@@ -60,6 +61,7 @@ def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
         )
 
 
+@np.errstate(invalid="ignore")  # what is found invalid raises an error
 def fit_targets(
     y: Any, *, loss: str, target_type: str = "auto", unlabeled_label: Any = None
 ) -> TargetEncoder:
