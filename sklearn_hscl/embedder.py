@@ -657,6 +657,7 @@ class HSCLEmbedder(
             "early_stopping": False,
         }
         once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
+        self._validate_params()  # which scikit-learn spares fitted estimators here
         self._refuse_checkpoint("partial_fit trains piece by piece")
         previous = self._previous_fit()
         numbers = self._numbers(y, previous)

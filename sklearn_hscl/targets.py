@@ -40,7 +40,13 @@ class TargetEncoder:
     def __call__(self, y: Any) -> NDArray[Any]:
         """Turn y into codes (n,), indicators (n, K) or standardised numbers (n, K)."""
         if self.labels is not None:
-            y = label_array(np.asarray(y).ravel())
+            y = np.asarray(y)
+            if y.shape[:1] != (y.size,):
+                raise ValueError(
+                    f"it has shape {y.shape}, but the classes were settled by one label "
+                    f"per row."
+                )
+            y = label_array(y.ravel())
             codes = np.full(len(y), UNLABELLED, dtype=np.int64)
             known = is_labelled(y, self.unlabelled)
             _check_seen(y[known], self.labels.classes_)
@@ -100,8 +106,19 @@ def fit_targets(
     scale = None
     if kind == "continuous":
         values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        scale = StandardScaler().fit(values.reshape(len(values), -1))
+        scale = _fit_scale(values.reshape(len(values), -1))
     return TargetEncoder(kind, None, None, scale)
+
+
+@np.errstate(over="ignore")
+def _fit_scale(values: NDArray[np.float64]) -> StandardScaler:
+    scale = StandardScaler().fit(values)
+    if not np.isfinite(scale.scale_).all():
+        raise ValueError(
+            f"y holds {np.abs(values).max()!r}, whose square is infinite: scale y first, "
+            f"for example by its logarithm."
+        )
+    return scale
 
 
 def label_array(y: Any) -> NDArray[Any]:

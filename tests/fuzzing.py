@@ -460,8 +460,10 @@ def try_refit(draw):
             st.tuples(rows(n), labels(n)),
         )
     )
-    _, error = attempt(method, X, y)
-    embedder.set_params(**before)
+    try:
+        _, error = attempt(method, X, y)
+    finally:
+        embedder.set_params(**before)
     if error is None:
         _base.clear()
         return "fitted"

@@ -190,3 +190,9 @@ def test_a_failed_fit_in_a_pipeline(iris):
     with pytest.raises(ValueError, match="infinity"):
         pipe.fit(X_WITH_INFINITY, y)
     assert_array_equal(pipe.predict_proba(X), before)
+
+
+def test_partial_fit_checks_parameters_every_time(iris):
+    fitted = embedder().partial_fit(*iris)
+    with pytest.raises(ValueError, match="'n_views' parameter"):
+        fitted.set_params(n_views=None).partial_fit(*iris)
