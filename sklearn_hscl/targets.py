@@ -54,7 +54,16 @@ class TargetEncoder:
             return codes
         values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         values = values.reshape(len(values), -1)
-        return values if self.scale is None else self.scale.transform(values)
+        if self.scale is None:
+            return values
+        with np.errstate(over="ignore"):
+            scaled = self.scale.transform(values)
+        if not np.abs(scaled).max() <= np.finfo(np.float32).max:
+            raise ValueError(
+                f"it holds {float(values.flat[np.abs(scaled).argmax()])}, too far from the "
+                f"numbers of the fit (mean {self.scale.mean_})."
+            )
+        return scaled
 
 
 def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
@@ -113,9 +122,9 @@ def fit_targets(
 @np.errstate(over="ignore")
 def _fit_scale(values: NDArray[np.float64]) -> StandardScaler:
     scale = StandardScaler().fit(values)
-    if not np.isfinite(scale.scale_).all():
+    if not np.isfinite(scale.var_).all():
         raise ValueError(
-            f"y holds {np.abs(values).max()!r}, whose square is infinite: scale y first, "
+            f"y holds {float(np.abs(values).max())}, whose square is infinite: scale y first, "
             f"for example by its logarithm."
         )
     return scale
