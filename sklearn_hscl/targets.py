@@ -124,8 +124,8 @@ def _fit_scale(values: NDArray[np.float64]) -> StandardScaler:
     scale = StandardScaler().fit(values)
     if not np.isfinite(scale.var_).all():
         raise ValueError(
-            f"y holds {float(np.abs(values).max())}, whose square is infinite: scale y first, "
-            f"for example by its logarithm."
+            f"y holds {float(np.abs(values).max())}, whose square is infinite: scale y "
+            f"first, for example by its logarithm."
         )
     return scale
 

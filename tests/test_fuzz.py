@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from fuzzing import KINDS, X_BASE, Y_BASE, small_embedder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from sklearn_hscl.losses import ContrastiveLoss
 
@@ -51,3 +53,21 @@ FOUND = {
 def test_refused_clearly(message):
     with pytest.raises((ValueError, TypeError), match=message):
         FOUND[message](small_embedder(encoder="mlp"))
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38, 1e15])
+def test_huge_pixels_are_cut_off(value):
+    images = np.random.default_rng(0).random((20, 4, 4), dtype=np.float32)
+    embedder = small_embedder(encoder="conv").fit(images, LABELS)
+    images[0, 0, 0] = value
+    assert np.isfinite(embedder.transform(images)).all()
+
+
+def test_a_module_that_makes_no_number_of_a_row():
+    embedder = small_embedder(encoder=nn.Linear(3, 2), n_components=2).fit(ROWS, LABELS)
+    rows = ROWS.copy()
+    rows[7] = 3e38, -3e38, 3e38
+    with torch.no_grad():
+        embedder.module_.weight.fill_(10.0)
+    with pytest.raises(ValueError, match="X holds row 7, whose embedding"):
+        embedder.transform(rows)
