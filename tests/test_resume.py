@@ -101,6 +101,16 @@ def test_seeds_of_no_random_state_are_kept(iris, tmp_path, every_epoch):
     assert kills.bits(anew, iris[0]) != kills.bits(first, iris[0])
 
 
+def test_ctrl_c_leaves_something_to_go_on_from(iris, tmp_path, every_epoch):
+    begun = embedder(tmp_path, resume=True)
+    with pytest.warns(UserWarning, match="interrupted after 4 of 6 epochs"):
+        begun.set_callbacks(StopAfter(3, KeyboardInterrupt)).fit(*iris)
+    assert np.isfinite(begun.transform(iris[0])).all()
+    resumed = clone(begun).set_callbacks().fit(*iris)
+    whole = embedder().fit(*iris)
+    assert kills.bits(resumed, iris[0]) == kills.bits(whole, iris[0])
+
+
 def test_warm_start_goes_on_in_the_middle(iris, tmp_path, every_epoch):
     first = embedder(warm_start=True).fit(*iris)
     weights = kills.bits(first, iris[0])
