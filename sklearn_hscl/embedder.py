@@ -41,7 +41,11 @@ from sklearn_hscl.seeding import Seeds, draw_seeds
 from sklearn_hscl.targets import UNLABELLED, fit_targets
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
-from sklearn_hscl.training.checkpoint import Checkpoint
+from sklearn_hscl.training.checkpoint import (
+    Checkpoint,
+    open_checkpoint,
+    refuse_checkpoint,
+)
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.learning_rate import Schedule
 from sklearn_hscl.training.members import length_of_means
@@ -563,7 +567,7 @@ class HSCLEmbedder(
                 f"seen rows of all folds: set warm_start=False."
             )
         with _keeping_previous_fit(self):
-            checkpoint = self._checkpoint()
+            checkpoint = open_checkpoint(self)
             # The same random numbers for all that are tried.
             seeds = self._draw_seeds(previous, checkpoint)
             prepare = partial(
@@ -571,7 +575,7 @@ class HSCLEmbedder(
             )
             numbers = self._numbers(y, previous)
             if len(numbers) > 1:
-                self._refuse_checkpoint("beta='auto' and temperature='auto' train several")
+                refuse_checkpoint(self, "beta='auto' and temperature='auto' train several")
                 run = train_best(lambda pair: prepare(**pair), numbers)
                 fitted = self._take_over(run)
             else:
@@ -658,7 +662,7 @@ class HSCLEmbedder(
         }
         once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
         self._validate_params()  # which scikit-learn spares fitted estimators here
-        self._refuse_checkpoint("partial_fit trains piece by piece")
+        refuse_checkpoint(self, "partial_fit trains piece by piece")
         previous = self._previous_fit()
         numbers = self._numbers(y, previous)
         if len(numbers) > 1:
@@ -789,26 +793,6 @@ class HSCLEmbedder(
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
         seeds = self._draw_seeds(previous) if seeds is None else seeds
         return prepare_run(params, data, loss, seeds, previous, checkpoint)
-
-    def _checkpoint(self) -> Checkpoint | None:
-        """Open the checkpoint, where there is to be one."""
-        if self.checkpoint_dir is None:
-            if self.resume:
-                raise ValueError(
-                    "resume=True goes on from a checkpoint, but checkpoint_dir=None: pass "
-                    "the directory, or resume=False."
-                )
-            return None
-        if self.net_callbacks is not None and len(self.net_callbacks):
-            self._refuse_checkpoint("net_callbacks have a memory that cannot be kept")
-        return Checkpoint(self.checkpoint_dir, resume=self.resume)
-
-    def _refuse_checkpoint(self, why: str) -> None:
-        if self.checkpoint_dir is not None:
-            raise ValueError(
-                f"checkpoint_dir={str(self.checkpoint_dir)!r} keeps the state of one fit "
-                f"of one model, but {why}: set checkpoint_dir=None."
-            )
 
     def _draw_seeds(
         self, previous: Previous | None = None, checkpoint: Checkpoint | None = None

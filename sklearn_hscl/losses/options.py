@@ -25,6 +25,16 @@ class LossOptions(Preset):
     threshold: float | Tensor
     top_k: int
 
+    def _given_hardening(self, similarity: Tensor) -> Tensor:
+        assert callable(self.hardening)
+        try:
+            return self.hardening(similarity)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"hardening={self.hardening!r} failed on a tensor of shape "
+                f"{tuple(similarity.shape)}: {error}"
+            ) from error
+
     def log_eta(
         self, similarity: Tensor, excess: Tensor, cosine: Tensor, log_negative: Tensor
     ) -> Tensor:
@@ -32,7 +42,7 @@ class LossOptions(Preset):
         if not self.hardened:
             return torch.zeros_like(excess)
         if callable(self.hardening):
-            return self.hardening(similarity)
+            return self._given_hardening(similarity)
         if self.hardening == "exponential":
             return log_exponential(excess, per_pair(self.beta, excess))
         if self.hardening == "polynomial":

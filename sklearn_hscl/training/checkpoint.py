@@ -164,6 +164,35 @@ class Checkpoint(TrainingCallback):
             path.unlink(missing_ok=True)
 
 
+def open_checkpoint(estimator: Any) -> Checkpoint | None:
+    """Open the checkpoint of a fit, where its parameters ask for one.
+
+    Raises
+    ------
+    ValueError
+        If they do not go together.
+    """
+    if estimator.checkpoint_dir is None:
+        if estimator.resume:
+            raise ValueError(
+                "resume=True goes on from a checkpoint, but checkpoint_dir=None: pass the "
+                "directory, or resume=False."
+            )
+        return None
+    if estimator.net_callbacks is not None and len(estimator.net_callbacks):
+        refuse_checkpoint(estimator, "net_callbacks have a memory that cannot be kept")
+    return Checkpoint(estimator.checkpoint_dir, resume=estimator.resume)
+
+
+def refuse_checkpoint(estimator: Any, why: str) -> None:
+    """Raise a ValueError where a checkpoint is asked for, which cannot be."""
+    if estimator.checkpoint_dir is not None:
+        raise ValueError(
+            f"checkpoint_dir={str(estimator.checkpoint_dir)!r} keeps the state of one fit "
+            f"of one model, but {why}: set checkpoint_dir=None."
+        )
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of `path` when it is complete, and on the disk."""

@@ -16,13 +16,7 @@ from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
-from sklearn_hscl.training.divergence import (
-    DivergenceError,
-    divergence_in_batch,
-    first_bad_batch,
-    has_finite_weights,
-    remedy_of,
-)
+from sklearn_hscl.training.divergence import DivergenceError, check_finite
 from sklearn_hscl.training.epoch import EpochFigures, run_epoch
 from sklearn_hscl.training.fallback import Fallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
@@ -377,7 +371,7 @@ class ContrastiveNet(NeuralNet):
         ValueError
             If no row had anything to be compared with.
         """
-        self._check_finite(figures, batches)
+        check_finite(self, figures, batches)
         loss, n_skipped = figures.loss.item(), int(figures.skipped_anchors)
         self._check_compared(n_skipped, self.n_views * figures.n_rows)
         best = min((epoch["train_loss"] for epoch in self.history[:-1]), default=np.inf)
@@ -398,19 +392,6 @@ class ContrastiveNet(NeuralNet):
         loss, stats = step_fn(batch)
         self.notify("on_batch_end", batch=seen, training=training, loss=loss, y_pred=None)
         return loss, stats
-
-    def _check_finite(self, figures: EpochFigures, batches: EpochBatches) -> None:
-        epoch, remedy = len(self.history), remedy_of(self)
-        if not figures.loss.isfinite():
-            batch = first_bad_batch(figures.losses)
-            what = f"The loss became {figures.losses[batch - 1].item()}"
-            if batch > 1:
-                what += f", by this batch or by the gradient of batch {batch - 1},"
-        elif not has_finite_weights(self.optimizer_):
-            batch, what = len(figures.losses), "The gradient made weights infinite or NaN"
-        else:
-            return
-        raise divergence_in_batch(what, epoch, batch, batches.rows_of(batch), remedy)
 
     def _check_compared(self, n_skipped: int, n_anchors: int) -> None:
         if n_skipped == n_anchors and not self.criterion_.options.ce_weight:
