@@ -9,6 +9,9 @@ from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.options import LossOptions
 from sklearn_hscl.losses.reduction import REDUCTIONS
 
+# Up to here numbers and their products with others stay in the range of float32.
+HUGE = 1e15
+
 
 def check_options(options: LossOptions) -> None:
     """Raise a ValueError that names the first option that cannot be."""
@@ -23,11 +26,12 @@ def check_options(options: LossOptions) -> None:
     elif not _is_number(options.negative_mass) or not options.negative_mass > 0:
         raise ValueError(f"negative_mass must be above 0, got {options.negative_mass!r}.")
     for name, value, valid in (
-        ("temperature", options.temperature, lambda t: (t > 0) & t.isfinite()),
-        ("beta", options.beta, lambda b: (b >= 0) & b.isfinite()),
+        ("temperature", options.temperature, lambda t: (t >= 1 / HUGE) & (t <= HUGE)),
+        ("beta", options.beta, lambda b: (b >= 0) & (b <= HUGE)),
         ("threshold", options.threshold, lambda t: t.abs() <= 1),
     ):
-        is_number = _is_number(value) or isinstance(value, torch.Tensor)
+        value = float(value) if _is_number(value) else value  # of any size
+        is_number = isinstance(value, float | torch.Tensor)
         if not is_number or not valid(torch.as_tensor(value)).all():
             raise ValueError(f"{name} is out of range, got {value!r}.")
     if not 0 <= options.tau_plus < 1:

@@ -27,13 +27,21 @@ class LossOptions(Preset):
 
     def _given_hardening(self, similarity: Tensor) -> Tensor:
         assert callable(self.hardening)
+        shape = tuple(similarity.shape)
         try:
-            return self.hardening(similarity)
-        except (TypeError, ValueError) as error:
+            log_eta = self.hardening(similarity)
+        except Exception as error:
+            if "memory" in str(error) or isinstance(error, MemoryError):
+                raise  # for who tries smaller batches then
             raise ValueError(
-                f"hardening={self.hardening!r} failed on a tensor of shape "
-                f"{tuple(similarity.shape)}: {error}"
+                f"hardening={self.hardening!r} failed on a tensor of shape {shape}: {error}"
             ) from error
+        if not isinstance(log_eta, Tensor) or log_eta.shape != similarity.shape:
+            raise ValueError(
+                f"hardening={self.hardening!r} must map a tensor of shape {shape} to one "
+                f"of that shape, got {getattr(log_eta, 'shape', type(log_eta))}."
+            )
+        return log_eta
 
     def log_eta(
         self, similarity: Tensor, excess: Tensor, cosine: Tensor, log_negative: Tensor

@@ -76,7 +76,14 @@ class LearningRate:
 
     def advance(self) -> None:
         """Set the rates of the next step."""
-        factor = self.factor * self.schedule(min((self.step + 0.5) / self.n_steps, 1.0))
+        progress = min((self.step + 0.5) / self.n_steps, 1.0)
+        try:
+            factor = self.factor * float(self.schedule(progress))
+        except Exception as error:
+            raise ValueError(
+                f"lr_schedule={self.schedule!r} must map the progress of training "
+                f"to a factor, but failed for {progress}: {error}"
+            ) from error
         for group, base in zip(self.groups, self.base, strict=True):
             group["lr"] = base * factor
         self.step += 1
