@@ -166,7 +166,13 @@ def _fit_classes(
             f"y holds unlabeled_label={unlabeled_label!r} only: pass some labels, or use "
             f"loss='hucl' or 'ucl', which ignore y."
         )
-    encoder = LabelEncoder().fit(labelled)
+    try:
+        encoder = LabelEncoder().fit(labelled)
+    except TypeError as error:
+        raise ValueError(
+            f"y holds labels that cannot be sorted ({error}): make all of them strings, or "
+            f"all of them numbers."
+        ) from error
     sizes = np.bincount(encoder.transform(labelled))
     if len(sizes) < 2:
         raise ValueError(

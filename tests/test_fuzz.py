@@ -1,6 +1,7 @@
 """A share of the cases of ``benchmarks/fuzz.py``: anything passed works, or is refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fuzzing import KINDS, X_BASE, Y_BASE, small_embedder
@@ -44,6 +45,18 @@ FOUND = {
         early_stopping=True
     ).fit(ROWS, np.linspace(0, 1, 20), X_val=ROWS[:2], y_val=[1e300, 0.5]),
     "'n_views' parameter": lambda e: e.set_params(n_views=2**63).fit(ROWS, LABELS),
+    "y holds labels that cannot be sorted": lambda e: e.set_params(target_type="class").fit(
+        ROWS, np.array([1, "a"] * 10, dtype=object)
+    ),
+    "Column 'c' .* cannot be a float64": lambda e: e.fit(
+        pd.DataFrame({"c": [1j, 2] * 10, "d": ["a", "b"] * 10}, dtype=object), LABELS
+    ),
+    "lr_schedule=.* failed": lambda e: e.set_params(lr_schedule=len).fit(ROWS, LABELS),
+    "augment=.* failed": lambda e: e.set_params(augment=nn.Identity()).fit(ROWS, LABELS),
+    "hardening=.* failed": lambda e: e.set_params(hardening=int).fit(ROWS, LABELS),
+    "hardening=.* got <class 'int'>": lambda e: e.set_params(hardening=len).fit(
+        ROWS, LABELS
+    ),
     "temperature is out of range": lambda e: ContrastiveLoss("scl", temperature=len),
     "negative_mass must be": lambda e: ContrastiveLoss("scl", negative_mass=[1]),
 }
