@@ -57,6 +57,9 @@ FOUND = {
     "hardening=.* got <class 'int'>": lambda e: e.set_params(hardening=len).fit(
         ROWS, LABELS
     ),
+    "X, a list, is no table of at least one row": lambda e: e.fit(
+        pd.DataFrame({"a": ["x", "y"] * 10}), LABELS
+    ).transform([]),
     "temperature is out of range": lambda e: ContrastiveLoss("scl", temperature=len),
     "negative_mass must be": lambda e: ContrastiveLoss("scl", negative_mass=[1]),
 }

@@ -23,8 +23,11 @@ def check_options(options: LossOptions) -> None:
     check_choice("positives", options.positives, ("all", "twin"))
     if isinstance(options.negative_mass, str):
         check_choice("negative_mass", options.negative_mass, ("negatives", "batch"))
-    elif not _is_number(options.negative_mass) or not options.negative_mass > 0:
-        raise ValueError(f"negative_mass must be above 0, got {options.negative_mass!r}.")
+    elif not _is_number(options.negative_mass) or not 0 < options.negative_mass <= HUGE:
+        raise ValueError(
+            f"negative_mass must be above 0 and at most {HUGE}, got "
+            f"{options.negative_mass!r}."
+        )
     for name, value, valid in (
         ("temperature", options.temperature, lambda t: (t >= 1 / HUGE) & (t <= HUGE)),
         ("beta", options.beta, lambda b: (b >= 0) & (b <= HUGE)),
