@@ -27,9 +27,12 @@ def naming_the_cell(
         Names of the columns, where `X` has none of its own.
     """
     try:
-        yield
+        with np.errstate(invalid="ignore"):  # sums of infinity and minus infinity
+            yield
     except (TypeError, ValueError) as error:
         cell = (_bad_stored_cell if issparse(X) else _bad_cell)(X, allow_nan, names)
+        if cell is None and isinstance(error, TypeError):
+            cell = f"X, of type {type(X).__name__}, cannot be read as a table of numbers."
         if cell is None:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -105,7 +108,7 @@ def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
     elif hasattr(X, "__array__"):
         array = np.asarray(X)
         yield from enumerate(array.T) if array.ndim == 2 else ()
-    elif isinstance(X, list | tuple):
+    elif isinstance(X, list | tuple) and all(isinstance(row, list | tuple) for row in X):
         yield from enumerate(zip(*X, strict=False))
 
 

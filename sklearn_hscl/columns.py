@@ -126,7 +126,13 @@ def _numbers(column: Any, name: Any, index: int) -> NDArray[Any]:
             f"column must hold numbers or missing values. Columns of text are categories "
             f"if they are so in fit, by their dtype or listed in categorical_features."
         )
-    return as_numbers(column)
+    try:
+        return as_numbers(column)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Column {name!r} (index {index}) holds what cannot be a float64 ({error}): "
+            f"make it a column of real numbers, or drop it."
+        ) from error
 
 
 def _is_text(column: Any, name: Any, index: int) -> bool:

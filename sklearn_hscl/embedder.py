@@ -1,6 +1,7 @@
 """HSCLEmbedder: the scikit-learn face of the library."""
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ from sklearn_hscl.seeding import Seeds, draw_seeds
 from sklearn_hscl.targets import UNLABELLED, fit_targets
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
+from sklearn_hscl.training.checkpoint import (
+    Checkpoint,
+    open_checkpoint,
+    refuse_checkpoint,
+)
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.learning_rate import Schedule
 from sklearn_hscl.training.members import length_of_means
@@ -263,6 +269,10 @@ class HSCLEmbedder(
         fall to 0 along a cosine. A callable maps the progress of training, from 0 to 1,
         to a factor of `lr`. ``"auto"``: ``"warm_up"`` in ``"tabular"``, which stops
         early, and ``"cosine"`` elsewhere, unless `net_callbacks` has an ``LRScheduler``.
+    lr_backoff : float or None, default=None
+        Share in (0, 1) of the learning rate at which training goes on, once and with a
+        warning, from the end of the last epoch before loss or weights became infinite or
+        NaN; a copy of the training's state is kept for that. None: this is an error.
     weight_decay : float or None, default=None
         Weight decay of AdamW; None for 0.03 in ``"tabular"`` (biases excepted) and 1e-4
         elsewhere.
@@ -306,6 +316,15 @@ class HSCLEmbedder(
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the previous fit, with its columns'
         scales and its classes.
+    checkpoint_dir : str, path-like or None, default=None
+        Directory in which `fit` keeps ``checkpoint.pt``, the state of its training: the
+        last epoch's weights and the best ones so far, optimizer, random generators. It is
+        written at ends of epochs, as often as takes at most 5 % of the time, and replaced
+        as a whole; reading it executes nothing. One directory is for one fit, without
+        `net_callbacks`.
+    resume : bool, default=False
+        Whether `fit` goes on from what `checkpoint_dir` holds, if it holds something, to
+        the same bits as without interruption. Data and parameters have to be the same.
     verbose : int or bool, default=0
         Whether to print a line for every epoch.
     net_params : dict or None, default=None
@@ -424,6 +443,7 @@ class HSCLEmbedder(
         max_epochs: int | None = None,
         lr: float | None = None,
         lr_schedule: str | Schedule = "auto",
+        lr_backoff: float | None = None,
         weight_decay: float | None = None,
         clip_norm: float | None = None,
         early_stopping: bool | str = "auto",
@@ -436,6 +456,8 @@ class HSCLEmbedder(
         n_threads: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
         verbose: int | bool = 0,
         net_params: dict[str, Any] | None = None,
         net_callbacks: Sequence[Any] | None = None,
@@ -474,6 +496,7 @@ class HSCLEmbedder(
         self.max_epochs = max_epochs
         self.lr = lr
         self.lr_schedule = lr_schedule
+        self.lr_backoff = lr_backoff
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.early_stopping = early_stopping
@@ -486,6 +509,8 @@ class HSCLEmbedder(
         self.n_threads = n_threads
         self.random_state = random_state
         self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
         self.verbose = verbose
         self.net_params = net_params
         self.net_callbacks = net_callbacks
@@ -545,7 +570,8 @@ class HSCLEmbedder(
         TypeError
             If X is sparse, but the encoder takes dense tables.
         FloatingPointError
-            If the loss becomes infinite or not a number.
+            If the loss, a weight or an embedding becomes infinite or NaN; it is a
+            ``ValueError``, too, and names epoch, batch and rows.
 
         Warns
         -----
@@ -577,17 +603,19 @@ class HSCLEmbedder(
                 f"seen rows of all folds: set warm_start=False."
             )
         with _keeping_previous_fit(self):
+            checkpoint = open_checkpoint(self)
             # The same random numbers for all that are tried.
-            seeds = self._draw_seeds(previous)
+            seeds = self._draw_seeds(previous, checkpoint)
             prepare = partial(
                 self._prepare_run, X, y, X_val, y_val, groups=groups, seeds=seeds
             )
             numbers = self._numbers(y, previous)
             if len(numbers) > 1:
+                refuse_checkpoint(self, "beta='auto' and temperature='auto' train several")
                 run = train_best(lambda pair: prepare(**pair), numbers)
                 fitted = self._take_over(run)
             else:
-                run = prepare(previous=previous, **numbers[0])
+                run = prepare(previous=previous, checkpoint=checkpoint, **numbers[0])
                 names = ("n_features_in_", "feature_names_in_")
                 seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
                 report = FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
@@ -669,6 +697,8 @@ class HSCLEmbedder(
             "early_stopping": False,
         }
         once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
+        self._validate_params()  # which scikit-learn spares fitted estimators here
+        refuse_checkpoint(self, "partial_fit trains piece by piece")
         previous = self._previous_fit()
         numbers = self._numbers(y, previous)
         if len(numbers) > 1:
@@ -778,6 +808,7 @@ class HSCLEmbedder(
         classes: Any = None,
         previous: Previous | None = None,
         seeds: Seeds | None = None,
+        checkpoint: Checkpoint | None = None,
         **changes: Any,
     ) -> TrainingRun:
         """Validate the data and build what training needs; `changes` are parameters."""
@@ -812,10 +843,14 @@ class HSCLEmbedder(
             loss.target_type = data.target_kind
             loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
         seeds = self._draw_seeds(previous) if seeds is None else seeds
-        return prepare_run(params, data, loss, seeds, previous)
+        return prepare_run(params, data, loss, seeds, previous, checkpoint)
 
-    def _draw_seeds(self, previous: Previous | None = None) -> Seeds:
+    def _draw_seeds(
+        self, previous: Previous | None = None, checkpoint: Checkpoint | None = None
+    ) -> Seeds:
         """Draw the seeds of a fit."""
+        if previous is None and self.random_state is None and checkpoint is not None:
+            return checkpoint.seeds or draw_seeds(None)
         if previous is None:
             return draw_seeds(self.random_state)
         # Another piece of data gets other random numbers, but always the same ones.

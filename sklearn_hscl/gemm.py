@@ -115,6 +115,12 @@ def fast_gemm() -> AbstractContextManager[None]:
     return _SWITCH.turned("bf16") if _switch_is_better() else nullcontext()
 
 
+def chosen_products() -> str:
+    """Name the ways that large float32 products on the CPU take (probes at first use)."""
+    by_operator = "operator" if uses_fast_gemm() else "default"
+    return f"{by_operator}, {'switch' if _switch_is_better() else 'default'}"
+
+
 def _switch_is_better() -> bool:
     global _switch_found_better
     if _allowed and _switch_found_better is None:

@@ -1,5 +1,6 @@
 """What each parameter of HSCLEmbedder may be."""
 
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,7 +19,9 @@ from sklearn_hscl.precision import PRECISIONS
 from sklearn_hscl.training.batching import SAMPLERS
 from sklearn_hscl.training.learning_rate import SCHEDULES
 
-POSITIVE = Interval(Integral, 1, None, closed="left")
+# Up to what fits into the integers of all libraries below.
+LARGEST = 2**31 - 1
+POSITIVE = Interval(Integral, 1, LARGEST, closed="both")
 
 
 class EncoderNames(StrOptions):
@@ -71,15 +74,16 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "projection_dim": [StrOptions({"auto"}), POSITIVE, None],
     "normalize": ["boolean"],
     "channels": [StrOptions({"auto", "first", "last"})],
-    "cross_fit": [Interval(Integral, 2, None, closed="left"), None],
+    "cross_fit": [Interval(Integral, 2, LARGEST, closed="both"), None],
     "categorical_features": [StrOptions({FROM_DTYPE}), "array-like", None],
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],
-    "batch_size": [Interval(Integral, 2, None, closed="left"), None],
+    "batch_size": [Interval(Integral, 2, LARGEST, closed="both"), None],
     "device_batch_size": [StrOptions({"auto"}), POSITIVE],
     "sampler": [StrOptions(set(SAMPLERS))],
     "max_epochs": [POSITIVE, None],
     "lr": [Interval(Real, 0, None, closed="neither"), None],
+    "lr_backoff": [Interval(Real, 0, 1, closed="neither"), None],
     "lr_schedule": [StrOptions({"auto", *SCHEDULES}), callable],
     "weight_decay": [Interval(Real, 0, None, closed="left"), None],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -93,6 +97,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "n_threads": [POSITIVE, None],
     "random_state": ["random_state"],
     "warm_start": ["boolean"],
+    "checkpoint_dir": [str, os.PathLike, None],
+    "resume": ["boolean"],
     "verbose": ["verbose"],
     "net_params": [dict, None],
     "net_callbacks": ["array-like", None],

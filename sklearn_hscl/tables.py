@@ -117,6 +117,8 @@ def _in_place(
 def _encoded(
     estimator: BaseEstimator, X: Any, columns: TableColumns, allow_nan: bool, is_fit: bool
 ) -> NDArray[Any]:
+    if not hasattr(X, "shape") and (not isinstance(X, list | tuple) or not X):
+        raise ValueError(f"X, a {type(X).__name__}, is no table of at least one row.")
     validate_data(estimator, X, skip_check_array=True, reset=is_fit)
     if issparse(X):
         raise ValueError(

@@ -36,10 +36,17 @@ class TargetEncoder:
         """Sorted class labels, where y holds classes."""
         return None if self.labels is None else self.labels.classes_
 
+    @np.errstate(invalid="ignore")  # what is found invalid raises an error
     def __call__(self, y: Any) -> NDArray[Any]:
         """Turn y into codes (n,), indicators (n, K) or standardised numbers (n, K)."""
         if self.labels is not None:
-            y = label_array(np.asarray(y).ravel())
+            y = np.asarray(y)
+            if y.shape[:1] != (y.size,):
+                raise ValueError(
+                    f"it has shape {y.shape}, but the classes were settled by one label "
+                    f"per row."
+                )
+            y = label_array(y.ravel())
             codes = np.full(len(y), UNLABELLED, dtype=np.int64)
             known = is_labelled(y, self.unlabelled)
             _check_seen(y[known], self.labels.classes_)
@@ -47,7 +54,16 @@ class TargetEncoder:
             return codes
         values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         values = values.reshape(len(values), -1)
-        return values if self.scale is None else self.scale.transform(values)
+        if self.scale is None:
+            return values
+        with np.errstate(over="ignore"):
+            scaled = self.scale.transform(values)
+        if not np.abs(scaled).max() <= np.finfo(np.float32).max:
+            raise ValueError(
+                f"it holds {float(values.flat[np.abs(scaled).argmax()])}, too far from the "
+                f"numbers of the fit (mean {self.scale.mean_})."
+            )
+        return scaled
 
 
 def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
@@ -60,6 +76,7 @@ def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
         )
 
 
+@np.errstate(invalid="ignore")  # what is found invalid raises an error
 def fit_targets(
     y: Any, *, loss: str, target_type: str = "auto", unlabeled_label: Any = None
 ) -> TargetEncoder:
@@ -98,8 +115,19 @@ def fit_targets(
     scale = None
     if kind == "continuous":
         values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        scale = StandardScaler().fit(values.reshape(len(values), -1))
+        scale = _fit_scale(values.reshape(len(values), -1))
     return TargetEncoder(kind, None, None, scale)
+
+
+@np.errstate(over="ignore")
+def _fit_scale(values: NDArray[np.float64]) -> StandardScaler:
+    scale = StandardScaler().fit(values)
+    if not np.isfinite(scale.var_).all():
+        raise ValueError(
+            f"y holds {float(np.abs(values).max())}, whose square is infinite: scale y "
+            f"first, for example by its logarithm."
+        )
+    return scale
 
 
 def label_array(y: Any) -> NDArray[Any]:
@@ -138,7 +166,13 @@ def _fit_classes(
             f"y holds unlabeled_label={unlabeled_label!r} only: pass some labels, or use "
             f"loss='hucl' or 'ucl', which ignore y."
         )
-    encoder = LabelEncoder().fit(labelled)
+    try:
+        encoder = LabelEncoder().fit(labelled)
+    except TypeError as error:
+        raise ValueError(
+            f"y holds labels that cannot be sorted ({error}): make all of them strings, or "
+            f"all of them numbers."
+        ) from error
     sizes = np.bincount(encoder.transform(labelled))
     if len(sizes) < 2:
         raise ValueError(

@@ -64,7 +64,7 @@ def refuse(X):
 CANDIDATES_THAT_FAIL = {
     "'temperature' parameter of HSCLEmbedder": {"embed__temperature": [0.5, -1]},
     "which must be >= 0": {"embed__beta": [1.0, Shrinking(0, 1), 0.0]},
-    "FloatingPointError": {"embed__lr": [1e-3, 1e38], "embed__lr_schedule": ["constant"]},
+    "DivergenceError": {"embed__lr": [1e-3, 1e38], "embed__lr_schedule": ["constant"]},
     "'batch_size' parameter": {"embed__batch_size": [64, 0, "many"]},
     "'var_smoothing' parameter": {"classify__var_smoothing": [1e-9, -1.0], **BETAS},
     "encoder='mlpp'": {"embed__encoder": ["mlp", "mlpp"]},

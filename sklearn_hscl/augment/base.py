@@ -68,7 +68,12 @@ class FunctionAugmentation(Augmentation):
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Call the function and check that it kept the shape."""
-        views = self.function(rows, generator)
+        try:
+            views = self.function(rows, generator)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"augment={self.function!r} failed on (rows, generator): {error}"
+            ) from error
         wanted = (tuple(rows.shape), rows.dtype)
         got = (
             (tuple(views.shape), views.dtype) if isinstance(views, Tensor) else type(views)

@@ -92,5 +92,5 @@ def _projection_head(n_components: int, projection_dim: int | None) -> nn.Module
     return nn.Sequential(
         nn.Linear(n_components, n_components),
         nn.ReLU(),
-        nn.Linear(n_components, projection_dim),
+        nn.Linear(n_components, int(projection_dim)),
     )

@@ -80,18 +80,34 @@ def embed_array(
     Returns
     -------
     ndarray of shape (n_samples, n_components)
+
+    Raises
+    ------
+    ValueError
+        If the encoder makes something infinite, or NaN, of a row.
     """
     embeddings = None
     for start in range(0, rows.shape[0], CHUNK_ROWS):
         values = _dense_floats(rows[start : start + CHUNK_ROWS])
         chunk = prepare(values, precision.dtype)
         embedding = embed_tensor(encoder, chunk.to(device), precision)
+        _check_finite(embedding, start)
         embedding = unit_rows(embedding) if normalize else embedding
         if embeddings is None:
             embeddings = np.empty((rows.shape[0], embedding.shape[1]), dtype=dtype)
         embeddings[start : start + CHUNK_ROWS] = embedding.cpu().numpy()
     assert embeddings is not None  # validation refuses tables of no rows
     return embeddings
+
+
+def _check_finite(embedding: Tensor, first: int) -> None:
+    finite = embedding.isfinite()  # (B, D)
+    if not finite.all():
+        row = first + int(finite.all(1).int().argmin())
+        raise ValueError(
+            f"X holds row {row}, whose embedding is infinite or NaN: its values are too "
+            f"large for the encoder. Scale X, or leave the row out."
+        )
 
 
 def _dense_floats(rows: Any) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.standardization import LARGEST_Z_SCORE
 
 # Images that are read to learn their scale.
 _MOST_IMAGES = 1024
@@ -54,5 +55,6 @@ class PixelScaling(nn.Module):
         return len(self.mean)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Standardise images (B, C, H, W)."""
-        return (images - self.mean) / self.spread
+        """Standardise images (B, C, H, W); huge values are cut off, as in tables."""
+        scores = (images - self.mean) / self.spread
+        return scores.clamp(-LARGEST_Z_SCORE, LARGEST_Z_SCORE)

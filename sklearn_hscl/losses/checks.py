@@ -1,5 +1,6 @@
 """Errors for options of the loss that do not exist or do not go together."""
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -7,6 +8,9 @@ import torch
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.options import LossOptions
 from sklearn_hscl.losses.reduction import REDUCTIONS
+
+# Up to here numbers and their products with others stay in the range of float32.
+HUGE = 1e15
 
 
 def check_options(options: LossOptions) -> None:
@@ -19,14 +23,19 @@ def check_options(options: LossOptions) -> None:
     check_choice("positives", options.positives, ("all", "twin"))
     if isinstance(options.negative_mass, str):
         check_choice("negative_mass", options.negative_mass, ("negatives", "batch"))
-    elif not options.negative_mass > 0:
-        raise ValueError(f"negative_mass must be above 0, got {options.negative_mass!r}.")
+    elif not _is_number(options.negative_mass) or not 0 < options.negative_mass <= HUGE:
+        raise ValueError(
+            f"negative_mass must be above 0 and at most {HUGE}, got "
+            f"{options.negative_mass!r}."
+        )
     for name, value, valid in (
-        ("temperature", options.temperature, lambda t: (t > 0) & t.isfinite()),
-        ("beta", options.beta, lambda b: (b >= 0) & b.isfinite()),
+        ("temperature", options.temperature, lambda t: (t >= 1 / HUGE) & (t <= HUGE)),
+        ("beta", options.beta, lambda b: (b >= 0) & (b <= HUGE)),
         ("threshold", options.threshold, lambda t: t.abs() <= 1),
     ):
-        if not valid(torch.as_tensor(value)).all():
+        value = float(value) if _is_number(value) else value  # of any size
+        is_number = isinstance(value, float | torch.Tensor)
+        if not is_number or not valid(torch.as_tensor(value)).all():
             raise ValueError(f"{name} is out of range, got {value!r}.")
     if not 0 <= options.tau_plus < 1:
         raise ValueError(f"tau_plus must be in [0, 1), got {options.tau_plus!r}.")
@@ -37,6 +46,10 @@ def check_options(options: LossOptions) -> None:
             "tau_plus debiases the denominator of one positive: with "
             "denominator='all' it must be 0."
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_choice(name: str, value: Any, options: tuple[Any, ...]) -> None:

@@ -25,6 +25,24 @@ class LossOptions(Preset):
     threshold: float | Tensor
     top_k: int
 
+    def _given_hardening(self, similarity: Tensor) -> Tensor:
+        assert callable(self.hardening)
+        shape = tuple(similarity.shape)
+        try:
+            log_eta = self.hardening(similarity)
+        except Exception as error:
+            if "memory" in str(error) or isinstance(error, MemoryError):
+                raise  # for who tries smaller batches then
+            raise ValueError(
+                f"hardening={self.hardening!r} failed on a tensor of shape {shape}: {error}"
+            ) from error
+        if not isinstance(log_eta, Tensor) or log_eta.shape != similarity.shape:
+            raise ValueError(
+                f"hardening={self.hardening!r} must map a tensor of shape {shape} to one "
+                f"of that shape, got {getattr(log_eta, 'shape', type(log_eta))}."
+            )
+        return log_eta
+
     def log_eta(
         self, similarity: Tensor, excess: Tensor, cosine: Tensor, log_negative: Tensor
     ) -> Tensor:
@@ -32,7 +50,7 @@ class LossOptions(Preset):
         if not self.hardened:
             return torch.zeros_like(excess)
         if callable(self.hardening):
-            return self.hardening(similarity)
+            return self._given_hardening(similarity)
         if self.hardening == "exponential":
             return log_exponential(excess, per_pair(self.beta, excess))
         if self.hardening == "polynomial":

@@ -68,6 +68,8 @@ def fit_together(
         finally:
             outcome.seconds = time.perf_counter() - start
         outcome.reason = why_alone(run)
+        if embedder.checkpoint_dir is not None:
+            outcome.reason = "checkpoint_dir keeps the state of one model"
         if outcome.reason is None:
             stacks.setdefault(form(run), []).append((embedder, run, outcome))
         else:

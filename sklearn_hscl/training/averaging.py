@@ -20,6 +20,8 @@ class AveragedWeights(TrainingCallback):
         Share of the average that a step keeps; less in the first steps.
     """
 
+    remembered = ("n_steps_", "other_", "holds_average_")
+
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
@@ -59,8 +61,8 @@ class AveragedWeights(TrainingCallback):
         """Exchange the module's weights and the others where that is called for."""
         if self.holds_average_ == average:
             return
+        kept = [weight.clone() for weight in self.weights_]
+        # All at once: Ctrl-C may come between any two calls, but not inside of one.
+        torch._foreach_copy_(self.weights_, self.other_)
         self.holds_average_ = average
-        for weight, other in zip(self.weights_, self.other_, strict=True):
-            kept = weight.clone()
-            weight.copy_(other)
-            other.copy_(kept)
+        torch._foreach_copy_(self.other_, kept)

@@ -73,7 +73,9 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches, in a new order every time."""
-        gathered = self._gathered(*self._split())
+        order, sizes = self._split()
+        self.order_, self.ends_ = order, np.cumsum(sizes)
+        gathered = self._gathered(order, sizes)
         if isinstance(self.rows, HostRows):
             gathered = prefetched(gathered)
         with closing(gathered):
@@ -82,6 +84,11 @@ class EpochBatches:
                 index = index.to(self.targets.device)
                 targets = self.targets.index_select(0, index).split(sizes)
                 yield from map(Batch, on_device, targets, self._folds(index, sizes))
+
+    def rows_of(self, batch: int) -> Integers:
+        """Return the rows of a batch of the present or last epoch; the first is 1."""
+        first = self.ends_[batch - 2] if batch > 1 else 0
+        return self.order_[first : self.ends_[batch - 1]]
 
     def _folds(self, index: Tensor, sizes: list[int]) -> Sequence[Tensor | None]:
         if self.folds is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -17,18 +18,27 @@ class EpochFigures(NamedTuple):
     """Means over the batches of an epoch; one for each model where several train."""
 
     loss: Tensor
+    losses: Tensor
+    """Of the batches one by one, (n_batches,) or (n_batches, n_models)."""
     skipped_anchors: Tensor
     effective_negatives: Tensor
     n_rows: int
 
     def of(self, model: int) -> "EpochFigures":
         """Return the figures of one of several models."""
-        loss, skipped, effective, n_rows = self
-        return EpochFigures(loss[model], skipped[model], effective[model], n_rows)
+        return EpochFigures(
+            self.loss[model],
+            self.losses[:, model],
+            self.skipped_anchors[model],
+            self.effective_negatives[model],
+            self.n_rows,
+        )
 
 
 def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
     """Run all batches, without a wait for the device in between.
+
+    On CPU, where asking is no wait, the epoch of a model ends when its loss is not finite.
 
     Parameters
     ----------
@@ -49,8 +59,12 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
             skipped.append(stats.skipped_anchors)
             counts.append(stats.effective_negatives)
             n_rows += len(batch.rows)
+            if value.ndim == 0 and value.device.type == "cpu" and not isfinite(value):
+                break
+    by_batch = torch.stack(losses)
     return EpochFigures(
-        torch.stack(losses).mean(0),
+        by_batch.mean(0),
+        by_batch,
         torch.stack(skipped).sum(0),
         torch.stack(counts).mean(0),
         n_rows,

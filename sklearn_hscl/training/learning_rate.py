@@ -52,18 +52,38 @@ class LearningRate:
         ``schedule(progress) -> factor`` with progress in (0, 1), the middle of a step.
     n_steps : int
         Steps of the whole training.
+    step : int, default=0
+        Steps that are done already.
+    factor : float, default=1.0
+        What all rates are multiplied by.
     """
 
-    def __init__(self, optimizer: HasGroups, schedule: Schedule, n_steps: int) -> None:
+    def __init__(
+        self,
+        optimizer: HasGroups,
+        schedule: Schedule,
+        n_steps: int,
+        *,
+        step: int = 0,
+        factor: float = 1.0,
+    ) -> None:
         self.groups = optimizer.param_groups
         self.base = [group["lr"] for group in self.groups]
         self.schedule = schedule
         self.n_steps = n_steps
-        self.step = 0
+        self.step = step
+        self.factor = factor
 
     def advance(self) -> None:
         """Set the rates of the next step."""
-        factor = self.schedule(min((self.step + 0.5) / self.n_steps, 1.0))
+        progress = min((self.step + 0.5) / self.n_steps, 1.0)
+        try:
+            factor = self.factor * float(self.schedule(progress))
+        except Exception as error:
+            raise ValueError(
+                f"lr_schedule={self.schedule!r} must map the progress of training "
+                f"to a factor, but failed for {progress}: {error}"
+            ) from error
         for group, base in zip(self.groups, self.base, strict=True):
             group["lr"] = base * factor
         self.step += 1

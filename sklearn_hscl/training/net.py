@@ -14,8 +14,11 @@ from torch import Tensor
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
+from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
+from sklearn_hscl.training.divergence import DivergenceError, check_finite
 from sklearn_hscl.training.epoch import EpochFigures, run_epoch
+from sklearn_hscl.training.fallback import Fallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
@@ -92,6 +95,8 @@ class ContrastiveNet(NeuralNet):
         self.clip_norm = clip_norm
         self.device_batch_size = device_batch_size
         self.first_epoch_ = 0
+        self.n_anchors_ = 0
+        self.stops_ = False
         super().__init__(module, criterion, **kwargs)
 
     @property
@@ -105,20 +110,26 @@ class ContrastiveNet(NeuralNet):
         report: TrainingCallback,
         X: Tensor,
         y: Tensor,
+        keepers: Sequence[TrainingCallback] = (),
     ) -> "ContrastiveNet":
         """Train with callbacks that live for this training only."""
-        with self.heard_by(monitors, report):
+        with self.heard_by(monitors, report, keepers):
             return self.partial_fit(X, y)
 
     @contextmanager
     def heard_by(
-        self, monitors: Sequence[TrainingCallback], report: TrainingCallback
+        self,
+        monitors: Sequence[TrainingCallback],
+        report: TrainingCallback,
+        keepers: Sequence[TrainingCallback] = (),
     ) -> Iterator[None]:
         """Context in which callbacks of one training take part."""
         users = self.callbacks_
-        # Held-out scores first, so that users' callbacks see them; the report last.
+        # Held-out scores first, so that users' callbacks see them; then the report, and
+        # last who keeps what all others have come to.
         first = [(type(monitor).__name__, monitor) for monitor in monitors]
-        self.callbacks_ = [*first, *users, ("report", report)]
+        last = [(type(keeper).__name__, keeper) for keeper in keepers]
+        self.callbacks_ = [*first, *users, ("report", report), *last]
         try:
             yield
         finally:
@@ -137,9 +148,7 @@ class ContrastiveNet(NeuralNet):
             If the module has changed.
         """
         try:
-            _uncompiled(self.module_).load_state_dict(
-                _uncompiled(earlier.module_).state_dict()
-            )
+            self.plain_module.load_state_dict(earlier.plain_module.state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"The encoder of the previous fit cannot be trained on, as its parameters "
@@ -152,6 +161,11 @@ class ContrastiveNet(NeuralNet):
                 self.optimizer_.state_dict() | {"state": memory}
             )
         self.history_ = copy.deepcopy(earlier.history)
+
+    @property
+    def plain_module(self) -> Any:
+        """The module inside of what torch.compile made of it."""
+        return getattr(self.module_, "_orig_mod", self.module_)
 
     @property
     def n_completed(self) -> int:
@@ -180,12 +194,27 @@ class ContrastiveNet(NeuralNet):
         self.begin(X, epochs)
         try:
             with self.module_.precision.products():
-                super().fit_loop(X, y, epochs=epochs)
+                self.notify("on_epochs_begin")
+                self._run_epochs(X, y)
         except StopTraining:
             pass
         finally:
             self.end()
         return self
+
+    def _run_epochs(self, X: Tensor, y: Tensor) -> None:
+        """Run the epochs that are left; go back once, if that is asked for."""
+        try:
+            super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
+        except DivergenceError as error:
+            fallbacks = [part for _, part in self.callbacks_ if isinstance(part, Fallback)]
+            if not fallbacks:
+                raise
+            fallbacks[0].go_back(self, error)
+            super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
+
+    def on_epochs_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Do nothing: the event is for callbacks."""
 
     def begin(self, X: Tensor, epochs: int | None = None) -> None:
         """Make ready for some epochs."""
@@ -194,12 +223,15 @@ class ContrastiveNet(NeuralNet):
         self.augment_ = self.augment.fitted(X)
         self.step_ = self._training_step(X)
         self.learning_rate_: LearningRate | None = None  # until the batches are known
+        self.first_step_, self.rate_factor_ = 0, 1.0
+        self.stops_ = False
 
     def end(self) -> None:
         """Forget what only the epochs need, which may hold training rows."""
         if self.learning_rate_ is not None:
             self.learning_rate_.restore()
         del self.augment_, self.step_, self.learning_rate_
+        del self.first_step_, self.rate_factor_
         self.iterator_train__folds = None
 
     def _training_step(self, rows: Tensor) -> TrainingStep:
@@ -221,19 +253,19 @@ class ContrastiveNet(NeuralNet):
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Call all callbacks, then stop if one of them ended the epoch that way."""
         getattr(self, method_name)(self, **kwargs)
-        stop = False
+        self.stops_ = False
         for callback in self._listeners(method_name):
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except StopTraining:
-                stop = True
+                self.stops_ = True
             except KeyboardInterrupt:
                 # This is how skorch's EarlyStopping stops; from ours it is Ctrl-C.
                 ours = isinstance(callback, TrainingCallback)
                 if ours or method_name != "on_epoch_end":
                     raise
-                stop = True
-        if stop:
+                self.stops_ = True
+        if self.stops_:
             raise StopTraining
 
     def _listeners(self, method_name: str) -> list[Callback]:
@@ -242,7 +274,8 @@ class ContrastiveNet(NeuralNet):
         return [
             callback
             for _, callback in self.callbacks_
-            if getattr(getattr(callback, method_name), "__func__", None) is not nothing
+            if getattr(getattr(callback, method_name, None), "__func__", None)
+            is not nothing
         ]
 
     def on_batch_begin(
@@ -319,30 +352,35 @@ class ContrastiveNet(NeuralNet):
         self._set_training(True)
         if self.learning_rate_ is None and self.lr_schedule is not None:
             n_steps = self.n_epochs_ * len(iterator)
-            self.learning_rate_ = LearningRate(self.optimizer_, self.lr_schedule, n_steps)
-        self.record_epoch(
-            run_epoch(iterator, lambda batch: self._run_batch(batch, training, step_fn)),
-            prefix,
-        )
+            self.learning_rate_ = LearningRate(
+                self.optimizer_,
+                self.lr_schedule,
+                n_steps,
+                step=self.first_step_,
+                factor=self.rate_factor_,
+            )
+        figures = run_epoch(iterator, lambda b: self._run_batch(b, training, step_fn))
+        self.record_epoch(figures, iterator)
 
-    def record_epoch(self, figures: EpochFigures, prefix: str = "train") -> None:
+    def record_epoch(self, figures: EpochFigures, batches: EpochBatches) -> None:
         """Write the figures of an epoch down.
 
         Raises
         ------
-        FloatingPointError
-            If the loss is not finite.
+        DivergenceError
+            If the loss or a weight is not finite.
         ValueError
             If no row had anything to be compared with.
         """
+        check_finite(self, figures, batches)
         loss, n_skipped = figures.loss.item(), int(figures.skipped_anchors)
         self.n_anchors_ = self.n_views * figures.n_rows
-        self._check_epoch(loss, n_skipped, self.n_anchors_)
+        self._check_compared(n_skipped, self.n_anchors_)
         best = min((epoch["train_loss"] for epoch in self.history[:-1]), default=np.inf)
-        self.history.record(f"{prefix}_loss", loss)
-        self.history.record(f"{prefix}_loss_best", loss < best)  # Checkpoint monitors it
+        self.history.record("train_loss", loss)
+        self.history.record("train_loss_best", loss < best)  # Checkpoint monitors it
         self.history.new_batch()  # one stands for all: some callbacks look at the last
-        self.history.record_batch(f"{prefix}_loss", loss)
+        self.history.record_batch("train_loss", loss)
         self.history.record("skipped_anchors", n_skipped)
         self.history.record("effective_negatives", figures.effective_negatives.item())
 
@@ -357,24 +395,13 @@ class ContrastiveNet(NeuralNet):
         self.notify("on_batch_end", batch=seen, training=training, loss=loss, y_pred=None)
         return loss, stats
 
-    def _check_epoch(self, loss: float, n_skipped: int, n_anchors: int) -> None:
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss became {loss} in epoch {len(self.history)}: lower `lr` (now "
-                f"{self.lr}) or `beta` (now {self.criterion_.options.beta}), or raise "
-                f"`temperature` (now {self.criterion_.options.temperature})."
-            )
+    def _check_compared(self, n_skipped: int, n_anchors: int) -> None:
         if n_skipped == n_anchors and not self.criterion_.options.ce_weight:
             raise ValueError(
                 f"No row had both a positive and a negative in its batch, so nothing can "
                 f"be learnt: raise `batch_size` (now {self.batch_size}) or `n_views` (now "
                 f"{self.n_views})."
             )
-
-
-def _uncompiled(module: Any) -> Any:
-    """Return the module inside of what torch.compile made of it."""
-    return getattr(module, "_orig_mod", module)
 
 
 def check_net_params(net_params: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from sklearn_hscl.training.batching import EpochBatches, choose_sampler
 from sklearn_hscl.training.calibration import CalibratedScale
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.chance import batches_of_places, chance_loss
+from sklearn_hscl.training.checkpoint import Checkpoint
 from sklearn_hscl.training.data import (
     LabelledRows,
     TrainingData,
@@ -32,6 +33,9 @@ from sklearn_hscl.training.data import (
     to_tensors,
 )
 from sklearn_hscl.training.device import resolve_device
+from sklearn_hscl.training.divergence import DivergenceError
+from sklearn_hscl.training.fallback import Fallback
+from sklearn_hscl.training.fingerprint import fingerprint_of_fit, surroundings_of_fit
 from sklearn_hscl.training.group_folds import draw_member_folds
 from sklearn_hscl.training.learning_rate import SCHEDULES
 from sklearn_hscl.training.members import draw_folds
@@ -54,6 +58,7 @@ class TrainingRun:
     train: LabelledRows
     folds: Tensor | None
     monitors: list[TrainingCallback]
+    keepers: list[TrainingCallback]
     prepare: Preparation
     data: TrainingData
     seeds: Seeds
@@ -63,7 +68,7 @@ class TrainingRun:
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
         with scoped_torch_seed(self.seeds.weights), torch_threads(self.n_threads):
-            self.net.train_with(self.monitors, report, *self.train)
+            self.net.train_with(self.monitors, report, *self.train, self.keepers)
             self.check_embedding()
 
     def end_early(self) -> None:
@@ -79,7 +84,7 @@ class TrainingRun:
         rows = self.train.rows[:CHUNK_ROWS]
         embedding = embed_tensor(module.encoder, rows, module.precision)
         if not embedding.isfinite().all():
-            raise FloatingPointError(
+            raise DivergenceError(
                 f"Training ended with infinite embeddings: lower `lr` (now {self.net.lr})."
             )
 
@@ -177,6 +182,7 @@ def prepare_run(
     loss: ContrastiveLoss,
     seeds: Seeds,
     previous: Previous | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingRun:
     """Build all that training needs.
 
@@ -192,11 +198,14 @@ def prepare_run(
         Seeds of this fit.
     previous : Previous or None
         The fit to go on from.
+    checkpoint : Checkpoint or None
+        Where to keep the state of training.
 
     Returns
     -------
     TrainingRun
     """
+    given, all_data = params, data
     params, recipe = settle(params, data, loss)
     data = _with_held_out(params, data, seeds)
     device = resolve_device(params["device"])
@@ -217,7 +226,30 @@ def prepare_run(
     monitors = _monitors(params, recipe, loss, folds, prepare, data, train)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
     n_threads = choose_threads(params["n_threads"], small_steps=small)
-    return TrainingRun(net, train, folds, monitors, prepare, data, seeds, device, n_threads)
+    keepers = _keepers(params, checkpoint)
+    if checkpoint is not None:
+        fingerprint = fingerprint_of_fit(given, all_data, seeds, net)
+        checkpoint.belongs_to(fingerprint, surroundings_of_fit(n_threads), seeds)
+    return TrainingRun(
+        net, train, folds, monitors, keepers, prepare, data, seeds, device, n_threads
+    )
+
+
+def _keepers(
+    params: dict[str, Any], checkpoint: Checkpoint | None
+) -> list[TrainingCallback]:
+    """Return who keeps the state of training, in memory and on disk."""
+    # The checkpoint first: it may bring the state that there is to go back to.
+    keepers: list[TrainingCallback] = [] if checkpoint is None else [checkpoint]
+    factor = params["lr_backoff"]
+    if factor is None:
+        return keepers
+    if params["lr_schedule"] is None:
+        raise ValueError(
+            f"lr_backoff={factor} lowers the rate of lr_schedule, but net_callbacks hold "
+            f"an LRScheduler, which sets the rate itself: leave one of the two out."
+        )
+    return [*keepers, Fallback(factor)]
 
 
 def _folds(

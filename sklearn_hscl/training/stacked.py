@@ -51,6 +51,8 @@ def why_alone(run: TrainingRun) -> str | None:
         Prepared and not yet trained.
     """
     net = run.net
+    if run.keepers:
+        return "lr_backoff goes back to an earlier state of one model"
     if net.compile:
         return "compile=True compiles the step of one model"
     if net.device_batch_size != "auto":
@@ -294,7 +296,7 @@ class _Stack:
         self._check_buffers()
         for k, model in enumerate(self.active):
             try:
-                model.net.record_epoch(figures.of(k))
+                model.net.record_epoch(figures.of(k), batches)
             except Exception as error:
                 model.error = error
 

@@ -10,6 +10,7 @@ from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
+from sklearn_hscl.training.divergence import DivergenceError
 from sklearn_hscl.training.rows import select_rows
 
 N_NEIGHBORS = 5
@@ -30,6 +31,14 @@ class BestWeights(TrainingCallback):
         Epochs from one score to the next, which epochs in between repeat; the first and
         the last epoch have one anyway.
     """
+
+    remembered = (
+        "best_score_",
+        "reference_score_",
+        "n_stale_",
+        "best_epoch_",
+        "best_weights_",
+    )
 
     def __init__(self, *, patience: int, tol: float, every: int = 1) -> None:
         self.patience = patience
@@ -81,7 +90,7 @@ class BestWeights(TrainingCallback):
         if len(net.history) == net.first_epoch_:
             return
         if not np.isfinite(self.best_score_):
-            raise FloatingPointError(
+            raise DivergenceError(
                 f"No epoch gave a finite held-out score: lower `lr` (now {net.lr})."
             )
         net.module_.load_state_dict(self.best_weights_)

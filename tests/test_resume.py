@@ -1,0 +1,323 @@
+"""Fits that end before their time, and go on from their checkpoint."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import kills
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from skorch.callbacks import EpochScoring
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.model_selection import BatchedGridSearchCV
+from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.training import checkpoint as checkpoint_module
+
+SETTINGS = kills.MLP | {"max_epochs": 6, "early_stopping": True}
+
+
+def embedder(directory=None, **parameters):
+    return HSCLEmbedder(**(SETTINGS | {"checkpoint_dir": directory} | parameters))
+
+
+class Stopped(Exception):  # noqa: N818
+    """Stands for whatever ends a fit from outside."""
+
+
+class StopAfter:
+    """scikit-learn callback that fails after some epochs."""
+
+    def __init__(self, epoch, error=Stopped):
+        self.epoch = epoch
+        self.error = error
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch" and context.task_id == self.epoch:
+            raise self.error
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    """Checkpoints at the end of each epoch, however long they take."""
+    monkeypatch.setattr(checkpoint_module, "LARGEST_SHARE", 1.0)
+
+
+def stopped(fitted, X, y, epoch=3, error=Stopped):
+    """Begin a fit, and end it in the given epoch, before that is written down."""
+    begun = clone(fitted).set_callbacks(StopAfter(epoch, error))
+    with pytest.raises(error):
+        begun.fit(X, y)
+    return begun
+
+
+def test_killed_processes():
+    cases = ["members", "memory map"]
+    command = [sys.executable, kills.__file__, "2", "0", *cases]  # twice, seed 0
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(cases)
+    assert all(line.endswith("True") for line in lines), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("case", kills.CASES)
+def test_every_epoch_is_a_place_to_go_on_from(case, tmp_path, every_epoch):
+    settings, data = kills.CASES[case]
+    X, y = data(tmp_path)
+    whole = HSCLEmbedder(**settings).fit(X, y)
+    begun = HSCLEmbedder(**settings, checkpoint_dir=tmp_path, resume=True)
+    for epoch in (1, 4):
+        stopped(begun, X, y, epoch)
+    resumed = clone(begun).fit(X, y)
+    assert kills.bits(resumed, X) == kills.bits(whole, X)
+    again = clone(begun).fit(X, y)  # which has no epoch left
+    assert kills.bits(again, X) == kills.bits(whole, X)
+    assert os.listdir(tmp_path).count("checkpoint.pt") == 1
+
+
+def test_seeds_of_no_random_state_are_kept(iris, tmp_path, every_epoch):
+    begun = embedder(tmp_path, random_state=None, resume=True)
+    stopped(begun, *iris)
+    first = clone(begun).fit(*iris)
+    second = clone(begun).fit(*iris)
+    assert kills.bits(first, iris[0]) == kills.bits(second, iris[0])
+    anew = clone(begun).set_params(resume=False).fit(*iris)
+    assert kills.bits(anew, iris[0]) != kills.bits(first, iris[0])
+
+
+def test_ctrl_c_leaves_something_to_go_on_from(iris, tmp_path, every_epoch):
+    begun = embedder(tmp_path, resume=True)
+    with pytest.warns(UserWarning, match="interrupted after 4 of 6 epochs"):
+        begun.set_callbacks(StopAfter(3, KeyboardInterrupt)).fit(*iris)
+    assert np.isfinite(begun.transform(iris[0])).all()
+    resumed = clone(begun).set_callbacks().fit(*iris)
+    whole = embedder().fit(*iris)
+    assert kills.bits(resumed, iris[0]) == kills.bits(whole, iris[0])
+
+
+def test_warm_start_goes_on_in_the_middle(iris, tmp_path, every_epoch):
+    first = embedder(warm_start=True).fit(*iris)
+    weights = kills.bits(first, iris[0])
+    expected = clone(first).fit(*iris).fit(*iris)
+    first.set_params(checkpoint_dir=tmp_path, resume=True)
+    first.set_callbacks(StopAfter(2))
+    with pytest.raises(Stopped):
+        first.fit(*iris)
+    assert kills.bits(first, iris[0]) == weights  # as it was before
+    first.set_callbacks().fit(*iris)
+    assert first.n_iter_ == 12
+    assert kills.bits(first, iris[0]) == kills.bits(expected, iris[0])
+    with pytest.raises(ValueError, match="weights that training starts from"):
+        first.fit(*iris)
+
+
+def test_a_pipeline_resumes(iris, tmp_path, every_epoch):
+    pipe = make_pipeline(embedder(tmp_path, resume=True), LogisticRegression())
+    stopped(pipe[0], *iris)
+    expected = make_pipeline(embedder(), LogisticRegression()).fit(*iris)
+    assert_array_equal(
+        pipe.fit(*iris).predict_proba(iris[0]), expected.predict_proba(iris[0])
+    )
+
+
+def test_without_resume_a_fit_starts_anew(iris, tmp_path, every_epoch):
+    stopped(embedder(tmp_path), *iris)
+    other = embedder(tmp_path, beta=2.0).fit(*iris)
+    expected = embedder(beta=2.0).fit(*iris)
+    assert kills.bits(other, iris[0]) == kills.bits(expected, iris[0])
+
+
+# What must be the same --------------------------------------------------------------
+
+
+def test_other_data_are_named(iris, tmp_path):
+    X, y = iris
+    embedder(tmp_path).fit(X, y)
+    other_X = X.copy()
+    other_X[7, 1] += 1e-3
+    resumed = embedder(tmp_path, resume=True)
+    for rows, labels, name in [(other_X, y, "X "), (X, np.where(y == 1, 2, y), "y ")]:
+        with pytest.raises(ValueError, match=f"another fit, which differs in {name}"):
+            clone(resumed).fit(rows, labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("beta", 2.0),
+        ("random_state", 1),
+        ("max_epochs", 7),
+        ("net_params", {"optimizer__eps": 1e-7}),
+        ("lr_backoff", 0.5),
+    ],
+)
+def test_other_parameters_are_named(iris, tmp_path, name, value):
+    embedder(tmp_path).fit(*iris)
+    with pytest.raises(ValueError, match=rf"differs in {name} \(then .*, now .*\)"):
+        embedder(tmp_path, resume=True, **{name: value}).fit(*iris)
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_other_threads_draw_a_warning(iris, tmp_path, monkeypatch, share):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    with torch_threads(1):
+        whole = embedder(tmp_path, n_threads=1).fit(*iris)
+        resumed = embedder(tmp_path, resume=True, n_threads=share, verbose=0)
+        if share == 1:
+            resumed.fit(*iris)
+        else:
+            with pytest.warns(UserWarning, match=r"n_threads_ \(then 1, now 2\)"):
+                resumed.fit(*iris)
+    assert kills.bits(whole, iris[0]) == kills.bits(resumed, iris[0])
+
+
+def test_other_versions_draw_a_warning(iris, tmp_path, monkeypatch):
+    embedder(tmp_path).fit(*iris)
+    monkeypatch.setattr("sklearn_hscl.training.fingerprint._version", lambda name: "0.1")
+    with pytest.warns(UserWarning, match=r"torch \(then 2.*, now 0.1\)"):
+        embedder(tmp_path, resume=True).fit(*iris)
+
+
+# What cannot be kept ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"beta": "auto"}, "train several"),
+        ({"net_callbacks": [EpochScoring("accuracy")]}, "memory that cannot be kept"),
+    ],
+)
+def test_refused_clearly(iris, tmp_path, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        embedder(tmp_path, **parameters).fit(*iris)
+
+
+def test_partial_fit_is_refused(iris, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_dir=.*partial_fit"):
+        embedder(tmp_path).partial_fit(*iris)
+
+
+def test_resume_needs_a_directory(iris):
+    with pytest.raises(ValueError, match="resume=True .* checkpoint_dir=None"):
+        embedder(resume=True).fit(*iris)
+
+
+def test_searches_fit_alone(iris, tmp_path):
+    pipe = make_pipeline(embedder(tmp_path, max_epochs=1), LogisticRegression())
+    search = BatchedGridSearchCV(pipe, {"hsclembedder__beta": [0.0, 1.0]}, cv=2)
+    search.fit(*iris)
+    assert all("checkpoint_dir" in batched.reason for batched in search.batched_)
+
+
+# Disks and files --------------------------------------------------------------------
+
+
+def test_a_directory_that_cannot_be_written_to(iris, tmp_path):
+    (tmp_path / "file").write_text("")
+    fitted = embedder().fit(*iris)
+    before = fitted.transform(iris[0])
+    fitted.set_params(checkpoint_dir=tmp_path / "file" / "directory")
+    with pytest.raises(ValueError, match="checkpoint_dir=.* cannot be made"):
+        fitted.fit(*iris)
+    assert_array_equal(fitted.transform(iris[0]), before)
+
+
+def test_a_disk_that_is_full_from_the_start(iris, tmp_path, small_files):
+    small_files(1000)
+    with pytest.raises(ValueError, match="checkpoint_dir=.* cannot be written"):
+        embedder(tmp_path).fit(*iris)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_fills_up(iris, tmp_path, small_files, every_epoch):
+    class FillsUp(StopAfter):
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "epoch" and context.task_id == self.epoch:
+                small_files(1000)
+
+    begun = embedder(tmp_path).set_callbacks(FillsUp(2))
+    with pytest.warns(UserWarning, match=r"No checkpoint .* after epoch 3"):
+        begun.fit(*iris)
+    expected = embedder().fit(*iris)
+    assert kills.bits(begun, iris[0]) == kills.bits(expected, iris[0])
+    small_files(None)
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+    resumed = embedder(tmp_path, resume=True).fit(*iris)
+    assert kills.bits(resumed, iris[0]) == kills.bits(expected, iris[0])
+
+
+@pytest.fixture
+def small_files():
+    """Limit the size of files by calling this, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        size = soft if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    yield limit
+    limit(None)
+
+
+def test_broken_files_are_named(iris, tmp_path):
+    embedder(tmp_path, max_epochs=1).fit(*iris)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    resumed = embedder(tmp_path, max_epochs=1, resume=True)
+    for broken in (b"", whole[:100], whole[: len(whole) // 2], b"\x80\x04." + whole):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt, which cannot be read"):
+            clone(resumed).fit(*iris)
+    torch.save({"format": 1}, path)
+    with pytest.raises(ValueError, match="it lacks"):
+        clone(resumed).fit(*iris)
+
+
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def test_reading_executes_nothing(iris, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "payload": Payload()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        embedder(tmp_path, resume=True).fit(*iris)
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_leftovers_of_a_killed_process_go(iris, tmp_path):
+    (tmp_path / "checkpoint.pt.123.part").write_bytes(b"half")
+    embedder(tmp_path, max_epochs=1).fit(*iris)
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_writing_is_rare_where_epochs_are_short(iris, tmp_path, monkeypatch):
+    written = []
+    write = checkpoint_module.Checkpoint._write
+    monkeypatch.setattr(
+        checkpoint_module.Checkpoint,
+        "_write",
+        lambda self, net: written.append(len(net.history)) or write(self, net),
+    )
+    monkeypatch.setattr(checkpoint_module, "LARGEST_SHARE", 0.05)
+    embedder(tmp_path, max_epochs=40, early_stopping=False).fit(*iris)
+    assert written[0] == 0 and written[-1] == 40
+    assert len(written) < 30
