@@ -102,7 +102,7 @@ def tilt_weights(anchors: Tensor, z: Tensor, pairs: Pairs, options: LossOptions)
     """
     temperature = per_pair(options.temperature, z)
     negatives = _with_synthetic(anchors, z, anchors @ z.mT, pairs.log_negative, options)
-    return _tilted_mean(*negatives, temperature, options).log_weight.softmax(-1)
+    return tilted_mean(*negatives, temperature, options).log_weight.softmax(-1)
 
 
 def _with_synthetic(
