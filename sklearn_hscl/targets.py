@@ -147,7 +147,13 @@ def label_array(y: Any) -> NDArray[Any]:
 def _kind(y: NDArray[Any], loss: str, target_type: str) -> str:
     if target_type != "auto":
         return target_type
-    found = type_of_target(y, input_name="y")
+    try:
+        found = type_of_target(y, input_name="y")
+    except TypeError as error:
+        raise ValueError(
+            f"y holds labels of types that cannot be compared ({error}): make all of them "
+            f"strings, or all of them numbers."
+        ) from error
     if found not in KINDS:
         raise ValueError(
             f"Unknown label type: y is {found} (shape {y.shape}, dtype {y.dtype}), but "
