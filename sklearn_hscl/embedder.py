@@ -263,7 +263,7 @@ class HSCLEmbedder(
         stopping spares; 100 steps for fewer than 40 rows.
     lr : float or None, default=None
         Learning rate of AdamW, before `lr_schedule`; None for 2e-3, and for 4e-3 in
-        ``"mlp"`` where the loss uses no labels.
+        ``"conv"`` with classes and in ``"mlp"`` where the loss uses no labels.
     lr_schedule : {"auto", "cosine", "warm_up", "constant"} or callable, default="auto"
         ``"warm_up"``: rise over the first 5 % of the steps. ``"cosine"``: the same, then
         fall to 0 along a cosine. A callable maps the progress of training, from 0 to 1,

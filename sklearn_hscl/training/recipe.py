@@ -74,7 +74,7 @@ SPARSE = replace(PLAIN, parameters=PLAIN.parameters | {"hidden_layer_sizes": (25
 # Convolutions cost so much a row that steps have to be small to be many.
 CONVOLUTION = replace(
     PLAIN,
-    parameters=PLAIN.parameters | {"batch_size": 32, "projection_dim": None},
+    parameters=PLAIN.parameters | {"batch_size": 32, "projection_dim": None, "lr": 4e-3},
     epochs=_convolution_epochs,
     ce_weight=0.5,
 )
