@@ -230,7 +230,7 @@ def test_labels_that_do_not_do(iris, y):
 
 
 def test_a_wrong_batch_size_of_the_estimator_itself(iris):
-    for batch_size in (0, "many", None, 2.5):
+    for batch_size in (0, "many", 1, 2.5):
         estimator = pipeline().set_params(embed__batch_size=batch_size)
         error = failure_of(BatchedGridSearchCV(estimator, BETAS, cv=2), *iris)
         assert "'batch_size' parameter of HSCLEmbedder" in str(error)

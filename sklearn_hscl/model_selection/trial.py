@@ -35,6 +35,7 @@ from sklearn_hscl.model_selection.plan import (
     with_params,
 )
 from sklearn_hscl.seeding import MAX_SEED
+from sklearn_hscl.training.recipe import BATCH_SIZE
 
 # Pairs of rows that a stack compares in a step: up to here their temporaries stay in the
 # caches of a CPU. A GPU holds more, and has the more to do at a time the better.
@@ -256,7 +257,7 @@ class Trial:
         embeddings = list(stack.embeddings.values())
         on_gpu = str(embedder.device).startswith("cuda")
         pairs = _PAIRS_ON_GPU if on_gpu else _PAIRS_ON_CPU
-        n_rows = embedder.batch_size
+        n_rows = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
         if not isinstance(n_rows, Integral) or n_rows < 1:
             n_rows = 1  # the fits will refuse what was given
         most = max(2, pairs // int(n_rows) ** 2)

@@ -87,6 +87,11 @@ class StoredNet:
     history: History
     optimizer_: torch.optim.Optimizer | None = None
 
+    @property
+    def plain_module(self) -> ContrastiveModule:
+        """The module, which is not compiled."""
+        return self.module_
+
 
 def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State:
     """Take the fitted attributes of an embedder apart.

@@ -37,6 +37,8 @@ class Recipe:
     """Scores for early stopping in a training run; 0 for one in every epoch."""
 
 
+# Where a recipe says nothing better; the authors advise at least so many.
+BATCH_SIZE = 256
 # Fewer rows are too few to keep a part of them from a member, unless asked for.
 FEWEST_ROWS = 40
 
@@ -55,7 +57,7 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
 
 PLAIN = Recipe(
     parameters={
-        "batch_size": 256,
+        "batch_size": BATCH_SIZE,
         "n_members": 1,
         "dropout": 0.0,
         "projection_dim": 64,
@@ -80,7 +82,7 @@ CONVOLUTION = replace(
 )
 TABULAR = Recipe(
     parameters={
-        "batch_size": 256,
+        "batch_size": BATCH_SIZE,
         "n_members": 4,
         "dropout": 0.15,
         "projection_dim": None,
