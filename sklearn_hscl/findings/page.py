@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from html import escape
 
+from sklearn_hscl.colors import GREEN, GREY, ORANGE, VERMILION
 from sklearn_hscl.findings.finding import Finding
 
-# Of Okabe and Ito; the word stands beside the colour.
+# The word stands beside the colour.
 _COLORS = {
-    "not applicable": "#767676",
-    "ok": "#009E73",
-    "warning": "#E69F00",
-    "problem": "#D55E00",
+    "not applicable": GREY,
+    "ok": GREEN,
+    "warning": ORANGE,
+    "problem": VERMILION,
 }
 _CELL = "text-align: left; vertical-align: top; padding: 0.2em 0.6em;"
 

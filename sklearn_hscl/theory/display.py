@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from sklearn_hscl.colors import BLUE, GREEN, VERMILION
 from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
 from sklearn_hscl.theory.verification import BETAS, verify_embedding, verify_estimator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of Okabe and Ito, which colour-blind readers can tell apart: a colour says whether
-# labels choose the negatives, line and marker whether they are tilted.
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+# The colour says whether labels choose the negatives, line and marker whether they are
+# tilted.
 _STYLES = {
-    "hucl": ("H-UCL", {"color": _ORANGE, "linestyle": "-", "marker": "o"}),
-    "hscl": ("H-SCL", {"color": _BLUE, "linestyle": "-", "marker": "s"}),
-    "ucl": ("UCL", {"color": _ORANGE, "linestyle": "--", "marker": "^"}),
-    "scl": ("SCL", {"color": _BLUE, "linestyle": "--", "marker": "v"}),
+    "hucl": ("H-UCL", {"color": VERMILION, "linestyle": "-", "marker": "o"}),
+    "hscl": ("H-SCL", {"color": BLUE, "linestyle": "-", "marker": "s"}),
+    "ucl": ("UCL", {"color": VERMILION, "linestyle": "--", "marker": "^"}),
+    "scl": ("SCL", {"color": BLUE, "linestyle": "--", "marker": "v"}),
 }
 
 
@@ -136,7 +136,7 @@ class TheoryDisplay:
         self.bands_: dict[str, Any] = {}
         for name, (label, style) in _STYLES.items():
             self._draw(losses, name, getattr(self.estimate, name), label=label, **style)
-        style = {"color": _GREEN, "marker": "o"}
+        style = {"color": GREEN, "marker": "o"}
         self._draw(share, "assumption", self.estimate.assumption, **style)
         losses.set_ylabel("Loss")
         losses.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
