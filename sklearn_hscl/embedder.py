@@ -341,7 +341,8 @@ class HSCLEmbedder(
         The trained encoder, without head.
     net_ : skorch.NeuralNet
         The net that trained it. In an embedder that was stored, what is left of it:
-        ``module_``, ``history``, and ``optimizer_`` where that was asked for.
+        ``module_``, ``history``, how rows were compared, and ``optimizer_`` where that
+        was asked for.
     history_ : list of dict
         One entry per epoch: ``train_loss``; ``skipped_anchors``, how many anchors had
         no positive or no negative in their batch; ``effective_negatives``, how many

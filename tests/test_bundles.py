@@ -12,9 +12,9 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EarlyStopping
 from stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
 
-from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.augment import FeatureCorruption, FunctionAugmentation
-from sklearn_hscl.losses import ContrastiveLoss, CosineBeta
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, CosineBeta
 from sklearn_hscl.persistence import read_card
 
 
@@ -136,6 +136,38 @@ def test_code_is_left_out(name, path):
     again = HSCLEmbedder.load(path, **{name: CODE[name]})
     assert_array_equal(again.transform(X), embedder.transform(X))
     assert again.get_params()[name] is CODE[name]
+
+
+class OwnSchedule(BetaSchedule):
+    """Not of this library."""
+
+    def beta_at(self, progress):
+        return 1 + progress
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        {"hardening": lambda s: s / 2},
+        {"loss": ContrastiveLoss(hardening=lambda s: s / 2)},
+        {"augment": lambda rows, generator: rows + 0.1, "n_views": 2},
+        {"beta": OwnSchedule()},
+        {"loss": "sscl", "sampler": "shuffle", "batch_size": 16},
+    ],
+    ids=lambda code: next(iter(code)),
+)
+def test_what_was_loaded_is_diagnosed_alike(code, path):
+    X, y = numbers(), labels()
+    embedder = HSCLEmbedder(**SMALL | code, encoder="mlp").fit(X, y)
+    left_out = [name for name in code if not isinstance(code[name], str | int)]
+    again = reloaded(embedder, path, leave_out=left_out)
+    assert diagnose(again, X, y).to_dict() == diagnose(embedder, X, y).to_dict()
+    assert again.beta_ == embedder.beta_
+
+
+def test_a_directory_of_checkpoints_is_stored_by_its_name(path, tmp_path):
+    embedder = HSCLEmbedder(**SMALL, checkpoint_dir=tmp_path).fit(numbers(), labels())
+    assert reloaded(embedder, path).checkpoint_dir == str(tmp_path)
 
 
 def test_own_encoder_must_be_the_one_that_was_trained(path):

@@ -13,7 +13,13 @@ from torch import nn
 
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.losses import BetaSchedule
 from sklearn_hscl.persistence.arrays import StoredArrays
+from sklearn_hscl.persistence.comparison import (
+    Comparison,
+    comparison_state,
+    restore_comparison,
+)
 from sklearn_hscl.persistence.errors import BundleError
 from sklearn_hscl.persistence.facts import check_facts
 from sklearn_hscl.persistence.history import history_columns, history_epochs
@@ -25,6 +31,7 @@ from sklearn_hscl.persistence.table import (
     table_state,
     target_state,
 )
+from sklearn_hscl.persistence.values import SCHEDULES
 from sklearn_hscl.precision import Precision, resolve_precision
 from sklearn_hscl.seeding import Seeds
 from sklearn_hscl.targets import TargetEncoder
@@ -70,8 +77,8 @@ class State(NamedTuple):
 
 
 @dataclass
-class StoredNet:
-    """What a stored embedder keeps of the net that trained it.
+class StoredNet(Comparison):
+    """What a stored embedder keeps of the net that trained it, by the net's names.
 
     Attributes
     ----------
@@ -117,6 +124,7 @@ def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State
         "table": table,
         "targets": targets,
         "optimizer": updates,
+        "comparison": comparison_state(fitted["net_"]),
         "history": history_columns(fitted["history_"]),
         "best_epoch": fitted["best_epoch_"],
         "chance_loss": fitted["chance_loss_"],
@@ -126,7 +134,7 @@ def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State
         "n_threads": fitted["n_threads_"],
         "precision": fitted["_precision"].name,
         "device_type": fitted["device_"].type,
-        "beta": fitted["beta_"],
+        "beta": _storable_beta(fitted["beta_"]),
         "temperature": fitted["temperature_"],
         "seeds": list(fitted["_seeds"]),
     }
@@ -178,6 +186,7 @@ def restore(
         is_trained=is_trained,
     ).to(device)
     optimizer = restore_optimizer(facts["optimizer"], arrays, module, params)
+    comparison = restore_comparison(facts["comparison"], params, len(shape) + 1)
     arrays.check_empty()
     fitted = {
         "input_shape_": shape,
@@ -186,7 +195,7 @@ def restore(
         "best_epoch_": facts["best_epoch"],
         "chance_loss_": facts["chance_loss"],
         "_n_anchors": facts["n_anchors"],
-        "beta_": facts["beta"],
+        "beta_": params["beta"] if facts["beta"] is None else facts["beta"],
         "temperature_": facts["temperature"],
         "_columns": columns,
         "_prepare": prepare,
@@ -197,7 +206,7 @@ def restore(
         fitted["valid_score_name_"] = facts["valid_score_name"]
     return (
         fitted
-        | _of_training(module, optimizer, history_epochs(facts["history"]))
+        | _of_training(module, optimizer, comparison, history_epochs(facts["history"]))
         | _of_data(columns, encode)
     )
 
@@ -205,11 +214,15 @@ def restore(
 def _of_training(
     module: ContrastiveModule,
     optimizer: torch.optim.Optimizer | None,
+    comparison: Comparison,
     history: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    epochs = History(copy.deepcopy(history))
     return {
         "module_": module.encoder,
-        "net_": StoredNet(module, History(copy.deepcopy(history)), optimizer),
+        "net_": StoredNet(
+            **vars(comparison), module_=module, history=epochs, optimizer_=optimizer
+        ),
         "history_": history,
         "loss_curve_": [epoch["train_loss"] for epoch in history],
         "n_iter_": len(history),
@@ -228,6 +241,12 @@ def _of_data(columns: TableColumns | None, encode: TargetEncoder | None) -> dict
     return known
 
 
+def _storable_beta(beta: Any) -> Any:
+    """Return it, or None for a schedule of the user's, which is in the parameters."""
+    is_own = isinstance(beta, BetaSchedule) and not isinstance(beta, SCHEDULES)
+    return None if is_own else beta
+
+
 def _check(facts: Any) -> Any:
     check_facts(
         facts,
@@ -236,6 +255,7 @@ def _check(facts: Any) -> Any:
         table=dict,
         targets=dict | None,
         optimizer=dict | None,
+        comparison=dict,
         history=dict,
         best_epoch=int,
         chance_loss=float,

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class Encoder:
             return str(value)
         if isinstance(value, np.ndarray) and value.ndim == 1:
             return self._array(value)
+        if isinstance(value, PurePath):
+            return str(value)
         if isinstance(value, torch.device):
             return {TAG: "device", "name": str(value)}
         optimizer = next((n for n, kind in OPTIMIZERS.items() if kind is value), None)
