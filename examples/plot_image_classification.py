@@ -32,7 +32,9 @@ X_train, X_test, y_train, y_test = train_test_split(
 # as ``augment="auto"`` does with images.
 embedder = HSCLEmbedder(encoder="conv", random_state=0)
 models = {
-    "embedding + LogisticRegression": make_pipeline(embedder, LogisticRegression(max_iter=1000)),
+    "embedding + LogisticRegression": make_pipeline(
+        embedder, LogisticRegression(max_iter=1000)
+    ),
     "pixels + LogisticRegression": make_pipeline(
         FunctionTransformer(lambda stack: stack.reshape(len(stack), -1) / 255),
         LogisticRegression(max_iter=1000),
