@@ -73,6 +73,8 @@ def test_wrong_arrays(stored):
     check_refused(stored, document, arrays | {name: wrong}, "not those of the columns")
     negative = {"layout.n_levels": -arrays["layout.n_levels"]}
     check_refused(stored, document, arrays | negative, "cannot be used")
+    too_many = {"layout.n_levels": arrays["layout.n_levels"] + 2**60}
+    check_refused(stored, document, arrays | too_many, "codes of column")
 
 
 @pytest.mark.parametrize(

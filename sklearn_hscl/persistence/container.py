@@ -7,9 +7,8 @@ holds that of the arrays.
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sklearn_hscl.persistence.errors import BundleError
+from sklearn_hscl.whole_file import whole_file
 
 FORMAT = "sklearn-hscl"
 FORMAT_VERSION = 1
@@ -78,20 +78,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory: pass the path of a file.")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        temporary.open("xb").close()
-        mode = temporary.stat().st_mode  # what the user's umask asks for
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _cannot_write(path: Path, error: Exception) -> OSError:

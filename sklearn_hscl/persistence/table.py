@@ -95,7 +95,8 @@ def _prepared(
         zip(layout.categorical, categories, strict=True)
     ):
         codes = arrays.take(f"codes.{index}", np.float32, (len(levels),))
-        if not np.array_equal(np.sort(codes), np.arange(1, layout.n_levels[column] + 1)):
+        is_whole = layout.n_levels[column] == len(levels)
+        if not is_whole or (np.sort(codes) != np.arange(1, len(levels) + 1)).any():
             raise BundleError(f"codes of column {column} are not 1, 2, ...")
         lookups.append(np.concatenate([np.zeros(1, np.float32), codes]))
     if layout.n_levels[layout.numeric].any():

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -14,6 +14,7 @@ from sklearn_hscl.seeding import Seeds
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.fingerprint import Fingerprint, differences
 from sklearn_hscl.training.state import restore_training, training_state
+from sklearn_hscl.whole_file import UNFINISHED, whole_file
 
 FILE_NAME = "checkpoint.pt"
 FORMAT = 1  # of the file
@@ -129,8 +130,8 @@ class Checkpoint(TrainingCallback):
     def _write(self, net: Any) -> None:
         begin = time.perf_counter()
         content = {**self.header, "training": training_state(net)}
-        with _replacing(self.path) as file:
-            torch.save(content, file)
+        with whole_file(self.path) as part:
+            torch.save(content, part)
         end = time.perf_counter()
         self.next_ = end + (end - begin) * (1 / LARGEST_SHARE - 1)
 
@@ -160,7 +161,7 @@ class Checkpoint(TrainingCallback):
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process had not finished writing."""
-        for path in self.directory.glob(f"{FILE_NAME}.*.part"):
+        for path in self.directory.glob(f"{FILE_NAME}.*{UNFINISHED}"):
             path.unlink(missing_ok=True)
 
 
@@ -191,20 +192,6 @@ def refuse_checkpoint(estimator: Any, why: str) -> None:
             f"checkpoint_dir={str(estimator.checkpoint_dir)!r} keeps the state of one fit "
             f"of one model, but {why}: set checkpoint_dir=None."
         )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` when it is complete, and on the disk."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _told(names: list[str], before: Fingerprint, now: Fingerprint) -> str:

@@ -1,0 +1,31 @@
+"""Files that appear whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# What follows the name of a file that is still being written.
+UNFINISHED = ".part"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a new file beside `path` to write to, which takes its place when that is done.
+
+    It is then on the disk, with the permissions that the user's umask asks for. Where
+    writing fails, what was at `path` stays.
+    """
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+    try:
+        part.open("xb").close()
+        mode = part.stat().st_mode
+        yield part
+        part.chmod(mode)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
