@@ -17,6 +17,8 @@ from sklearn_hscl.augment import FeatureCorruption, RandomShift
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
 IMAGES = RNG.normal(size=(30, 8, 8))
+for shared in (X, Y, IMAGES):
+    shared.setflags(write=False)  # frames of pandas 2 write through to the array
 
 
 def fit(X=X, y=Y, **parameters):
@@ -74,7 +76,7 @@ def test_bad_cells_of_arrays_lists_categories_and_polars():
 
 
 def test_duplicate_column_names_are_told_apart():
-    frame = pd.DataFrame(X, columns=list("aabb"))
+    frame = pd.DataFrame(X.copy(), columns=list("aabb"))
     frame.iloc[4, 3] = np.inf
     with pytest.raises(ValueError, match=re.escape("Column 'b' (index 3)")):
         fit(frame)

@@ -54,6 +54,7 @@ def small_tiles(monkeypatch):
     for module in (search, ranking):
         monkeypatch.setattr(module, "BLOCK_ROWS", 17)
         monkeypatch.setattr(module, "TILE_ROWS", 23)
+    monkeypatch.setattr(ranking, "_FEW", 5)
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)

@@ -34,9 +34,9 @@ def nearest_rows(
     n_bits = max(1, (len(rows) - 1).bit_length())
     mask = (1 << n_bits) - 1
 
-    def note_place(keys: NDArray[Any], block: slice, start: int) -> None:
+    def note_place(keys: NDArray[Any], _: NDArray[Any], places: NDArray[Any]) -> None:
         """Put the place into the lowest bits, such that first rows are first of equals."""
-        keys |= (mask - start - np.arange(keys.shape[1])).astype(keys.dtype)
+        keys |= (mask - places).astype(keys.dtype)
 
     def keys_of(block: slice) -> NDArray[Any]:
         return nearest(search, block, n_nearest, note_place, n_bits)

@@ -127,8 +127,7 @@ def _votes(
 
 
 def _note_class(
-    search: Search, mask: int, keys: NDArray[Any], block: slice, start: int
+    search: Search, mask: int, keys: NDArray[Any], _: NDArray[Any], references: NDArray[Any]
 ) -> None:
     """Put the class into the lowest bits, such that first classes are first of equals."""
-    codes = search.reference_codes[start : start + keys.shape[1]]
-    keys |= (mask - codes).astype(keys.dtype)
+    keys |= (mask - search.reference_codes[references]).astype(keys.dtype)

@@ -18,8 +18,13 @@ _MAX_KEYS = 1 << 24
 # Binary digits of a similarity, by bytes. Products of other shapes end with other last
 # bits: equal rows are to be equal in all of them.
 _DIGITS = {4: 22, 8: 48}
+# A larger share of a tile is cheaper to rank whole.
+_MANY = 1 / 8
+# Keys of a query that are not worth dropping.
+_FEW = 256
 
-Note = Callable[[NDArray[Any], slice, int], None]
+# Keys, queries and references: each array fits the first.
+Note = Callable[[NDArray[Any], NDArray[np.int64], NDArray[np.int64]], None]
 
 
 def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
@@ -87,7 +92,8 @@ def nearest(
     n_nearest : int
         How many references, at most as many as there are others than the query.
     note : callable
-        ``note(keys, block, start)`` writes to the lowest bits of the keys of a tile.
+        ``note(keys, queries, references)`` writes to the lowest bits of keys. Places of
+        queries and references broadcast to the shape of the keys.
     n_bits : int
         How many bits that takes.
 
@@ -95,25 +101,83 @@ def nearest(
     -------
     ndarray of int32 or int64, shape (b, n_nearest)
     """
-    best: list[NDArray[Any]] = []
-    n_held = 0
+    best = _Best(search, block, n_nearest, note, n_bits)
     for start, similarity in search.tiles(block):
-        keys = fixed_point(similarity, n_bits)
-        note(keys, block, start)
-        keys[search.own_columns(block, start, keys.shape[1])] = np.iinfo(keys.dtype).min
-        best.append(_largest(keys, n_nearest))
-        n_held += best[-1].shape[1]
-        if n_held > _most_held(n_nearest):
-            best = [_largest(np.concatenate(best, axis=1), n_nearest)]
-            n_held = n_nearest
-    keys = _largest(np.concatenate(best, axis=1), n_nearest)
-    keys.sort(axis=1)
-    return keys[:, ::-1]  # (b, n_nearest)
+        best.add(start, similarity)
+    return best.ranked()
+
+
+class _Best:
+    """The largest keys of a block of queries, so far."""
+
+    def __init__(
+        self, search: Search, block: slice, n_nearest: int, note: Note, n_bits: int
+    ) -> None:
+        self.search, self.block, self.n_nearest = search, block, n_nearest
+        self.note, self.n_bits = note, n_bits
+        self.queries = np.arange(block.start, block.stop)  # (b,)
+        self.held: list[NDArray[Any]] = []
+        self.n_held = 0
+        # What a reference must reach to come in: (b, 1).
+        self.bar = np.full((len(self.queries), 1), -np.inf, search.dtype)
+
+    def add(self, start: int, similarity: NDArray[Any]) -> None:
+        """Let in what is left of a tile (b, t), whose similarities are overwritten."""
+        own = self.search.own_columns(self.block, start, similarity.shape[1])
+        passes = similarity >= self.bar
+        passes[own] = False
+        if np.count_nonzero(passes) > _MANY * passes.size:
+            self._add_tile(start, similarity, own)
+        else:
+            self._add_some(start, similarity, passes)
+        is_first = not np.isfinite(self.bar[0, 0])
+        if self.n_held > (self.n_nearest if is_first else _most_held(self.n_nearest)):
+            self._drop()
+
+    def ranked(self) -> NDArray[Any]:
+        """Return the keys of the nearest, best first: (b, n_nearest)."""
+        self._drop()
+        keys = self.held[0]
+        keys.sort(axis=1)
+        return keys[:, ::-1]
+
+    def _add_tile(self, start: int, similarity: NDArray[Any], own: Any) -> None:
+        references = np.arange(start, start + similarity.shape[1])
+        keys = fixed_point(similarity, self.n_bits)
+        self.note(keys, self.queries[:, None], references)
+        keys[own] = np.iinfo(keys.dtype).min
+        self._hold(_largest(keys, self.n_nearest))
+
+    def _add_some(
+        self, start: int, similarity: NDArray[Any], passes: NDArray[np.bool_]
+    ) -> None:
+        """Add the few that pass, one row of keys a query: later ones seldom do."""
+        rows, columns = np.divmod(np.flatnonzero(passes), passes.shape[1])
+        keys = fixed_point(similarity[rows, columns], self.n_bits)
+        self.note(keys, self.queries[rows], start + columns)
+        counts = np.bincount(rows, minlength=len(passes))
+        firsts = np.cumsum(counts) - counts
+        table = np.full((len(passes), counts.max()), np.iinfo(keys.dtype).min, keys.dtype)
+        table[rows, np.arange(len(rows)) - firsts[rows]] = keys
+        self._hold(table)
+
+    def _hold(self, keys: NDArray[Any]) -> None:
+        self.held.append(keys)
+        self.n_held += keys.shape[1]
+
+    def _drop(self) -> None:
+        """Keep the largest keys, the least of which sets the bar."""
+        keys = _largest(np.concatenate(self.held, axis=1), self.n_nearest)
+        self.held, self.n_held = [keys], self.n_nearest
+        dtype = self.search.dtype
+        step = 2.0 ** -_digits(dtype.itemsize, self.n_bits)
+        least = floating_point(keys.min(axis=1, keepdims=True), self.n_bits, dtype)
+        self.bar = (least - step).astype(dtype)  # below all that is rounded to it
 
 
 def _most_held(n_nearest: int) -> int:
     """Return how many keys of a query are collected before the others are dropped."""
-    return 4 * max(n_nearest, TILE_ROWS)
+    return 2 * max(n_nearest, _FEW)
 
 
 def _largest(keys: NDArray[Any], count: int) -> NDArray[Any]:

@@ -230,14 +230,12 @@ def _hits(search: Search, block: slice, n_nearest: int) -> Hits:
     return nearest(search, block, n_nearest, partial(_note_class, search), 1) & 1 == 0
 
 
-def _note_class(search: Search, keys: NDArray[Any], block: slice, start: int) -> None:
+def _note_class(
+    search: Search, keys: NDArray[Any], queries: NDArray[Any], references: NDArray[Any]
+) -> None:
     """Make keys odd but for the class of the query: others are first among equals."""
-    keys |= 1
-    width = keys.shape[1]
-    first = (search.class_starts[block] - start).clip(0, width)
-    last = (search.class_stops[block] - start).clip(0, width)
-    for row in np.flatnonzero(first < last):
-        keys[row, first[row] : last[row]] -= 1
+    is_before = references < search.class_starts[queries]
+    keys |= is_before | (references >= search.class_stops[queries])
 
 
 def _any_hit(hits: Hits, depth: NDArray[np.int64]) -> NDArray[Any]:

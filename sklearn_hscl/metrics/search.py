@@ -1,5 +1,6 @@
 """Similarities of queries and references, tile by tile, on all cores."""
 
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -67,10 +68,14 @@ class Search:
     def tiles(self, block: slice) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield the first reference of each tile and its similarities (b, t).
 
-        Those of rows with themselves are among them: see :meth:`own_columns`.
+        Those of rows with themselves are among them: see :meth:`own_columns`. The classes
+        of the queries come first, as their nearest references are likely there.
         """
         rows = self._query_rows(block)  # (b, D)
-        for tile in even_slices(len(self.references), TILE_ROWS):
+        tiles = even_slices(len(self.references), TILE_ROWS)
+        stops = [tile.stop for tile in tiles]
+        first = bisect(stops, self.class_starts[block.start])
+        for tile in tiles[first:] + tiles[:first]:
             yield tile.start, mm_t(rows, self.references[tile]).numpy()
 
     def own_columns(
