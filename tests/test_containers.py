@@ -167,7 +167,9 @@ def test_memory_maps_are_read_by_the_chunk(tmp_path, dtype, order):
 
 
 def test_sparse_rows_are_dense_by_the_chunk():
-    rows = scipy.sparse.random_array((20_000, 2_000), density=1e-3, format="csr", rng=0)
+    rows = scipy.sparse.csr_array(
+        scipy.sparse.random(20_000, 2_000, density=1e-3, random_state=0)
+    )
     embedder = HSCLEmbedder(hidden_layer_sizes=(8,), max_epochs=1, batch_size=1024)
     embedder.fit(rows[:100], np.arange(100) % 2)  # loads what torch loads at first use
     _, peak = peak_memory(embedder.fit, rows, np.arange(20_000) % 2)
