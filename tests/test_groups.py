@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.groups import encode_groups
 from sklearn_hscl.training import data as training_data
-from sklearn_hscl.training import run as training_run
+from sklearn_hscl.training import watchers
 from sklearn_hscl.training.data import LabelledArrays, split_held_out
 from sklearn_hscl.training.group_folds import (
     draw_group_folds,
@@ -187,7 +187,7 @@ def splits(monkeypatch):
         return wrapper
 
     monkeypatch.setattr(training_data, "hold_out_groups", noting(hold_out_groups))
-    monkeypatch.setattr(training_run, "draw_member_folds", noting(draw_member_folds))
+    monkeypatch.setattr(watchers, "draw_member_folds", noting(draw_member_folds))
     return noted
 
 

@@ -1,14 +1,12 @@
 """A thin skorch net around the training step."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, PrintLog
 from torch import Tensor
 
 from sklearn_hscl.augment import Augmentation
@@ -18,6 +16,7 @@ from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.divergence import DivergenceError, check_finite
 from sklearn_hscl.training.epoch import EpochFigures, run_epoch
+from sklearn_hscl.training.events import EventfulNet
 from sklearn_hscl.training.fallback import Fallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
@@ -25,23 +24,12 @@ from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
 from sklearn_hscl.training.views import Views
 
 SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
-# skorch names that users may set; the rest is the embedder's own.
-NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
 
 
-class EpochLog(PrintLog):
-    """skorch's table of epochs, which is made up only where it is printed."""
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print a line where the net is verbose."""
-        if net.verbose:
-            super().on_epoch_end(net, **kwargs)
-
-
-class ContrastiveNet(NeuralNet):
+class ContrastiveNet(EventfulNet):
     """skorch net that trains an encoder with a contrastive loss.
 
-    Differs from its base in four points: batches are slices of tensors on the
+    Differs from skorch's in four points: batches are slices of tensors on the
     device, the history is kept per epoch, Ctrl-C leaves `fit` instead of being
     swallowed, and a batch becomes views before it reaches the module.
 
@@ -99,11 +87,6 @@ class ContrastiveNet(NeuralNet):
         self.stops_ = False
         super().__init__(module, criterion, **kwargs)
 
-    @property
-    def _default_callbacks(self) -> list[tuple[str, Any]]:
-        # Losses are recorded per epoch, so skorch's batch averages have no work.
-        return [("epoch_timer", EpochTimer()), ("print_log", EpochLog())]
-
     def train_with(
         self,
         monitors: Sequence[TrainingCallback],
@@ -115,25 +98,6 @@ class ContrastiveNet(NeuralNet):
         """Train with callbacks that live for this training only."""
         with self.heard_by(monitors, report, keepers):
             return self.partial_fit(X, y)
-
-    @contextmanager
-    def heard_by(
-        self,
-        monitors: Sequence[TrainingCallback],
-        report: TrainingCallback,
-        keepers: Sequence[TrainingCallback] = (),
-    ) -> Iterator[None]:
-        """Context in which callbacks of one training take part."""
-        users = self.callbacks_
-        # Held-out scores first, so that users' callbacks see them; then the report, and
-        # last who keeps what all others have come to.
-        first = [(type(monitor).__name__, monitor) for monitor in monitors]
-        last = [(type(keeper).__name__, keeper) for keeper in keepers]
-        self.callbacks_ = [*first, *users, ("report", report), *last]
-        try:
-            yield
-        finally:
-            self.callbacks_ = users
 
     def torch_compile(self, module: Any, name: str) -> Any:
         """Compile the network, but not the loss, whose kernels are made by hand."""
@@ -213,9 +177,6 @@ class ContrastiveNet(NeuralNet):
             fallbacks[0].go_back(self, error)
             super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
 
-    def on_epochs_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Do nothing: the event is for callbacks."""
-
     def begin(self, X: Tensor, epochs: int | None = None) -> None:
         """Make ready for some epochs."""
         self.n_epochs_ = self.max_epochs if epochs is None else epochs
@@ -249,39 +210,6 @@ class ContrastiveNet(NeuralNet):
             GradientCache(chunk_rows, can_halve=can_halve),
             self.clip_norm,
         )
-
-    def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call all callbacks, then stop if one of them ended the epoch that way."""
-        getattr(self, method_name)(self, **kwargs)
-        self.stops_ = False
-        for callback in self._listeners(method_name):
-            try:
-                getattr(callback, method_name)(self, **kwargs)
-            except StopTraining:
-                self.stops_ = True
-            except KeyboardInterrupt:
-                # This is how skorch's EarlyStopping stops; from ours it is Ctrl-C.
-                ours = isinstance(callback, TrainingCallback)
-                if ours or method_name != "on_epoch_end":
-                    raise
-                self.stops_ = True
-        if self.stops_:
-            raise StopTraining
-
-    def _listeners(self, method_name: str) -> list[Callback]:
-        """Return the callbacks that do something at this event."""
-        nothing = getattr(Callback, method_name, None)
-        return [
-            callback
-            for _, callback in self.callbacks_
-            if getattr(getattr(callback, method_name, None), "__func__", None)
-            is not nothing
-        ]
-
-    def on_batch_begin(
-        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
-    ) -> None:
-        """Open no record of the batch: the history is kept per epoch."""
 
     def seeded_views(self, device: torch.device) -> Views:
         """Return the maker of views at the start of its random sequence."""
@@ -402,48 +330,3 @@ class ContrastiveNet(NeuralNet):
                 f"be learnt: raise `batch_size` (now {self.batch_size}) or `n_views` (now "
                 f"{self.n_views})."
             )
-
-
-def check_net_params(net_params: dict[str, Any]) -> None:
-    """Raise where a skorch parameter is unknown, or is set by the embedder.
-
-    Raises
-    ------
-    ValueError
-        Naming the key.
-    """
-    for key in net_params:
-        prefix, _, rest = str(key).partition("__")
-        if prefix not in NET_PARAMS or (prefix == "callbacks" and not rest):
-            raise ValueError(
-                f"net_params got {key!r}: it takes the skorch names {list(NET_PARAMS)} "
-                f"and what follows them after '__' ('optimizer__betas'). Other "
-                f"settings are parameters of HSCLEmbedder, callbacks go to "
-                f"net_callbacks."
-            )
-    optimizer = net_params.get("optimizer", torch.optim.AdamW)
-    if not callable(optimizer):
-        raise ValueError(
-            f"net_params got optimizer={optimizer!r}: pass a class such as torch.optim.SGD."
-        )
-
-
-def user_callbacks(net_callbacks: Sequence[Any] | None) -> list[Any]:
-    """Return the user's skorch callbacks as the list that skorch wants.
-
-    Raises
-    ------
-    ValueError
-        If an entry is neither a skorch callback nor a pair (name, callback).
-    """
-    # Copies: callbacks keep state, and fit must not change its parameters.
-    callbacks = [] if net_callbacks is None else copy.deepcopy(list(net_callbacks))
-    for entry in callbacks:
-        callback = entry[1] if isinstance(entry, tuple | list) else entry
-        is_class = isinstance(callback, type) and issubclass(callback, Callback)
-        if not (is_class or isinstance(callback, Callback)):
-            raise ValueError(
-                f"net_callbacks holds {entry!r}: it takes skorch callbacks, or pairs "
-                f"(name, callback); scikit-learn's callbacks go to set_callbacks."
-            )
-    return callbacks

@@ -1,0 +1,56 @@
+"""What users may tell skorch: `net_params` and `net_callbacks`."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from skorch.callbacks import Callback
+
+# skorch names that users may set; the rest is the embedder's own.
+NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
+
+
+def check_net_params(net_params: dict[str, Any]) -> None:
+    """Raise where a skorch parameter is unknown, or is set by the embedder.
+
+    Raises
+    ------
+    ValueError
+        Naming the key.
+    """
+    for key in net_params:
+        prefix, _, rest = str(key).partition("__")
+        if prefix not in NET_PARAMS or (prefix == "callbacks" and not rest):
+            raise ValueError(
+                f"net_params got {key!r}: it takes the skorch names {list(NET_PARAMS)} "
+                f"and what follows them after '__' ('optimizer__betas'). Other "
+                f"settings are parameters of HSCLEmbedder, callbacks go to "
+                f"net_callbacks."
+            )
+    optimizer = net_params.get("optimizer", torch.optim.AdamW)
+    if not callable(optimizer):
+        raise ValueError(
+            f"net_params got optimizer={optimizer!r}: pass a class such as torch.optim.SGD."
+        )
+
+
+def user_callbacks(net_callbacks: Sequence[Any] | None) -> list[Any]:
+    """Return the user's skorch callbacks as the list that skorch wants.
+
+    Raises
+    ------
+    ValueError
+        If an entry is neither a skorch callback nor a pair (name, callback).
+    """
+    # Copies: callbacks keep state, and fit must not change its parameters.
+    callbacks = [] if net_callbacks is None else copy.deepcopy(list(net_callbacks))
+    for entry in callbacks:
+        callback = entry[1] if isinstance(entry, tuple | list) else entry
+        is_class = isinstance(callback, type) and issubclass(callback, Callback)
+        if not (is_class or isinstance(callback, Callback)):
+            raise ValueError(
+                f"net_callbacks holds {entry!r}: it takes skorch callbacks, or pairs "
+                f"(name, callback); scikit-learn's callbacks go to set_callbacks."
+            )
+    return callbacks
