@@ -19,8 +19,10 @@ from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalys
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from tabular_parts import WithoutBins, WithoutSkip
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.augment import FeatureCorruption
 
 OURS = "HSCLEmbedder"
 ABLATIONS = {
@@ -28,6 +30,10 @@ ABLATIONS = {
     "encoder='mlp'": {"encoder": "mlp"},
     "loss='scl'": {"loss": "scl"},
     "n_members=1": {"n_members": 1},
+    "no skip path": {"kind": WithoutSkip},
+    "no bins": {"kind": WithoutBins},
+    "cross_fit=5": {"cross_fit": 5},
+    "corrupted views": {"augment": FeatureCorruption(), "n_views": 2},
     "ce_weight=0": {"ce_weight": 0.0},
     "ce_weight=1": {"ce_weight": 1.0},
     "early_stopping=False": {"early_stopping": False},
@@ -44,9 +50,11 @@ def linear() -> LogisticRegression:
     return LogisticRegression(max_iter=2000)
 
 
-def ours(seed: int, shift: int = 0, **changes: object) -> BaseEstimator:
+def ours(
+    seed: int, kind: type = HSCLEmbedder, shift: int = 0, **changes: object
+) -> BaseEstimator:
     """Make the embedder, which reads the table as it is."""
-    return make_pipeline(HSCLEmbedder(random_state=seed + shift, **changes), linear())
+    return make_pipeline(kind(random_state=seed + shift, **changes), linear())
 
 
 def preprocessed(*steps: BaseEstimator) -> BaseEstimator:

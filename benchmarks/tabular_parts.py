@@ -1,0 +1,41 @@
+"""The embedder of tables without one part of its encoder, to see what the part is for."""
+
+from unittest.mock import patch
+
+from torch import nn
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.encoders import TabularEncoder, registry
+
+
+class Unskipped(TabularEncoder):
+    """Nothing is added to what the hidden layers make of the features."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        for weights in self.skip.parameters():
+            nn.init.zeros_(weights).requires_grad_(False)
+
+
+class Unbinned(TabularEncoder):
+    """Numbers are scaled and cut off, but not embedded by quantile bins."""
+
+    @classmethod
+    def fitted(cls, rows, cardinalities, **options):
+        return super().fitted(rows, cardinalities, n_bins=0, **options)
+
+
+class WithoutSkip(HSCLEmbedder):
+    """The embedder without the linear path."""
+
+    encoder_class = Unskipped
+
+    def fit(self, X, y=None, **options):
+        with patch.object(registry, "TabularEncoder", self.encoder_class):
+            return super().fit(X, y, **options)
+
+
+class WithoutBins(WithoutSkip):
+    """The embedder without embeddings of numbers."""
+
+    encoder_class = Unbinned
