@@ -107,8 +107,10 @@ _BY_DIMENSIONS = {2: "tabular", 4: "conv"}
 def choose_encoder(encoder: Any, data: TrainingData) -> Any:
     """Settle the encoder: what suits dense tables, or images, with classes.
 
-    Without classes and for sparse rows ``"auto"`` is ``"mlp"``: there the others were not
-    measured, or are not made for them.
+    Without classes and for sparse rows ``"auto"`` is ``"mlp"``: the others are not made for
+    sparse rows, were not measured on tables without classes, and hardly gain on images
+    without them (3,000 of Fashion-MNIST, one seed: a linear readout of 75.5 against 74.9 %,
+    in 50 times the time).
     """
     if encoder != "auto":
         return encoder
