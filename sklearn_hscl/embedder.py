@@ -259,8 +259,9 @@ class HSCLEmbedder(
         Passes over the training rows, of which each sees every row once. None: 20; in
         ``"conv"`` with classes 30, but at least 400 steps, and where they are more than
         8,000 steps fewer epochs, down to 8; in ``"tabular"`` as many as make 150 steps
-        for every 256 rows, but at least 400 and at most 1,500 steps, most of which early
-        stopping spares; 100 steps for fewer than 40 rows.
+        for every 256 rows, but at least 400, and beyond 1,500 the square root of 1,500
+        times as many, up to 6,000; early stopping spares some; 100 steps for fewer than
+        40 rows.
     lr : float or None, default=None
         Learning rate of AdamW, before `lr_schedule`; None for 2e-3, and for 4e-3 in
         ``"conv"`` with classes and in ``"mlp"`` where the loss uses no labels.

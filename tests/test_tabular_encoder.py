@@ -1,6 +1,7 @@
 """The encoder of tables: gaps, codes, extreme columns, rows on their own."""
 
 import copy
+from math import ceil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import ColumnStatistics, TabularEncoder
 from sklearn_hscl.encoders.members import ByteDropout, MemberLinear
+from sklearn_hscl.training.recipe import TABULAR
 
 CARDINALITIES = [0, 0, 0, 3, 2]
 
@@ -244,3 +246,24 @@ def test_member_linear(shared, shape):
     rows = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(layer(rows), rows @ layer.weight + layer.bias)
     assert torch.autograd.gradcheck(layer, rows)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_steps"),
+    [
+        (30, 100),
+        (100, 400),
+        (2_560, 1_500),
+        (10_240, 3_000),
+        (40_960, 6_000),
+        (10**5, 6_000),
+    ],
+)
+def test_more_rows_train_longer_up_to_a_limit(n_rows, n_steps):
+    n_batches = ceil(n_rows / 256)
+    n_epochs = TABULAR.epochs(n_rows, n_batches)
+    assert abs(n_epochs * n_batches - n_steps) <= n_batches / 2
+
+
+def test_very_many_rows_are_seen_once():
+    assert TABULAR.epochs(10**7, 39_063) == 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, sqrt
 from typing import Any
 
 from scipy.sparse import issparse
@@ -49,7 +49,9 @@ def _convolution_epochs(n_rows: int, n_batches: int) -> int:
 
 
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
-    n_steps = min(max(150 * n_rows // 256, 400), 1500)
+    n_steps = max(150 * n_rows // 256, 400)
+    if n_steps > 1500:  # rows then bring ever less that is new
+        n_steps = min(round(sqrt(1500 * n_steps)), 6000)
     if n_rows < FEWEST_ROWS:
         n_steps = 100  # as nothing stops them earlier
     return max(1, round(n_steps / n_batches))
