@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Self
 
 from sklearn.utils.validation import check_is_fitted
@@ -27,7 +28,7 @@ class Storable:
     def __getstate__(self) -> dict[str, Any]:
         """Return parameters and fit in plain values."""
         state = {
-            name: on_host(value)
+            name: _portable(value)
             for name, value in vars(self).items()
             if name not in COVERED
         }
@@ -176,6 +177,11 @@ def _fitted(fit: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     encoder = fit["encoder"]  # with its weights
     stored = State(fit["facts"], fit["arrays"])
     return restore(stored, params, encoder=encoder, is_trained=encoder is not None)
+
+
+def _portable(value: Any) -> Any:
+    """Return a path as a string, which any machine reads, and a module on the host."""
+    return str(value) if isinstance(value, PurePath) else on_host(value)
 
 
 def on_host(value: Any) -> Any:
