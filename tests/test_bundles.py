@@ -1,5 +1,7 @@
 """One file without code: what goes in comes out, and nothing else does."""
 
+import os
+import pickle
 import subprocess
 import sys
 
@@ -110,6 +112,29 @@ def test_settings_make_an_equal_loss(loss, options):
         official = ContrastiveLoss(loss, preset="official")
         again = ContrastiveLoss.from_settings(official.settings())
         assert again.options == official.options and again.tau_plus is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": np.float32(0.25), "beta": np.int64(2), "tau_plus": np.float32(0.5)},
+        {"hardening": "top_k", "top_k": np.int64(3), "detach_weights": np.bool_(True)},
+        {"negative_mass": np.float32(3), "ce_weight": np.float32(0.5)},
+        {"n_threads": np.int64(os.cpu_count()), "batch_size": np.int64(32)},
+        {"loss": ContrastiveLoss(temperature=torch.tensor(0.25), beta=np.int64(2))},
+        {"loss": ContrastiveLoss(beta=torch.tensor(2.0), threshold=np.float32(0.5))},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_numbers_of_numpy_and_torch(given, path):
+    X, y = numbers(), labels()
+    embedder = HSCLEmbedder(encoder="mlp", **SMALL | given).fit(X, y)
+    settings = embedder.net_.criterion_.settings()
+    for again in (reloaded(embedder, path), pickle.loads(pickle.dumps(embedder))):
+        assert_array_equal(again.transform(X), embedder.transform(X))
+        assert again.temperature_ == embedder.temperature_ == settings["temperature"]
+        assert again.net_.criterion_.settings() == settings
+        assert diagnose(again, X, y).to_dict() == diagnose(embedder, X, y).to_dict()
 
 
 CODE = {
