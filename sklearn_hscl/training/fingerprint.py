@@ -11,6 +11,7 @@ import torch
 from scipy.sparse import issparse
 
 from sklearn_hscl import gemm
+from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.seeding import Seeds
 from sklearn_hscl.stored import StoredRows
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
@@ -111,6 +112,8 @@ def _chunks(part: Any) -> Any:
 
 def _description(value: Any) -> str:
     """Describe a value of a parameter, the same in every process."""
+    if isinstance(value, ContrastiveLoss):  # whose representation is short
+        value = value.settings()
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
