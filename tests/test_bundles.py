@@ -54,7 +54,7 @@ def test_round_trip(name, path):
         assert again.n_iter_ == embedder.n_iter_ + 1
 
 
-@pytest.mark.parametrize("name", ["tabular", "without labels", "own encoder"])
+@pytest.mark.parametrize("name", ["tabular", "without labels", "resnet", "own encoder"])
 def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
     embedder, X, y = fitted(name)
     left_out = ("encoder",) if name in OWN else ()
@@ -67,10 +67,16 @@ def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
     assert np.abs(without.partial_fit(X, y).transform(X) - expected).max() > 1e-7
 
 
-def test_another_optimizer(path):
-    settings = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+        {"optimizer": torch.optim.Adafactor},
+    ],
+)
+def test_another_optimizer(path, settings):
     X, y = numbers(), labels()
-    embedder = HSCLEmbedder(net_params=settings, **SMALL).fit(X, y)
+    embedder = HSCLEmbedder(encoder="mlp", net_params=settings, **SMALL).fit(X, y)
     again = reloaded(embedder, path, optimizer=True)
     assert again.net_params == settings
     expected = embedder.partial_fit(X, y).transform(X)

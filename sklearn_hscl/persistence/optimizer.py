@@ -54,9 +54,9 @@ def restore_optimizer(
             key: torch.from_numpy(value) for key, value in arrays.take_group(prefix).items()
         }
         for key, value in memory.items():
-            if value.shape not in (weight.shape, torch.Size([])):
+            if not _fits(value, weight):
                 raise BundleError(f"the optimizer's {key} of {name!r} has another shape")
-        memory = {k: v if k == "step" else v.to(weight.device) for k, v in memory.items()}
+            memory[key] = value if key == "step" else _laid_out_like(weight, value)
         memory |= {
             key.removeprefix(prefix): value
             for key, value in facts["numbers"].items()
@@ -65,3 +65,21 @@ def restore_optimizer(
         if memory:
             optimizer.state[weight] = memory
     return optimizer
+
+
+def _fits(value: Tensor, weight: Tensor) -> bool:
+    """Whether a value is of the weight's shape, of means over some of its axes, or one."""
+    same_axes = value.ndim == weight.ndim and all(
+        n in (1, m) for n, m in zip(value.shape, weight.shape, strict=True)
+    )
+    return same_axes or value.ndim == 0
+
+
+def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
+    """Return a value on the weight's device, in its order in memory.
+
+    torch's fused optimizers pair weights and what is known of them in that order.
+    """
+    if value.shape != weight.shape:
+        return value.to(weight.device)
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value)
