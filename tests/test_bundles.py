@@ -219,6 +219,28 @@ def test_own_encoder_must_be_the_one_that_was_trained(path):
     assert torch.equal(own[0].weight, before)  # it is the user's
 
 
+class OfPositiveNumbers(torch.nn.Linear):
+    def forward(self, rows):
+        return super().forward(rows.log())
+
+
+def test_own_encoder_that_takes_no_zeros(path):
+    X = np.abs(numbers()) + 1
+    embedder = HSCLEmbedder(encoder=OfPositiveNumbers(4, 5), **SMALL).fit(X, labels())
+    again = reloaded(embedder, path, leave_out=["encoder"])
+    assert_array_equal(again.transform(X), embedder.transform(X))
+
+
+def test_what_load_refuses_is_refused_by_save(path):
+    embedder, *_ = fitted("own encoder")
+    with pytest.raises(ValueError, match=r"encoder is 'mlp', but the layers .*leave_out="):
+        embedder.set_params(encoder="mlp").save(path)
+    embedder, *_ = fitted("plain mlp")
+    with pytest.raises(ValueError, match="'n_views' parameter of HSCLEmbedder must be"):
+        embedder.set_params(n_views="many").save(path)
+    assert not path.exists()
+
+
 def test_arguments(path):
     embedder, *_ = fitted("tabular of numbers")
     with pytest.raises(NotFittedError):

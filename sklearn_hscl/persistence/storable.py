@@ -85,8 +85,8 @@ class Storable:
         sklearn.exceptions.NotFittedError
             If the embedder was not fitted.
         ValueError
-            If a parameter, or a level of a column, is no plain value; the message names
-            it and says what to do.
+            If a parameter, or a level of a column, is no plain value, or a parameter is
+            out of range; the message names it and says what to do.
         OSError
             If the file cannot be written. The embedder is as it was.
 
