@@ -21,11 +21,12 @@ def check_left_out(estimator: Any, leave_out: Sequence[str]) -> None:
     """
     is_name = isinstance(estimator.encoder, str) and "encoder" not in leave_out
     if is_name and describe(estimator.module_) is None:
+        name = type(estimator).__name__
         raise ValueError(
             f"The parameter encoder is {estimator.encoder!r}, but the layers of the fit "
             f"({type(estimator.module_).__name__}) are not of this library, so that a file "
-            f"without code cannot hold them: save(path, leave_out=['encoder']), and pass it "
-            f"again as {type(estimator).__name__}.load(path, encoder=...); or use pickle."
+            f"without code cannot hold them: save(path, leave_out=['encoder']), and pass "
+            f"the encoder again as {name}.load(path, encoder=...); or use pickle."
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Self
 
+import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -180,8 +181,8 @@ def _fitted(fit: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _portable(value: Any) -> Any:
-    """Return a path as a string, which any machine reads, and a module on the host."""
-    return str(value) if isinstance(value, PurePath) else on_host(value)
+    """Return a path or a device as a string, which skops trusts; a module on the host."""
+    return str(value) if isinstance(value, PurePath | torch.device) else on_host(value)
 
 
 def on_host(value: Any) -> Any:
