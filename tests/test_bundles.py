@@ -83,6 +83,16 @@ def test_another_optimizer(path, settings):
     assert_array_equal(again.partial_fit(X, y).transform(X), expected)
 
 
+def test_an_optimizer_that_is_exchanged_before_saving(path):
+    X, y = numbers(), labels()
+    momentum = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+    for before, after in [(momentum, None), (None, momentum)]:
+        embedder = HSCLEmbedder(encoder="mlp", net_params=before, **SMALL).fit(X, y)
+        again = reloaded(embedder.set_params(net_params=after), path, optimizer=True)
+        expected = embedder.partial_fit(X, y).transform(X)
+        assert_array_equal(again.partial_fit(X, y).transform(X), expected)
+
+
 def test_parameters_of_this_library(path):
     given = {
         "loss": ContrastiveLoss(
