@@ -50,6 +50,9 @@ def fingerprint_of_fit(
     described = {
         name: _description(value) for name, value in params.items() if name not in APART
     }
+    if isinstance(params["loss"], ContrastiveLoss):  # whose description leaves much out
+        settings = params["loss"].settings().items()
+        described |= {f"{name} of loss": _description(value) for name, value in settings}
     return {
         **_of_arrays(data.train, ("X", "y", "groups")),
         **_of_arrays(data.held_out, ("X_val", "y_val", "groups_val")),
@@ -112,8 +115,6 @@ def _chunks(part: Any) -> Any:
 
 def _description(value: Any) -> str:
     """Describe a value of a parameter, the same in every process."""
-    if isinstance(value, ContrastiveLoss):  # whose representation is short
-        value = value.settings()
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
