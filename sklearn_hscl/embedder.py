@@ -35,6 +35,7 @@ from sklearn_hscl.inputs import (
     open_labelled,
 )
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses.checks import check_one_loss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
@@ -912,6 +913,7 @@ class HSCLEmbedder(
                 f"loss={self.loss!r} compares labels. Pass y, or use loss='hucl' or 'ucl'."
             )
         if isinstance(self.loss, ContrastiveLoss):
+            check_one_loss(self.loss.options)
             return copy.deepcopy(self.loss)
         loss = ("hucl" if y is None else "hscl") if self.loss == "auto" else self.loss
         return ContrastiveLoss(

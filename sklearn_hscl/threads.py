@@ -33,7 +33,7 @@ def choose_threads(n_threads: int | None, *, small_steps: bool) -> int:
     wanted = n_threads
     if wanted is None:
         wanted = 1 if small_steps or in_worker() else torch.get_num_threads()
-    return max(1, min(wanted, allowed or os.cpu_count() or 1))
+    return max(1, min(int(wanted), allowed or os.cpu_count() or 1))
 
 
 def has_small_steps(n_rows: int, ndim: int) -> bool:

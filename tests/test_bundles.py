@@ -1,5 +1,7 @@
 """One file without code: what goes in comes out, and nothing else does."""
 
+import os
+import pickle
 import subprocess
 import sys
 
@@ -52,7 +54,7 @@ def test_round_trip(name, path):
         assert again.n_iter_ == embedder.n_iter_ + 1
 
 
-@pytest.mark.parametrize("name", ["tabular", "without labels", "own encoder"])
+@pytest.mark.parametrize("name", ["tabular", "without labels", "resnet", "own encoder"])
 def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
     embedder, X, y = fitted(name)
     left_out = ("encoder",) if name in OWN else ()
@@ -65,14 +67,30 @@ def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
     assert np.abs(without.partial_fit(X, y).transform(X) - expected).max() > 1e-7
 
 
-def test_another_optimizer(path):
-    settings = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+        {"optimizer": torch.optim.Adafactor},
+    ],
+)
+def test_another_optimizer(path, settings):
     X, y = numbers(), labels()
-    embedder = HSCLEmbedder(net_params=settings, **SMALL).fit(X, y)
+    embedder = HSCLEmbedder(encoder="mlp", net_params=settings, **SMALL).fit(X, y)
     again = reloaded(embedder, path, optimizer=True)
     assert again.net_params == settings
     expected = embedder.partial_fit(X, y).transform(X)
     assert_array_equal(again.partial_fit(X, y).transform(X), expected)
+
+
+def test_an_optimizer_that_is_exchanged_before_saving(path):
+    X, y = numbers(), labels()
+    momentum = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+    for before, after in [(momentum, None), (None, momentum)]:
+        embedder = HSCLEmbedder(encoder="mlp", net_params=before, **SMALL).fit(X, y)
+        again = reloaded(embedder.set_params(net_params=after), path, optimizer=True)
+        expected = embedder.partial_fit(X, y).transform(X)
+        assert_array_equal(again.partial_fit(X, y).transform(X), expected)
 
 
 def test_parameters_of_this_library(path):
@@ -110,6 +128,29 @@ def test_settings_make_an_equal_loss(loss, options):
         official = ContrastiveLoss(loss, preset="official")
         again = ContrastiveLoss.from_settings(official.settings())
         assert again.options == official.options and again.tau_plus is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": np.float32(0.25), "beta": np.int64(2), "tau_plus": np.float32(0.5)},
+        {"hardening": "top_k", "top_k": np.int64(3), "detach_weights": np.bool_(True)},
+        {"negative_mass": np.float32(3), "ce_weight": np.float32(0.5)},
+        {"n_threads": np.int64(os.cpu_count()), "batch_size": np.int64(32)},
+        {"loss": ContrastiveLoss(temperature=torch.tensor(0.25), beta=np.int64(2))},
+        {"loss": ContrastiveLoss(beta=torch.tensor(2.0), threshold=np.float32(0.5))},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_numbers_of_numpy_and_torch(given, path):
+    X, y = numbers(), labels()
+    embedder = HSCLEmbedder(encoder="mlp", **SMALL | given).fit(X, y)
+    settings = embedder.net_.criterion_.settings()
+    for again in (reloaded(embedder, path), pickle.loads(pickle.dumps(embedder))):
+        assert_array_equal(again.transform(X), embedder.transform(X))
+        assert again.temperature_ == embedder.temperature_ == settings["temperature"]
+        assert again.net_.criterion_.settings() == settings
+        assert diagnose(again, X, y).to_dict() == diagnose(embedder, X, y).to_dict()
 
 
 CODE = {
@@ -186,6 +227,28 @@ def test_own_encoder_must_be_the_one_that_was_trained(path):
     again = HSCLEmbedder.load(path, encoder=own)
     assert_array_equal(again.transform(X), embedder.transform(X))
     assert torch.equal(own[0].weight, before)  # it is the user's
+
+
+class OfPositiveNumbers(torch.nn.Linear):
+    def forward(self, rows):
+        return super().forward(rows.log())
+
+
+def test_own_encoder_that_takes_no_zeros(path):
+    X = np.abs(numbers()) + 1
+    embedder = HSCLEmbedder(encoder=OfPositiveNumbers(4, 5), **SMALL).fit(X, labels())
+    again = reloaded(embedder, path, leave_out=["encoder"])
+    assert_array_equal(again.transform(X), embedder.transform(X))
+
+
+def test_what_load_refuses_is_refused_by_save(path):
+    embedder, *_ = fitted("own encoder")
+    with pytest.raises(ValueError, match=r"encoder is 'mlp', but the layers .*leave_out="):
+        embedder.set_params(encoder="mlp").save(path)
+    embedder, *_ = fitted("plain mlp")
+    with pytest.raises(ValueError, match="'n_views' parameter of HSCLEmbedder must be"):
+        embedder.set_params(n_views="many").save(path)
+    assert not path.exists()
 
 
 def test_arguments(path):

@@ -11,11 +11,14 @@ import pytest
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from scipy.sparse import csr_array
 from sklearn.datasets import load_digits, load_wine
 from sklearn.decomposition import PCA
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.manifold import MDS
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from torch.utils.data import TensorDataset
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.colors import COLORS, class_style
@@ -318,6 +321,35 @@ def test_a_query_is_never_its_own_neighbour(fitted):
 def test_neighbours_that_cannot_be_shown(fitted, params, message):
     with pytest.raises(ValueError, match=message):
         NeighborsDisplay.from_estimator(fitted, X, **params)
+
+
+@pytest.mark.parametrize("display", [NeighborsDisplay, EmbeddingDisplay, CollapseDisplay])
+@pytest.mark.parametrize("y", [Y[:5], np.eye(3, dtype=int)[Y], X.to_numpy()[:, :2]])
+def test_rows_need_one_label_each(fitted, display, y):
+    with pytest.raises(ValueError, match=r"y has shape .*, but 178 rows need one label"):
+        display.from_estimator(fitted, X, y)
+
+
+@pytest.mark.parametrize(
+    "kind", [csr_array, lambda rows: TensorDataset(torch.tensor(rows))]
+)
+def test_rows_of_every_kind_are_shown(kind):
+    rows = kind(X.to_numpy())
+    embedder = mlp(max_epochs=1).fit(rows, Y)
+    for display in (EmbeddingDisplay, CollapseDisplay):
+        assert display.from_estimator(embedder, rows, Y).figure_ is not None
+    shown = NeighborsDisplay.from_estimator(embedder, rows, Y, queries=[3])
+    assert shown.cells[0, 0, 0] == f"{X.iloc[3, 0]:.3g}"
+
+
+def test_neighbours_show_what_a_pipeline_gets():
+    texts = [f"word{i % 7} other{i % 3}" for i in range(60)]
+    pipe = make_pipeline(TfidfVectorizer(), mlp(max_epochs=1)).fit(texts, np.arange(60) % 3)
+    display = NeighborsDisplay.from_estimator(pipe, texts, queries=[3])
+    assert display.cells[0, 0].tolist() == [texts[3]] and display.columns == ["x0"]
+    rows = X.to_numpy()[:, :2]
+    pipe = make_pipeline(PolynomialFeatures(), mlp(max_epochs=1)).fit(rows, Y)
+    assert NeighborsDisplay.from_estimator(pipe, rows, Y).columns == ["x0", "x1"]
 
 
 # Similarities

@@ -26,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.losses import ContrastiveLoss
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,21 @@ def test_unsupervised_embeddings_carry_the_classes(iris):
     embedder = HSCLEmbedder("hucl", random_state=0).fit(X)
     scores = cross_val_score(LogisticRegression(), embedder.transform(X), y)
     assert scores.mean() > 0.85
+
+
+@pytest.mark.parametrize("name", ["temperature", "beta", "threshold"])
+def test_a_loss_of_several_batches_is_refused(iris, name):
+    loss = ContrastiveLoss(**{name: torch.tensor([0.5, 1.0])})
+    with pytest.raises(
+        ValueError, match=rf"loss has {name} of shape \(2,\).*pass a number"
+    ):
+        HSCLEmbedder(loss).fit(*iris)
+
+
+def test_fitted_numbers_are_those_of_a_given_loss(iris):
+    loss = ContrastiveLoss(beta=torch.tensor(3.0), temperature=0.25)
+    fitted = HSCLEmbedder(loss, encoder="mlp", max_epochs=1).fit(*iris)
+    assert (fitted.beta_, fitted.temperature_) == (3.0, 0.25)
 
 
 def test_loss_falls(iris):

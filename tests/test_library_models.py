@@ -4,6 +4,7 @@ Neither has to be installed: small stand-ins take the calls that the libraries d
 timm's ``create_model`` and torchvision's ``models.get_model``.
 """
 
+import pickle
 import sys
 from types import SimpleNamespace
 
@@ -112,6 +113,28 @@ def test_weights_follow_random_state():
 def test_what_cannot_be(encoder, parameters, message):
     with pytest.raises(ValueError, match=message):
         fit(encoder, **parameters)
+
+
+@pytest.mark.parametrize("encoder", ["timm:small", "torchvision:small"])
+@pytest.mark.parametrize("n_components", [None, 5])
+def test_storing(encoder, n_components, tmp_path):
+    embedder = fit(encoder, n_components=n_components)
+    expected = embedder.transform(COLOUR)
+    again = pickle.loads(pickle.dumps(embedder))
+    np.testing.assert_array_equal(again.transform(COLOUR), expected)
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(
+        ValueError, match=rf"encoder is '{encoder}'.*leave_out=\['encoder'\]"
+    ):
+        embedder.save(path)
+    embedder.save(path, leave_out=["encoder"], optimizer=True)
+    for given in (encoder, embedder.module_):
+        again = HSCLEmbedder.load(path, encoder=given)
+        np.testing.assert_array_equal(again.transform(COLOUR), expected)
+    with pytest.raises(ValueError, match="no blueprint of its encoder"):
+        HSCLEmbedder.load(path, encoder="conv")
+    again = HSCLEmbedder.load(path, encoder=encoder).partial_fit(COLOUR, Y)
+    assert again.n_iter_ == embedder.n_iter_ + 1
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])

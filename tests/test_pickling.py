@@ -222,6 +222,19 @@ def test_skops_knows_our_parameters():
     again.partial_fit(numbers(), labels())
 
 
+def test_skops_needs_no_type_for_a_directory_and_a_device(tmp_path):
+    embedder = HSCLEmbedder(
+        checkpoint_dir=tmp_path, device=torch.device("cpu"), **SMALL
+    ).fit(numbers(), labels())
+    needed = ["sklearn_hscl.embedder.HSCLEmbedder"]
+    for written in (embedder, clone(embedder)):
+        stored = skops.io.dumps(written)
+        assert skops.io.get_untrusted_types(data=stored) == needed
+        again = skops.io.loads(stored, trusted=needed)
+        assert (again.checkpoint_dir, again.device) == (str(tmp_path), "cpu")
+    assert embedder.checkpoint_dir == tmp_path
+
+
 @pytest.mark.parametrize("path", SKOPS_TRUSTED)
 def test_trusted_types_exist(path):
     module, _, name = path.rpartition(".")

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import EpochScoring
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.threads import torch_threads
 from sklearn_hscl.training import checkpoint as checkpoint_module
@@ -165,12 +166,25 @@ def test_other_data_are_named(iris, tmp_path):
         ("max_epochs", 7),
         ("net_params", {"optimizer__eps": 1e-7}),
         ("lr_backoff", 0.5),
+        ("loss", ContrastiveLoss("hscl", tau_plus=0.1)),
     ],
 )
 def test_other_parameters_are_named(iris, tmp_path, name, value):
     embedder(tmp_path).fit(*iris)
     with pytest.raises(ValueError, match=rf"differs in {name} \(then .*, now .*\)"):
         embedder(tmp_path, resume=True, **{name: value}).fit(*iris)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"tau_plus": 0.1}, {"label_smoothing": 0.1}, {"hardening": "top_k", "top_k": 3}],
+)
+def test_other_settings_of_a_loss_are_noticed(iris, tmp_path, settings):
+    usual = {"hardening": "top_k"} if "hardening" in settings else {}
+    embedder(tmp_path, loss=ContrastiveLoss("hscl", **usual), max_epochs=1).fit(*iris)
+    other, name = ContrastiveLoss("hscl", **settings), list(settings)[-1]
+    with pytest.raises(ValueError, match=rf"differs in {name} of loss \(then"):
+        embedder(tmp_path, loss=other, max_epochs=1, resume=True).fit(*iris)
 
 
 @pytest.mark.parametrize("share", [1, 2])

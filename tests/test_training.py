@@ -1,5 +1,6 @@
 """The training loop: the numbers of a plain one, in chunks, in pieces, interrupted."""
 
+import copy
 import gc
 import weakref
 
@@ -275,6 +276,17 @@ def test_warm_start_goes_on(iris):
     with pytest.raises(ValueError, match="set warm_start=False"):
         embedder.fit(*iris)
     assert embedder.transform(iris[0]).shape == (150, 32)  # the fit that was
+
+
+def test_warm_start_with_other_groups_of_weights(iris):
+    groups = {"optimizer__param_groups": [("*layers.2.*", {"lr": 1e-3})]}
+    settings = {"encoder": "mlp", "hidden_layer_sizes": (8, 8), "lr": 1e-3}
+    settings |= {"max_epochs": 1, "lr_schedule": "constant", "random_state": 0}
+    embedder = HSCLEmbedder(**settings, warm_start=True).fit(*iris)
+    expected = clone(embedder).fit(*iris).fit(*iris).transform(iris[0])
+    for net_params in (groups, None):  # the same rates, in another order of weights
+        other = copy.deepcopy(embedder).set_params(net_params=net_params).fit(*iris)
+        assert_array_equal(other.transform(iris[0]), expected)
 
 
 def test_partial_fit_goes_on_with_scales_and_classes(iris):

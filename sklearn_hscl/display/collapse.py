@@ -9,12 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.colors import BLUE, GREY, VERMILION
-from sklearn_hscl.datasets import array_of
 from sklearn_hscl.diagnostics.subject import draw, draw_places
+from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_embedding, check_labelled
 from sklearn_hscl.metrics.class_means import class_means
-from sklearn_hscl.targets import label_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +112,7 @@ class CollapseDisplay:
         CollapseDisplay
         """
         drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
-        y = None if y is None else label_array(array_of(y))[drawn.places]
+        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.places]
         return cls.from_embedding(drawn.embedding, y, max_rows=None, axes=axes)
 
     @classmethod
@@ -146,7 +145,7 @@ class CollapseDisplay:
         CollapseDisplay
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
-        labels = None if y is None else np.asarray(array_of(y))
+        labels = None if y is None else row_labels(y, len(rows))
         places = draw_places(len(rows), max_rows, random_state)
         rows, labels = rows[places], (None if labels is None else labels[places])
         unit = unit_rows(torch.from_numpy(rows).double())

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
+from torch.utils.data import Dataset
 
 from sklearn_hscl.datasets import array_of
 from sklearn_hscl.diagnostics.subject import DrawnRows, draw
+from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.montage import draw_montage
 from sklearn_hscl.display.row_table import draw_table
 from sklearn_hscl.metrics.nearest_rows import nearest_rows
 from sklearn_hscl.stored import take_rows
-from sklearn_hscl.targets import label_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +134,8 @@ class NeighborsDisplay:
         Raises
         ------
         ValueError
-            If there are fewer rows than neighbours, or a query is no row of X.
+            If there are fewer rows than neighbours, a query is no row of X, or y does not
+            hold one label a row.
         """
         drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
         if not 1 <= n_neighbors < len(drawn.places):
@@ -142,13 +145,16 @@ class NeighborsDisplay:
             )
         asked = _check_queries(queries, drawn, random_state)
         places, cosines = _neighbors(drawn, asked, n_neighbors)
-        labels = None if y is None else label_array(array_of(y))[places]
+        labels = None if y is None else row_labels(y, drawn.rows.shape[0])[places]
         if len(drawn.embedder.input_shape_) > 1:
             images = _pictures(take_rows(drawn.rows, places.ravel()))
             images = images.reshape(*places.shape, *images.shape[1:])
             return cls(places, cosines, images=images, labels=labels).plot(ax)
-        names = _column_names(X, drawn.rows.shape[1])[:max_columns]
-        cells = _cells(X, places.ravel(), len(names)).reshape(*places.shape, -1)
+        shown = places.ravel()
+        is_stored = isinstance(X, Dataset)
+        rows = take_rows(drawn.rows, shown)[:] if is_stored else _rows(X, shown)
+        cells = _cells(rows, max_columns).reshape(*places.shape, -1)
+        names = _column_names(X, cells.shape[-1])
         display = cls(places, cosines, cells=cells, columns=names, labels=labels)
         return display.plot(ax)
 
@@ -231,15 +237,23 @@ def _pictures(rows: Any) -> NDArray[Any]:
 
 
 def _column_names(X: Any, n_columns: int) -> list[str]:
+    """Return the names of the first columns, which may be fewer than the embedder sees."""
     names = getattr(X, "columns", None)
-    return [f"x{k}" for k in range(n_columns)] if names is None else list(map(str, names))
+    names = [f"x{k}" for k in range(n_columns)] if names is None else map(str, names)
+    return list(names)[:n_columns]
 
 
-def _cells(X: Any, places: NDArray[np.int64], n_columns: int) -> NDArray[Any]:
+def _rows(X: Any, places: NDArray[np.int64]) -> NDArray[Any]:
+    """Return rows as the user passes them."""
+    if issparse(X):
+        return X.tocsr()[places].toarray()
+    return np.asarray(_safe_indexing(array_of(X), places))
+
+
+def _cells(rows: NDArray[Any], max_columns: int) -> NDArray[Any]:
     """Return the first columns of some rows as text, (n, n_columns)."""
-    chosen = _safe_indexing(array_of(X), places)
-    values = chosen.toarray() if hasattr(chosen, "toarray") else np.asarray(chosen)
-    return np.array([[_cell(v) for v in row[:n_columns]] for row in values], dtype=object)
+    values = rows.reshape(len(rows), -1)[:, :max_columns]  # texts are one column
+    return np.array([[_cell(v) for v in row] for row in values], dtype=object)
 
 
 def _cell(value: Any) -> str:

@@ -48,6 +48,16 @@ def check_options(options: LossOptions) -> None:
         )
 
 
+def check_one_loss(options: LossOptions) -> None:
+    """Raise where options are those of several batches, of which training has one."""
+    for name, value in vars(options).items():
+        if isinstance(value, torch.Tensor) and value.ndim:
+            raise ValueError(
+                f"loss has {name} of shape {tuple(value.shape)}, a number for each of "
+                f"several batches, but an embedder trains on one at a time: pass a number."
+            )
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 

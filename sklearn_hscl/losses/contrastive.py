@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -277,11 +278,15 @@ class ContrastiveLoss(nn.Module):
         return targets, options
 
     def settings(self) -> dict[str, Any]:
-        """Return what :meth:`from_settings` makes an equal loss of."""
+        """Return what :meth:`from_settings` makes an equal loss of.
+
+        Single numbers of numpy and torch are numbers of Python's in it.
+        """
         chosen = vars(self.options).copy()
         del chosen["pairs"], chosen["hardened"]  # which follow from the name
         own = {name: getattr(self, name) for name in _OWN_SETTINGS}
-        return chosen | own | {"gave_tau_plus": self.tau_plus is not None}
+        own["gave_tau_plus"] = self.tau_plus is not None
+        return {name: _plain_number(value) for name, value in (chosen | own).items()}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
@@ -356,3 +361,9 @@ class ContrastiveLoss(nn.Module):
         ).view(safe.shape)
         labelled = labelled.expand(safe.shape)
         return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
+
+
+def _plain_number(value: Any) -> Any:
+    """Return a single number of numpy's or torch's as one of Python's."""
+    is_number = isinstance(value, np.generic | Tensor) and value.ndim == 0
+    return value.item() if is_number else value

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.encoders.registry import own_module
 from sklearn_hscl.persistence.container import (
     read_arrays,
     read_document,
@@ -20,6 +19,7 @@ from sklearn_hscl.persistence.container import (
 )
 from sklearn_hscl.persistence.errors import BundleError, naming
 from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.outside_encoder import check_left_out, given_encoder
 from sklearn_hscl.persistence.pool import pool_arrays, pool_strings
 from sklearn_hscl.persistence.state import State, fitted_state, restore
 from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
@@ -40,6 +40,8 @@ def write_bundle(
     optimizer: bool = False,
 ) -> None:
     """Write a fitted embedder; :meth:`HSCLEmbedder.save` says what the arguments are."""
+    estimator._validate_params()  # may have been set since, and are checked by `load`
+    check_left_out(estimator, leave_out)
     encode = Encoder()
     state = fitted_state(vars(estimator), optimizer=optimizer)
     kept = {name: vars(estimator)[name] for name in INPUT if name in vars(estimator)}
@@ -182,17 +184,14 @@ def _restored(
     state = State(facts, arrays)
     encoder = None
     if facts["network"]["blueprint"] is None:
-        if isinstance(estimator.encoder, str):
-            raise BundleError("it has no blueprint of its encoder")
-        shape = tuple(facts["input_shape"])
-        encoder = own_module(estimator.encoder, shape, estimator.n_components)
+        encoder = given_encoder(estimator, given, tuple(facts["input_shape"]))
         double = facts["precision"] == "float64"
         encoder = encoder.to(torch.float64 if double else torch.float32)
     vars(estimator).update(kept)
     vars(estimator).update(
         restore(state, estimator.get_params(deep=False), encoder=encoder)
     )
-    _try(estimator)
+    _try(estimator, is_built_in=encoder is None)
     return estimator
 
 
@@ -222,8 +221,11 @@ def _check_input(kept: dict[str, Any], n_features: int) -> None:
         raise BundleError("its output has no configuration")
 
 
-def _try(estimator: Any) -> None:
-    """Embed a row, as a file could hold what no embedding comes of."""
+def _try(estimator: Any, *, is_built_in: bool) -> None:
+    """Embed a row, as a file could hold what no embedding comes of.
+
+    It is a row of zeros, of which an encoder of the user's need not make numbers.
+    """
     shape, precision = estimator.input_shape_, estimator._precision
     if prod(shape) > MOST_TRIED:
         return
@@ -235,5 +237,5 @@ def _try(estimator: Any) -> None:
             f"its encoder returns embeddings of shape {tuple(embedding.shape)}, not "
             f"(1, {estimator._n_features_out}): pass the encoder that was trained"
         )
-    if not embedding.isfinite().all():
+    if is_built_in and not embedding.isfinite().all():
         raise BundleError("its encoder returns infinite embeddings")

@@ -118,7 +118,9 @@ def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State
     network, weights = network_state(fitted["module_"], fitted["net_"])
     table, schema = table_state(fitted["_columns"], fitted["_prepare"])
     targets, scales = target_state(fitted["_encode_targets"])
-    updates, memory = optimizer_state(fitted["net_"]) if optimizer else (None, {})
+    updates, memory = (
+        optimizer_state(fitted["net_"], fitted["net_params"]) if optimizer else (None, {})
+    )
     facts = {
         "network": network,
         "table": table,

@@ -3,8 +3,10 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Self
 
+import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -27,7 +29,7 @@ class Storable:
     def __getstate__(self) -> dict[str, Any]:
         """Return parameters and fit in plain values."""
         state = {
-            name: on_host(value)
+            name: _portable(value)
             for name, value in vars(self).items()
             if name not in COVERED
         }
@@ -84,8 +86,8 @@ class Storable:
         sklearn.exceptions.NotFittedError
             If the embedder was not fitted.
         ValueError
-            If a parameter, or a level of a column, is no plain value; the message names
-            it and says what to do.
+            If a parameter, or a level of a column, is no plain value, or a parameter is
+            out of range; the message names it and says what to do.
         OSError
             If the file cannot be written. The embedder is as it was.
 
@@ -176,6 +178,11 @@ def _fitted(fit: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     encoder = fit["encoder"]  # with its weights
     stored = State(fit["facts"], fit["arrays"])
     return restore(stored, params, encoder=encoder, is_trained=encoder is not None)
+
+
+def _portable(value: Any) -> Any:
+    """Return a path or a device as a string, which skops trusts; a module on the host."""
+    return str(value) if isinstance(value, PurePath | torch.device) else on_host(value)
 
 
 def on_host(value: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from scipy.sparse import issparse
 
 from sklearn_hscl import gemm
+from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.seeding import Seeds
 from sklearn_hscl.stored import StoredRows
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
@@ -49,6 +50,9 @@ def fingerprint_of_fit(
     described = {
         name: _description(value) for name, value in params.items() if name not in APART
     }
+    if isinstance(params["loss"], ContrastiveLoss):  # whose description leaves much out
+        settings = params["loss"].settings().items()
+        described |= {f"{name} of loss": _description(value) for name, value in settings}
     return {
         **_of_arrays(data.train, ("X", "y", "groups")),
         **_of_arrays(data.held_out, ("X_val", "y_val", "groups_val")),

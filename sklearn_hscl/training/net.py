@@ -20,6 +20,7 @@ from sklearn_hscl.training.events import EventfulNet
 from sklearn_hscl.training.fallback import Fallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
+from sklearn_hscl.training.optimizer_memory import memory_of_earlier
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
 from sklearn_hscl.training.views import Views
 
@@ -120,7 +121,7 @@ class ContrastiveNet(EventfulNet):
                 f"warm_start=False, or fit a clone. {error}"
             ) from error
         if type(self.optimizer_) is type(earlier.optimizer_):
-            memory = copy.deepcopy(earlier.optimizer_.state_dict()["state"])
+            memory = memory_of_earlier(self, earlier)
             self.optimizer_.load_state_dict(
                 self.optimizer_.state_dict() | {"state": memory}
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
-from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.precision import resolve_precision
 from sklearn_hscl.seeding import Seeds, scoped_torch_seed
 from sklearn_hscl.targets import TargetEncoder
@@ -85,6 +85,7 @@ class TrainingRun:
         """Return the attributes of an embedder that was trained so far."""
         history = self.net.history
         best = len(history)
+        beta, loss = self.net.beta, self.net.criterion_.settings()
         attributes: dict[str, Any] = {}
         for monitor in self.monitors:
             best = getattr(monitor, "best_epoch_", best)
@@ -102,8 +103,8 @@ class TrainingRun:
             "device_": self.device,
             "n_threads_": self.n_threads,
             "_precision": self.net.module_.precision,
-            "beta_": self.net.beta,
-            "temperature_": self.net.criterion_.options.temperature,
+            "beta_": beta if isinstance(beta, BetaSchedule) else loss["beta"],
+            "temperature_": loss["temperature"],
             "_n_anchors": self.net.n_anchors_,
             "_columns": self.data.columns,
             "_encode_targets": self.data.encode,
