@@ -289,6 +289,27 @@ def test_warm_start_with_other_groups_of_weights(iris):
         assert_array_equal(other.transform(iris[0]), expected)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (torch.optim.AdamW, {"amsgrad": True}),
+        (torch.optim.RMSprop, {"centered": True, "momentum": 0.5}),
+        (torch.optim.SGD, {"momentum": 0.5}),
+    ],
+)
+def test_warm_start_with_an_optimizer_that_remembers_more(optimizer, settings, iris):
+    net_params = {"optimizer": optimizer}
+    embedder = HSCLEmbedder(
+        encoder="mlp", max_epochs=1, warm_start=True, net_params=net_params
+    )
+    embedder.fit(*iris)
+    more = {f"optimizer__{name}": value for name, value in settings.items()}
+    for changed in (net_params | more, net_params):
+        embedder.set_params(net_params=changed).fit(*iris)
+    assert embedder.n_iter_ == 3
+    assert np.isfinite(embedder.transform(iris[0])).all()
+
+
 def test_partial_fit_goes_on_with_scales_and_classes(iris):
     X, y = iris
     embedder = HSCLEmbedder(random_state=0)

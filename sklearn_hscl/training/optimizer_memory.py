@@ -3,6 +3,19 @@
 import copy
 from typing import Any
 
+from torch.optim import Optimizer
+
+# Settings that add a figure of each weight to what an optimizer remembers.
+_MORE_TO_REMEMBER = ("amsgrad", "centered", "momentum")
+
+
+def remember_alike(one: Optimizer, other: Optimizer) -> bool:
+    """Whether two optimizers keep the same figures of a weight."""
+    return type(one) is type(other) and all(
+        bool(one.defaults.get(name)) == bool(other.defaults.get(name))
+        for name in _MORE_TO_REMEMBER
+    )
+
 
 def memory_of_earlier(net: Any, earlier: Any) -> dict[int, Any]:
     """Return the memory of an earlier net's optimizer, in the order of another's weights.
