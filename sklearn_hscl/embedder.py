@@ -97,7 +97,7 @@ class HSCLEmbedder(
         - ``"auto"``: ``"hscl"`` with labels, ``"hucl"`` without, as the paper bounds
           the loss of the first by that of the second.
         - a :class:`~sklearn_hscl.losses.ContrastiveLoss`: used as it is; the parameters
-          from `preset` to `ce_weight` are then ignored.
+          from `preset` to `ce_weight` are then ignored, but for a schedule as `beta`.
 
     preset : {None, "official"}, default=None
         ``"official"``: what the authors' code of ``"hscl"``, ``"scl"`` or ``"hucl"``
