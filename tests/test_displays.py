@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -296,6 +297,16 @@ def test_neighbours_of_categories_and_of_a_pipeline():
     assert display.cells[0, 0, 0] == f"{X.iloc[0, 0]:.3g}"
 
 
+@pytest.mark.parametrize("form", ["csr", "coo"])
+def test_sparse_rows_are_shown(form):
+    rows = scipy.sparse.random_array((60, 20), density=0.3, random_state=0, format=form)
+    codes = np.arange(60) % 3
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(rows, codes)
+    display = NeighborsDisplay.from_estimator(embedder, rows, codes, queries=[7])
+    assert display.cells[0, 0, 0] == f"{rows.toarray()[7, 0]:.3g}"
+    assert len(EmbeddingDisplay.from_estimator(embedder, rows, codes).points) == 60
+
+
 def test_a_query_is_never_its_own_neighbour(fitted):
     rows = pd.concat([X[:30], X[:30]])  # each row twice
     every = {"queries": np.arange(60), "n_neighbors": 2}
@@ -419,6 +430,16 @@ def test_collapse_without_classes(fitted):
     mean = (unit @ unit.T)[np.triu_indices(178, 1)].mean()
     assert display.cosines.mean() == pytest.approx(mean, abs=1e-5)
     assert len(display.axes_[1].patches) == 50
+
+
+@pytest.mark.parametrize("display", [CollapseDisplay, EmbeddingDisplay])
+@pytest.mark.parametrize("labels", [Y[1:], [*Y, 0]], ids=["too few", "too many"])
+def test_each_row_needs_one_label(fitted, display, labels):
+    message = f"y has shape .{len(labels)},., but 178 rows need one label each"
+    with pytest.raises(ValueError, match=message):
+        display.from_estimator(fitted, X, labels)
+    with pytest.raises(ValueError, match=message):
+        display.from_embedding(X, labels)
 
 
 def test_collapse_of_a_hundred_classes():

@@ -9,11 +9,10 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.colors import BLUE, class_style
-from sklearn_hscl.datasets import array_of
 from sklearn_hscl.diagnostics.subject import draw, draw_places
+from sklearn_hscl.display.labels import labels_of_rows
 from sklearn_hscl.display.plane import reduced
 from sklearn_hscl.metrics.checks import check_embedding
-from sklearn_hscl.targets import label_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +112,7 @@ class EmbeddingDisplay:
         EmbeddingDisplay
         """
         drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
-        y = None if y is None else _labels(y, len(drawn.rows))[drawn.places]
+        y = None if y is None else labels_of_rows(y, drawn.rows.shape[0])[drawn.places]
         return cls.from_embedding(drawn.embedding, y, reducer=reducer, max_rows=None, ax=ax)
 
     @classmethod
@@ -157,7 +156,7 @@ class EmbeddingDisplay:
             If the reducer gives other than two columns, or y holds several labels a row.
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
-        y = None if y is None else _labels(y, len(rows))
+        y = None if y is None else labels_of_rows(y, len(rows))
         places = draw_places(len(rows), max_rows, random_state)
         y = None if y is None else y[places]
         points, names = reduced(normalize(rows[places]), reducer)
@@ -245,12 +244,3 @@ def hide_covered(texts: list[Any], order: NDArray[np.int64]) -> None:
         texts[k].set_visible(not covers)
         if not covers:
             shown.append(box)
-
-
-def _labels(y: Any, n_rows: int) -> NDArray[Any]:
-    labels = label_array(array_of(y))
-    if labels.shape != (n_rows,):
-        raise ValueError(
-            f"y has shape {labels.shape}, but {n_rows} rows need one label each."
-        )
-    return labels

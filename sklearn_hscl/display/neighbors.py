@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 
@@ -237,8 +238,9 @@ def _column_names(X: Any, n_columns: int) -> list[str]:
 
 def _cells(X: Any, places: NDArray[np.int64], n_columns: int) -> NDArray[Any]:
     """Return the first columns of some rows as text, (n, n_columns)."""
-    chosen = _safe_indexing(array_of(X), places)
-    values = chosen.toarray() if hasattr(chosen, "toarray") else np.asarray(chosen)
+    table = X.tocsr() if issparse(X) else array_of(X)
+    chosen = _safe_indexing(table, places)
+    values = chosen[:, :n_columns].toarray() if issparse(X) else np.asarray(chosen)
     return np.array([[_cell(v) for v in row[:n_columns]] for row in values], dtype=object)
 
 
