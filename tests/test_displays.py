@@ -450,6 +450,12 @@ def test_collapse_of_a_hundred_classes():
     assert display.figure_ is axes[0].figure
 
 
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install sklearn-hscl\[plots\]"):
+        LossCurveDisplay([3.0, 2.0]).plot()
+
+
 def test_matplotlib_is_imported_only_to_plot():
     code = (
         "import sys; import sklearn_hscl.display; "

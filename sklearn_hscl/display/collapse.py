@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn_hscl.colors import BLUE, GREY, VERMILION
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import labels_of_rows
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_embedding, check_labelled
 from sklearn_hscl.metrics.class_means import class_means
@@ -178,10 +179,7 @@ class CollapseDisplay:
         -------
         CollapseDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
-        if axes is None:
-            _, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+        axes = new_axes(1, 2, figsize=(9, 4)) if axes is None else axes
         self.axes_ = np.asarray(axes)
         left, right = self.axes_
         self.figure_ = left.figure

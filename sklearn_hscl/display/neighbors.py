@@ -14,6 +14,7 @@ from sklearn_hscl.datasets import array_of
 from sklearn_hscl.diagnostics.subject import DrawnRows, draw
 from sklearn_hscl.display.montage import draw_montage
 from sklearn_hscl.display.row_table import draw_table
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.metrics.nearest_rows import nearest_rows
 from sklearn_hscl.stored import take_rows
 from sklearn_hscl.targets import label_array
@@ -165,14 +166,12 @@ class NeighborsDisplay:
         -------
         NeighborsDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
         n_queries, n_shown = self.places.shape
         if ax is None:
             size = (1.3 * n_shown, 1.4 * n_queries)
             if self.images is None:
                 size = (2 + 1.2 * len(self.columns), 0.28 * (n_queries * n_shown + 2))
-            _, ax = plt.subplots(figsize=size, layout="constrained")
+            ax = new_axes(figsize=size)
         self.ax_, self.figure_ = ax, ax.figure
         self.image_ = self.table_ = None
         self.frames_: list[Any] = []
