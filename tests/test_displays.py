@@ -101,6 +101,16 @@ def test_a_held_out_loss_is_on_the_axis_of_the_loss():
     assert display.valid_line_.get_label() == "Held-out loss"
 
 
+def test_a_held_out_loss_above_chance_is_in_sight():
+    display = LossCurveDisplay(
+        [3.0, 2.0],
+        chance_loss=4.0,
+        valid_score=[-9.0, np.nan],
+        valid_score_name="negative loss",
+    )
+    assert display.plot().ax_.get_ylim()[1] > 9
+
+
 def test_a_loss_curve_alone():
     display = LossCurveDisplay([3.0, 2.0]).plot()
     assert display.valid_line_ is display.chance_line_ is display.best_line_ is None

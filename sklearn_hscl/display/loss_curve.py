@@ -128,8 +128,10 @@ class LossCurveDisplay:
                 self.best_epoch, color=BLACK, ls=":", label=f"Kept: epoch {self.best_epoch}"
             )
         ax.set(xlabel="Epoch", ylabel="Loss")
-        highest = max(*self.train_loss, self.chance_loss or 0.0)
-        ax.set_ylim(0, 1.1 * highest)  # a loss that stays at chance is not magnified
+        losses = [*self.train_loss, self.chance_loss or 0.0]
+        if self.score_ax_ is self.ax_:
+            losses += self.valid_line_.get_ydata().tolist()
+        ax.set_ylim(0, 1.1 * np.nanmax(losses))  # one that stays at chance is not magnified
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         self._add_legend()
         return self
