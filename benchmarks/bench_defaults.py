@@ -9,10 +9,7 @@ default LogisticRegression on the embedding of held-out rows.
 """
 
 import argparse
-import hashlib
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,11 +23,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tables import FOLDER, is_confirmation
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import FeatureCorruption
 
-FOLDER = Path(os.environ.get("SKLEARN_HSCL_DATA", "../shared/data")) / "tabular"
 MAX_ROWS, MIN_CLASS, MAX_COLUMNS = 1800, 6, 200
 
 LABELLED = {
@@ -84,9 +81,8 @@ def development_tables() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Load the numeric tables of the development half, and the digits."""
     tables = {"digits": load_digits(return_X_y=True)}
     for path in sorted(FOLDER.glob("*.parquet")):
-        digest = hashlib.sha256(path.stem.encode()).hexdigest()
-        if int(digest, 16) % 2:
-            continue  # the confirmation half is for release candidates
+        if is_confirmation(path.stem):
+            continue
         frame = pd.read_parquet(path)
         y = frame.pop("target").astype(str).to_numpy()
         numeric = frame.select_dtypes("number")

@@ -191,6 +191,10 @@ def main():
             print_profile(batch_size, options.rows, device)
         return
     check_same_loss()
+    print_tables(options, device)
+
+
+def print_tables(options, device):
     names = [name for name in options.against if is_installed(name)]
     print(f"torch {torch.__version__}, {device}, {options.rows:,} rows of 54 features,")
     print(f"one thread of {os.cpu_count()}; fast GEMM: {gemm.uses_fast_gemm()}.\n")

@@ -7,10 +7,8 @@ Run: python benchmarks/bench_import.py [--turns 15] > benchmarks/results/import_
 
 import argparse
 import statistics
-import subprocess
-import sys
 
-from measure import print_table, take_turns
+from measure import in_fresh_process, print_table, take_turns
 
 STATEMENTS = {
     "torch, scikit-learn, skorch": "import torch, sklearn, skorch",
@@ -20,8 +18,7 @@ MEASURE = "; import time; print(time.process_time())"
 
 
 def seconds(statement):
-    command = [sys.executable, "-c", statement + MEASURE]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return in_fresh_process("-c", statement + MEASURE)[0]
 
 
 def main():

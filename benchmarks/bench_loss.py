@@ -12,9 +12,8 @@ import os
 import statistics
 import time
 
-import measure
 import torch
-from measure import print_table
+from measure import extra_memory, in_fresh_process, print_table
 from torch.nn.functional import normalize
 
 from sklearn_hscl import gemm
@@ -84,7 +83,7 @@ def seconds(function, calls, device):
     return (time.process_time() - begin) / calls
 
 
-def medians(functions, turns, calls, device):
+def median_seconds(functions, turns, calls, device):
     """Median seconds of a call of each function; they take turns."""
     for function in functions.values():
         function()
@@ -105,7 +104,7 @@ def rates(device):
         products["oneDNN"] = lambda: gemm._onednn(a, b)
     out = torch.empty_like(x)
     functions = {**products, "exp2": lambda: torch.exp2(x, out=out)}
-    took = medians(functions, 51, 10, device)
+    took = median_seconds(functions, 51, 10, device)
     flop = 2 * 1024**2 * WIDTH / min(took[name] for name in products)
     return flop, x.numel() / took["exp2"]
 
@@ -117,7 +116,7 @@ def time_row(n_rows, n_classes, device, speed):
         for name, loss in LOSSES.items()
         if fits(name, y)
     }
-    took = medians(functions, *TURNS[n_rows], device)
+    took = median_seconds(functions, *TURNS[n_rows], device)
     flop, exp2 = speed
     floor = 4 * n_rows**2 * WIDTH / flop + n_rows**2 / exp2
     return took | {"floor": floor}
@@ -152,12 +151,12 @@ def plot(path, shapes, times):
     fig.savefig(path, dpi=120)
 
 
-def extra_memory(name, n_rows, n_classes, device):
+def memory_of(name, n_rows, n_classes, device):
     """Growth of the peak in MB; run in a process of its own."""
     small = batch(256, 4, device)
     forward_and_backward(LOSSES[name], *small)  # load libraries, probe
     z, y = batch(n_rows, n_classes, device)
-    return measure.extra_memory(lambda: forward_and_backward(LOSSES[name], z, y), device)
+    return extra_memory(lambda: forward_and_backward(LOSSES[name], z, y), device)
 
 
 def memory_row(n_rows, n_classes, device):
@@ -167,7 +166,7 @@ def memory_row(n_rows, n_classes, device):
             cells.append("-")
             continue
         arguments = ("--device", device, "--memory-of", name, n_rows, n_classes)
-        (memory,) = measure.in_fresh_process(__file__, *arguments)
+        (memory,) = in_fresh_process(__file__, *arguments)
         cells.append(f"{memory:.0f}")
     return [n_rows, n_classes, *cells]
 
@@ -183,26 +182,31 @@ def main():
     torch.set_num_threads(1)
     if arguments.memory_of:
         name, n_rows, n_classes = arguments.memory_of
-        print(extra_memory(name, int(n_rows), int(n_classes), device))
+        print(memory_of(name, int(n_rows), int(n_classes), device))
         return
     if device == "cuda":
         LOSSES["ours"] = ContrastiveLoss(
             "hscl", beta=BETA, temperature=TEMPERATURE, kernel="triton"
         )
+    shapes = [(b, c) for b in arguments.batches for c in CLASSES]
+    print_times(shapes, device, arguments.plot)
+    print("Extra memory, MB:\n")
+    print_table(["B", "classes", *LOSSES], (memory_row(b, c, device) for b, c in shapes))
+
+
+def print_times(shapes, device, picture):
+    """With what the machine can do at best; draw them, if a picture is asked for."""
     speed = rates(device)
     print(f"torch {torch.__version__}, {device}, D={WIDTH}, T={TEMPERATURE}, β={BETA:g},")
     print(f"float32, one thread of {os.cpu_count()}; fast GEMM: {gemm.uses_fast_gemm()}.")
     print(f"Product {speed[0] / 1e9:.0f} GFLOP/s, exp2 {speed[1] / 1e9:.1f} G/s; the floor")
     print("is 4 B² D FLOP and B² exp2 at these rates.\n")
     print("Forward and backward, ms (times ours):\n")
-    shapes = [(b, c) for b in arguments.batches for c in CLASSES]
     times = [time_row(b, c, device, speed) for b, c in shapes]
     rows = (time_cells(*shape, took) for shape, took in zip(shapes, times, strict=True))
     print_table(["B", "classes", *LOSSES, "floor", "of the floor"], rows)
-    if arguments.plot:
-        plot(arguments.plot, shapes, times)
-    print("Extra memory, MB:\n")
-    print_table(["B", "classes", *LOSSES], (memory_row(b, c, device) for b, c in shapes))
+    if picture:
+        plot(picture, shapes, times)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from measure import extra_memory, in_fresh_process, print_table
+from measure import around_centres, extra_memory, in_fresh_process, print_table
 
 from sklearn_hscl import gemm, metrics
 
 N_COLUMNS = 128
 N_QUERIES = 2_000
+HEADER = ["measure", "classes", "CPU s", "wall s", "MB"]
 PAIRWISE = {
     "recall_at_k, k=1": partial(metrics.recall_at_k, k=1),
     "recall_at_k, k=100": partial(metrics.recall_at_k, k=100),
@@ -76,10 +77,7 @@ def embedding(n_rows, n_classes):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(n_classes, N_COLUMNS)).astype(np.float32)
     y = rng.permutation(np.arange(n_rows) % n_classes)
-    X = rng.standard_normal((n_rows, N_COLUMNS), dtype=np.float32)
-    for start in range(0, n_rows, 4096):  # without a second array of this size
-        X[start : start + 4096] += centres[y[start : start + 4096]]
-    return X, y
+    return around_centres(rng, centres, y), y
 
 
 def measured(function, n_rows, n_classes):
@@ -128,30 +126,36 @@ def main():
     if options.one:
         one(*options.one)
         return
-    header = ["measure", "classes", "CPU s", "wall s", "MB"]
-    n_rows = options.rows
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads,", end=" ")
     print(f"fast GEMM: {gemm.uses_fast_gemm()}.\n")
     if options.all_queries:
-        print(f"{n_rows:,} rows of 128 numbers, all of them queries:\n")
-        print_table(header, [row("pairwise", "recall_at_k, k=100", n_rows, 1000)])
+        print(f"{options.rows:,} rows of 128 numbers, all of them queries:\n")
+        print_table(HEADER, [row("pairwise", "recall_at_k, k=100", options.rows, 1000)])
         return
+    print_measures(options.rows)
+    print_comparison(options.compared_rows)
+
+
+def print_measures(n_rows):
     print(f"{n_rows:,} rows of 128 numbers, all of them:\n")
     rows = [row("linear", name, n_rows, 1000) for name in LINEAR]
     rows.append(row("others", "linear_readout_accuracy", n_rows, 10))
-    print_table(header, rows)
+    print_table(HEADER, rows)
     print(f"{n_rows:,} rows of 128 numbers, {N_QUERIES:,} queries:\n")
     print_table(
-        header, (row("pairwise", name, n_rows, 1000, N_QUERIES) for name in PAIRWISE)
+        HEADER, (row("pairwise", name, n_rows, 1000, N_QUERIES) for name in PAIRWISE)
     )
     print(f"{n_rows:,} rows of 128 numbers, 1,000 queries, few large classes:\n")
-    print_table(header, [row("pairwise", "map_at_r", n_rows, 10, 1000)])
-    print(f"{options.compared_rows:,} rows of 128 numbers, all of them queries:\n")
+    print_table(HEADER, [row("pairwise", "map_at_r", n_rows, 10, 1000)])
+
+
+def print_comparison(n_rows):
+    """Of MAP@R, with the calculator."""
+    print(f"{n_rows:,} rows of 128 numbers, all of them queries:\n")
     names = ("map_at_r", "calculator", "map_at_r", "calculator")  # quiet hours differ
-    n_rows = options.compared_rows
-    print_table(header, [row("others", name, n_rows, 1000) for name in names])
+    print_table(HEADER, [row("others", name, n_rows, 1000) for name in names])
     print(f"{n_rows:,} rows of 128 numbers, {N_QUERIES:,} queries, few large classes:\n")
-    print_table(header, [row("others", name, n_rows, 10, N_QUERIES) for name in names])
+    print_table(HEADER, [row("others", name, n_rows, 10, N_QUERIES) for name in names])
 
 
 if __name__ == "__main__":

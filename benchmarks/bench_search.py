@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import print_table
 from sklearn.base import BaseEstimator
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
@@ -79,8 +80,8 @@ def compare(
     device: str,
     grid: dict[str, Any] = GRID,
     **params: Any,
-) -> str:
-    """Let both searches take turns; return a row of the table of results."""
+) -> list[str]:
+    """Let both searches take turns; return what the table of results says of them."""
     X, y = table(n_rows)
     options = {"estimator": pipeline(device, **params), "param_grid": grid}
     options |= {"n_jobs": n_jobs}
@@ -94,10 +95,10 @@ def compare(
         for name in ("wall", "cpu")
     )
     apart = max(np.abs(one["scores"] - other["scores"]).max() for one, other in turns)
-    return (
-        f"{wall[0]:.1f} | {wall[1]:.1f} | **{wall[0] / wall[1]:.2f}** | {cpu[0]:.1f} | "
-        f"{cpu[1]:.1f} | **{cpu[0] / cpu[1]:.2f}** | {apart:.4f} |"
-    )
+    cells = []
+    for alone, batched in (wall, cpu):
+        cells += [f"{alone:.1f}", f"{batched:.1f}", f"**{alone / batched:.2f}**"]
+    return [*cells, f"{apart:.4f}"]
 
 
 def settings() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -126,14 +127,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     n_jobs = args.n_jobs if args.device == "cpu" else 1
-    print(
-        "| setting | wall s, GridSearchCV | batched | ratio | CPU s, GridSearchCV | "
-        "batched | ratio | largest difference of mean scores |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for name, options in settings():
-        row = compare(n_jobs=n_jobs, n_turns=args.turns, device=args.device, **options)
-        print(f"| {name} | {row}", flush=True)
+    common = {"n_jobs": n_jobs, "n_turns": args.turns, "device": args.device}
+    header = ["setting", "wall s, GridSearchCV", "batched", "ratio"]
+    header += ["CPU s, GridSearchCV", "batched", "ratio"]
+    header += ["largest difference of mean scores"]
+    rows = ([name, *compare(**common, **options)] for name, options in settings())
+    print_table(header, rows)
 
 
 if __name__ == "__main__":

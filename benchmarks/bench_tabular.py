@@ -14,16 +14,11 @@ Cells are appended to results/tabular_TIER.jsonl; those already there are skippe
 
 import argparse
 import datetime
-import json
-import signal
 import time
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from cells import RESULTS, attempt, read_cells, write_cells
 from embedding_quality import embedding_scores
 from sklearn.metrics import (
     accuracy_score,
@@ -34,9 +29,7 @@ from sklearn.metrics import (
 from tables import TIERS, Split, load_split
 from tabular_models import EMBEDDERS, MODELS, OURS, libraries, versions
 from tabular_report import report
-from threadpoolctl import threadpool_limits
 
-RESULTS = Path(__file__).parent / "results"
 LOOKS = RESULTS / "LOOKS.md"
 
 
@@ -71,30 +64,6 @@ def evaluate(model: str, split: Split, seed: int) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in scores.items()}
 
 
-@contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError after this CPU time, which a busy machine does not stretch."""
-    message = f"more than {seconds} s"
-    ended = False
-
-    def stop(*_: object) -> None:
-        nonlocal ended
-        ended = True
-        raise TimeoutError(message)
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not ended:
-            raise
-        raise TimeoutError(message) from error  # CatBoost takes any signal for Ctrl-C
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 def run_cell(tier: str, model: str, name: str, seed: int, limit: int) -> dict[str, object]:
     """Evaluate one cell; an error is its result."""
     split = load_split(name, tier, seed)
@@ -107,13 +76,7 @@ def run_cell(tier: str, model: str, name: str, seed: int, limit: int) -> dict[st
         "n_test": len(split.y_test),
         "dropped_classes": split.dropped_classes,
     }
-    try:
-        with limited(limit), warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore")  # convergence, levels that are new in tests
-            cell |= evaluate(model, split, seed)
-    except Exception as error:
-        traceback.print_exc()
-        cell["error"] = f"{type(error).__name__}: {error}"
+    cell |= attempt(lambda: evaluate(model, split, seed), limit)
     return cell | {"versions": versions(model), "split": split.key}
 
 
@@ -121,16 +84,6 @@ def cell_key(cell: dict[str, object]) -> tuple[object, ...]:
     """What a result depends on; versions of other libraries are no part of it."""
     made_with = tuple(cell["versions"].get(name) for name in libraries(cell["model"]))
     return cell["model"], cell["set"], cell["seed"], cell["split"], made_with
-
-
-def read_cells(path: Path) -> list[dict[str, object]]:
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def write_cells(path: Path, cells: list[dict[str, object]], mode: str) -> None:
-    with path.open(mode) as file:
-        file.writelines(json.dumps(cell, ensure_ascii=False) + "\n" for cell in cells)
 
 
 def forget(path: Path, models: list[str], only: list[str]) -> None:

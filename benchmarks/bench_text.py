@@ -11,16 +11,13 @@ thread. Cells are appended to results/text.jsonl; those already there are skippe
 import argparse
 import hashlib
 import time
-import traceback
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import texts
-from bench_tabular import RESULTS, VERSIONS, limited, read_cells, write_cells
+from cells import RESULTS, attempt, read_cells, write_cells
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -28,15 +25,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
-from tabular_report import markdown, versions
-from threadpoolctl import threadpool_limits
+from tabular_models import OURS, versions
+from text_report import METRICS, report
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import FeatureCorruption
 
 CELLS = RESULTS / "text.jsonl"
 SEEDS = (0, 1)
-METRICS = ["accuracy", "balanced_accuracy", "log_loss", "fit_seconds"]
 Factory = Callable[[int], BaseEstimator]
 
 
@@ -116,14 +112,8 @@ def evaluate(model: BaseEstimator, X: np.ndarray, y: np.ndarray, seed: int) -> d
 def run_cell(name: str, factory: Factory, X: np.ndarray, y: np.ndarray, seed: int) -> dict:
     """Evaluate one cell; an error is its result."""
     cell = {"seed": seed, "split": split_key(y, seed)}
-    try:
-        with limited(600), warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore")  # convergence
-            cell |= evaluate(factory(seed), X, y, seed)
-    except Exception as error:
-        traceback.print_exc()
-        cell["error"] = f"{type(error).__name__}: {error}"
-    return {"model": name} | cell | {"versions": VERSIONS}
+    cell |= attempt(lambda: evaluate(factory(seed), X, y, seed), limit=600)
+    return {"model": name} | cell | {"versions": versions(OURS)}
 
 
 def split_key(y: np.ndarray, seed: int) -> str:
@@ -143,72 +133,9 @@ def run(models: dict[str, Factory], rows: dict[str, np.ndarray]) -> None:
                     continue
                 cell = {"set": name} | run_cell(model, factory, X, y, seed)
                 write_cells(CELLS, [cell], "a")
-                outcome = {metric: cell.get(metric) for metric in METRICS}
-                print(
-                    model, "|", name, "|", seed, "|", cell.get("error", outcome), flush=True
-                )
-
-
-def report(cells: list[dict]) -> str:
-    """Means over sets and seeds, then accuracy and log loss by set."""
-    frame = pd.DataFrame(cells)
-    frame = frame.drop_duplicates(["model", "set", "seed"], keep="last")
-    for metric in (*METRICS, "error"):
-        frame[metric] = frame.get(metric, np.nan)
-    models = [name for name in [*OF_TEXTS, *OF_EMBEDDINGS] if name in set(frame["model"])]
-    sets = sorted(set(frame["set"]))
-    means = frame.groupby(["model", "set"])[METRICS].mean()
-    overall = means.groupby("model").mean().loc[models]
-    seconds = frame.groupby("model")["fit_seconds"]
-    titles = [
-        "model",
-        "accuracy",
-        "balanced accuracy",
-        "log loss",
-        "mean fit s",
-        "max fit s",
-    ]
-    rows = [
-        [
-            model,
-            *(written(overall.loc[model, metric]) for metric in METRICS[:-1]),
-            f"{overall.loc[model, 'fit_seconds']:.1f}",
-            f"{seconds.max()[model]:.1f}",
-        ]
-        for model in models
-    ]
-    failed = frame[frame["error"].notna()]
-    return "\n".join(
-        [
-            "# Text as tables",
-            "",
-            f"`python benchmarks/bench_text.py`, one thread, seconds of CPU time. At most "
-            f"{texts.MAX_ROWS} rows of each set, stratified splits 70/30, seeds "
-            f"{sorted(set(frame['seed']))}. TF-IDF with `min_df=2`, 100 singular vectors, "
-            f"LR with `max_iter=2000`, defaults otherwise; HSCL is HSCLEmbedder. "
-            f"Versions: {versions(frame)}.",
-            "",
-            *markdown(titles, rows),
-            *by_set(means, "accuracy", models, sets),
-            *by_set(means, "log_loss", models, sets),
-            "",
-            *(
-                f"- {row.model}, {row.set}, seed {row.seed}: {row.error}"
-                for row in failed.itertuples()
-            ),
-        ]
-    )
-
-
-def by_set(means: pd.DataFrame, metric: str, models: list[str], sets: list[str]) -> list:
-    table = means[metric].unstack("set").reindex(index=models, columns=sets)
-    rows = [[model, *map(written, table.loc[model])] for model in models]
-    title = f"{metric.capitalize().replace('_', ' ')}, mean over seeds:"
-    return ["", title, "", *markdown(["model", *sets], rows)]
-
-
-def written(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4f}"
+                scores = {metric: cell.get(metric) for metric in METRICS}
+                outcome = cell.get("error", scores)
+                print(model, name, seed, outcome, sep=" | ", flush=True)
 
 
 def main() -> None:
@@ -222,7 +149,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if options.report:
-        print(report(read_cells(CELLS)))
+        print(report(read_cells(CELLS), [*OF_TEXTS, *OF_EMBEDDINGS]))
         return
     if options.embeddings is not None:
         arrays = {name: options.embeddings / f"{name}.npy" for name in options.sets}

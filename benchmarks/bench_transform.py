@@ -75,12 +75,10 @@ def competitors(model, X, dtype):
     }
 
 
-def seconds(function, device, calls=1):
-    """Mean seconds of some calls in a row."""
+def seconds(function, device):
     begin = now(device)
-    for _ in range(calls):
-        function()
-    return (now(device) - begin) / calls
+    function()
+    return now(device) - begin
 
 
 def speed_row(dtype, n_rows, n_turns, device):

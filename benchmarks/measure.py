@@ -17,10 +17,15 @@ def covertype_like(n_rows, n_features=54):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(SHARES), n_features)).astype(np.float32)
     y = rng.choice(len(SHARES), n_rows, p=SHARES)
-    X = rng.standard_normal((n_rows, n_features), dtype=np.float32)
-    for start in range(0, n_rows, 4096):  # without a second array of this size
+    return around_centres(rng, centres, y), y
+
+
+def around_centres(rng, centres, y):
+    """Gaussian rows around the centres of their classes, float32."""
+    X = rng.standard_normal((len(y), centres.shape[1]), dtype=np.float32)
+    for start in range(0, len(y), 4096):  # without a second array of this size
         X[start : start + 4096] += centres[y[start : start + 4096]]
-    return X, y
+    return X
 
 
 def now(device="cpu"):
@@ -74,16 +79,22 @@ def resident(field):
     return int(line.split()[1]) * 1024
 
 
-def in_fresh_process(script, *arguments):
-    """Numbers that the script prints when it is called with these arguments."""
-    command = [sys.executable, script, *map(str, arguments)]
+def in_fresh_process(*arguments):
+    """Numbers that Python prints when it is called with these arguments."""
+    command = [sys.executable, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(number) for number in result.stdout.split()]
 
 
-def print_table(header, rows):
-    print("|", " | ".join(header), "|")
-    print("|" + "---|" * len(header), flush=True)
+def markdown(header, rows):
+    """Yield the lines of a table, each when its row is there."""
+    yield f"| {' | '.join(header)} |"
+    yield "|" + "---|" * len(header)
     for row in rows:
-        print("|", " | ".join(str(cell) for cell in row), "|", flush=True)
+        yield f"| {' | '.join(map(str, row))} |"
+
+
+def print_table(header, rows):
+    for line in markdown(header, rows):
+        print(line, flush=True)
     print()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from measure import markdown
 from tabular_models import ABLATIONS, EMBEDDERS, OURS, PEERS
 from tabular_plot import plot_ranks
 from tabular_statistics import (
@@ -17,48 +18,50 @@ from tabular_statistics import (
 )
 
 EMBEDDING_METRICS = ["knn_accuracy", "map_at_r"]
+COLUMNS = ["model", "set", "seed", "error", "versions", "dropped_classes"]
+COLUMNS += ["fit_seconds", "predict_seconds", *METRICS, *EMBEDDING_METRICS]
 
 
 def report(cells: list[dict[str, object]], tier: str, plot: Path) -> str:
     """Render all cells of a tier."""
-    frame = pd.DataFrame(cells).reindex(
-        columns=[
-            *["model", "set", "seed", "error", "versions", "dropped_classes"],
-            *["fit_seconds", "predict_seconds", *METRICS, *EMBEDDING_METRICS],
-        ]
-    )
+    frame = pd.DataFrame(cells).reindex(columns=COLUMNS)
     frame = frame.drop_duplicates(["model", "set", "seed"], keep="last")
-    failed = frame[frame["error"].notna()]
     scored = frame[frame["error"].isna()]
     means = scored.groupby(["model", "set"]).mean(numeric_only=True)
     counts = scored.groupby("model")["set"].nunique()
     common = sorted(means.loc[OURS].index)  # a peer that fails takes no table from others
-    models = [
-        name for name in [OURS, *PEERS] if name in counts and has_all(means, name, common)
-    ]
+    peers = [name for name in PEERS if name in counts]
+    models = [name for name in [OURS, *peers] if has_all(means, name, common)]
+    plot_ranks(means, models, common, plot)
     lines = [
-        f"# Default classifiers on tables: {tier}",
-        "",
-        f"`python benchmarks/bench_tabular.py {tier}`, one thread, seconds of CPU time. "
-        f"{len(common)} tables, seeds {sorted(int(seed) for seed in set(frame['seed']))}; "
-        f"{OURS}, NCA and UMAP are followed by a default logistic regression. "
-        f"Versions: {versions(frame)}.",
+        *title(frame, tier, common),
         "",
         *overview(scored, means, models, common),
         "",
         f"Wins, ties and losses of {OURS}, and the two-sided Wilcoxon test over the "
         "tables' means, p after Holm's correction for the models of a column:",
         "",
-        *duels(means, [name for name in PEERS if name in counts], COMPARED),
+        *duels(means, peers, COMPARED),
         "",
         f"![Mean ranks with Nemenyi's critical difference]({plot.name})",
         "",
         *embeddings(means),
         *ablations(means),
-        *notes(frame, failed, counts, models, common),
+        *notes(frame, counts, models, common),
     ]
-    plot_ranks(means, models, common, plot)
     return "\n".join(lines)
+
+
+def title(frame: pd.DataFrame, tier: str, common: list[str]) -> list[str]:
+    seeds = sorted(int(seed) for seed in set(frame["seed"]))
+    return [
+        f"# Default classifiers on tables: {tier}",
+        "",
+        f"`python benchmarks/bench_tabular.py {tier}`, one thread, seconds of CPU time. "
+        f"{len(common)} tables, seeds {seeds}; "
+        f"{OURS}, NCA and UMAP are followed by a default logistic regression. "
+        f"Versions: {versions_of(frame)}.",
+    ]
 
 
 def has_all(means: pd.DataFrame, model: str, tables: list[str]) -> bool:
@@ -88,7 +91,7 @@ def overview(
             + [f"{cells['predict_seconds'].median():.3f}"]
             + [f"{ranks[metric][model]:.2f}" for metric in RANKED]
         )
-    return markdown(header, rows)
+    return list(markdown(header, rows))
 
 
 def p_value(p: float) -> str:
@@ -106,7 +109,7 @@ def duels(means: pd.DataFrame, others: list[str], metrics: list[str]) -> list[st
         columns.append([record for record, _ in results])
         columns.append([p_value(p) for p in holm([p for _, p in results])])
         header += [f"{TITLES[metric]} w/t/l", "p"]
-    return markdown(header, zip(others, *columns, strict=True))
+    return list(markdown(header, zip(others, *columns, strict=True)))
 
 
 def embeddings(means: pd.DataFrame) -> list[str]:
@@ -142,45 +145,48 @@ def ablations(means: pd.DataFrame) -> list[str]:
     variants = [f"{OURS}({name})" for name in ABLATIONS if f"{OURS}({name})" in there]
     if not variants:
         return []
-    metrics = [*METRICS, "knn_accuracy"]
-    rows, tests = [], []
-    for model in variants:
-        common = common_tables(means, [OURS, model])
-        old, new = means.loc[OURS].loc[common], means.loc[model].loc[common]
-        change = new - old
-        duels = [compare(change["accuracy"]), compare(-change["log_loss"])]
-        tests.append([p for _, p in duels])
-        seconds = f"{new['fit_seconds'].median():.2f} ({old['fit_seconds'].median():.2f})"
-        rows.append(
-            [model, len(common)]
-            + [f"{change[metric].mean():+.4f}" for metric in metrics]
-            + [f"{change['accuracy'].std() / np.sqrt(len(common)):.4f}"]
-            + [record for record, _ in duels]
-            + [seconds]
-        )
-    for column, place in ((1, -1), (0, -3)):
-        corrected = holm([p[column] for p in tests])
-        for row, p in zip(rows, corrected, strict=True):
-            row.insert(len(row) + place, p_value(p))
-    header = ["variant", "tables", *(TITLES[metric] for metric in metrics)]
-    header += ["s.e. of accuracy", "accuracy w/t/l", "p", "log loss w/t/l", "p"]
+    changes = [change(means, model) for model in variants]
+    wins = {
+        metric: [compare(sign * each[metric].to_numpy()) for each in changes]
+        for metric, sign in (("accuracy", 1), ("log_loss", -1))
+    }
+    columns = [variants, [len(each) for each in changes]]
+    for metric in (*METRICS, "knn_accuracy"):
+        columns.append([f"{each[metric].mean():+.4f}" for each in changes])
+    spreads = [each["accuracy"].std() / np.sqrt(len(each)) for each in changes]
+    columns.append([f"{spread:.4f}" for spread in spreads])
+    for results in wins.values():
+        columns.append([record for record, _ in results])
+        columns.append([p_value(p) for p in holm([p for _, p in results])])
+    columns.append([fit_seconds(means, model) for model in variants])
+    header = ["variant", "tables", *(TITLES[name] for name in (*METRICS, "knn_accuracy"))]
+    header += ["s.e. of accuracy", "accuracy w/t/l", "p", "log loss w/t/l", "p", "fit s"]
     return [
         f"One change at a time from {OURS}: mean differences to it over the tables that "
         "both have (for log loss, less is better), standard error of that of accuracy, "
         "wins of the variant, Holm's p over the variants, median fit seconds (those of "
         "the default):",
         "",
-        *markdown([*header, "fit s"], rows),
+        *markdown(header, zip(*columns, strict=True)),
         "",
     ]
 
 
+def change(means: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Differences of a variant to the default, table by table."""
+    common = common_tables(means, [OURS, model])
+    return means.loc[model].loc[common] - means.loc[OURS].loc[common]
+
+
+def fit_seconds(means: pd.DataFrame, model: str) -> str:
+    """Medians of a variant and of the default."""
+    common = common_tables(means, [OURS, model])
+    old, new = (means.loc[name].loc[common, "fit_seconds"] for name in (OURS, model))
+    return f"{new.median():.2f} ({old.median():.2f})"
+
+
 def notes(
-    frame: pd.DataFrame,
-    failed: pd.DataFrame,
-    counts: pd.Series,
-    models: list[str],
-    common: list[str],
+    frame: pd.DataFrame, counts: pd.Series, models: list[str], common: list[str]
 ) -> list[str]:
     """What is missing, failed or was dropped."""
     lines = [f"Tables: {', '.join(common)}."]
@@ -203,21 +209,21 @@ def notes(
             for row in dropped.itertuples()
         )
         lines.append(f"Classes with a single row after subsampling, dropped: {named}.")
-    errors = [
-        f"- {row.model}, {row.set}, seed {row.seed}: {row.error}"
-        for row in failed.itertuples()
-    ]
-    lines += ["", "Errors:", "", *errors] if errors else ["No cell failed."]
+    failed = errors(frame)
+    lines += ["", "Errors:", "", *failed] if failed else ["No cell failed."]
     return lines
 
 
-def versions(frame: pd.DataFrame) -> str:
+def errors(frame: pd.DataFrame) -> list[str]:
+    """Cells without a result, and why."""
+    failed = frame[frame["error"].notna()]
+    return [
+        f"- {row.model}, {row.set}, seed {row.seed}: {row.error}"
+        for row in failed.itertuples()
+    ]
+
+
+def versions_of(frame: pd.DataFrame) -> str:
     """All that took part."""
     pairs = {f"{k} {v}" for cell in frame["versions"] for k, v in cell.items()}
     return ", ".join(sorted(pairs))
-
-
-def markdown(header: list[str], rows: object) -> list[str]:
-    """Lines of a table."""
-    body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
-    return [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *body]

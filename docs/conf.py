@@ -38,8 +38,8 @@ copybutton_prompt_text = ">>> "
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # Only plot_*.py are executed, a few seconds each; the demo and long examples are
-    # not part of the documentation's build.
+    # Only the quickstarts are executed, a few seconds each: the others take longer, and the
+    # test suite runs them. The demo is no page.
     "filename_pattern": r"/plot_.*_quickstart\.py",
     "ignore_pattern": r"demo\.py",
     "download_all_examples": False,

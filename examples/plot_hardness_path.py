@@ -9,6 +9,7 @@ one. We train eight strengths on five folds and look at what changes.
 # %%
 # All forty models are trained in five stacks, one for each fold. What is plotted comes
 # from rows that were held out.
+import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -42,3 +43,4 @@ grid = {
 }
 search = BatchedGridSearchCV(pipe, grid, cv=5).fit(X, y)
 print(search.best_params_, round(search.best_score_, 3))
+plt.show()

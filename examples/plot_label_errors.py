@@ -53,10 +53,8 @@ report("By embeddings of other rows", suspects)
 # Suspects of the last third, and the pictures that are nearest to them. The number above a
 # picture is its label, right or wrong; after it comes the cosine. Dashed frames mark labels
 # that differ from the suspect's.
-embedder = HSCLEmbedder(encoder="mlp", max_epochs=60, random_state=0)
-embedder.fit(digits.images[train], labels[train])
 NeighborsDisplay.from_estimator(
-    embedder,
+    fitted(digits.images[train], labels[train]),
     digits.images,
     labels,
     queries=test[finding.values["held_out_rows"][:5]],

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -101,6 +102,16 @@ def test_a_held_out_loss_is_on_the_axis_of_the_loss():
     assert display.score_ax_ is display.ax_
     assert (display.valid_line_.get_ydata() > 0).all()
     assert display.valid_line_.get_label() == "Held-out loss"
+
+
+def test_a_held_out_loss_above_chance_is_in_sight():
+    display = LossCurveDisplay(
+        [3.0, 2.0],
+        chance_loss=4.0,
+        valid_score=[-9.0, np.nan],
+        valid_score_name="negative loss",
+    )
+    assert display.plot().ax_.get_ylim()[1] > 9
 
 
 def test_a_loss_curve_alone():
@@ -299,6 +310,16 @@ def test_neighbours_of_categories_and_of_a_pipeline():
     assert display.cells[0, 0, 0] == f"{X.iloc[0, 0]:.3g}"
 
 
+@pytest.mark.parametrize("form", ["csr", "coo"])
+def test_sparse_rows_are_shown(form):
+    rows = scipy.sparse.random_array((60, 20), density=0.3, random_state=0, format=form)
+    codes = np.arange(60) % 3
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(rows, codes)
+    display = NeighborsDisplay.from_estimator(embedder, rows, codes, queries=[7])
+    assert display.cells[0, 0, 0] == f"{rows.toarray()[7, 0]:.3g}"
+    assert len(EmbeddingDisplay.from_estimator(embedder, rows, codes).points) == 60
+
+
 def test_a_query_is_never_its_own_neighbour(fitted):
     rows = pd.concat([X[:30], X[:30]])  # each row twice
     every = {"queries": np.arange(60), "n_neighbors": 2}
@@ -453,12 +474,28 @@ def test_collapse_without_classes(fitted):
     assert len(display.axes_[1].patches) == 50
 
 
+@pytest.mark.parametrize("display", [CollapseDisplay, EmbeddingDisplay])
+@pytest.mark.parametrize("labels", [Y[1:], [*Y, 0]], ids=["too few", "too many"])
+def test_each_row_needs_one_label(fitted, display, labels):
+    message = f"y has shape .{len(labels)},., but 178 rows need one label each"
+    with pytest.raises(ValueError, match=message):
+        display.from_estimator(fitted, X, labels)
+    with pytest.raises(ValueError, match=message):
+        display.from_embedding(X, labels)
+
+
 def test_collapse_of_a_hundred_classes():
     axes = Figure(figsize=(9, 4)).subplots(1, 2)
     display = CollapseDisplay.from_embedding(*clusters(100), axes=axes)
     assert display.cosines.shape == (100, 100)
     assert len(display.axes_[1].get_yticklabels()) < 15
     assert display.figure_ is axes[0].figure
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install sklearn-hscl\[plots\]"):
+        LossCurveDisplay([3.0, 2.0]).plot()
 
 
 def test_matplotlib_is_imported_only_to_plot():

@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.metrics import make_embedding_scorer, map_at_r
@@ -39,6 +40,14 @@ def test_an_embedder_brings_its_temperature(fitted, iris):
     np.testing.assert_array_equal(found.hscl, expected.hscl)
     other = verify_estimator(fitted, X, y, [1], temperature=1.0)
     assert other.hscl.value != found.hscl.value
+
+
+def test_a_pipeline_brings_the_temperature_of_its_embedder(iris):
+    X, y = iris
+    pipe = make_pipeline(StandardScaler(), embedder(temperature=0.2)).fit(X, y)
+    found = verify_estimator(pipe, X, y, [1])
+    expected = verify_embedding(pipe.transform(X), y, [1], temperature=0.2)
+    np.testing.assert_array_equal(found.hscl, expected.hscl)
 
 
 def test_other_transformers(iris):

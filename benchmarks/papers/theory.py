@@ -14,7 +14,6 @@ already there are skipped.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -33,9 +32,9 @@ from sklearn_hscl.theory import TheoryEstimate, TheoryMonitor, verify_estimator
 from sklearn_hscl.theory.estimate import MEASURES
 
 sys.path.append(str(Path(__file__).parent.parent))
+from cells import RESULTS, read_cells, write_cells
 from tables import is_confirmation, load_split
 
-RESULTS = Path(__file__).parent.parent / "results"
 SEEDS = (0, 1)
 EPOCHS = 15
 IMAGES = ("fashion_mnist", "usps", "cifar10_webp")
@@ -179,19 +178,12 @@ def run(path: Path) -> None:
         for training in ("hucl", "hscl"):
             for seed in SEEDS:
                 key = {"dataset": name, "training": training, "seed": seed}
-                if any(key.items() <= cell.items() for cell in read(path)):
+                if any(key.items() <= cell.items() for cell in read_cells(path)):
                     continue
                 for cell in measure(name, training, seed):
-                    with path.open("a") as file:
-                        file.write(json.dumps(cell) + "\n")
+                    write_cells(path, [cell], "a")
                     share = cell["epochs"]["assumption"][0]
                     print(key, cell["rows"], round(cell["seconds"]), share, flush=True)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the cells that are there."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def main() -> None:
@@ -203,7 +195,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if options.report:
-        print(report(read(options.out), BETAS, options.out))
+        print(report(read_cells(options.out), BETAS, options.out))
     else:
         run(options.out)
 

@@ -9,8 +9,10 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from sklearn_hscl.colors import BLUE, VERMILION
+
 NAMES = {"hucl": "H-UCL", "hscl": "H-SCL", "ucl": "UCL", "scl": "SCL"}
-COLORS = {"hucl": "#D55E00", "hscl": "#0072B2", "ucl": "#D55E00", "scl": "#0072B2"}
+COLORS = {"hucl": VERMILION, "hscl": BLUE, "ucl": VERMILION, "scl": BLUE}
 LINES = {"hucl": "-", "hscl": "-", "ucl": "--", "scl": "--"}
 KINDS = {"training": "-", "held-out": ":"}
 Cells = list[dict[str, Any]]

@@ -37,30 +37,24 @@ def find_label_errors(
     classes : ndarray or None
         Names of the classes, where the embedder knows them.
     """
-    labelled = train.labelled
-    if labelled is None:
-        return Finding.not_applicable(
-            "labels",
+    if train.labelled is None:
+        return _none(
             "Without one class label for each row no neighbour can disagree: pass y, if "
-            "there are classes.",
+            "there are classes."
         )
-    places, rows, codes = labelled
+    places, rows, codes = train.labelled
     if len(rows) <= N_NEIGHBORS or len(np.unique(codes)) < 2:
-        return Finding.not_applicable(
-            "labels", f"It takes more than {N_NEIGHBORS} rows, of two classes at least."
-        )
+        return _none(f"It takes more than {N_NEIGHBORS} rows, of two classes at least.")
     votes = _Votes.of(rows, codes)
-    agreement = votes.agreement
-    if agreement < _TRUSTED:
-        return Finding.not_applicable(
-            "labels",
-            f"Neighbours vote for the label of {agreement:.0%} of the rows, too few to "
-            f"blame the labels of the others.",
+    if votes.agreement < _TRUSTED:
+        return _none(
+            f"Neighbours vote for the label of {votes.agreement:.0%} of the rows, too few "
+            f"to blame the labels of the others."
         )
     values: dict[str, Any] = {
         "rows": places[votes.suspects].tolist(),
         "neighbours_say": _named(votes, classes),
-        "agreement": agreement,
+        "agreement": votes.agreement,
     }
     n_suspects, n_judged = len(votes.suspects), len(rows)
     if held_out is not None and held_out.labelled is not None:
@@ -70,6 +64,10 @@ def find_label_errors(
         values["held_out_neighbours_say"] = _named(votes, classes)
         n_suspects, n_judged = n_suspects + len(votes.suspects), n_judged + len(queries)
     return _judge(values | {"n_judged": n_judged}, n_suspects, n_judged)
+
+
+def _none(reason: str) -> Finding:
+    return Finding.not_applicable("labels", reason)
 
 
 def _judge(values: dict[str, Any], n_suspects: int, n_judged: int) -> Finding:

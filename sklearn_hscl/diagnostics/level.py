@@ -25,12 +25,9 @@ def find_loss(subject: Subject, batches: Sequence[LossBatch]) -> Finding:
         "train_loss": embedder.history_[embedder.best_epoch_ - 1]["train_loss"],
         "chance_train_loss": embedder.chance_loss_,
     }
-    name = f"{subject.loss_name!r} without cross-entropy"
-    if not embedder.net_.criterion_.options.ce_weight:
-        name = repr(subject.loss_name)
     summary = (
-        f"The loss ({name}) is {loss:.3g} in batches of {len(batches[0].z)}, where "
-        f"chance level is {chance:.3g}"
+        f"The loss ({_loss_name(subject)}) is {loss:.3g} in batches of "
+        f"{len(batches[0].z)}, where chance level is {chance:.3g}"
     )
     if perfect is not None:
         kind = "rows" if subject.targets is None else "classes"
@@ -42,3 +39,9 @@ def find_loss(subject: Subject, batches: Sequence[LossBatch]) -> Finding:
         "higher `lr`, or a larger network."
     )
     return Finding("loss", severity, f"{summary}.", advice, values)
+
+
+def _loss_name(subject: Subject) -> str:
+    name = repr(subject.loss_name)
+    has_share = subject.embedder.net_.criterion_.options.ce_weight
+    return f"{name} without cross-entropy" if has_share else name

@@ -11,9 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn_hscl.colors import BLUE, GREY, VERMILION
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_embedding, check_labelled
 from sklearn_hscl.metrics.class_means import class_means
+from sklearn_hscl.metrics.spectrum import centred_singular_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +42,7 @@ class CollapseDisplay:
 
     Parameters
     ----------
-    singular_values : ndarray of shape (D,)
+    singular_values : ndarray of shape (min(n - 1, D),)
         Of the centred unit rows, divided by √n, in descending order.
     mean_singular_values : ndarray of shape (min(C - 1, D),), default=None
         Of the centred class means, divided by √C.
@@ -143,23 +145,27 @@ class CollapseDisplay:
         Returns
         -------
         CollapseDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are NaN or infinities, y has not one label for each row, or the rows
+            drawn are of one class only.
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
-        labels = None if y is None else row_labels(y, len(rows))
+        y = None if y is None else row_labels(y, len(rows))
         places = draw_places(len(rows), max_rows, random_state)
-        rows, labels = rows[places], (None if labels is None else labels[places])
+        rows = rows[places]
         unit = unit_rows(torch.from_numpy(rows).double())
-        values = _singular_values(unit)
-        if labels is None:
+        values = _spread(unit)
+        if y is None:
             some = unit[:: -(-len(unit) // _N_COMPARED)]
             return cls(values, None, _cosines_of_pairs(some)).plot(axes)
-        data = check_labelled(rows, labels)
+        data = check_labelled(rows, y[places])
         means = class_means(data)
-        n_used = min(len(means) - 1, means.shape[1])
         directions = unit_rows(means)
         cosines = (directions @ directions.T).numpy()
-        of_means = _singular_values(means)[:n_used]
-        return cls(values, of_means, cosines, data.classes).plot(axes)
+        return cls(values, _spread(means), cosines, data.classes).plot(axes)
 
     def plot(self, axes: Sequence["Axes"] | None = None) -> Self:
         """Plot both panels.
@@ -173,10 +179,7 @@ class CollapseDisplay:
         -------
         CollapseDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
-        if axes is None:
-            _, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+        axes = new_axes(1, 2, figsize=(9, 4)) if axes is None else axes
         self.axes_ = np.asarray(axes)
         left, right = self.axes_
         self.figure_ = left.figure
@@ -227,8 +230,8 @@ def _plot_values(
     return line
 
 
-def _singular_values(rows: torch.Tensor) -> NDArray[np.float64]:
-    return (torch.linalg.svdvals(rows - rows.mean(0)) / len(rows) ** 0.5).numpy()
+def _spread(rows: torch.Tensor) -> NDArray[np.float64]:
+    return (centred_singular_values(rows) / len(rows) ** 0.5).numpy()
 
 
 def _cosines_of_pairs(unit: torch.Tensor) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from sklearn_hscl.colors import BLUE, class_style
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.plane import reduced
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.metrics.checks import check_embedding
 
 if TYPE_CHECKING:
@@ -175,10 +176,7 @@ class EmbeddingDisplay:
         -------
         EmbeddingDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = new_axes() if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         self.labels_: list[Any] = []
         self.legend_: Any = None

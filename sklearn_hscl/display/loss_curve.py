@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.colors import BLACK, BLUE, GREY, VERMILION
 from sklearn_hscl.diagnostics.subject import fitted_embedder
+from sklearn_hscl.figures import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,16 +107,15 @@ class LossCurveDisplay:
         -------
         LossCurveDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
         from matplotlib.ticker import MaxNLocator
 
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = new_axes() if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         epochs = np.arange(1, len(self.train_loss) + 1)
         marker = _marker(epochs)
-        (self.train_line_,) = ax.plot(epochs, self.train_loss, color=BLUE, marker=marker)
-        self.train_line_.set_label("Training loss")
+        (line,) = ax.plot(epochs, self.train_loss, color=BLUE, marker=marker)
+        line.set_label("Training loss")
+        self.train_line_: Any = line
         self.valid_line_, self.score_ax_ = self._plot_score(ax, epochs)
         self.chance_line_: Any = None
         self.best_line_: Any = None
@@ -128,8 +128,10 @@ class LossCurveDisplay:
                 self.best_epoch, color=BLACK, ls=":", label=f"Kept: epoch {self.best_epoch}"
             )
         ax.set(xlabel="Epoch", ylabel="Loss")
-        highest = max(*self.train_loss, self.chance_loss or 0.0)
-        ax.set_ylim(0, 1.1 * highest)  # a loss that stays at chance is not magnified
+        losses = [*self.train_loss, self.chance_loss or 0.0]
+        if self.score_ax_ is self.ax_:
+            losses += self.valid_line_.get_ydata().tolist()
+        ax.set_ylim(0, 1.1 * np.nanmax(losses))  # one that stays at chance is not magnified
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         self._add_legend()
         return self

@@ -16,6 +16,7 @@ from sklearn_hscl.diagnostics.subject import DrawnRows, draw
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.montage import draw_montage
 from sklearn_hscl.display.row_table import draw_table
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.metrics.nearest_rows import nearest_rows
 from sklearn_hscl.stored import take_rows
 
@@ -170,14 +171,12 @@ class NeighborsDisplay:
         -------
         NeighborsDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
         n_queries, n_shown = self.places.shape
         if ax is None:
             size = (1.3 * n_shown, 1.4 * n_queries)
             if self.images is None:
                 size = (2 + 1.2 * len(self.columns), 0.28 * (n_queries * n_shown + 2))
-            _, ax = plt.subplots(figsize=size, layout="constrained")
+            ax = new_axes(figsize=size)
         self.ax_, self.figure_ = ax, ax.figure
         self.image_ = self.table_ = None
         self.frames_: list[Any] = []

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn_hscl.colors import BLACK, BLUE, VERMILION
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.subject import draw, draw_places, make_subject
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_labelled
@@ -168,10 +169,7 @@ class SimilarityDisplay:
         -------
         SimilarityDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = new_axes() if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         edges = self.edges
         self.positive_ = ax.stairs(self.positive, edges, fill=True, color=BLUE)

@@ -19,9 +19,10 @@ from sklearn_hscl.encoders.mlp import MLPEncoder
 from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.precision import Precision
 
-# Names that `encoder` accepts beside "auto".
 TABLE_ENCODERS = ("mlp", "tabular")
 ENCODERS = (*TABLE_ENCODERS, *IMAGE_ENCODERS)
+"""Names that `encoder` accepts beside ``"auto"`` and those of library models."""
+
 DEFAULT_N_COMPONENTS = 64
 DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
 TABULAR_N_COMPONENTS = 32

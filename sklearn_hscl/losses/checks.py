@@ -1,6 +1,7 @@
 """Errors for options of the loss that do not exist or do not go together."""
 
-from numbers import Real
+from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -21,12 +22,28 @@ def check_options(options: LossOptions) -> None:
     check_choice("denominator", options.denominator, ("negatives", "all"))
     check_choice("pooling", options.pooling, ("out", "in"))
     check_choice("positives", options.positives, ("all", "twin"))
+    _check_scales(options)
+    for name, least in (("top_k", 1), ("n_synthetic", 0), ("n_hardest", 1)):
+        count = getattr(options, name)
+        if not (isinstance(count, Integral) and int(count) >= least):
+            raise ValueError(f"{name} must be an integer from {least} up, got {count!r}.")
+    check_number("tau_plus", options.tau_plus, "in [0, 1)", lambda share: 0 <= share < 1)
+    check_number("ce_weight", options.ce_weight, "in [0, 1]", lambda share: 0 <= share <= 1)
+    if options.denominator == "all" and options.tau_plus:
+        raise ValueError(
+            "tau_plus debiases the denominator of one positive: with "
+            "denominator='all' it must be 0."
+        )
+
+
+def _check_scales(options: LossOptions) -> None:
+    """Check the numbers that multiply similarities and sums; some may be tensors."""
     if isinstance(options.negative_mass, str):
         check_choice("negative_mass", options.negative_mass, ("negatives", "batch"))
-    elif not _is_number(options.negative_mass) or not 0 < options.negative_mass <= HUGE:
-        raise ValueError(
-            f"negative_mass must be above 0 and at most {HUGE}, got "
-            f"{options.negative_mass!r}."
+    else:
+        wanted = f"above 0 and at most {HUGE}"
+        check_number(
+            "negative_mass", options.negative_mass, wanted, lambda mass: 0 < mass <= HUGE
         )
     for name, value, valid in (
         ("temperature", options.temperature, lambda t: (t >= 1 / HUGE) & (t <= HUGE)),
@@ -37,15 +54,12 @@ def check_options(options: LossOptions) -> None:
         is_number = isinstance(value, float | torch.Tensor)
         if not is_number or not valid(torch.as_tensor(value)).all():
             raise ValueError(f"{name} is out of range, got {value!r}.")
-    if not 0 <= options.tau_plus < 1:
-        raise ValueError(f"tau_plus must be in [0, 1), got {options.tau_plus!r}.")
-    if not 0 <= options.ce_weight <= 1:
-        raise ValueError(f"ce_weight must be in [0, 1], got {options.ce_weight!r}.")
-    if options.denominator == "all" and options.tau_plus:
-        raise ValueError(
-            "tau_plus debiases the denominator of one positive: with "
-            "denominator='all' it must be 0."
-        )
+
+
+def check_number(name: str, value: Any, wanted: str, valid: Callable[[Any], bool]) -> None:
+    """Raise a ValueError that says what is wanted, where the value is no such number."""
+    if not (_is_number(value) and valid(value)):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}.")
 
 
 def check_one_loss(options: LossOptions) -> None:

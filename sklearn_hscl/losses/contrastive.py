@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sklearn_hscl.losses.checks import check_choice, check_options
+from sklearn_hscl.losses.checks import check_choice, check_number, check_options
 from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.options import LossOptions
@@ -90,7 +90,9 @@ class ContrastiveLoss(nn.Module):
     n_synthetic, n_hardest : int, optional
         Synthetic negatives of each anchor, and the hardest ones they are mixed from.
     ce_weight : float in [0, 1], optional
-        Share of the cross-entropy of `logits`; the contrastive loss has the rest.
+        Share of the cross-entropy of `logits`; the contrastive loss has the rest. Rows
+        without label have no part in it: those of `unlabeled_label`, or of -100, torch's
+        own mark, where that is None.
     label_smoothing : float in [0, 1), default=0.0
         Share of the probability that the cross-entropy wants spread over all classes.
     target_type : {"class", "multilabel", "continuous"}, default="class"
@@ -115,8 +117,8 @@ class ContrastiveLoss(nn.Module):
     Raises
     ------
     ValueError
-        If an option is not one of those listed, or what the loss needs (`y`,
-        `view_ids` or `logits`) is missing in the call.
+        If an option is not one of those listed or out of its range, or what the loss
+        needs (`y`, `view_ids` or `logits`) is missing in the call.
 
     References
     ----------
@@ -191,6 +193,10 @@ class ContrastiveLoss(nn.Module):
         check_options(self.options)
         check_choice("target_type", target_type, TARGET_TYPES)
         check_choice("kernel", kernel, ("auto", *KERNELS))
+        check_number("bandwidth", bandwidth, "above 0", lambda width: width > 0)
+        check_number(
+            "label_smoothing", label_smoothing, "in [0, 1)", lambda share: 0 <= share < 1
+        )
         self.tau_plus = tau_plus
         self.label_smoothing = label_smoothing
         self.target_type = target_type

@@ -97,7 +97,7 @@ def sscl() -> Preset:
     """Contrast with synthetic hard negatives. The printed equation was not at hand.
 
     The reading implemented: each anchor gets 32 synthetic negatives, mixtures of two of
-    its 64 hardest ones (:mod:`sklearn_hscl.losses.synthetic`), appended to its
+    its 64 hardest ones (``losses/synthetic.py``), appended to its
     negatives; the tilted and debiased loss of ``hucl`` with τ⁺ = 0.1 follows. With
     labels, negatives are rows of other classes, and τ⁺ is 0, as none is a false
     negative; without, all other rows.

@@ -42,6 +42,13 @@ class WarmUpBeta:
 class LinearBeta:
     """Move linearly from `start` to `end`.
 
+    Parameters
+    ----------
+    start : float, default=0.0
+        Beta of the first epoch.
+    end : float, default=1.0
+        Beta of the last epoch.
+
     Examples
     --------
     >>> LinearBeta(start=2.0, end=0.0).beta_at(0.75)
@@ -59,6 +66,13 @@ class LinearBeta:
 @dataclass(frozen=True)
 class CosineBeta:
     """Move from `start` to `end` along half a cosine: slowly at both ends.
+
+    Parameters
+    ----------
+    start : float, default=0.0
+        Beta of the first epoch.
+    end : float, default=1.0
+        Beta of the last epoch.
 
     Examples
     --------
@@ -80,6 +94,15 @@ class StepBeta:
 
     With ``start=beta, end=0, n_steps=9`` it is the annealing of the code of Robinson et
     al. (arXiv 2010.04592), in which beta takes nine values from beta to 0.
+
+    Parameters
+    ----------
+    start : float, default=1.0
+        Beta of the first epochs.
+    end : float, default=0.0
+        Beta of the last epochs.
+    n_steps : int, default=9
+        How many values beta takes, each for the same share of training.
 
     Examples
     --------

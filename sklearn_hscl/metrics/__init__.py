@@ -1,6 +1,6 @@
 """How good an embedding is: retrieval, readouts, geometry and collapse.
 
-Each function takes arrays and returns a number;
+Each function takes arrays and returns a number (:func:`singular_value_decay` a curve);
 :func:`make_embedding_scorer` makes ``scoring=`` for scikit-learn of it. Rows are compared
 by the cosine of their angle, whatever their length.
 """

@@ -11,12 +11,12 @@ learning: optimal representation geometry and neural- vs dimensional-collapse", 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import Labelled, check_labelled
 from sklearn_hscl.metrics.class_means import chunk_rows, class_means, float64_chunks
 from sklearn_hscl.metrics.search import map_blocks
+from sklearn_hscl.metrics.spectrum import centred_singular_values
 from sklearn_hscl.threads import torch_threads
 
 
@@ -151,13 +151,18 @@ def singular_value_decay(
 
     ``log(σ_k / σ_1)`` in descending order: a curve that stays near 0 uses all C - 1
     dimensions, one that falls off has collapsed to few (dimensional collapse).
-    Parameters, errors and source are those of :func:`zero_sum_error`.
+    Parameters and source are those of :func:`zero_sum_error`.
 
     Returns
     -------
     ndarray of float64, shape (min(C - 1, D),)
         The first is 0, -inf stands for a singular value of 0. A covariance of C means has
         at most C - 1 others than 0, so that the rest are not listed.
+
+    Raises
+    ------
+    ValueError
+        As :func:`zero_sum_error`, and if all classes have the same mean.
 
     Examples
     --------
@@ -166,13 +171,7 @@ def singular_value_decay(
     array([0., 0.])
     """
     means = class_means(check_labelled(X, y), normalize=normalize)
-    values = _centred_singular_values(means)
+    values = centred_singular_values(means)
     if not values[0] > 0:
         raise ValueError("X has the same mean in all classes: there is no decay to see.")
     return (2 * (values / values[0]).log()).numpy()
-
-
-def _centred_singular_values(means: Tensor) -> Tensor:
-    n_classes, n_columns = means.shape
-    values = torch.linalg.svdvals(means - means.mean(0))
-    return values[: min(n_classes - 1, n_columns)]

@@ -62,6 +62,15 @@ def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
+def centred_singular_values(rows: Tensor) -> Tensor:
+    """Return the singular values of rows (n, D) around their mean: (min(n - 1, D),).
+
+    Centred rows have no more others than 0.
+    """
+    n_rows, n_columns = rows.shape
+    return torch.linalg.svdvals(rows - rows.mean(0))[: min(n_rows - 1, n_columns)]
+
+
 @torch_threads(1)
 def _singular_values(rows: NDArray[Any], *, normalize: bool) -> Tensor:
     """Singular values of all rows, by the triangular factors of chunks of them."""

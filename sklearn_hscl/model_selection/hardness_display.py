@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.colors import BLUE, GREEN, VERMILION
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.model_selection.hardness import BETAS, HardnessPath, hardness_path
 
 if TYPE_CHECKING:
@@ -100,10 +101,8 @@ class HardnessPathDisplay:
         -------
         HardnessPathDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
         if axes is None:
-            _, axes = plt.subplots(3, sharex=True, figsize=(6, 7), layout="constrained")
+            axes = new_axes(3, sharex=True, figsize=(6, 7))
         score, count, geometry = self.axes_ = np.asarray(axes)
         self.figure_ = score.figure
         path = self.path

@@ -102,13 +102,13 @@ class _BatchedSearch(BaseSearchCV):
 class BatchedGridSearchCV(_BatchedSearch, GridSearchCV):
     """Grid search that trains the candidates of a fold as one stacked model.
 
-    Takes the place of :class:`~sklearn.model_selection.GridSearchCV`: same parameters,
-    methods and attributes, and equal results for the same ``random_state``. Candidates
-    that differ in `beta`, `temperature`, `threshold`, `ce_weight`, `lr`, `weight_decay`,
-    `tol` or `n_iter_no_change` of an :class:`~sklearn_hscl.HSCLEmbedder` are trained
-    together; steps of a pipeline before it are fitted once per fold, and an embedder
-    whose candidates differ in later steps only once for all of them. Whatever cannot
-    be trained together is fitted one by one; `batched_` says which, and why.
+    Takes the place of ``GridSearchCV``: same parameters, methods and attributes, and equal
+    results for the same ``random_state``. Candidates that differ in `beta`, `temperature`,
+    `threshold`, `ce_weight`, `lr`, `weight_decay`, `tol` or `n_iter_no_change` of an
+    :class:`~sklearn_hscl.HSCLEmbedder` are trained together; steps of a pipeline before it
+    are fitted once per fold, and an embedder whose candidates differ in later steps only
+    once for all of them. Whatever cannot be trained together is fitted one by one;
+    `batched_` says which, and why.
 
     Parameters
     ----------
@@ -118,9 +118,8 @@ class BatchedGridSearchCV(_BatchedSearch, GridSearchCV):
     param_grid : dict or list of dict
         Names of parameters, and the values to try.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in :class:`~sklearn.model_selection.GridSearchCV`. Stacks are divided among
-        the `n_jobs` workers, each of which uses one thread. A bare embedder has no
-        score of its own: pass `scoring`.
+        As in ``GridSearchCV``. Stacks are divided among the `n_jobs` workers, each of
+        which uses one thread. A bare embedder has no score of its own: pass `scoring`.
 
     Attributes
     ----------
@@ -129,8 +128,8 @@ class BatchedGridSearchCV(_BatchedSearch, GridSearchCV):
         ``reason`` if not.
     cv_results_, best_estimator_, best_params_, best_score_, best_index_, scorer_, \
 n_splits_, refit_time_, multimetric_
-        As in :class:`~sklearn.model_selection.GridSearchCV`. The ``fit_time`` of a
-        candidate is its share of the time of its stack.
+        As in ``GridSearchCV``. The ``fit_time`` of a candidate is its share of the time
+        of its stack.
 
     Notes
     -----
@@ -162,8 +161,8 @@ n_splits_, refit_time_, multimetric_
 class BatchedRandomizedSearchCV(_BatchedSearch, RandomizedSearchCV):
     """Randomized search that trains the candidates of a fold as one stacked model.
 
-    Takes the place of :class:`~sklearn.model_selection.RandomizedSearchCV` as
-    :class:`BatchedGridSearchCV` takes that of ``GridSearchCV``; see there.
+    Takes the place of ``RandomizedSearchCV`` as :class:`BatchedGridSearchCV` takes that
+    of ``GridSearchCV``; see there.
 
     Parameters
     ----------
@@ -173,7 +172,7 @@ class BatchedRandomizedSearchCV(_BatchedSearch, RandomizedSearchCV):
         Names of parameters, and distributions or lists to draw from.
     n_iter, random_state, scoring, n_jobs, refit, cv, verbose, pre_dispatch, \
 error_score, return_train_score
-        As in :class:`~sklearn.model_selection.RandomizedSearchCV`.
+        As in ``RandomizedSearchCV``.
 
     Attributes
     ----------
@@ -182,7 +181,7 @@ error_score, return_train_score
         ``reason`` if not.
     cv_results_, best_estimator_, best_params_, best_score_, best_index_, scorer_, \
 n_splits_, refit_time_, multimetric_
-        As in :class:`~sklearn.model_selection.RandomizedSearchCV`.
+        As in ``RandomizedSearchCV``.
 
     Examples
     --------

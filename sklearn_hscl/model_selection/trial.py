@@ -1,9 +1,7 @@
-"""One search: its folds, its tasks for the workers, and its table of results."""
+"""One search: its folds, its fits, and its table of results."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from math import ceil
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,32 +12,13 @@ from sklearn.model_selection._validation import (
     _insert_error_scores,
     _warn_or_raise_about_fit_failures,
 )
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import Parallel
 
-from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.model_selection.evaluation import (
-    Before,
-    Fit,
-    fit_and_score,
-    fit_and_score_alone,
-    fit_before,
-)
+from sklearn_hscl.model_selection.evaluation import Fit
 from sklearn_hscl.model_selection.folds import Fold, warn_about_missing_classes
-from sklearn_hscl.model_selection.plan import (
-    Embedding,
-    Params,
-    Plan,
-    Stack,
-    embedder_of,
-    make_plan,
-    with_params,
-)
+from sklearn_hscl.model_selection.plan import Params, Plan, make_plan
+from sklearn_hscl.model_selection.work import Work
 from sklearn_hscl.seeding import MAX_SEED
-from sklearn_hscl.training.recipe import BATCH_SIZE
-
-# Pairs of rows that a stack compares in a step: up to here their temporaries stay in the
-# caches of a CPU. A GPU holds more, and has the more to do at a time the better.
-_PAIRS_ON_CPU, _PAIRS_ON_GPU = 2**20, 2**28
 
 
 class Batched(NamedTuple):
@@ -174,30 +153,20 @@ class Trial:
     ) -> list[Fit]:
         """Return all fits: the folds of the first candidate, of the second, ..."""
         assert self.parallel is not None
+        work = Work(
+            estimator=self.estimator,
+            X=self.X,
+            y=self.y,
+            candidates=candidates,
+            folds=folds,
+            contexts=contexts,
+            settings=self._settings(),
+        )
         plan = self._plan(candidates)
-        self._prepare(plan, candidates, folds)
-        tasks = [
-            *self._stacked_tasks(plan, candidates, folds, contexts),
-            *self._single_tasks(plan, candidates, folds, contexts),
-        ]
+        work.prepare(plan, self.parallel)
+        tasks = work.tasks(plan, effective_n_jobs(self.search.n_jobs))
         fits = [fit for part in self.parallel(tasks) for fit in part]
         return sorted(fits, key=lambda fit: (fit.candidate, fit.fold))
-
-    def _prepare(self, plan: Plan, candidates: list[Params], folds: list[Fold]) -> None:
-        """Fit the steps before embedders, once for all stacks that share them."""
-        assert self.parallel is not None
-        prepared: dict[Hashable, list[Before]] = {}
-        for stack in list(plan.stacks):
-            if stack.preparation not in prepared:
-                prepared[stack.preparation] = self.parallel(
-                    delayed(fit_before)(
-                        self.estimator, candidates[stack.first], self.X, self.y, fold
-                    )
-                    for fold in folds
-                )
-            stack.before = prepared[stack.preparation]
-            if any(before.failed for before in stack.before):
-                plan.give_up(stack, "a step before the embedder failed")
 
     def _plan(self, candidates: list[Params]) -> Plan:
         fit_params = sorted(self.routed.estimator.fit)
@@ -205,68 +174,6 @@ class Trial:
             reason = f"fit got parameters: {fit_params}"
             return Plan([], dict.fromkeys(range(len(candidates)), reason))
         return make_plan(self.estimator, candidates)
-
-    def _stacked_tasks(
-        self,
-        plan: Plan,
-        candidates: list[Params],
-        folds: list[Fold],
-        contexts: list[list[Any]],
-    ) -> Iterator[Any]:
-        for stack in plan.stacks:
-            embedder = embedder_of(with_params(self.estimator, candidates[stack.first]))
-            for part in self._parts(stack, embedder, len(folds)):
-                for fold in folds:
-                    yield delayed(fit_and_score)(
-                        self.estimator,
-                        candidates,
-                        part,
-                        stack.before[fold.index],
-                        self.X,
-                        self.y,
-                        fold,
-                        contexts[fold.index],
-                        self._settings(),
-                    )
-
-    def _single_tasks(
-        self,
-        plan: Plan,
-        candidates: list[Params],
-        folds: list[Fold],
-        contexts: list[list[Any]],
-    ) -> Iterator[Any]:
-        for index, reason in plan.alone.items():
-            for fold in folds:
-                yield delayed(_alone)(
-                    reason,
-                    clone(self.estimator),
-                    candidates,
-                    index,
-                    self.X,
-                    self.y,
-                    fold,
-                    contexts[fold.index][index],
-                    self._settings(),
-                )
-
-    def _parts(
-        self, stack: Stack, embedder: HSCLEmbedder, n_folds: int
-    ) -> list[list[Embedding]]:
-        """Cut a stack into parts that fit the caches, and that the workers can share."""
-        embeddings = list(stack.embeddings.values())
-        on_gpu = str(embedder.device).startswith("cuda")
-        pairs = _PAIRS_ON_GPU if on_gpu else _PAIRS_ON_CPU
-        n_rows = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
-        if not isinstance(n_rows, Integral) or n_rows < 1:
-            n_rows = 1  # the fits will refuse what was given
-        most = max(2, pairs // int(n_rows) ** 2)
-        n_jobs = effective_n_jobs(self.search.n_jobs)
-        fewest = ceil(len(embeddings) / most)
-        limit = max(fewest, len(embeddings) // 2)
-        shared = [n for n in range(fewest, limit + 1) if n * n_folds % n_jobs == 0]
-        n_parts = shared[0] if shared else fewest
-        return [list(part) for part in np.array_split(np.array(embeddings), n_parts)]
 
     def _settings(self) -> dict[str, Any]:
         search = self.search
@@ -284,14 +191,6 @@ class Trial:
                 "caller": search,
             },
         }
-
-
-def _alone(
-    reason: str, candidate: Any, candidates: Any, index: int, *rest: Any
-) -> list[Fit]:
-    result = fit_and_score_alone(candidate, candidates, index, *rest)
-    fold = rest[2]
-    return [Fit(index, fold.index, result, reason)]
 
 
 def _contexts(context: Any, n_candidates: int, n_folds: int) -> list[list[Any]]:

@@ -19,7 +19,7 @@ SKOPS_TRUSTED = (
     "sklearn_hscl.model_selection.search.BatchedRandomizedSearchCV",
     "sklearn_hscl.model_selection.trial.Batched",
 )
-"""Types of this library for ``trusted=`` of :func:`skops.io.load`.
+"""Types of this library for ``trusted=`` of ``skops.io.load``.
 
 An embedder needs one of them, ``HSCLEmbedder``; the others are parameters that it may have,
 and searches. None of them runs code that is in a file.

@@ -10,7 +10,7 @@ from sklearn_hscl.persistence.facts import check_facts
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a file of :meth:`HSCLEmbedder.save` says of its embedder.
+    """Read what a file of :meth:`~sklearn_hscl.HSCLEmbedder.save` says of its embedder.
 
     Weights are not read, and nothing is built.
 

@@ -1,9 +1,7 @@
 """A fitted embedder as plain facts and arrays, and back."""
 
 import copy
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +23,8 @@ from sklearn_hscl.persistence.facts import check_facts
 from sklearn_hscl.persistence.history import history_columns, history_epochs
 from sklearn_hscl.persistence.network import network_state, restore_network
 from sklearn_hscl.persistence.optimizer import optimizer_state, restore_optimizer
+from sklearn_hscl.persistence.placement import restored_device, restored_precision
+from sklearn_hscl.persistence.stored_net import StoredNet
 from sklearn_hscl.persistence.table import (
     restore_table,
     restore_targets,
@@ -32,10 +32,8 @@ from sklearn_hscl.persistence.table import (
     target_state,
 )
 from sklearn_hscl.persistence.values import SCHEDULES
-from sklearn_hscl.precision import Precision, resolve_precision
 from sklearn_hscl.seeding import Seeds
 from sklearn_hscl.targets import TargetEncoder
-from sklearn_hscl.training.device import resolve_device
 
 # Attributes of a fit that a state stands for.
 COVERED = frozenset(
@@ -74,30 +72,6 @@ class State(NamedTuple):
     """Numbers, strings, small objects of this library, lists and dictionaries of them."""
     arrays: dict[str, NDArray[Any]]
     """Weights and what is known of the columns."""
-
-
-@dataclass
-class StoredNet(Comparison):
-    """What a stored embedder keeps of the net that trained it, by the net's names.
-
-    Attributes
-    ----------
-    module_ : ContrastiveModule
-        Encoder, projection head and classifier.
-    history : skorch.history.History
-        One entry per epoch.
-    optimizer_ : torch.optim.Optimizer or None
-        Where its state was stored.
-    """
-
-    module_: ContrastiveModule
-    history: History
-    optimizer_: torch.optim.Optimizer | None = None
-
-    @property
-    def plain_module(self) -> ContrastiveModule:
-        """The module, which is not compiled."""
-        return self.module_
 
 
 def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State:
@@ -175,13 +149,13 @@ def restore(
     """
     facts, arrays = _check(state.facts), StoredArrays(state.arrays)
     shape = tuple(facts["input_shape"])
-    device = _device(params["device"])
+    device = restored_device(params["device"])
     columns, prepare = restore_table(facts["table"], arrays, shape[0])
     encode = restore_targets(facts["targets"], arrays)
     module = restore_network(
         facts["network"],
         arrays,
-        precision=_precision(facts, device, len(shape) + 1),
+        precision=restored_precision(facts, device, len(shape) + 1),
         input_shape=shape,
         layout=prepare.layout,
         encoder=encoder,
@@ -190,27 +164,28 @@ def restore(
     optimizer = restore_optimizer(facts["optimizer"], arrays, module, params)
     comparison = restore_comparison(facts["comparison"], params, len(shape) + 1)
     arrays.check_empty()
+    return (
+        {"device_": device, "_columns": columns, "_prepare": prepare}
+        | _of_facts(facts, params)
+        | _of_training(module, optimizer, comparison, history_epochs(facts["history"]))
+        | _of_targets_and_table(encode, columns)
+    )
+
+
+def _of_facts(facts: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     fitted = {
-        "input_shape_": shape,
-        "device_": device,
+        "input_shape_": tuple(facts["input_shape"]),
         "n_threads_": facts["n_threads"],
         "best_epoch_": facts["best_epoch"],
         "chance_loss_": facts["chance_loss"],
         "_n_anchors": facts["n_anchors"],
         "beta_": params["beta"] if facts["beta"] is None else facts["beta"],
         "temperature_": facts["temperature"],
-        "_columns": columns,
-        "_prepare": prepare,
-        "_encode_targets": encode,
         "_seeds": Seeds(*facts["seeds"]),
     }
     if facts["valid_score_name"] is not None:
         fitted["valid_score_name_"] = facts["valid_score_name"]
-    return (
-        fitted
-        | _of_training(module, optimizer, comparison, history_epochs(facts["history"]))
-        | _of_data(columns, encode)
-    )
+    return fitted
 
 
 def _of_training(
@@ -233,14 +208,16 @@ def _of_training(
     }
 
 
-def _of_data(columns: TableColumns | None, encode: TargetEncoder | None) -> dict[str, Any]:
-    known: dict[str, Any] = {}
+def _of_targets_and_table(
+    encode: TargetEncoder | None, columns: TableColumns | None
+) -> dict[str, Any]:
+    fitted: dict[str, Any] = {"_encode_targets": encode}
     if encode is not None and encode.classes is not None:
-        known["classes_"] = encode.classes
+        fitted["classes_"] = encode.classes
     if columns is not None and columns.is_categorical.any():
-        known["is_categorical_"] = columns.is_categorical
-        known["categories_"] = columns.categories
-    return known
+        fitted["is_categorical_"] = columns.is_categorical
+        fitted["categories_"] = columns.categories
+    return fitted
 
 
 def _storable_beta(beta: Any) -> Any:
@@ -278,27 +255,3 @@ def _check(facts: Any) -> Any:
     if len(seeds) != n_seeds or not all(type(n) is int and n >= 0 for n in seeds):
         raise BundleError(f"the seeds are {seeds!r:.80}")
     return facts
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """Return where the embedder shall lie: on the host where its device is not there."""
-    try:
-        return resolve_device(device)
-    except ValueError:
-        warnings.warn(
-            f"device={str(device)!r} is not there: the embedder lies on the CPU. Set "
-            f"device='auto' to take a GPU where there is one.",
-            UserWarning,
-            stacklevel=2,
-        )
-        return torch.device("cpu")
-
-
-def _precision(facts: dict[str, Any], device: torch.device, ndim: int) -> Precision:
-    """Return types of numbers: those of the fit, or on another device exact ones."""
-    name = facts["precision"]
-    if name != "float64" and device.type != facts["device_type"]:
-        name = "float32"
-    if name == "auto":
-        raise BundleError("the precision is 'auto'")
-    return resolve_precision(name, device, ndim)

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.colors import BLUE, GREEN, VERMILION
+from sklearn_hscl.figures import new_axes
 from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
 from sklearn_hscl.theory.verification import BETAS, verify_embedding, verify_estimator
 
@@ -125,11 +126,8 @@ class TheoryDisplay:
         -------
         TheoryDisplay
         """
-        import matplotlib.pyplot as plt  # an extra
-
         if axes is None:
-            figure = plt.figure(figsize=(6, 6), layout="constrained")
-            axes = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+            axes = new_axes(2, sharex=True, height_ratios=(2, 1), figsize=(6, 6))
         losses, share = self.axes_ = np.asarray(axes)
         self.figure_ = losses.figure
         self.lines_: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from sklearn_hscl.metrics.checks import check_labelled
@@ -164,8 +165,8 @@ def verify_estimator(
 
     Parameters
     ----------
-    estimator : HSCLEmbedder or other fitted transformer
-        What embeds the rows.
+    estimator : HSCLEmbedder, Pipeline or other transformer
+        What embeds the rows, fitted.
     X : array-like
         Rows in the form that the estimator takes; held-out rows, unless training rows are
         the question.
@@ -174,8 +175,8 @@ def verify_estimator(
     betas : sequence of float, default=(0, 0.25, 0.5, 1, 2, 4, 8)
         Strengths of the tilt.
     temperature : float, default=None
-        Scale of the similarities; None takes that of the embedder's loss, or 0.5 where
-        the estimator has none.
+        Scale of the similarities; None takes that of the embedder's loss, also where it
+        ends a pipeline, or 0.5 where there is none.
     **settings
         Further arguments of :func:`verify_embedding`.
 
@@ -211,7 +212,8 @@ def verify_estimator(
             f"embedding: pass the transformer."
         )
     if temperature is None:
-        temperature = getattr(estimator, "temperature_", _TEMPERATURE)
+        last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        temperature = getattr(last, "temperature_", _TEMPERATURE)
     embedding = np.asarray(estimator.transform(X))
     return verify_embedding(embedding, y, betas, temperature=temperature, **settings)
 
