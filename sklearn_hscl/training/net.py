@@ -20,7 +20,7 @@ from sklearn_hscl.training.events import EventfulNet
 from sklearn_hscl.training.fallback import Fallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
-from sklearn_hscl.training.optimizer_memory import memory_of_earlier, remember_alike
+from sklearn_hscl.training.optimizer_memory import is_enough, memory_of_earlier
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
 from sklearn_hscl.training.views import Views
 
@@ -120,11 +120,11 @@ class ContrastiveNet(EventfulNet):
                 f"or the classes have changed, or labels come and go: set "
                 f"warm_start=False, or fit a clone. {error}"
             ) from error
-        if remember_alike(self.optimizer_, earlier.optimizer_):
+        if type(self.optimizer_) is type(earlier.optimizer_):
             memory = memory_of_earlier(self, earlier)
-            self.optimizer_.load_state_dict(
-                self.optimizer_.state_dict() | {"state": memory}
-            )
+            if is_enough(memory, self.optimizer_):
+                state = self.optimizer_.state_dict() | {"state": memory}
+                self.optimizer_.load_state_dict(state)
         self.history_ = copy.deepcopy(earlier.history)
 
     @property

@@ -5,16 +5,19 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-# Settings that add a figure of each weight to what an optimizer remembers.
-_MORE_TO_REMEMBER = ("amsgrad", "centered", "momentum")
+# Settings that ask for one more figure of each weight, and its name in the memory.
+_MORE = {
+    "amsgrad": "max_exp_avg_sq",
+    "centered": "grad_avg",
+    "momentum": "momentum_buffer",
+}
 
 
-def remember_alike(one: Optimizer, other: Optimizer) -> bool:
-    """Whether two optimizers keep the same figures of a weight."""
-    return type(one) is type(other) and all(
-        bool(one.defaults.get(name)) == bool(other.defaults.get(name))
-        for name in _MORE_TO_REMEMBER
-    )
+def is_enough(memory: dict[int, Any], optimizer: Optimizer) -> bool:
+    """Whether a memory has all that the settings of an optimizer ask for."""
+    groups = optimizer.param_groups
+    asked = {key for name, key in _MORE.items() if any(g.get(name) for g in groups)}
+    return all(asked <= figures.keys() for figures in memory.values())
 
 
 def memory_of_earlier(net: Any, earlier: Any) -> dict[int, Any]:
