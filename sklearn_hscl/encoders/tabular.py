@@ -214,7 +214,7 @@ class NumericFeatures(nn.Module):
         parts = [u / (1 + (u / SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].to(u)]
         if self.weight is not None:
             share = (u.unsqueeze(-1) - self.left) * self.per_width  # (B, K, n_bins)
-            share = share.clamp(0, 1) - 0.5 * (self.per_width > 0)
+            share = share.clamp(0, 1) - 0.5 * (self.per_width > 0).to(share)
             share = share.masked_fill(missing.unsqueeze(-1), 0.0)
             embedded = torch.bmm(share.transpose(0, 1), self.weight)  # (K, B, column_width)
             parts.append(embedded.transpose(0, 1).flatten(1))
