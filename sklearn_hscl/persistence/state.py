@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from skorch.history import History
 from torch import nn
 
-from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.losses import BetaSchedule
 from sklearn_hscl.persistence.arrays import StoredArrays
@@ -33,7 +32,7 @@ from sklearn_hscl.persistence.table import (
 )
 from sklearn_hscl.persistence.values import SCHEDULES
 from sklearn_hscl.seeding import Seeds
-from sklearn_hscl.targets import TargetEncoder
+from sklearn_hscl.training.data import data_attributes
 
 # Attributes of a fit that a state stands for.
 COVERED = frozenset(
@@ -165,10 +164,10 @@ def restore(
     comparison = restore_comparison(facts["comparison"], params, len(shape) + 1)
     arrays.check_empty()
     return (
-        {"device_": device, "_columns": columns, "_prepare": prepare}
+        {"device_": device, "_prepare": prepare}
         | _of_facts(facts, params)
         | _of_training(module, optimizer, comparison, history_epochs(facts["history"]))
-        | _of_targets_and_table(encode, columns)
+        | data_attributes(encode, columns)
     )
 
 
@@ -206,18 +205,6 @@ def _of_training(
         "_precision": module.precision,
         "_n_features_out": module.n_components,
     }
-
-
-def _of_targets_and_table(
-    encode: TargetEncoder | None, columns: TableColumns | None
-) -> dict[str, Any]:
-    fitted: dict[str, Any] = {"_encode_targets": encode}
-    if encode is not None and encode.classes is not None:
-        fitted["classes_"] = encode.classes
-    if columns is not None and columns.is_categorical.any():
-        fitted["is_categorical_"] = columns.is_categorical
-        fitted["categories_"] = columns.categories
-    return fitted
 
 
 def _storable_beta(beta: Any) -> Any:

@@ -64,6 +64,19 @@ class LabelledRows(NamedTuple):
     targets: Tensor  # (n,) or (n, K)
 
 
+def data_attributes(
+    encode: TargetEncoder | None, columns: TableColumns | None
+) -> dict[str, Any]:
+    """Return the attributes of a fitted embedder that tell of its targets and columns."""
+    attributes: dict[str, Any] = {"_encode_targets": encode, "_columns": columns}
+    if encode is not None and encode.classes is not None:
+        attributes["classes_"] = encode.classes
+    if columns is not None and columns.is_categorical.any():
+        attributes["is_categorical_"] = columns.is_categorical
+        attributes["categories_"] = columns.categories
+    return attributes
+
+
 def split_held_out(
     data: LabelledArrays, fraction: float, seed: int
 ) -> tuple[LabelledArrays, LabelledArrays]:

@@ -23,6 +23,7 @@ from sklearn_hscl.training.checkpoint import Checkpoint
 from sklearn_hscl.training.data import (
     LabelledRows,
     TrainingData,
+    data_attributes,
     fit_preparation,
     split_held_out,
     to_tensors,
@@ -106,19 +107,11 @@ class TrainingRun:
             "beta_": beta if isinstance(beta, BetaSchedule) else loss["beta"],
             "temperature_": loss["temperature"],
             "_n_anchors": self.net.n_anchors_,
-            "_columns": self.data.columns,
-            "_encode_targets": self.data.encode,
             "_seeds": self.seeds,
             "_prepare": self.prepare,
             "_n_features_out": self.net.module_.n_components,
         }
-        if self.data.encode is not None and self.data.encode.classes is not None:
-            attributes["classes_"] = self.data.encode.classes
-        columns = self.data.columns
-        if columns is not None and columns.is_categorical.any():
-            attributes["is_categorical_"] = columns.is_categorical
-            attributes["categories_"] = columns.categories
-        return attributes
+        return attributes | data_attributes(self.data.encode, self.data.columns)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the same for a callback to keep: training on does not change it."""
