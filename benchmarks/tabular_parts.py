@@ -25,17 +25,23 @@ class Unbinned(TabularEncoder):
         return super().fitted(rows, cardinalities, n_bins=0, **options)
 
 
-class WithoutSkip(HSCLEmbedder):
-    """The embedder without the linear path."""
+class OtherEncoder(HSCLEmbedder):
+    """The embedder with another class in the place of its encoder of tables."""
 
-    encoder_class = Unskipped
+    encoder_class = TabularEncoder
 
     def fit(self, X, y=None, **options):
         with patch.object(registry, "TabularEncoder", self.encoder_class):
             return super().fit(X, y, **options)
 
 
-class WithoutBins(WithoutSkip):
+class WithoutSkip(OtherEncoder):
+    """The embedder without the linear path."""
+
+    encoder_class = Unskipped
+
+
+class WithoutBins(OtherEncoder):
     """The embedder without embeddings of numbers."""
 
     encoder_class = Unbinned

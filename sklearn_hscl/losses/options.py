@@ -25,6 +25,22 @@ class LossOptions(Preset):
     threshold: float | Tensor
     top_k: int
 
+    def log_eta(
+        self, similarity: Tensor, excess: Tensor, cosine: Tensor, log_negative: Tensor
+    ) -> Tensor:
+        """Return log η of all pairs, up to a constant per anchor, (..., A, B)."""
+        if not self.hardened:
+            return torch.zeros_like(excess)
+        if callable(self.hardening):
+            return self._given_hardening(similarity)
+        if self.hardening == "exponential":
+            return log_exponential(excess, per_pair(self.beta, excess))
+        if self.hardening == "polynomial":
+            return log_polynomial(cosine, per_pair(self.beta, cosine))
+        if self.hardening == "top_k":
+            return log_top_k(excess, log_negative, self.top_k)
+        return log_threshold(cosine, per_pair(self.threshold, cosine))
+
     def _given_hardening(self, similarity: Tensor) -> Tensor:
         assert callable(self.hardening)
         shape = tuple(similarity.shape)
@@ -42,22 +58,6 @@ class LossOptions(Preset):
                 f"of that shape, got {getattr(log_eta, 'shape', type(log_eta))}."
             )
         return log_eta
-
-    def log_eta(
-        self, similarity: Tensor, excess: Tensor, cosine: Tensor, log_negative: Tensor
-    ) -> Tensor:
-        """Return log η of all pairs, up to a constant per anchor, (..., A, B)."""
-        if not self.hardened:
-            return torch.zeros_like(excess)
-        if callable(self.hardening):
-            return self._given_hardening(similarity)
-        if self.hardening == "exponential":
-            return log_exponential(excess, per_pair(self.beta, excess))
-        if self.hardening == "polynomial":
-            return log_polynomial(cosine, per_pair(self.beta, cosine))
-        if self.hardening == "top_k":
-            return log_top_k(excess, log_negative, self.top_k)
-        return log_threshold(cosine, per_pair(self.threshold, cosine))
 
 
 def per_pair(value: float | Tensor, like: Tensor) -> Tensor:
