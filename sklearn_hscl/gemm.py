@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -119,6 +120,16 @@ def chosen_products() -> str:
     """Name the ways that large float32 products on the CPU take (probes at first use)."""
     by_operator = "operator" if uses_fast_gemm() else "default"
     return f"{by_operator}, {'switch' if _switch_is_better() else 'default'}"
+
+
+@cache
+def bfloat16_is_faster() -> bool:
+    """Whether this processor multiplies bfloat16 clearly faster (probes at first use)."""
+    m, k, n = _PROBED[0]
+    a, b = torch.ones(m, k), torch.ones(n, k)
+    with torch.no_grad():
+        rounded = _seconds(_default, a.bfloat16(), b.bfloat16())
+        return _CLEARLY_FASTER * rounded < _seconds(mm_t, a, b)
 
 
 def _switch_is_better() -> bool:

@@ -12,7 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import metrics
-from sklearn_hscl.metrics import ranking, search
+from sklearn_hscl.metrics import keys, pruned, ranking, rough, search
+from sklearn_hscl.metrics.nearest_rows import nearest_rows
 from sklearn_hscl.training.validation import neighbor_votes
 
 RETRIEVAL = {
@@ -48,13 +49,25 @@ def clusters(n=300, n_classes=6, n_columns=8, spread=1.0, seed=0, dtype=np.float
     return (X * rng.uniform(0.1, 10, size=(n, 1))).astype(dtype), y
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Many tiles and blocks, the last ones not full."""
+@pytest.fixture(params=["ranked", "pruned", "pruned by bfloat16", "in small panels"])
+def small_tiles(request, monkeypatch):
+    """Many tiles and blocks, the last ones not full, for each way to the nearest."""
     for module in (search, ranking):
         monkeypatch.setattr(module, "BLOCK_ROWS", 17)
         monkeypatch.setattr(module, "TILE_ROWS", 23)
     monkeypatch.setattr(ranking, "_FEW", 5)
+    if request.param == "ranked":
+        return
+    # float64 stays with ranking.
+    monkeypatch.setattr(pruned, "_MANY_REFERENCES", 1)
+    monkeypatch.setattr(pruned, "_TIMES", 1)
+    monkeypatch.setattr(pruned, "_SHAPE", (17, 23))
+    monkeypatch.setattr(pruned, "_MIRRORED_SHAPE", (23, 7))
+    by_bfloat16 = "bfloat16" in request.param
+    monkeypatch.setattr(rough, "bfloat16_is_faster", lambda: by_bfloat16)
+    if "panels" in request.param:  # some 100 queries at a time, seldom in full
+        monkeypatch.setattr(pruned, "_MAX_KEYS", 10_000)
+        monkeypatch.setattr(pruned, "_MANY_PAIRS", 0.9)
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)
@@ -71,11 +84,13 @@ def test_retrieval(name, dtype, small_tiles):
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)
-def test_ties_count_for_the_other_classes(name, small_tiles):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ties_count_for_the_other_classes(name, dtype, small_tiles):
     measure, expected = RETRIEVAL[name]
     rng = np.random.default_rng(0)
     # Rows of few distinct values, whose similarities are exact.
     X = np.eye(4)[rng.integers(4, size=200)] * rng.choice([-1, 1, 2], size=(200, 1))
+    X = X.astype(dtype)
     X[:5] = 0
     y = rng.integers(3, size=200)
     value = measure(X, y)
@@ -293,13 +308,51 @@ def test_order_of_rows_and_names_of_classes_change_nothing():
         np.testing.assert_allclose(measure(X[order], names[order]), expected, atol=1e-12)
 
 
+def test_many_rows_are_pruned_to_the_same_nearest(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 6)).astype(np.float32)
+    X[10_000:] = X[rng.integers(100, size=10_000)]  # which repeats rows
+    pruned_to = nearest_rows(X, 20, X[:500])
+    among_all = nearest_rows(X, 20)
+    monkeypatch.setattr(ranking, "are_worth_it", lambda *_: False)
+    for found, expected in [
+        (pruned_to, nearest_rows(X, 20, X[:500])),
+        (among_all, nearest_rows(X, 20)),
+    ]:
+        np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=3e-7)
+        assert np.mean(found[0] == expected[0]) > 0.99  # but for rounding
+
+
+@pytest.mark.parametrize("by_bfloat16", [False, True])
+@pytest.mark.parametrize("n_columns", [2, 128])
+def test_rough_similarities_are_within_their_bound(by_bfloat16, n_columns, monkeypatch):
+    monkeypatch.setattr(rough, "bfloat16_is_faster", lambda: by_bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.nn.functional.normalize(torch.randn(n, n_columns, generator=generator))
+        for n in (200, 300)
+    )
+    b[:100] = a[:100]  # similarities of 1
+    b[100] = 0
+    look = rough.Rough(a, b)
+    bits = look.similarity(slice(0, 200), slice(0, 300))
+    exact = (a.double() @ b.double().T).numpy()
+    sure = look.surely(bits)
+    assert np.all(sure <= exact)
+    above = exact > 0.05
+    assert np.all(sure[above] > exact[above] - (0.02 if by_bfloat16 else 1e-4))
+    for row in range(200):
+        bar = exact[row].astype(np.float32)  # each just reaches the bar that it sets
+        assert np.all(bits[row] >= look.least_bits(bar))
+
+
 @pytest.mark.parametrize("n_free", [0, 1, 6, 20, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_integers_keep_the_order(n_free, dtype):
     values = np.linspace(-1, 1, 2**14 + 1, dtype=dtype)
-    keys = ranking.fixed_point(values.copy(), n_free)
-    assert np.all(np.diff(keys) >= 2**n_free)
-    assert not np.any(keys & (2**n_free - 1))
-    noted = keys | np.array(2**n_free - 1, keys.dtype)
-    back = ranking.floating_point(noted, n_free, values.dtype)
+    made = keys.fixed_point(values.copy(), n_free)
+    assert np.all(np.diff(made) >= 2**n_free)
+    assert not np.any(made & (2**n_free - 1))
+    noted = made | np.array(2**n_free - 1, made.dtype)
+    back = keys.floating_point(noted, n_free, values.dtype)
     np.testing.assert_array_equal(back, values)

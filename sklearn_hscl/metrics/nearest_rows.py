@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_hscl.metrics.checks import Labelled, Queries
-from sklearn_hscl.metrics.ranking import block_rows, floating_point, nearest
-from sklearn_hscl.metrics.search import Search, map_blocks
+from sklearn_hscl.metrics.keys import floating_point
+from sklearn_hscl.metrics.ranking import map_nearest
+from sklearn_hscl.metrics.search import Search
 
 
 def nearest_rows(
@@ -38,10 +39,7 @@ def nearest_rows(
         """Put the place into the lowest bits, such that first rows are first of equals."""
         keys |= (mask - places).astype(keys.dtype)
 
-    def keys_of(block: slice) -> NDArray[Any]:
-        return nearest(search, block, n_nearest, note_place, n_bits)
-
-    blocks = map_blocks(keys_of, len(search.codes), block_rows(search, n_nearest))
+    blocks = map_nearest(lambda _, keys: keys, search, n_nearest, note_place, n_bits)
     keys = np.concatenate(blocks)  # (q, n_nearest)
     places = (mask - (keys & mask)).astype(np.int64)
     return places, floating_point(keys, n_bits, search.dtype)

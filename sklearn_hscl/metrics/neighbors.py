@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklearn_hscl.metrics.checks import check_labelled, check_n_neighbors, check_queries
-from sklearn_hscl.metrics.ranking import block_rows, floating_point, nearest
-from sklearn_hscl.metrics.search import Search, map_blocks
+from sklearn_hscl.metrics.keys import floating_point
+from sklearn_hscl.metrics.ranking import map_nearest
+from sklearn_hscl.metrics.search import Search, even_slices
 
 # Votes that a block may hold at a time, for very many classes: 64 MB.
 _MAX_VOTES = 1 << 23
@@ -96,34 +97,38 @@ def knn_accuracy(
     n_classes = len(references.classes)
     sharpness = 1 / temperature if weights == "similarity" else 0.0
 
-    def right(block: slice) -> NDArray[np.bool_]:
-        votes = _votes(search, block, n_neighbors, n_classes, sharpness)
-        return votes.argmax(1) == search.codes[block]
+    n_bits = (n_classes - 1).bit_length()
+    mask = (1 << n_bits) - 1
 
-    rows = min(block_rows(search, n_neighbors), max(1, _MAX_VOTES // n_classes))
-    return float(np.concatenate(map_blocks(right, len(search.codes), rows)).mean())
+    def right(block: slice, keys: NDArray[Any]) -> NDArray[np.bool_]:
+        similarity = floating_point(keys, n_bits, search.dtype)
+        weights = np.exp(sharpness * (similarity - similarity[:, :1]))
+        winners = _winners(mask - (keys & mask), weights, n_classes)
+        return winners == search.codes[block]
+
+    note = partial(_note_class, search, mask)
+    return float(
+        np.concatenate(map_nearest(right, search, n_neighbors, note, n_bits)).mean()
+    )
+
+
+def _winners(
+    codes: NDArray[Any], weights: NDArray[np.float64], n_classes: int
+) -> NDArray[np.int64]:
+    """Return the class with the largest sum of weights: (b, k) to (b,)."""
+    chunks = even_slices(len(codes), max(1, _MAX_VOTES // n_classes))
+    return np.concatenate(
+        [_votes(codes[c], weights[c], n_classes).argmax(1) for c in chunks]
+    )
 
 
 def _votes(
-    search: Search, block: slice, n_neighbors: int, n_classes: int, sharpness: float
+    codes: NDArray[Any], weights: NDArray[np.float64], n_classes: int
 ) -> NDArray[Any]:
-    """Sum the votes for each class: (b, n_classes).
-
-    They are e^{sharpness (s - s_1)}, where s_1 is the similarity of the nearest.
-    """
-    n_bits = (n_classes - 1).bit_length()
-    mask = (1 << n_bits) - 1
-    note = partial(_note_class, search, mask)
-    keys = nearest(search, block, n_neighbors, note, n_bits)  # (b, n_neighbors)
-    codes = mask - (keys & mask)
-    similarity = floating_point(keys, n_bits, search.dtype)
-    ballots = np.arange(len(keys))[:, None] * n_classes + codes
-    votes = np.bincount(
-        ballots.ravel(),
-        np.exp(sharpness * (similarity - similarity[:, :1])).ravel(),
-        minlength=len(keys) * n_classes,
-    )
-    return votes.reshape(len(keys), n_classes)
+    """Sum the weights of each class: (b, n_classes)."""
+    ballots = np.arange(len(codes))[:, None] * n_classes + codes
+    votes = np.bincount(ballots.ravel(), weights.ravel(), minlength=len(codes) * n_classes)
+    return votes.reshape(len(codes), n_classes)
 
 
 def _note_class(

@@ -1,9 +1,4 @@
-"""The most similar references of each query, best first, with a note on each.
-
-A similarity becomes an integer, in fixed point, with some lowest bits left for the note:
-numpy finds the largest of many integers several times faster than floats with their
-places, and equal similarities are ordered by the note, not by chance.
-"""
+"""The most similar references of each query, best first, with a note on each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,84 +6,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.metrics.search import BLOCK_ROWS, TILE_ROWS, Search
+from sklearn_hscl.metrics.keys import Note, fixed_point, floating_point, n_digits
+from sklearn_hscl.metrics.pruned import are_worth_it, map_shortlists
+from sklearn_hscl.metrics.search import (
+    BLOCK_ROWS,
+    TILE_ROWS,
+    Result,
+    Search,
+    map_blocks,
+)
 
 # Keys that a block may hold at a time: 64 MB of int32.
 _MAX_KEYS = 1 << 24
-# Binary digits of a similarity, by bytes. Products of other shapes end with other last
-# bits: equal rows are to be equal in all of them.
-_DIGITS = {4: 22, 8: 48}
 # A larger share of a tile is cheaper to rank whole.
 _MANY = 1 / 8
 # Keys of a query that are not worth dropping.
 _FEW = 256
 
-# Keys, queries and references: each array fits the first.
-Note = Callable[[NDArray[Any], NDArray[np.int64], NDArray[np.int64]], None]
 
-
-def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
-    """Round floats from -1 to 1 to integers of the same order.
-
-    Parameters
-    ----------
-    similarity : ndarray of float32 or float64
-        Is overwritten.
-    n_free : int
-        Lowest bits to leave free.
-
-    Returns
-    -------
-    ndarray of int32 or int64
-        Multiples of 2**n_free.
-    """
-    digits = _digits(similarity.itemsize, n_free)
-    # Beside this number the last bit of a float is worth 2**-digits: the addition rounds
-    # to it, and the bits of the sum count in such steps.
-    shift = np.exp2(np.finfo(similarity.dtype).nmant - digits - 1, dtype=similarity.dtype)
-    shift *= 3
-    similarity += shift
-    integer = np.int32 if similarity.itemsize == 4 else np.int64
-    keys: NDArray[Any] = similarity.view(integer)
-    keys -= shift.view(integer)
-    if digits + n_free > 30:
-        keys = keys.astype(np.int64, copy=False)
-    keys <<= n_free
-    return keys
-
-
-def floating_point(
-    keys: NDArray[Any], n_free: int, dtype: np.dtype[Any]
-) -> NDArray[np.float64]:
-    """Turn keys back into similarities, which were of that type."""
-    return (keys >> n_free) / 2.0 ** _digits(dtype.itemsize, n_free)
-
-
-def _digits(itemsize: int, n_free: int) -> int:
-    return min(_DIGITS[itemsize], 61 - n_free)
-
-
-def block_rows(search: Search, n_nearest: int) -> int:
-    """Return how many queries may be ranked at a time, `n_nearest` of each."""
-    width = min(len(search.references), _most_held(n_nearest) + TILE_ROWS)
-    return max(1, min(BLOCK_ROWS, _MAX_KEYS // width))
-
-
-def nearest(
+def map_nearest(
+    function: Callable[[slice, NDArray[Any]], Result],
     search: Search,
-    block: slice,
     n_nearest: int,
     note: Note,
     n_bits: int,
-) -> NDArray[Any]:
-    """Return the keys of the nearest references, best first.
+) -> list[Result]:
+    """Call `function` with blocks of queries and the keys of their nearest references.
 
     Parameters
     ----------
+    function : callable
+        ``function(block, keys)`` with a slice of the queries and their keys, best first:
+        ndarray of int32 or int64, of shape (b, n_nearest). It is called from threads.
     search : Search
         References and queries.
-    block : slice
-        Which queries.
     n_nearest : int
         How many references, at most as many as there are others than the query.
     note : callable
@@ -99,8 +50,24 @@ def nearest(
 
     Returns
     -------
-    ndarray of int32 or int64, shape (b, n_nearest)
+    list
+        What `function` returned, block by block, in order.
     """
+    if are_worth_it(search, n_nearest, n_bits):
+        return map_shortlists(function, search, n_nearest, note, n_bits)
+    width = min(len(search.references), _most_held(n_nearest) + TILE_ROWS)
+    block_rows = max(1, min(BLOCK_ROWS, _MAX_KEYS // width))
+
+    def call(block: slice) -> Result:
+        return function(block, _ranked(search, block, n_nearest, note, n_bits))
+
+    return map_blocks(call, len(search.codes), block_rows)
+
+
+def _ranked(
+    search: Search, block: slice, n_nearest: int, note: Note, n_bits: int
+) -> NDArray[Any]:
+    """Rank references tile by tile; return the nearest of a block of queries."""
     best = _Best(search, block, n_nearest, note, n_bits)
     for start, similarity in search.tiles(block):
         best.add(start, similarity)
@@ -170,7 +137,7 @@ class _Best:
         keys = _largest(np.concatenate(self.held, axis=1), self.n_nearest)
         self.held, self.n_held = [keys], self.n_nearest
         dtype = self.search.dtype
-        step = 2.0 ** -_digits(dtype.itemsize, self.n_bits)
+        step = 2.0 ** -n_digits(dtype.itemsize, self.n_bits)
         least = floating_point(keys.min(axis=1, keepdims=True), self.n_bits, dtype)
         self.bar = (least - step).astype(dtype)  # below all that is rounded to it
 

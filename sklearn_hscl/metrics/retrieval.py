@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklearn_hscl.metrics.checks import check_labelled, check_n_neighbors, check_queries
-from sklearn_hscl.metrics.ranking import block_rows, nearest
-from sklearn_hscl.metrics.search import Search, map_blocks
+from sklearn_hscl.metrics.ranking import map_nearest
+from sklearn_hscl.metrics.search import Search
 
 RandomState = int | np.random.RandomState | None
 Hits = NDArray[np.bool_]
@@ -217,17 +217,13 @@ def _mean_over_queries(
     search = Search(references, queries)
     depth = search.n_relevant if k is None else np.full(len(search.codes), k)
 
-    def score_block(block: slice) -> NDArray[Any]:
-        hits = _hits(search, block, int(depth[block].max()))
+    def score_block(block: slice, keys: NDArray[Any]) -> NDArray[Any]:
+        hits = keys & 1 == 0  # (b, k), best first
         return score(hits, depth[block])
 
-    rows = block_rows(search, int(depth.max()))
-    return float(np.concatenate(map_blocks(score_block, len(depth), rows)).mean())
-
-
-def _hits(search: Search, block: slice, n_nearest: int) -> Hits:
-    """Whether the nearest references are of the class of the query, best first: (b, k)."""
-    return nearest(search, block, n_nearest, partial(_note_class, search), 1) & 1 == 0
+    note = partial(_note_class, search)
+    scores = map_nearest(score_block, search, int(depth.max()), note, n_bits=1)
+    return float(np.concatenate(scores).mean())
 
 
 def _note_class(

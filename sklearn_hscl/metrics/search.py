@@ -1,7 +1,7 @@
 """Similarities of queries and references, tile by tile, on all cores."""
 
 from bisect import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sklearn_hscl.gemm import mm_t, uses_fast_gemm
 from sklearn_hscl.losses.unit import unit_rows
@@ -19,6 +18,9 @@ from sklearn_hscl.threads import choose_threads, torch_threads
 BLOCK_ROWS = 256  # queries at a time
 TILE_ROWS = 2048  # references at a time: similarities of 2 MB, about a core's cache
 
+_PAIRS = 1024  # at a time: their rows are gathered into the cache
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -47,10 +49,15 @@ class Search:
         self.class_starts, self.class_stops = starts[self.codes], stops[self.codes]
         chosen = queries.chosen[by_class]
         self.own: NDArray[np.int64] | None = None  # column of each query
+        self.all_ask_all = queries.are_references and len(chosen) == len(order)
         if queries.are_references:
             place = np.empty_like(order)
             place[order] = np.arange(len(order))
             self.own = place[chosen]
+        if self.all_ask_all:
+            self.queries = self.references
+        elif self.own is not None:
+            self.queries = self.references[torch.from_numpy(self.own)]  # (q, D)
         else:
             unit = torch.from_numpy(unit_rows_at(queries.rows, chosen))  # (q, D)
             self.queries = unit.to(self.references.dtype)
@@ -71,12 +78,15 @@ class Search:
         Those of rows with themselves are among them: see :meth:`own_columns`. The classes
         of the queries come first, as their nearest references are likely there.
         """
-        rows = self._query_rows(block)  # (b, D)
         tiles = even_slices(len(self.references), TILE_ROWS)
         stops = [tile.stop for tile in tiles]
         first = bisect(stops, self.class_starts[block.start])
         for tile in tiles[first:] + tiles[:first]:
-            yield tile.start, mm_t(rows, self.references[tile]).numpy()
+            yield tile.start, self.product(block, tile)
+
+    def product(self, block: slice, tile: slice) -> NDArray[Any]:
+        """Return the similarities of queries to references: (b, t)."""
+        return mm_t(self.queries[block], self.references[tile]).numpy()
 
     def own_columns(
         self, block: slice, start: int, width: int
@@ -88,10 +98,17 @@ class Search:
         rows = np.flatnonzero((columns >= 0) & (columns < width))
         return rows, columns[rows]
 
-    def _query_rows(self, block: slice) -> Tensor:
-        if self.own is None:
-            return self.queries[block]
-        return self.references[torch.from_numpy(self.own[block])]
+    def similarity(
+        self, queries: NDArray[np.int64], references: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Return the similarities of some pairs: (p,)."""
+        similarity = np.empty(len(queries), self.dtype)
+        asking, asked = self.queries.numpy(), self.references.numpy()
+        for start in range(0, len(queries), _PAIRS):
+            some = slice(start, start + _PAIRS)
+            a, b = asking.take(queries[some], 0), asked.take(references[some], 0)  # (p, D)
+            np.einsum("pd,pd->p", a, b, out=similarity[some])
+        return similarity
 
 
 @torch_threads(1)
@@ -111,18 +128,25 @@ def map_blocks(
     Each thread takes one block at a time from start to end: cheaper than to share every
     small product among all.
     """
+    return in_threads(function, even_slices(n_rows, block_rows))
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Call `function` with each item, in as many threads as there are cores.
+
+    There, torch takes one thread and keeps no track of gradients.
+    """
     uses_fast_gemm()  # probes, if it has to, while the machine is quiet
 
-    def call(block: slice) -> Result:
+    def call(item: Item) -> Result:
         with torch_threads(1), torch.inference_mode():
-            return function(block)
+            return function(item)
 
-    blocks = even_slices(n_rows, block_rows)
-    n_workers = min(choose_threads(None, small_steps=False), len(blocks))
-    if n_workers == 1:
-        return [call(block) for block in blocks]
+    n_workers = min(choose_threads(None, small_steps=False), len(items))
+    if n_workers <= 1:
+        return [call(item) for item in items]
     with ThreadPoolExecutor(n_workers) as pool:
-        return list(pool.map(call, blocks))
+        return list(pool.map(call, items))
 
 
 def even_slices(n_rows: int, at_most: int) -> list[slice]:
