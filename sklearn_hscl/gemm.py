@@ -124,12 +124,19 @@ def chosen_products() -> str:
 
 @cache
 def bfloat16_is_faster() -> bool:
-    """Whether this processor multiplies bfloat16 clearly faster (probes at first use)."""
+    """Whether this processor multiplies bfloat16 clearly faster (probes at first use).
+
+    No result may depend on the answer, which one try of several settles.
+    """
     m, k, n = _PROBED[0]
     a, b = torch.ones(m, k), torch.ones(n, k)
-    with torch.no_grad():
+
+    def is_faster() -> bool:
         rounded = _seconds(_default, a.bfloat16(), b.bfloat16())
         return _CLEARLY_FASTER * rounded < _seconds(mm_t, a, b)
+
+    with torch.no_grad():
+        return any(is_faster() for _ in range(3))
 
 
 def _switch_is_better() -> bool:

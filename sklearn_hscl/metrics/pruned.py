@@ -170,8 +170,8 @@ class _Look:
         """Return queries and references that may matter, and their similarity in full."""
         block, tile = meeting.shortlist.block, meeting.tile
         passes = meeting.reach(self.rough.similarity(block, tile), _LEAST_BITS)
-        if np.count_nonzero(passes) <= _MANY_PAIRS * passes.size:
-            queries, references = meeting.places(passes)
+        queries, references = meeting.places(passes)
+        if len(queries) <= _MANY_PAIRS * passes.size:
             return queries, references, self.search.similarity(queries, references)
         product = self.search.product(block, tile)
         passes = meeting.reach(product, _BAR)
