@@ -274,7 +274,8 @@ class HSCLEmbedder(
     lr_backoff : float or None, default=None
         Share in (0, 1) of the learning rate at which training goes on, once and with a
         warning, from the end of the last epoch before loss or weights became infinite or
-        NaN; a copy of the training's state is kept for that. None: this is an error.
+        NaN, or of the one before if that shows in a first batch; copies of the training's
+        state are kept for that. None: this is an error.
     weight_decay : float or None, default=None
         Weight decay of AdamW; None for 0.03 in ``"tabular"`` (biases excepted) and 1e-4
         elsewhere.

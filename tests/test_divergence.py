@@ -117,6 +117,33 @@ def test_going_back_from_the_first_epoch_but_not_twice(iris):
     assert not hasattr(begun, "module_")
 
 
+class RuinedState(nn.Linear):
+    """Is ruined by one of its steps, which only shows at the next."""
+
+    def __init__(self, n_features, n_components, step):
+        super().__init__(n_features, n_components)
+        self.step = step
+        self.n_done = [0]
+        self.register_buffer("ruined", torch.zeros(()))
+
+    def forward(self, rows):
+        embedding = super().forward(rows) / (self.ruined == 0)
+        if self.training and embedding.requires_grad:
+            self.n_done[0] += 1
+            if self.n_done[0] - 1 == self.step:
+                self.ruined.fill_(1)
+        return embedding
+
+
+def test_going_back_behind_an_epoch_that_ended_ruined(iris):
+    begun = embedder(RuinedState(4, 2, 6), lr_backoff=0.1)  # the last of epoch 2
+    message = "in epoch 3, batch 1 .* Going on from the end of epoch 1"
+    with pytest.warns(UserWarning, match=message):
+        begun.fit(*iris)
+    assert begun.n_iter_ == 4
+    assert np.isfinite(begun.transform(iris[0])).all()
+
+
 def test_who_sets_the_rate(iris):
     with pytest.raises(ValueError, match="lr_backoff=0.1 .* LRScheduler"):
         embedder(lr_backoff=0.1, net_callbacks=[LRScheduler()]).fit(*iris)

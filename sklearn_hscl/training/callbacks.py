@@ -58,6 +58,7 @@ class FitTasks(TrainingCallback):
         self.report = {"estimator": estimator, "X": X, "y": y}
         self.fitted_attributes = fitted_attributes
         self.epoch_: CallbackContext | None = None
+        self.n_reported_ = 0
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Open the subtask of this epoch, unless it is run once more."""
@@ -69,9 +70,12 @@ class FitTasks(TrainingCallback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Close the subtask; a callback that returns True stops training."""
         assert self.epoch_ is not None
+        if net.n_completed <= self.n_reported_:
+            return  # run once more, after training went back
         stop = self.epoch_.call_on_fit_task_end(
             **self.report, reconstruction_attributes=lambda: self.fitted_attributes(net)
         )
         self.epoch_ = None
+        self.n_reported_ = net.n_completed
         if stop:
             raise StopTraining

@@ -1,6 +1,7 @@
 """One more try, at a lower rate, where training diverges."""
 
 import warnings
+from collections import deque
 from typing import Any
 
 from sklearn_hscl.training.callbacks import TrainingCallback
@@ -9,7 +10,7 @@ from sklearn_hscl.training.state import restore_training, snapshot
 
 
 class Fallback(TrainingCallback):
-    """Keep the state at the end of the last epoch, to go back to it once.
+    """Keep the states at the end of the last two epochs, to go back to one of them once.
 
     Parameters
     ----------
@@ -22,11 +23,11 @@ class Fallback(TrainingCallback):
 
     def on_epochs_begin(self, net: Any, **kwargs: Any) -> None:
         """Keep the state from which training starts."""
-        self.state_ = snapshot(net)
+        self.states_ = deque([snapshot(net)], maxlen=2)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Keep the state after this epoch, whose weights are finite."""
-        self.state_ = snapshot(net)
+        self.states_.append(snapshot(net))
 
     def go_back(self, net: Any, error: DivergenceError) -> None:
         """Bring the net back to the last good epoch, at the lower rate.
@@ -38,7 +39,9 @@ class Fallback(TrainingCallback):
         """
         if net.rate_factor_ < 1:
             raise error
-        restore_training(net, self.state_)
+        # A first batch fails by the weights that the epoch before it ended with, finite
+        # as they are.
+        restore_training(net, self.states_[0 if error.batch == 1 else -1])
         net.rate_factor_ = self.factor
         warnings.warn(
             f"{error} Going on from the end of epoch {len(net.history)} at {self.factor} "
