@@ -144,6 +144,18 @@ def label_array(y: Any) -> NDArray[Any]:
     return column_or_1d(y, warn=True) if y.ndim < 2 or y.shape[1] == 1 else y
 
 
+def class_codes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted classes, and the place of each label (n,) among them."""
+    try:
+        classes, codes = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            f"y holds labels of types that cannot be compared ({error}): make all of them "
+            f"strings, or all of them numbers."
+        ) from error
+    return classes, codes
+
+
 def _kind(y: NDArray[Any], loss: str, target_type: str) -> str:
     if target_type != "auto":
         return target_type

@@ -351,6 +351,12 @@ def test_rows_need_one_label_each(fitted, display, y):
         display.from_estimator(fitted, X, y)
 
 
+def test_labels_of_several_types_are_refused(fitted):
+    y = np.array([Y[0], "a", 2.5], dtype=object)[np.arange(len(Y)) % 3]
+    with pytest.raises(ValueError, match="y holds labels of types .*compared.*strings"):
+        EmbeddingDisplay.from_estimator(fitted, X, y)
+
+
 @pytest.mark.parametrize(
     "kind", [csr_array, lambda rows: TensorDataset(torch.tensor(rows))]
 )

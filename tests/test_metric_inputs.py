@@ -41,7 +41,7 @@ BAD = np.where(np.arange(120).reshape(30, 4) == 50, np.nan, X)
         (
             (X, np.array(["a", *Y[1:]], dtype=object)),
             {},
-            "types that cannot be sorted together",
+            "types that cannot be compared",
         ),
         ((X, Y), {"k": 2.5}, "k=2.5 must be an integer"),
         ((X, Y), {"k": 0}, "k=0 must be"),

@@ -14,6 +14,7 @@ from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.plane import reduced
 from sklearn_hscl.figures import new_axes
 from sklearn_hscl.metrics.checks import check_embedding
+from sklearn_hscl.targets import class_codes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,7 +209,7 @@ class EmbeddingDisplay:
 
     def _plot_classes(self) -> None:
         assert self.y is not None
-        classes, codes = np.unique(self.y, return_inverse=True)
+        classes, codes = class_codes(self.y)
         self.points_ = []
         for k, label in enumerate(classes):
             color, marker = class_style(k)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
 from sklearn_hscl.datasets import array_of
-from sklearn_hscl.targets import label_array
+from sklearn_hscl.targets import class_codes, label_array
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,7 @@ def check_labelled(X: Any, y: Any, *, several_classes: bool = True) -> Labelled:
     """Validate an embedding and one class label for each row."""
     rows = check_embedding(X, min_rows=2)
     labels = _check_labels(y, rows, "y")
-    try:
-        classes, codes = np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        raise ValueError(
-            f"y holds labels of types that cannot be sorted together ({error}): turn them "
-            f"into strings."
-        ) from error
+    classes, codes = class_codes(labels)
     if several_classes and len(classes) < 2:
         raise ValueError(
             f"y holds one class only ({classes[0]}), but this measure compares classes: "
