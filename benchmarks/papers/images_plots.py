@@ -18,9 +18,10 @@ def learning_curves(tested: Tested, picture: Path) -> None:
     for model, found in tested.items():
         if "loss_curve" in found[0]:
             curves = np.array([cell["loss_curve"] for cell in found])
-            ax.plot((curves / curves[:, :1]).mean(0), label=model)
+            shares = (curves / curves[:, :1]).mean(0)  # (epochs,)
+            ax.plot(range(1, len(shares) + 1), shares, label=model)
     ax.set(xlabel="Epoch", ylabel="Training loss / that of the first epoch")
-    ax.legend()
+    figure.legend(loc="outside right upper")
     _save(figure, picture)
 
 
