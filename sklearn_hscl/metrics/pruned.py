@@ -116,25 +116,21 @@ class _Look:
 
     def set_first_bar(self, shortlist: Shortlist) -> None:
         """Rank rough similarities to a part of the references: the nearest reach these."""
-        starts = self.search.class_starts[shortlist.block]
-        bounds = np.flatnonzero(np.diff(starts, prepend=-1, append=-1))
-        bars = [
-            self._bar_of_class(slice(start, stop), shortlist.n_nearest)
-            for start, stop in pairwise((bounds + shortlist.block.start).tolist())
-        ]
+        windows = self.search.class_starts[shortlist.block] // (self.home_width // 2)
+        bounds = np.flatnonzero(np.diff(windows, prepend=-1, append=-1))
+        groups = pairwise((bounds + shortlist.block.start).tolist())
+        bars = [self._bar(slice(*group), shortlist.n_nearest) for group in groups]
         shortlist.set_bar(np.concatenate(bars))
 
-    def _bar_of_class(self, queries: slice, n_nearest: int) -> NDArray[np.float32]:
-        """Look at references of one class, and some after it."""
+    def _bar(self, queries: slice, n_nearest: int) -> NDArray[np.float32]:
+        """Look at references of the classes of these queries, and some after them."""
         start = int(self.search.class_starts[queries.start])
-        n_own = int(self.search.class_stops[queries.start]) - start
-        width = min(
-            max(n_own, self.home_width), 2 * self.home_width, len(self.search.references)
-        )
-        start = min(start, len(self.search.references) - width)
+        n_own = int(self.search.class_stops[queries.stop - 1]) - start
+        n_references = len(self.search.references)
+        width = min(max(n_own, self.home_width), 2 * self.home_width, n_references)
+        start = min(start, n_references - width)
         bits = self.rough.similarity(queries, slice(start, start + width))
-        own = self.search.own_columns(queries, start, width)
-        bits[own] = np.iinfo(bits.dtype).min
+        bits[self.search.own_columns(queries, start, width)] = np.iinfo(bits.dtype).min
         bits.partition(width - n_nearest, axis=1)
         return self.rough.surely(bits[:, -n_nearest])
 
