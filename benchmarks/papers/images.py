@@ -92,7 +92,11 @@ ON_A_CPU = {
 }
 SETTINGS = {
     "cpu": Setting("fashion_mnist", "conv", 20, 10_000, params=ON_A_CPU, pixels=True),
-    "cpu_cifar10": Setting("cifar10_webp", "conv", 20, 5_000, params=ON_A_CPU, pixels=True),
+    # The rate is that of the best cross-entropies on the validation images; the default is
+    # 4e-3.
+    "cpu_cifar10": Setting(
+        "cifar10_webp", "conv", 20, 5_000, params=ON_A_CPU | {"lr": 1e-3}, pixels=True
+    ),
     "cifar10": Setting(
         "cifar10_webp",
         "resnet18",
