@@ -356,3 +356,16 @@ def test_integers_keep_the_order(n_free, dtype):
     noted = made | np.array(2**n_free - 1, made.dtype)
     back = keys.floating_point(noted, n_free, values.dtype)
     np.testing.assert_array_equal(back, values)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 8, 64])
+def test_opposite_rows_are_found(n_columns, small_tiles):
+    """Rounding brings some of their similarities below -1."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    for row in rng.normal(size=(20, 1, n_columns)).astype(np.float32):
+        X = np.repeat(row, 60, axis=0)
+        assert metrics.recall_at_k(X, y, k=30, X_query=-X[:2], y_query=y[:2]) == 0
+        places, cosines = nearest_rows(X, 3, -X[:2])
+        np.testing.assert_array_equal(places, [[0, 1, 2]] * 2)
+        np.testing.assert_allclose(cosines, -1, atol=1e-6)
