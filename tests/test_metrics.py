@@ -369,3 +369,19 @@ def test_opposite_rows_are_found(n_columns, small_tiles):
         places, cosines = nearest_rows(X, 3, -X[:2])
         np.testing.assert_array_equal(places, [[0, 1, 2]] * 2)
         np.testing.assert_allclose(cosines, -1, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_columns", [64, 1000])
+def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, small_tiles):
+    """Some are met where the product of a tile is in full, some one by one."""
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        crowd = rng.normal(size=n_columns) + 0.05 * rng.normal(size=(50, n_columns))
+        others = rng.normal(size=(150, n_columns))
+        X = np.concatenate([crowd, crowd, others]).astype(np.float32)
+        X[rng.choice(np.arange(100, 250), 50, replace=False)] = X[:50]
+        y = np.repeat([0, 1], [100, 150])
+        # The nearest row of the other class is as near as that of the class.
+        assert metrics.recall_at_k(X, y, X_query=X[:50], y_query=y[:50]) == 0
+        distinct = np.flatnonzero(np.isin(X[:, 0], X[:50, 0], invert=True))
+        assert metrics.recall_at_k(X, y) <= len(distinct) / len(X)
