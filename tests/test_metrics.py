@@ -385,3 +385,16 @@ def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, smal
         assert metrics.recall_at_k(X, y, X_query=X[:50], y_query=y[:50]) == 0
         distinct = np.flatnonzero(np.isin(X[:, 0], X[:50, 0], invert=True))
         assert metrics.recall_at_k(X, y) <= len(distinct) / len(X)
+
+
+@pytest.mark.parametrize("n_zeros", [1, 40, 90])
+def test_rows_of_zeros_are_in_one_place(n_zeros):
+    X, y = clusters(n=90)
+    X[:n_zeros] = 0
+    assert metrics.alignment(X, y) == pytest.approx(
+        reference.alignment(reference.unit(X), y)
+    )
+    assert metrics.uniformity(X) == pytest.approx(reference.uniformity(X, 2), abs=1e-9)
+    few = metrics.uniformity(X, n_queries=10, random_state=3)
+    drawn = np.sort(np.random.RandomState(3).choice(90, 10, replace=False))
+    assert few == pytest.approx(reference.uniformity(X, 2, drawn), abs=1e-9)
