@@ -160,7 +160,7 @@ def draw(
     return DrawnRows(embedder, rows, places)
 
 
-def check_max_rows(max_rows: Any) -> None:
+def check_max_rows(max_rows: int | None) -> None:
     """Refuse what is no number of rows to draw."""
     if max_rows is not None and not (isinstance(max_rows, Integral) and max_rows >= 2):
         raise ValueError(
