@@ -88,7 +88,8 @@ class DatasetRows(StoredRows):
             raise ValueError(
                 f"{self.name} holds items of different shapes or types: item {place} is "
                 f"{row.dtype} {row.shape}, item 0 {self.item_dtype} {self.item_shape}. "
-                f"Bring them to one shape and type in the dataset."
+                f"Bring them to one shape and type in the dataset; pictures in files by "
+                f"ImageFiles(paths, size=(height, width))."
             )
         bad = np.isinf(row) if self.allow_nan else ~np.isfinite(row)
         if bad.any():

@@ -236,4 +236,4 @@ def _n_dimensions(X: Any) -> int:
     depth = 0
     while isinstance(X, list | tuple) and len(X):
         X, depth = X[0], depth + 1
-    return depth + getattr(X, "ndim", 0)
+    return depth + np.ndim(X)

@@ -74,6 +74,12 @@ def test_a_collapsed_fit_is_told(collapsed):
     assert "Try:" in str(diagnosis) and "! collapse" in str(diagnosis)
 
 
+def test_rows_of_one_class_tell_nothing_about_collapse(healthy):
+    finding = diagnose(healthy, X[Y == 1], Y[Y == 1])["collapse"]
+    assert finding.severity == "not applicable"
+    assert "one class" in finding.summary
+
+
 def test_measures_are_those_of_the_metrics(healthy):
     values = diagnose(healthy, X, Y)["collapse"].values
     embedding = healthy.transform(X)

@@ -208,6 +208,21 @@ def test_any_reducer_is_accepted(fitted):
     assert display.ax_.get_ylabel() == "MDS 2"
     with pytest.raises(ValueError, match="makes an array of shape"):
         EmbeddingDisplay.from_embedding(clusters(2)[0], reducer=PCA(3))
+    with pytest.raises(TypeError, match="reducer='tsne' has no fit_transform"):
+        EmbeddingDisplay.from_embedding(clusters(2)[0], reducer="tsne")
+
+
+def test_equal_rows_are_drawn_in_one_place():
+    display = EmbeddingDisplay.from_embedding(np.ones((30, 4)), np.arange(30) % 3)
+    assert np.all(display.points == 0)
+    assert display.ax_.get_xlabel() == "Principal component 1 (0%)"
+
+
+@pytest.mark.parametrize("display", [EmbeddingDisplay, NeighborsDisplay, SimilarityDisplay])
+def test_max_rows_has_to_be_a_number_of_rows(display, fitted):
+    for max_rows in (0, 2.5, "all"):
+        with pytest.raises(ValueError, match=f"max_rows={max_rows!r} must be an integer"):
+            display.from_estimator(fitted, X, Y, max_rows=max_rows)
 
 
 def test_embedding_draws_from_many_rows_and_takes_axes(fitted):

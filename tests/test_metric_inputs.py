@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -71,6 +72,11 @@ def test_refused(arguments, settings, message):
         ),
         (lambda: metrics.knn_accuracy(X, Y, weights="distance"), "weights='distance'"),
         (lambda: metrics.knn_accuracy(X, Y, temperature=0), "temperature=0"),
+        (
+            lambda: metrics.knn_accuracy(X, Y, temperature="low"),
+            "temperature='low' must be",
+        ),
+        (lambda: metrics.uniformity(X, t="2"), "t='2' must be"),
         (lambda: metrics.alignment(X, np.arange(30)), "no positive pair"),
         (lambda: metrics.uniformity(X, t=0), "t=0"),
         (lambda: metrics.uniformity(X[:1]), "minimum of 2"),
@@ -188,3 +194,8 @@ def test_scorer_refuses():
     scorer = make_embedding_scorer(metrics.map_at_r)
     with pytest.raises(TypeError, match="LogisticRegression has no transform"):
         scorer(LogisticRegression().fit(X, Y), X, Y)
+
+
+def test_sparse_rows_are_refused_by_name():
+    with pytest.raises(TypeError, match="Sparse data was passed for X.*toarray"):
+        metrics.recall_at_k(csr_array(X), Y)

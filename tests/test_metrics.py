@@ -356,3 +356,45 @@ def test_integers_keep_the_order(n_free, dtype):
     noted = made | np.array(2**n_free - 1, made.dtype)
     back = keys.floating_point(noted, n_free, values.dtype)
     np.testing.assert_array_equal(back, values)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 8, 64])
+def test_opposite_rows_are_found(n_columns, small_tiles):
+    """Rounding brings some of their similarities below -1."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    for row in rng.normal(size=(20, 1, n_columns)).astype(np.float32):
+        X = np.repeat(row, 60, axis=0)
+        assert metrics.recall_at_k(X, y, k=30, X_query=-X[:2], y_query=y[:2]) == 0
+        places, cosines = nearest_rows(X, 3, -X[:2])
+        np.testing.assert_array_equal(places, [[0, 1, 2]] * 2)
+        np.testing.assert_allclose(cosines, -1, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_columns", [64, 1000])
+def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, small_tiles):
+    """Some are met where the product of a tile is in full, some one by one."""
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        crowd = rng.normal(size=n_columns) + 0.05 * rng.normal(size=(50, n_columns))
+        others = rng.normal(size=(150, n_columns))
+        X = np.concatenate([crowd, crowd, others]).astype(np.float32)
+        X[rng.choice(np.arange(100, 250), 50, replace=False)] = X[:50]
+        y = np.repeat([0, 1], [100, 150])
+        # The nearest row of the other class is as near as that of the class.
+        assert metrics.recall_at_k(X, y, X_query=X[:50], y_query=y[:50]) == 0
+        distinct = np.flatnonzero(np.isin(X[:, 0], X[:50, 0], invert=True))
+        assert metrics.recall_at_k(X, y) <= len(distinct) / len(X)
+
+
+@pytest.mark.parametrize("n_zeros", [1, 40, 90])
+def test_rows_of_zeros_are_in_one_place(n_zeros):
+    X, y = clusters(n=90)
+    X[:n_zeros] = 0
+    assert metrics.alignment(X, y) == pytest.approx(
+        reference.alignment(reference.unit(X), y)
+    )
+    assert metrics.uniformity(X) == pytest.approx(reference.uniformity(X, 2), abs=1e-9)
+    few = metrics.uniformity(X, n_queries=10, random_state=3)
+    drawn = np.sort(np.random.RandomState(3).choice(90, 10, replace=False))
+    assert few == pytest.approx(reference.uniformity(X, 2, drawn), abs=1e-9)

@@ -30,6 +30,9 @@ def find_collapse(subject: Subject, batches: Sequence[LossBatch]) -> Finding:
     These are rows of different classes, each pair of classes counting the same, or all
     rows where there are no classes.
     """
+    if subject.labelled is not None and np.ptp(subject.labelled[2]) == 0:
+        reason = "All rows are of one class, so that none should be apart from another."
+        return Finding.not_applicable("collapse", reason, "rows of several classes.")
     rows = subject.embedding
     between = mean_cosine_of_others(rows, subject.chosen_codes)
     in_loss = float(np.mean([_cosine_of_negatives(batch) for batch in batches]))

@@ -160,16 +160,21 @@ def draw(
     return DrawnRows(embedder, rows, places)
 
 
+def check_max_rows(max_rows: int | None) -> None:
+    """Refuse what is no number of rows to draw."""
+    if max_rows is not None and not (isinstance(max_rows, Integral) and max_rows >= 2):
+        raise ValueError(
+            f"max_rows={max_rows!r} must be an integer from 2, or None for all."
+        )
+
+
 def draw_places(
     n_rows: int,
     max_rows: int | None,
     random_state: int | np.random.RandomState | None,
 ) -> NDArray[np.int64]:
     """Draw at most `max_rows` of the numbers below `n_rows`, in ascending order."""
-    if max_rows is not None and not (isinstance(max_rows, Integral) and max_rows >= 2):
-        raise ValueError(
-            f"max_rows={max_rows!r} must be an integer from 2, or None for all."
-        )
+    check_max_rows(max_rows)
     places = np.arange(n_rows)
     if max_rows is None or n_rows <= max_rows:
         return places

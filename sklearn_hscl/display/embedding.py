@@ -156,6 +156,8 @@ class EmbeddingDisplay:
         ------
         ValueError
             If the reducer gives other than two columns, or y holds several labels a row.
+        TypeError
+            If the reducer has no ``fit_transform``.
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
         y = None if y is None else row_labels(y, len(rows))

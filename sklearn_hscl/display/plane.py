@@ -26,12 +26,18 @@ def reduced(rows: NDArray[Any], reducer: Any) -> tuple[NDArray[Any], tuple[str, 
         return rows, ("Component 1", "Component 2")
     if reducer is None:
         rows = rows if rows.shape[1] > 1 else np.pad(rows, ((0, 0), (0, 1)))
-        pca = PCA(2).fit(rows)
+        with np.errstate(invalid="ignore"):  # shares of nothing, where all rows are equal
+            pca = PCA(2).fit(rows)
         shares = np.nan_to_num(pca.explained_variance_ratio_)
         first, second = (
             f"Principal component {k} ({share:.0%})" for k, share in enumerate(shares, 1)
         )
         return pca.transform(rows), (first, second)
+    if not hasattr(reducer, "fit_transform"):
+        raise TypeError(
+            f"reducer={reducer!r} has no fit_transform: pass an instance, such as "
+            f"sklearn.manifold.TSNE()."
+        )
     points = np.asarray(reducer.fit_transform(rows))
     if points.shape != (len(rows), 2):
         raise ValueError(

@@ -11,7 +11,12 @@ from sklearn.utils import check_random_state
 
 from sklearn_hscl.colors import BLACK, BLUE, VERMILION
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
-from sklearn_hscl.diagnostics.subject import draw, draw_places, make_subject
+from sklearn_hscl.diagnostics.subject import (
+    check_max_rows,
+    draw,
+    draw_places,
+    make_subject,
+)
 from sklearn_hscl.figures import new_axes
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.unit import unit_rows
@@ -103,6 +108,7 @@ class SimilarityDisplay:
         -------
         SimilarityDisplay
         """
+        check_max_rows(max_rows)
         seed = int(check_random_state(random_state).randint(MAX_SEED))
         drawn = draw(estimator, X, max_rows=None, random_state=None)
         batches = loss_batches(make_subject(drawn, y), max_rows, seed)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
 from sklearn_hscl.datasets import array_of
@@ -46,7 +47,7 @@ class Queries:
 def check_embedding(X: Any, *, name: str = "X", min_rows: int = 1) -> NDArray[Any]:
     """Validate an embedding: finite numbers of shape (n, D), float32 or float64."""
     return check_array(
-        array_of(X),
+        X if issparse(X) else array_of(X),  # which has a message for it
         dtype=[np.float64, np.float32],
         input_name=name,
         ensure_min_samples=min_rows,

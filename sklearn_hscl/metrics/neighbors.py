@@ -1,6 +1,7 @@
 """Accuracy of the votes of nearest neighbours."""
 
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -86,7 +87,7 @@ def knn_accuracy(
     """
     if weights not in ("similarity", "uniform"):
         raise ValueError(f"weights={weights!r} must be 'similarity' or 'uniform'.")
-    if not temperature > 0:
+    if not (isinstance(temperature, Real) and temperature > 0):
         raise ValueError(f"temperature={temperature!r} must be above 0.")
     references = check_labelled(X, y)
     queries = check_queries(

@@ -1,5 +1,7 @@
 """Alignment and uniformity: distances of positive pairs, and of all pairs."""
 
+from numbers import Real
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -25,7 +27,7 @@ def alignment(X: ArrayLike, y: ArrayLike) -> float:
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding; lengths of rows play no part.
+        Embedding; lengths of rows play no part, but a row of zeros stays one.
     y : array-like of shape (n_samples,)
         Classes; or which views are of the same row. Rows without another of their class
         are left out.
@@ -54,12 +56,16 @@ def alignment(X: ArrayLike, y: ArrayLike) -> float:
     data = check_labelled(X, y, several_classes=False)
     sums = class_sums(data)
     counts = torch.from_numpy(data.counts)
+    # Σ |z_i|² of each class: rows are of length 1, or 0
+    lengths = np.bincount(data.codes, data.rows.any(axis=1), len(data.classes))
     several = counts > 1
     if not several.any():
         raise ValueError("y holds no class of two rows: there is no positive pair.")
     sums, counts = sums[several], counts[several]
-    # Σ_{i≠j} |z_i - z_j|² = 2 n² - 2 |Σ z_i|² for unit rows
-    squares = 2 * (counts.square() - sums.square().sum(1))  # (C,)
+    # Σ_{i≠j} |z_i - z_j|² = 2 n Σ |z_i|² - 2 |Σ z_i|²
+    squares = 2 * (
+        counts * torch.from_numpy(lengths)[several] - sums.square().sum(1)
+    )  # (C,)
     return float((squares.clamp_min(0) / (counts - 1)).sum() / counts.sum())
 
 
@@ -77,7 +83,7 @@ def uniformity(
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding; lengths of rows play no part.
+        Embedding; lengths of rows play no part, but a row of zeros stays one.
     t : float, default=2
         The larger, the more it is about the nearest pairs. 2 is the paper's.
     n_queries : int, default=None
@@ -109,7 +115,7 @@ def uniformity(
     >>> uniformity([[1, 0], [-2, 0]])
     -8.0
     """
-    if not t > 0:
+    if not (isinstance(t, Real) and t > 0):
         raise ValueError(f"t={t!r} must be above 0.")
     rows = check_embedding(X, min_rows=2)
     chosen = np.arange(len(rows))
@@ -119,11 +125,16 @@ def uniformity(
     references = Labelled(rows, one_class[:1], one_class)
     search = Search(references, Queries(rows, chosen, one_class[chosen], True))
 
+    # |z|² / 2: rows are of length 1, or 0
+    halves = search.references.any(1, keepdim=True).to(search.references.dtype) / 2
+    own_halves = halves[torch.from_numpy(chosen)]
+
     def log_sum(block: slice) -> float:
         parts = []
         for start, similarity in search.tiles(block):
             similarity[search.own_columns(block, start, similarity.shape[1])] = -np.inf
-            exponent = torch.from_numpy(similarity).sub_(1).mul_(2 * t)  # (b, tile)
+            exponent = torch.from_numpy(similarity).sub_(own_halves[block])  # (b, tile)
+            exponent.sub_(halves[start : start + exponent.shape[1]].mT).mul_(2 * t)
             parts.append(float(exponent.flatten().logsumexp(0)))
         return float(np.logaddexp.reduce(parts))
 

@@ -163,12 +163,12 @@ class _Look:
     def _pairs(
         self, meeting: _Meeting
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Return queries and references that may matter, and their similarity in full."""
+        """Return queries and references that may matter, and their sure similarity."""
         block, tile = meeting.shortlist.block, meeting.tile
         passes = meeting.reach(self.rough.similarity(block, tile), _LEAST_BITS)
         queries, references = meeting.places(passes)
         if len(queries) <= _MANY_PAIRS * passes.size:
-            return queries, references, self.search.similarity(queries, references)
-        product = self.search.product(block, tile)
+            return queries, references, self.search.sure_similarity(queries, references)
+        product = self.search.sure_product(block, tile)
         passes = meeting.reach(product, _BAR)
         return *meeting.places(passes), product[passes]

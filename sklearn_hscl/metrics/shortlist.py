@@ -11,9 +11,11 @@ from sklearn_hscl.metrics.rough import Rough
 
 # A list may grow to so many times what it is to end with.
 GROWTH = 3
-# Binary digits of a similarity in float32, and those of its key, of which none is below 0.
+# Binary digits of a similarity in float32, and those of its key: similarities from -2 to
+# 2, as rounding brings some below -1 and above 1, moved to where none is below 0.
 _DIGITS = n_digits(4, 0)
 _KEY_DIGITS = _DIGITS + 2
+_ZERO = 1 << (_KEY_DIGITS - 1)
 
 
 def most_queries(n_bits: int) -> int:
@@ -54,7 +56,7 @@ class Shortlist:
             passes = np.flatnonzero(similarity >= self.bar[places])
             places = places[passes]
             keys = fixed_point(similarity[passes], 0).astype(np.int64)
-            keys += (places << _KEY_DIGITS) + (1 << _DIGITS)
+            keys += (places << _KEY_DIGITS) + _ZERO
             keys <<= self.n_bits
             note(keys, queries[passes], references[passes])
             keys = keys[keys > self._least[places]]
@@ -67,7 +69,7 @@ class Shortlist:
         """Return the keys of the nearest, best first: (b, n_nearest)."""
         keys = self._drop().reshape(self.n_queries, self.n_nearest)[:, ::-1]
         mask = (1 << (self.n_bits + _KEY_DIGITS)) - 1
-        return (keys & mask) - (1 << (self.n_bits + _DIGITS))
+        return (keys & mask) - (_ZERO << self.n_bits)
 
     def _drop(self) -> NDArray[np.int64]:
         """Keep the largest keys of each query."""
@@ -88,7 +90,7 @@ class Shortlist:
         full = counts >= self.n_nearest
         least = keys[stops[full] - self.n_nearest]
         self._least[full] = least
-        steps = ((least >> self.n_bits) % (1 << _KEY_DIGITS) - (1 << _DIGITS)).astype(float)
+        steps = ((least >> self.n_bits) % (1 << _KEY_DIGITS) - _ZERO).astype(float)
         # What rounds to the least may have a better note, if there is one.
         best_note = (1 << self.n_bits) - 1
         steps += np.where(least & best_note == best_note, 0.5, -0.5)
