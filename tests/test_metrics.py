@@ -67,7 +67,7 @@ def small_tiles(request, monkeypatch):
     monkeypatch.setattr(rough, "bfloat16_is_faster", lambda: by_bfloat16)
     if "panels" in request.param:  # some 100 queries at a time, seldom in full
         monkeypatch.setattr(pruned, "_MAX_KEYS", 10_000)
-        monkeypatch.setattr(pruned, "_MANY_PAIRS", 0.9)
+        monkeypatch.setattr(pruned, "_MANY", 0.9)
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)
@@ -369,6 +369,19 @@ def test_opposite_rows_are_found(n_columns, small_tiles):
         places, cosines = nearest_rows(X, 3, -X[:2])
         np.testing.assert_array_equal(places, [[0, 1, 2]] * 2)
         np.testing.assert_allclose(cosines, -1, atol=1e-6)
+
+
+def test_crowds_are_ranked(monkeypatch):
+    monkeypatch.setattr(pruned, "_MANY_REFERENCES", 1)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3000, 8)).astype(np.float32)
+    equal = np.where(rng.random((3000, 1)) < 0.5, rows[:1], rows)
+    for X, is_worth_it in [(rows, True), (equal, False), (rows[:1] + 0 * rows, False)]:
+        places = np.arange(len(X))
+        codes = np.zeros(len(X), np.int64)
+        asked = search.Queries(X, places, codes, True)
+        found = search.Search(search.Labelled(X, codes[:1], codes), asked)
+        assert pruned.are_worth_it(found, 5, 1) == is_worth_it
 
 
 @pytest.mark.parametrize("n_columns", [64, 1000])

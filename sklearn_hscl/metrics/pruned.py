@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_hscl.gemm import mm_t
 from sklearn_hscl.metrics.keys import Note
-from sklearn_hscl.metrics.rough import Rough
+from sklearn_hscl.metrics.rough import Rough, likely_rounding
 from sklearn_hscl.metrics.search import Result, Search, even_slices, in_threads
 from sklearn_hscl.metrics.shortlist import GROWTH, Shortlist, most_queries
 
@@ -28,9 +29,12 @@ _MIRRORED_SHAPE = (2048, 512)
 _MANY_REFERENCES = 1 << 14
 _TIMES = 128
 # Of a larger share of a tile, the product in full is cheaper than that of pairs.
-_MANY_PAIRS = 1 / 32
-# What values in full and rough ones must reach.
-_BAR, _LEAST_BITS = attrgetter("bar"), attrgetter("least_bits")
+_MANY = 1 / 16
+# Rows of which a larger share is as near as the nearest are ranked faster.
+_CROWD = 1 / 16
+_SAMPLE = (64, 2048)  # queries and references to tell that by
+# What similarities must reach, those of another way to sum, and rough ones.
+_BAR, _LEAST, _LEAST_BITS = map(attrgetter, ("bar", "least", "least_bits"))
 # Keys that all lists may hold at a time: 256 MB of int64.
 _MAX_KEYS = 1 << 25
 
@@ -41,7 +45,21 @@ def are_worth_it(search: Search, n_nearest: int, n_bits: int) -> bool:
         search.dtype == np.float32
         and len(search.references) >= max(_MANY_REFERENCES, _TIMES * n_nearest)
         and most_queries(n_bits) >= max(_SHAPE + _MIRRORED_SHAPE)
+        and not _is_crowded(search, n_nearest)
     )
+
+
+def _is_crowded(search: Search, n_nearest: int) -> bool:
+    """Whether many references are as near as the nearest, as when all rows are equal."""
+    queries, references = (
+        rows[:: -(-len(rows) // size)].contiguous()
+        for rows, size in zip((search.queries, search.references), _SAMPLE, strict=True)
+    )
+    similarity = mm_t(queries, references).numpy()  # (64, 2048)
+    n_nearest = max(1, n_nearest * len(references) // len(search.references))
+    nearest = np.partition(similarity, -n_nearest, axis=1)[:, -n_nearest]
+    rounding = likely_rounding(references)
+    return bool(np.mean(similarity >= nearest[:, None] - rounding) > _CROWD)
 
 
 def map_shortlists(
@@ -163,12 +181,16 @@ class _Look:
     def _pairs(
         self, meeting: _Meeting
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Return queries and references that may matter, and their sure similarity."""
+        """Return queries and references that may matter, and their similarity in full.
+
+        The product of a tile ends with other last bits than that of pairs, and equal rows
+        are to be equally near: it only narrows the choice.
+        """
         block, tile = meeting.shortlist.block, meeting.tile
         passes = meeting.reach(self.rough.similarity(block, tile), _LEAST_BITS)
         queries, references = meeting.places(passes)
-        if len(queries) <= _MANY_PAIRS * passes.size:
-            return queries, references, self.search.sure_similarity(queries, references)
-        product = self.search.sure_product(block, tile)
-        passes = meeting.reach(product, _BAR)
-        return *meeting.places(passes), product[passes]
+        if len(queries) > _MANY * passes.size:
+            product = self.search.product(block, tile)
+            passes = meeting.reach(product, _LEAST)
+            queries, references = meeting.places(passes)
+        return queries, references, self.search.similarity(queries, references)

@@ -33,9 +33,10 @@ class Rough:
             (self.queries, lost) if references is queries else _rounded(references, dtype)
         )
         self._bits, self._last_place = _BITS[self.queries.element_size()]
+        n_columns, eps = queries.shape[1], torch.finfo(queries.dtype).eps
         # Cauchy-Schwarz for what rounding took, and the rounding of D sums.
-        rounding = 2 * queries.shape[1] * torch.finfo(queries.dtype).eps
-        self.bound = lost + also_lost + lost * also_lost + rounding
+        self.bound = lost + also_lost + lost * also_lost + 2 * n_columns * eps
+        self.likely_rounding = likely_rounding(queries)
 
     def similarity(self, queries: slice, references: slice) -> NDArray[Any]:
         """Return the bits of rough similarities: (b, t)."""
@@ -53,6 +54,14 @@ class Rough:
         floats = torch.from_numpy(bits).view(self.queries.dtype).float().numpy()
         sure = floats * np.float32(1 - self._last_place) - np.float32(self.bound)
         return np.where(bits > 0, sure, -np.float32(np.inf))
+
+
+def likely_rounding(rows: Tensor) -> float:
+    """Return how far two ways to sum the products of unit rows (n, D) may differ.
+
+    A bound of D roundings in turn would be far from being met.
+    """
+    return float(4 * rows.shape[1] ** 0.5 * torch.finfo(rows.dtype).eps)
 
 
 def _rounded(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:

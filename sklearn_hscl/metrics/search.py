@@ -98,25 +98,16 @@ class Search:
         rows = np.flatnonzero((columns >= 0) & (columns < width))
         return rows, columns[rows]
 
-    def sure_product(self, block: slice, tile: slice) -> NDArray[Any]:
-        """Return the similarities of queries to references, summed in float64: (b, t)."""
-        queries, references = self.queries[block].double(), self.references[tile].double()
-        return (queries @ references.mT).to(self.references.dtype).numpy()
-
-    def sure_similarity(
+    def similarity(
         self, queries: NDArray[np.int64], references: NDArray[np.int64]
     ) -> NDArray[Any]:
-        """Return the similarities of some pairs, equal to those of the sure product: (p,).
-
-        In float32 each way to sum has other last bits, and equal rows, some of them met in
-        a tile and some in a pair, would no longer be equally near.
-        """
+        """Return the similarities of some pairs: (p,)."""
         similarity = np.empty(len(queries), self.dtype)
         asking, asked = self.queries.numpy(), self.references.numpy()
         for start in range(0, len(queries), _PAIRS):
             some = slice(start, start + _PAIRS)
             a, b = asking.take(queries[some], 0), asked.take(references[some], 0)  # (p, D)
-            similarity[some] = np.einsum("pd,pd->p", a, b, dtype=np.float64)
+            np.einsum("pd,pd->p", a, b, out=similarity[some])
         return similarity
 
 

@@ -42,6 +42,7 @@ class Shortlist:
     def set_bar(self, bar: NDArray[np.float32]) -> None:
         """Set what a reference must reach to come in: (b,)."""
         self.bar, self.least_bits = bar, self._rough.least_bits(bar)
+        self.least = bar - np.float32(self._rough.likely_rounding)
 
     def add(
         self,
