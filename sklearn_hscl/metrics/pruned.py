@@ -23,7 +23,8 @@ from sklearn_hscl.metrics.shortlist import GROWTH, Shortlist, most_queries
 
 # Queries and references of a tile of similarities, about a core's cache.
 _SHAPE = (256, 2048)
-# The same where lists of many queries are kept, and each pair is looked at once.
+# The same where lists of many queries are kept, and each pair is looked at once: a block
+# of queries is then one of references, too, cut into tiles.
 _MIRRORED_SHAPE = (2048, 512)
 # Fewer references than this, or than so many times the nearest, are ranked as fast.
 _MANY_REFERENCES = 1 << 14
@@ -33,8 +34,8 @@ _MANY = 1 / 16
 # Rows of which a larger share is as near as the nearest are ranked faster.
 _CROWD = 1 / 16
 _SAMPLE = (64, 2048)  # queries and references to tell that by
-# What similarities must reach, those of another way to sum, and rough ones.
-_BAR, _LEAST, _LEAST_BITS = map(attrgetter, ("bar", "least", "least_bits"))
+# What rough similarities must reach, and those of another way to sum.
+_LEAST_BITS, _LEAST = attrgetter("least_bits"), attrgetter("least")
 # Keys that all lists may hold at a time: 256 MB of int64.
 _MAX_KEYS = 1 << 25
 
@@ -118,9 +119,9 @@ class _Look:
     def __init__(self, search: Search, note: Note, n_nearest: int) -> None:
         self.search, self.note = search, note
         self.rough = Rough(search.queries, search.references)
-        self.most_queries = _MAX_KEYS // (GROWTH * n_nearest)  # with lists at a time
+        self.most_listed = _MAX_KEYS // (GROWTH * n_nearest)  # queries, at a time
         n_references = len(search.references)
-        self.mirrored = search.all_ask_all and 4 * self.most_queries >= n_references
+        self.mirrored = search.all_ask_all and 4 * self.most_listed >= n_references
         self.shape = _MIRRORED_SHAPE if self.mirrored else _SHAPE
         self.blocks = even_slices(n_references, max(self.shape))
         self.home_width = max(*self.shape, 4 * n_nearest)
@@ -128,7 +129,7 @@ class _Look:
     def panels(self) -> Iterator[list[slice]]:
         """Yield blocks of queries whose lists fit into memory together."""
         blocks = even_slices(len(self.search.codes), self.shape[0])
-        n_together = max(1, self.most_queries // self.shape[0])
+        n_together = max(1, self.most_listed // self.shape[0])
         for start in range(0, len(blocks), n_together):
             yield blocks[start : start + n_together]
 
