@@ -289,15 +289,6 @@ def test_warm_start_with_other_groups_of_weights(iris):
         assert_array_equal(other.transform(iris[0]), expected)
 
 
-@pytest.mark.parametrize("name", ["AdamW", "Adafactor", "Adagrad", "NAdam", "RMSprop"])
-def test_optimizers_of_a_table_without_categories(name, iris):
-    net_params = {"optimizer": getattr(torch.optim, name)}
-    settings = {"encoder": "tabular", "max_epochs": 2, "random_state": 0}
-    embedder = HSCLEmbedder(**settings, net_params=net_params).fit(*iris)
-    first, last = embedder.loss_curve_
-    assert last < first
-
-
 @pytest.mark.parametrize(
     ("optimizer", "settings"),
     [

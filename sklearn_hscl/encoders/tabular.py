@@ -236,8 +236,7 @@ class CategoricalFeatures(nn.Module):
         self.register_buffer("offset", n_codes.cumsum(0) - n_codes)
         vectors = torch.randn(int(n_codes.sum()), column_width)
         vectors[self.offset] = 0.0  # of unknown categories
-        # Without categories there is nothing to train: optimizers may divide by its size.
-        self.vectors = nn.Parameter(vectors, requires_grad=len(vectors) > 0)
+        self.vectors = nn.Parameter(vectors)
         self.width = len(n_codes) * column_width
 
     def forward(self, rows: Tensor) -> Tensor:
