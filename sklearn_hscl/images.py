@@ -36,7 +36,7 @@ def check_images(estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str) -
     images = X
     if not isinstance(X, DatasetRows):  # whose items are checked when they are read
         images = check_array(
-            X,
+            _stacked(X, name) if isinstance(X, list | tuple) else X,
             allow_nd=True,
             dtype=None,
             ensure_all_finite=False,  # below, with the place
@@ -50,6 +50,22 @@ def check_images(estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str) -
         estimator.n_features_in_ = images.shape[1]
         vars(estimator).pop("feature_names_in_", None)  # of a fit on a table before
     return images
+
+
+def _stacked(images: Any, name: str) -> Any:
+    """Return single images as one array."""
+    try:
+        return np.asarray(images)
+    except ValueError as error:
+        if isinstance(images[0], list | tuple):  # numpy's message has to do
+            raise
+        shapes = [np.shape(image) for image in images]
+        other = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise ValueError(
+            f"{name} holds images of different shapes: image {other} is {shapes[other]}, "
+            f"image 0 {shapes[0]}. Bring them to one shape; pictures in files by "
+            f"ImageFiles(paths, size=(height, width))."
+        ) from error
 
 
 def _check_pixels(images: Any, name: str) -> None:

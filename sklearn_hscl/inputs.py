@@ -158,8 +158,17 @@ def check_rows(
         raise ValueError(
             f"{name} holds rows of shape {rows.shape[1:]}, but the embedder was fitted "
             f"with rows of shape {fitted_shape}: resize them, or check the order of axes."
+            f"{_mode_of_files(X)}"
         )
     return MappedRows(rows) if is_memory_mapped(rows) else rows
+
+
+def _mode_of_files(X: Any) -> str:
+    """Say how pictures in files were read."""
+    files = getattr(X, "dataset", None)
+    if not isinstance(files, ImageFiles):
+        return ""
+    return f" The files were read with mode={files.mode!r}: see ImageFiles for others."
 
 
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:

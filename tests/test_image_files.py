@@ -45,6 +45,13 @@ def test_a_list_of_opened_pictures_is_a_stack(paths):
     np.testing.assert_array_equal(fitted.transform(opened), expected)
 
 
+def test_opened_pictures_of_other_sizes():
+    opened = [Image.fromarray(picture) for picture in [*PICTURES[:11], PICTURES[0, :4]]]
+    message = r"image 11 is \(4, 6, 3\), image 0 \(8, 6, 3\)"
+    with pytest.raises(ValueError, match=message):
+        embedder().fit(opened, Y)
+
+
 def test_paths_in_cross_validation(paths):
     pipe = make_pipeline(embedder(), LogisticRegression())
     scores = cross_validate(pipe, [str(path) for path in paths], Y, cv=3)["test_score"]
@@ -57,6 +64,8 @@ def test_sizes_and_modes(paths):
     assert grey[3].shape == (8, 6)
     assert embedder().fit(grey, Y).input_shape_ == (1, 8, 6)
     np.testing.assert_array_equal(ImageFiles(paths)[4], PICTURES[4])
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 6\).*files were read.*'RGB'"):
+        embedder().fit(grey, Y).transform(paths)
 
 
 def test_pictures_of_other_sizes(paths, tmp_path):

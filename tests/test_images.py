@@ -82,6 +82,15 @@ def test_the_shape_of_fit_is_asked_for(images, shape):
         embedder(early_stopping=True).fit(COLOUR, Y, X_val=images, y_val=Y)
 
 
+def test_lists_of_images_of_other_shapes():
+    message = r"image 1 is \(7, 6, 3\), image 0 \(8, 6, 3\)"
+    images = [COLOUR[0], COLOUR[1, :7], *COLOUR[2:]]
+    with pytest.raises(ValueError, match=message):
+        embedder().fit(images, Y)
+    with pytest.raises(ValueError, match="X_val holds images of different shapes"):
+        embedder(early_stopping=True).fit(COLOUR, Y, X_val=images, y_val=Y)
+
+
 class Seen(Callback):
     """Takes down what types of rows training sees."""
 

@@ -36,6 +36,7 @@ BAD = np.where(np.arange(120).reshape(30, 4) == 50, np.nan, X)
         ((X, np.eye(30)), {}, r"y cannot be used: it has shape \(30, 30\)"),
         ((X, None), {}, "y=None"),
         ((X[:, 0], Y), {}, "Expected 2D array"),
+        ((X[:, None], Y), {}, r"X has shape \(30, 1, 4\).*what transform returns"),
         ((X[:1], Y[:1]), {}, "minimum of 2 is required"),
         ((X, np.arange(30)), {}, "No query has a row of its own class"),
         ((X, Y), {"k": 30}, "k=30 must be an integer from 1 to 29"),

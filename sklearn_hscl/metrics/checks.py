@@ -46,8 +46,14 @@ class Queries:
 
 def check_embedding(X: Any, *, name: str = "X", min_rows: int = 1) -> NDArray[Any]:
     """Validate an embedding: finite numbers of shape (n, D), float32 or float64."""
+    rows = X if issparse(X) else array_of(X)  # check_array has a message for sparse ones
+    if rows.ndim > 2:
+        raise ValueError(
+            f"{name} has shape {rows.shape}, but embeddings are of shape (n_samples, "
+            f"n_dims): pass what transform returns, or X.reshape(len(X), -1)."
+        )
     return check_array(
-        X if issparse(X) else array_of(X),  # which has a message for it
+        rows,
         dtype=[np.float64, np.float32],
         input_name=name,
         ensure_min_samples=min_rows,
