@@ -1,6 +1,6 @@
 """The items of a torch dataset as rows, and their labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from sklearn_hscl.image_files import picture_array
 from sklearn_hscl.stored import Places, StoredRows
 
 
@@ -33,7 +34,7 @@ class DatasetRows(StoredRows):
 
     def __init__(self, dataset: Dataset[Any], *, allow_nan: bool, name: str) -> None:
         n_rows = _length(dataset, name)
-        first = _row_of(dataset[0])
+        first = _row_at(dataset, 0, name)
         if first.ndim == 0 or first.dtype.kind not in "biuf":
             raise ValueError(
                 f"{name} is a dataset whose item 0 is a {type(dataset[0]).__name__} with "
@@ -83,7 +84,7 @@ class DatasetRows(StoredRows):
         return self.view(rows.astype(self.dtype, copy=False))
 
     def _item(self, place: int) -> NDArray[Any]:
-        row = _row_of(self.dataset[place])
+        row = _row_at(self.dataset, place, self.name)
         if row.shape != self.item_shape or row.dtype != self.item_dtype:
             raise ValueError(
                 f"{self.name} holds items of different shapes or types: item {place} is "
@@ -106,7 +107,7 @@ class DatasetRows(StoredRows):
                 f"Item {place} of {self.name} has no label, but item 0 has: let all be "
                 f"tuples (row, label), or pass y."
             )
-        return array_of(item[1])
+        return array_of(_parts(item)[1])
 
 
 class ItemList(Dataset[Any]):
@@ -132,12 +133,9 @@ def holds_items(X: Any) -> bool:
     """Say whether X is a list of what a dataset gives: tensors, or a row and its label."""
     if not isinstance(X, list) or not X:
         return False
-    item = X[0]
-    if not isinstance(item, tuple) or not item:
-        return isinstance(item, Tensor)
-    row, *others = item
-    is_row = isinstance(row, Tensor | np.ndarray) and row.ndim > 0
-    return is_row and all(np.shape(other) != row.shape for other in others)
+    return isinstance(X[0], Tensor) or (
+        isinstance(X[0], tuple | list) and _is_row_with_more(X[0])
+    )
 
 
 def array_of(values: Any) -> NDArray[Any]:
@@ -148,12 +146,34 @@ def array_of(values: Any) -> NDArray[Any]:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def _row_of(item: Any) -> NDArray[Any]:
-    return array_of(item[0] if isinstance(item, tuple) and item else item)
+def _row_at(dataset: Dataset[Any], place: int, name: str) -> NDArray[Any]:
+    item = dataset[place]
+    try:
+        row = _parts(item)[0]
+        return array_of(row) if isinstance(row, Tensor) else picture_array(row)
+    except ValueError as error:
+        raise ValueError(f"Item {place} of {name} cannot be used: {error}") from error
 
 
 def _has_label(item: Any) -> bool:
-    return isinstance(item, tuple) and len(item) > 1
+    return len(_parts(item)) > 1
+
+
+def _parts(item: Any) -> Sequence[Any]:
+    """Return the row of an item, and what follows it."""
+    is_tuple = isinstance(item, tuple) and len(item) > 0
+    is_list = isinstance(item, list) and _is_row_with_more(item)
+    return item if is_tuple or is_list else (item,)
+
+
+def _is_row_with_more(parts: Sequence[Any]) -> bool:
+    """Say whether these are a row or a picture, and a label or others of another shape."""
+    if len(parts) == 0 or not (
+        isinstance(parts[0], Tensor) or hasattr(parts[0], "__array_interface__")
+    ):
+        return False
+    shape = np.shape(parts[0])
+    return len(shape) > 0 and all(np.shape(other) != shape for other in parts[1:])
 
 
 def _length(dataset: Dataset[Any], name: str) -> int:

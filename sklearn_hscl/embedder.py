@@ -28,6 +28,7 @@ from sklearn_hscl.encoders.inference import embed_array
 from sklearn_hscl.encoders.tabular import AllMembers
 from sklearn_hscl.findings.notebook import AttributesAndRecord
 from sklearn_hscl.inputs import (
+    DESCRIPTION,
     check_rows,
     check_training_data,
     embedding_dtype,
@@ -620,8 +621,9 @@ class HSCLEmbedder(
                 fitted = self._take_over(run)
             else:
                 run = prepare(previous=previous, checkpoint=checkpoint, **numbers[0])
-                names = ("n_features_in_", "feature_names_in_")
-                seen = {name: getattr(self, name) for name in names if hasattr(self, name)}
+                seen = {
+                    name: getattr(self, name) for name in DESCRIPTION if hasattr(self, name)
+                }
                 report = FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
                 fitted = self._train(run, report)
         tasks.call_on_fit_task_end(
@@ -947,7 +949,7 @@ def _keeping_previous_fit(estimator: BaseEstimator) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for name in ("n_features_in_", "feature_names_in_"):
+        for name in DESCRIPTION:
             vars(estimator).pop(name, None)
             if name in before:
                 setattr(estimator, name, before[name])

@@ -1,7 +1,8 @@
 """Pictures in files as a dataset, decoded when they are needed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,13 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
     Raises
     ------
     ValueError
-        If the mode is none of these.
+        If the mode is none of these, `size` is no pair of positive integers, or `paths` is
+        a single path.
 
     Notes
     -----
-    Pictures are turned as their EXIF data say. More than 8 bits a channel are refused.
+    Pictures are turned as their EXIF data say. Grey pictures of more than 8 bits are
+    refused; of colour ones Pillow keeps the upper 8 bits of each channel.
 
     Examples
     --------
@@ -59,6 +62,11 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode={mode!r} must be one of {list(MODES)}.")
+        if not (size is None or _is_size(size)):
+            raise ValueError(
+                f"size={size!r} must be None or (height, width), two positive integers."
+            )
+        refuse_single_path(paths, "paths")
         self.paths = [os.fspath(path) for path in paths]
         self.size = size
         self.mode = mode
@@ -84,7 +92,8 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
                 if self.size is not None:
                     picture = picture.resize(self.size[::-1])  # Pillow: width first
                 return np.array(picture, dtype=np.uint8)
-        except OSError as error:
+        # Pillow's own errors for broken files are of many kinds.
+        except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
             raise ValueError(
                 f"Item {place} of X, {path!r}, cannot be read as a picture: {error}. "
                 f"Repair the file or leave it out."
@@ -97,6 +106,41 @@ def holds_paths(X: Any) -> bool:
         X = X[:1].tolist()
     is_sequence = isinstance(X, list | tuple) and len(X) > 0
     return is_sequence and isinstance(X[0], str | os.PathLike)
+
+
+def refuse_single_path(X: Any, name: str) -> None:
+    """Raise where one path, or an iterator of paths, stands for a list of them."""
+    if isinstance(X, str | os.PathLike):
+        raise ValueError(f"{name}={X!r} is a single path: pass a list of paths.")
+    if isinstance(X, Iterator):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}, which can be read only once: pass a list."
+        )
+
+
+def picture_array(picture: Any) -> NDArray[Any]:
+    """Return a picture that was opened by Pillow, or is an array-like, as an array.
+
+    Raises
+    ------
+    ValueError
+        If its numbers are no brightness of channels.
+    """
+    mode = getattr(picture, "mode", None)
+    if mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+        raise ValueError(
+            f"a picture is of Pillow's mode {mode!r}, whose numbers are no brightness of "
+            f"red, green and blue: pass picture.convert('RGB')."
+        )
+    return np.asarray(picture)
+
+
+def _is_size(size: Any) -> bool:
+    return (
+        isinstance(size, Sequence)
+        and len(size) == 2
+        and all(isinstance(pixels, Integral) and int(pixels) > 0 for pixels in size)
+    )
 
 
 def _pillow() -> Any:

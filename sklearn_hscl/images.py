@@ -1,5 +1,6 @@
 """Stacks of images as users pass them: checked, with the channels first."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array
 
 from sklearn_hscl.datasets import DatasetRows
+from sklearn_hscl.image_files import picture_array
+from sklearn_hscl.pixel_scale import on_scale, scale_of
 
 CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
 _CHECKED = 2**20  # values that are checked at a time
@@ -19,7 +22,8 @@ def check_images(estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str) -
     Parameters
     ----------
     estimator : estimator
-        Gets `n_features_in_` in fit; its `channels` says where 4-D images hold theirs.
+        Gets `n_features_in_` and `_pixel_scale` in fit, which later images are compared
+        with; its `channels` says where 4-D images hold theirs.
     X : array-like or DatasetRows
         The images, uint8 or float, of shape (n_samples, H, W), (n_samples, H, W, C) or
         (n_samples, C, H, W).
@@ -48,18 +52,21 @@ def check_images(estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str) -
     images = _channels_first(images, estimator.channels)
     if is_fit:
         estimator.n_features_in_ = images.shape[1]
+        estimator._pixel_scale = scale_of(images)
         vars(estimator).pop("feature_names_in_", None)  # of a fit on a table before
-    return images
+        return images
+    return on_scale(images, getattr(estimator, "_pixel_scale", None), name)
 
 
-def _stacked(images: Any, name: str) -> Any:
-    """Return single images as one array."""
+def _stacked(images: Sequence[Any], name: str) -> Any:
+    """Return single images as one array; nested lists as they are."""
+    if isinstance(images[0], list | tuple):
+        return images
+    pictures = [picture_array(image) for image in images]
     try:
-        return np.asarray(images)
+        return np.asarray(pictures)
     except ValueError as error:
-        if isinstance(images[0], list | tuple):  # numpy's message has to do
-            raise
-        shapes = [np.shape(image) for image in images]
+        shapes = [picture.shape for picture in pictures]
         other = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
         raise ValueError(
             f"{name} holds images of different shapes: image {other} is {shapes[other]}, "

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.datasets import DatasetRows, ItemList, array_of, holds_items
 from sklearn_hscl.groups import encode_groups
-from sklearn_hscl.image_files import ImageFiles, holds_paths
+from sklearn_hscl.image_files import ImageFiles, holds_paths, refuse_single_path
 from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.series import is_frame
@@ -21,6 +21,9 @@ from sklearn_hscl.stored import MappedRows, StoredRows, is_memory_mapped
 from sklearn_hscl.tables import check_table
 from sklearn_hscl.targets import TargetEncoder, fit_targets
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
+
+# Attributes of an estimator that say what it was fitted with.
+DESCRIPTION = ("n_features_in_", "feature_names_in_", "_pixel_scale")
 
 
 def check_training_data(
@@ -152,6 +155,8 @@ def check_rows(
     elif fitted_shape is None or len(fitted_shape) == 1:
         is_fit = fitted_shape is None
         rows = check_table(estimator, X, columns=columns, is_fit=is_fit, name=name)
+        if is_fit:
+            vars(estimator).pop("_pixel_scale", None)  # of a fit on images before
     else:
         rows = X if isinstance(X, StoredRows) else np.asarray(X)
     if fitted_shape is not None and rows.shape[1:] != fitted_shape:
@@ -175,6 +180,7 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     """Make arrays of tensors, rows of datasets and of files; leave all else as it is."""
     if isinstance(X, Tensor):
         return array_of(X)
+    refuse_single_path(X, name)
     if holds_paths(X):
         X = ImageFiles(X)
     elif holds_items(X):

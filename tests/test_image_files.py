@@ -11,6 +11,7 @@ from sklearn.model_selection import cross_validate
 from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.datasets import ItemList
 from sklearn_hscl.image_files import ImageFiles
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
@@ -52,6 +53,42 @@ def test_opened_pictures_of_other_sizes():
         embedder().fit(opened, Y)
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK"])
+def test_opened_pictures_without_brightness(mode):
+    opened = [Image.fromarray(picture).convert(mode) for picture in PICTURES]
+    with pytest.raises(ValueError, match=f"mode '{mode}'.*convert"):
+        embedder().fit(opened, Y)
+    with pytest.raises(ValueError, match=f"Item 0 of X.*mode '{mode}'"):
+        embedder().fit(list(zip(opened, Y, strict=True)))
+
+
+def test_datasets_of_opened_pictures_in_cross_validation():
+    items = [(Image.fromarray(x), int(y)) for x, y in zip(PICTURES, Y, strict=True)]
+    expected = cross_validate(embedder(), PICTURES, Y, cv=2, scoring=n_dims)
+    for dataset in (ItemList(items), ItemList([list(item) for item in items])):
+        scores = cross_validate(embedder(), dataset, Y, cv=2, scoring=n_dims)
+        np.testing.assert_array_equal(scores["test_score"], expected["test_score"])
+
+
+def n_dims(fitted, X, y):
+    return fitted.transform(X)[0, 0]
+
+
+@pytest.mark.parametrize("size", [64, (0, 6), (6.5, 6), (6, 6, 3), "ab"])
+def test_impossible_sizes(paths, size):
+    with pytest.raises(ValueError, match=r"size=.* must be None or \(height, width\)"):
+        ImageFiles(paths, size=size)
+
+
+def test_single_paths_and_iterators(paths):
+    with pytest.raises(ValueError, match="is a single path: pass a list"):
+        ImageFiles(str(paths[0]))
+    with pytest.raises(ValueError, match="X=.* is a single path: pass a list"):
+        embedder().fit(paths[0], Y)
+    with pytest.raises(ValueError, match="X is a generator.* pass a list"):
+        embedder().fit((path for path in paths), Y)
+
+
 def test_paths_in_cross_validation(paths):
     pipe = make_pipeline(embedder(), LogisticRegression())
     scores = cross_validate(pipe, [str(path) for path in paths], Y, cv=3)["test_score"]
@@ -77,8 +114,9 @@ def test_pictures_of_other_sizes(paths, tmp_path):
     assert embedder().fit(ImageFiles(files, size=(8, 6)), Y).n_iter_ == 1
 
 
-@pytest.mark.parametrize("broken", ["missing.png", "text.png"])
+@pytest.mark.parametrize("broken", ["missing.png", "text.png", "cut.ppm"])
 def test_files_that_are_no_pictures(paths, tmp_path, broken):
+    Path(tmp_path / "cut.ppm").write_bytes(b"P6 8")
     Path(tmp_path / "text.png").write_text("no picture")
     files = [*paths[:5], str(tmp_path / broken)]
     with pytest.raises(ValueError, match=f"Item 5 of X.*{broken}.*cannot be read"):

@@ -91,6 +91,48 @@ def test_lists_of_images_of_other_shapes():
         embedder(early_stopping=True).fit(COLOUR, Y, X_val=images, y_val=Y)
 
 
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda images: images.astype(np.int64),
+        lambda images: images.tolist(),
+        lambda images: images / 255,
+    ],
+)
+def test_the_scale_of_fit_is_kept(same):
+    fitted = embedder().fit(COLOUR, Y)
+    expected = fitted.transform(COLOUR)
+    np.testing.assert_allclose(fitted.transform(same(COLOUR)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("trained", "later", "message"),
+    [
+        (COLOUR, COLOUR.astype("f4"), "float32 pixels up to 255.*fitted with uint8"),
+        (COLOUR, COLOUR.astype(int) + 9, "int64 pixels up to 264.*fitted with uint8"),
+        (COLOUR / 255, COLOUR.astype("f8"), "up to 255.*fitted with numbers from 0 to 1"),
+        (COLOUR.astype("f4"), COLOUR, "uint8 images.*fitted with others: pass X.astype"),
+    ],
+)
+def test_another_scale_than_that_of_fit(trained, later, message, tmp_path):
+    fitted = embedder().fit(trained, Y)
+    fitted.save(tmp_path / "embedder")
+    loaded = HSCLEmbedder.load(tmp_path / "embedder")
+    for one in (fitted, pickle.loads(pickle.dumps(fitted)), loaded):
+        with pytest.raises(ValueError, match=message):
+            one.transform(later)
+    with pytest.raises(ValueError, match=message.replace("X.astype", "X_val.astype")):
+        embedder(early_stopping=True).fit(trained, Y, X_val=later, y_val=Y)
+    with pytest.raises(ValueError, match=message):
+        embedder().partial_fit(trained, Y).partial_fit(later, Y)
+    assert fitted.fit(later, Y).transform(later).shape == (36, 6)
+
+
+def test_flattened_images_name_the_remedy():
+    with pytest.raises(ValueError, match="reshape flattened images"):
+        embedder(encoder="conv").fit(COLOUR.reshape(36, -1), Y)
+
+
 class Seen(Callback):
     """Takes down what types of rows training sees."""
 

@@ -53,7 +53,8 @@ def build_image_encoder(
     if len(images.shape) != 4:
         raise ValueError(
             f"encoder={encoder!r} takes images, got rows of shape "
-            f"{tuple(images.shape[1:])}: use encoder='auto', 'tabular' or 'mlp'."
+            f"{tuple(images.shape[1:])}: use encoder='auto', 'tabular' or 'mlp', or "
+            f"reshape flattened images to (n_samples, H, W) or (n_samples, H, W, C)."
         )
     scaling = PixelScaling.of(images)
     size = (int(images.shape[2]), int(images.shape[3]))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from sklearn_hscl.inputs import DESCRIPTION
 from sklearn_hscl.persistence.container import (
     read_arrays,
     read_document,
@@ -23,12 +24,13 @@ from sklearn_hscl.persistence.outside_encoder import check_left_out, given_encod
 from sklearn_hscl.persistence.pool import pool_arrays, pool_strings
 from sklearn_hscl.persistence.state import State, fitted_state, restore
 from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
+from sklearn_hscl.pixel_scale import SCALES
 
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
 # Values of a row on which a loaded encoder is tried.
 MOST_TRIED = 2**20
 # What fit knows of the input beside the covered attributes.
-INPUT = ("n_features_in_", "feature_names_in_", "_sklearn_output_config")
+INPUT = (*DESCRIPTION, "_sklearn_output_config")
 
 
 def write_bundle(
@@ -217,6 +219,8 @@ def _check_input(kept: dict[str, Any], n_features: int) -> None:
         not isinstance(names, np.ndarray) or names.shape != (n_features,)
     ):
         raise BundleError("it does not name all features")
+    if kept.get("_pixel_scale") not in (*SCALES, None):
+        raise BundleError("its images are on an unknown scale")
     if not isinstance(kept.get("_sklearn_output_config", {}), dict):
         raise BundleError("its output has no configuration")
 
