@@ -43,11 +43,12 @@ def test_residual_blocks_start_as_their_shortcuts(depth):
 
 
 def test_resolution_falls_to_seven_pixels_at_most():
-    for size, n_stages in (((28, 28), 2), ((7, 7), 0), ((32, 20), 3)):
+    sizes = (28, 28), (7, 7), (32, 20), (200, 99)
+    for size, n_doublings in zip(sizes, (2, 0, 3, 3), strict=True):
         encoder = ConvEncoder(scaling(1), size, width=8)
         maps = encoder.stages(torch.rand(2, 1, *size))
         assert max(maps.shape[2:]) <= 7
-        assert maps.shape[1] == 8 * 2**n_stages
+        assert maps.shape[1] == 8 * 2**n_doublings
 
 
 def test_images_of_a_batch_do_not_see_each_other_in_training():

@@ -8,6 +8,9 @@ from sklearn_hscl.encoders.pixels import PixelScaling
 
 # Feature maps are halved until they are no larger than this.
 _SMALLEST_MAP = 7
+# As often the channels are doubled: more would be for large images, with which weights grow
+# fourfold each time (306 million at 512 pixels).
+_MOST_DOUBLINGS = 3
 _GRID = 4
 _GROUPS = 8
 
@@ -15,11 +18,12 @@ _GROUPS = 8
 class ConvEncoder(nn.Module):
     """Convolutions at falling resolution.
 
-    A 3×3 convolution, then stages that halve the resolution and double the channels,
-    of two 3×3 convolutions each, until the map is at most 7 pixels wide; then means over
-    the fields of a 4×4 grid, which keep what is where, and a linear layer. Channels are
-    normalised in groups of one image (group normalisation), so that no image depends on
-    its batch.
+    A 3×3 convolution, then stages that halve the resolution, of two 3×3 convolutions
+    each, until the map is at most 7 pixels wide; the first three double the channels. Then
+    means over the fields of a 4×4 grid, which keep what is where, and a linear layer.
+    Channels are normalised in groups of one image (group normalisation), so that no image
+    depends on its batch. Time grows with the number of pixels: beyond about 100 pixels a
+    side, make images smaller first.
 
     Parameters
     ----------
@@ -56,11 +60,12 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.scaling = scaling
         stages = _convolution(scaling.n_channels, width, stride=1)
-        remaining = max(size)
+        most, remaining = width * 2**_MOST_DOUBLINGS, max(size)
         while remaining > _SMALLEST_MAP:
-            stages += _convolution(width, 2 * width, stride=2)
-            stages += _convolution(2 * width, 2 * width, stride=1)
-            width, remaining = 2 * width, (remaining + 1) // 2
+            wider = min(2 * width, most)
+            stages += _convolution(width, wider, stride=2)
+            stages += _convolution(wider, wider, stride=1)
+            width, remaining = wider, (remaining + 1) // 2
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(_GRID)
