@@ -5,7 +5,13 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from sklearn_hscl.augment import Augmentation, FeatureCorruption, RandomShift
+from sklearn_hscl.augment import (
+    Augmentation,
+    FeatureCorruption,
+    FunctionAugmentation,
+    RandomShift,
+)
+from sklearn_hscl.training.views import Views
 
 
 def generator(seed=0):
@@ -70,3 +76,14 @@ def test_augmentations_are_reproducible_parameter_objects(augment):
     first, second = fitted(rows, generator(1)), fitted(rows, generator(1))
     assert torch.equal(first, second)
     assert first.shape == rows.shape
+
+
+def test_functions_may_write_on_their_rows():
+    def noisy(rows, generator):
+        return rows.add_(torch.rand(rows.shape, generator=generator))
+
+    rows = torch.rand(6, 4)
+    before = rows.clone()
+    views = Views(FunctionAugmentation(noisy), 2, generator())(rows)
+    assert torch.equal(rows, before)
+    assert not torch.equal(views[:6], views[6:])

@@ -150,6 +150,12 @@ def test_a_lower_rate_for_the_encoder():
     assert rates == {1e-9, 2e-3}
 
 
+def test_rates_for_weights_that_are_not_there():
+    groups = [("encoder.*", {"lr": 1e-3}), ("stages.*", {"lr": 0.0})]
+    with pytest.raises(ValueError, match=r"for 'stages.\*'.*choose from \['encoder"):
+        fit(pretrained(), net_params={"optimizer__param_groups": groups})
+
+
 def test_pretraining_without_labels_then_fine_tuning():
     first = HSCLEmbedder("hucl", encoder="conv", max_epochs=1, random_state=0).fit(IMAGES)
     fitted = fit(first.module_, freeze=["stages.0"])

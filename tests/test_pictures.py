@@ -96,6 +96,20 @@ def test_blur_keeps_the_mean_and_lowers_the_variance():
     assert (blurred.var((1, 2, 3)) <= flat.var((1, 2, 3))).all()
 
 
+def test_blur_reaches_up_to_two_pixels():
+    points = torch.zeros(300, 1, 31, 31)
+    points[..., 15, 15] = 1
+    blurred = views(points, blur=1.0)
+    squares = (torch.arange(31) - 15) ** 2
+    spread = (blurred.sum((1, 2)) @ squares.float()).sqrt()  # along the width, (300,)
+    assert spread.min() < 0.3 and 1.9 < spread.max() < 2.05
+
+
+@pytest.mark.parametrize("pixels", [2, 5])
+def test_blur_of_tiny_pictures(pixels):
+    assert views(PICTURES[..., :pixels, :pixels], blur=1.0).isfinite().all()
+
+
 def test_erased_fields_are_black_and_the_rest_is_kept():
     pictures = 0.9 * PICTURES + 0.1
     erased = views(pictures, erase=1.0)
@@ -140,6 +154,9 @@ def test_training_on_views(n_channels):
         ({"jitter": -1.0}, "jitter must be at least 0"),
         ({"crop": (0.5, 0.2)}, "crop must hold two shares"),
         ({"crop": (0.5,)}, "crop must hold two shares"),
+        ({"crop": 0.5}, "crop must hold two shares"),
+        ({"crop": ("a", "b")}, "crop must hold two shares"),
+        ({"jitter": float("inf")}, "jitter must be at least 0 and finite"),
     ],
 )
 def test_bad_parameters(parameters, message):
@@ -158,9 +175,20 @@ def test_strong_jitter_of_grey_pictures():
 
 def test_equal_views_are_refused():
     images = np.zeros((20, 8, 8), np.uint8)
-    augment = PictureTransforms(**NOTHING)
-    with pytest.raises(ValueError, match="nothing to learn"):
-        HSCLEmbedder(loss="hucl", augment=augment).fit(images)
+    only_grey = NOTHING | {"grey": 1.0}  # which grey pictures are already
+    for parameters in (NOTHING, only_grey):
+        augment = PictureTransforms(**parameters)
+        with pytest.raises(ValueError, match="nothing to learn"):
+            HSCLEmbedder(loss="hucl", augment=augment).fit(images)
+
+
+@pytest.mark.parametrize("n_channels", [2, 4])
+def test_colours_of_other_channels_are_refused(n_channels):
+    pictures = torch.rand(4, n_channels, 8, 8)
+    for parameters in ({"jitter": 0.4}, {"grey": 0.2}):
+        with pytest.raises(ValueError, match=f"got {n_channels} channels: set jitter=0"):
+            views(pictures, **parameters)
+    assert views(pictures, flip=1.0).shape == pictures.shape
 
 
 def test_tables_are_refused():

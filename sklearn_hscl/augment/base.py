@@ -43,7 +43,8 @@ class Augmentation(BaseEstimator):
         Parameters
         ----------
         rows : Tensor of shape (B, ...)
-            A batch, on the device of `generator`.
+            A batch, on the device of `generator`; not to be written on, as each view of it
+            starts from the same rows.
         generator : torch.Generator
             Source of all randomness.
 
@@ -69,7 +70,8 @@ class FunctionAugmentation(Augmentation):
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Call the function and check that it kept the shape."""
         try:
-            views = self.function(rows, generator)
+            # A copy, as it may write on what it gets: other views need the row as it is.
+            views = self.function(rows.clone(), generator)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"augment={self.function!r} failed on (rows, generator): {error}"

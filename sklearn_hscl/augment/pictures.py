@@ -1,6 +1,7 @@
 """Views of pictures: crops, mirror images, colours, blur and erased fields, by kornia."""
 
 import copy
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
 
@@ -35,11 +36,13 @@ class PictureTransforms(Augmentation):
         the opposite colour. 0 for none. Grey pictures have no saturation or hue, and
         get up to `jitter` of brightness added instead.
     jitter_p : float in [0, 1], default=0.8
-        Chance that colours change.
+        Chance that colours change; of grey pictures brightness and contrast are drawn
+        each by itself.
     grey : float in [0, 1], default=0.2
         Chance that a picture loses its colours.
     blur : float in [0, 1], default=0.0
-        Chance of a Gaussian blur, of 0.1 to 2 pixels; for pictures beyond 32 pixels.
+        Chance of a Gaussian blur, of 0.1 to 2 pixels (standard deviation); for pictures
+        beyond 32 pixels.
     erase : float in [0, 1], default=0.0
         Chance that a rectangle is blackened, of 2 to 33 % of the area.
 
@@ -77,6 +80,8 @@ class PictureTransforms(Augmentation):
     @property
     def is_identity(self) -> bool:
         """Whether all views of a picture are equal: nothing is switched on."""
+        if hasattr(self, "steps_"):
+            return not self.steps_
         colours = (self.jitter and self.jitter_p) or self.grey
         return self.crop is None and not (self.flip or colours or self.blur or self.erase)
 
@@ -114,7 +119,10 @@ class PictureTransforms(Augmentation):
             steps.append(augmentation.RandomHorizontalFlip(p=self.flip))
         steps += self._colours(augmentation, is_coloured=is_coloured)
         if self.blur:
-            steps.append(augmentation.RandomGaussianBlur((5, 5), (0.1, 2.0), p=self.blur))
+            # Three standard deviations either way, or what the border allows.
+            width = min(13, 2 * min(size) - 1)
+            kernel = (width, width)
+            steps.append(augmentation.RandomGaussianBlur(kernel, (0.1, 2.0), p=self.blur))
         if self.erase:
             steps.append(augmentation.RandomErasing(p=self.erase))
         return steps
@@ -139,15 +147,23 @@ class PictureTransforms(Augmentation):
                 f"{tuple(rows.shape[1:])}: use FeatureCorruption for tables."
             )
         _check_range(rows[:_CHECKED])
+        n_channels = rows.shape[1]
+        if n_channels not in (1, 3) and (self.grey or (self.jitter and self.jitter_p)):
+            raise ValueError(
+                f"PictureTransforms changes colours of grey and RGB pictures, got "
+                f"{n_channels} channels: set jitter=0 and grey=0, or leave others (such as "
+                f"alpha) out."
+            )
         for name in _SHARES:
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) <= 1):
                 raise ValueError(
                     f"PictureTransforms: {name} must be in [0, 1], got {value!r}."
                 )
-        if not (isinstance(self.jitter, Real) and self.jitter >= 0):
+        if not (isinstance(self.jitter, Real) and 0 <= self.jitter < float("inf")):
             raise ValueError(
-                f"PictureTransforms: jitter must be at least 0, got {self.jitter!r}."
+                f"PictureTransforms: jitter must be at least 0 and finite, got "
+                f"{self.jitter!r}."
             )
         if self.crop is not None and not _is_range(self.crop):
             raise ValueError(
@@ -179,4 +195,9 @@ def _check_range(pictures: Tensor) -> None:
 
 def _is_range(shares: Any) -> bool:
     """Whether this is a smallest and a largest share, above 0."""
-    return len(shares) == 2 and 0 < shares[0] <= shares[1] <= 1
+    is_pair = isinstance(shares, Sequence) and len(shares) == 2
+    return (
+        is_pair
+        and all(isinstance(share, Real) for share in shares)
+        and 0 < shares[0] <= shares[1] <= 1
+    )

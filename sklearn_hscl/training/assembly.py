@@ -16,7 +16,11 @@ from sklearn_hscl.training.batching import EpochBatches, choose_sampler
 from sklearn_hscl.training.data import LabelledRows, TrainingData
 from sklearn_hscl.training.learning_rate import SCHEDULES
 from sklearn_hscl.training.net import ContrastiveNet
-from sklearn_hscl.training.net_params import check_net_params, user_callbacks
+from sklearn_hscl.training.net_params import (
+    check_net_params,
+    check_patterns,
+    user_callbacks,
+)
 from sklearn_hscl.training.recipe import Recipe
 from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
 
@@ -71,7 +75,7 @@ def build_net(
     n_views = choose_n_views(params["n_views"], loss, data.train.targets)
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
     if data.target_kind is None:
-        check_views_differ(augment, n_views, module, loss)
+        check_views_differ(augment.fitted(train.rows), n_views, module, loss)
     device = train.rows.device
     options = _options_of(params) | {
         "augment": augment,
@@ -88,6 +92,7 @@ def build_net(
     if _chooses_implementation(net_params):
         settings.pop("optimizer__fused", None)
     options = settings | options  # the user's come first
+    check_patterns(net_params, module)
     try:
         return ContrastiveNet(module, loss, **options).initialize()
     except TypeError as error:

@@ -1,11 +1,13 @@
 """What users may tell skorch: `net_params` and `net_callbacks`."""
 
 import copy
+import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from skorch.callbacks import Callback
+from torch import nn
 
 # skorch names that users may set; the rest is the embedder's own.
 NET_PARAMS = ("optimizer", "callbacks", "compile", "torch_load_kwargs", "use_caching")
@@ -33,6 +35,32 @@ def check_net_params(net_params: dict[str, Any]) -> None:
         raise ValueError(
             f"net_params got optimizer={optimizer!r}: pass a class such as torch.optim.SGD."
         )
+
+
+def check_patterns(net_params: dict[str, Any], module: nn.Module) -> None:
+    """Raise where settings of the optimizer are for weights that are not there.
+
+    Parameters
+    ----------
+    net_params : dict
+        As in :func:`check_net_params`.
+    module : nn.Module
+        Encoder and heads, by whose names skorch finds the weights of a group.
+
+    Raises
+    ------
+    ValueError
+        Naming the pattern, and the parts of the module.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    for pattern, _ in net_params.get("optimizer__param_groups", ()):
+        if not fnmatch.filter(names, pattern):
+            parts = [".".join(name.split(".")[:-1][:2]) + ".*" for name in names]
+            raise ValueError(
+                f"net_params got optimizer__param_groups for {pattern!r}, but no weight is "
+                f"called that: choose from {list(dict.fromkeys(parts))}, or from what "
+                f"they are made of."
+            )
 
 
 def user_callbacks(net_callbacks: Sequence[Any] | None) -> list[Any]:
