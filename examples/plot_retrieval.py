@@ -63,8 +63,8 @@ for name in methods:
     )
 
 # %%
-# H-SCL retrieves far better than H-UCL. It does not beat pixels on these small, centred
-# pictures; once they are moved, all three lose, and H-SCL is slightly ahead of pixels.
+# H-SCL retrieves far better than H-UCL, and better than pixels, which are hard to beat on
+# small, centred pictures; once these are moved, pixels lose most and H-SCL least.
 # The first column of each group is a query among the moved pictures of the last split,
 # then come its five nearest; wrong digits are red.
 queries = [np.flatnonzero(y_test == digit)[0] for digit in range(0, 10, 2)]

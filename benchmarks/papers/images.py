@@ -55,7 +55,8 @@ TRIES = {  # four each: the tilted losses have the temperature of the paper, or 
     ],
     "cross-entropy": [{"lr": lr} for lr in (5e-4, 1e-3, 2e-3, 4e-3)],
 }
-# With the formula of the authors' code come its batches, views and head.
+# With the formula of the authors' code come its views and the width of its head; their
+# batches have 256 rows.
 PUBLISHED = {"batch_size": 512, "n_views": 2, "projection_dim": 128}
 LOSSES: dict[str, dict[str, Any]] = {
     "SCL": {"loss": "scl"},
@@ -196,6 +197,8 @@ def run(setting: Setting, path: Path, losses: list[str], seeds: list[int]) -> No
     """Run the cells that are not there yet."""
     data = load(setting.dataset, setting.n_train, setting.n_test)
     size = {"epochs": setting.epochs, "n_train": len(data.y_train)}
+    if setting.n_test is not None:
+        size["n_test"] = setting.n_test
     for cell in cells(setting, losses, seeds):
         cell |= size
         done = [old for old in read(path) if size.items() <= old.items()]

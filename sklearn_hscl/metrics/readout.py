@@ -27,6 +27,8 @@ def linear_readout_accuracy(
 ) -> float:
     """Accuracy of a linear classifier on the unit rows of a frozen embedding.
 
+    Directions are what the loss trains; the papers' layer sees the lengths, too.
+
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
