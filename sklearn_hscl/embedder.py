@@ -215,8 +215,9 @@ class HSCLEmbedder(
     cross_fit : int or None, default=None
         Number of folds, at least 2, for ``fit_transform`` to embed each row by a member
         of ``"tabular"`` that has not seen it, so that what follows in a pipeline is
-        better calibrated; `n_members` is then this number. None: ``fit_transform`` gives
-        what ``transform`` gives, as scikit-learn's checks demand.
+        better calibrated; `n_members` is then this number. Members share weights: see the
+        user guide on what that lets through. None: ``fit_transform`` gives what
+        ``transform`` gives, as scikit-learn's checks demand.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Which columns of a table are categories, of any number of levels.
 

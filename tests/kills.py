@@ -64,7 +64,7 @@ TABULAR = SMALL | {"encoder": "tabular", "hidden_layer_sizes": (16, 16)}
 CASES = {
     "defaults": ({"random_state": 0, "max_epochs": 40}, iris),
     "members": (TABULAR | {"n_iter_no_change": 3, "clip_norm": 1.0}, iris),
-    "cross_fit": (TABULAR | {"cross_fit": 3, "early_stopping": False}, iris),
+    "cross_fit": (TABULAR | {"cross_fit": 3}, iris),
     "views": (MLP | {"loss": "hucl", "dropout": 0.2}, iris),
     "held out": (
         MLP | {"early_stopping": True, "dropout": 0.2, "lr_backoff": 0.1},

@@ -342,6 +342,12 @@ def test_cross_fit_shows_training_rows_as_new_rows_look():
     assert abs(gaps[1]) < gaps[0]
 
 
+def test_cross_fit_without_early_stopping_warns(iris):
+    embedder = HSCLEmbedder(cross_fit=2, early_stopping=False, max_epochs=1)
+    with pytest.warns(UserWarning, match="the members share weights"):
+        embedder.fit(*iris)
+
+
 def test_cross_fit_with_few_rows(iris):
     few = slice(None, None, 6)
     Z = HSCLEmbedder(cross_fit=2, max_epochs=1).fit_transform(iris[0][few], iris[1][few])

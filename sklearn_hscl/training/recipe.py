@@ -1,5 +1,6 @@
 """What is chosen for the user: the encoder, and the settings that suit it."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
@@ -196,6 +197,14 @@ def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
         raise ValueError(
             f"cross_fit={n_folds} makes one member for each fold, but n_members="
             f"{params['n_members']}: leave n_members=None."
+        )
+    if params["early_stopping"] is False:
+        warnings.warn(
+            f"cross_fit={n_folds} with early_stopping=False: the members share weights, so "
+            f"after long training rows out of fold look like rows that were trained on. "
+            f"Leave early_stopping='auto'.",
+            UserWarning,
+            stacklevel=2,
         )
     if params["early_stopping"] is True and data.held_out is None:
         raise ValueError(
