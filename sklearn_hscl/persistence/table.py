@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from sklearn_hscl.columns import TableColumns
+from sklearn_hscl.encoders.bounds import LARGEST_NUMBER
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.standardization import Standardization
@@ -79,14 +80,7 @@ def _prepared(
         is_categorical=arrays.take("layout.is_categorical", np.bool_, shape),
         has_missing=arrays.take("layout.has_missing", np.bool_, shape),
     )
-    n_numeric = (len(layout.numeric),)
-    numbers = Standardization(
-        magnitude=arrays.take("numbers.magnitude", np.float64, n_numeric),
-        mean=arrays.take("numbers.mean", np.float64, n_numeric),
-        spread=arrays.take("numbers.spread", np.float64, n_numeric),
-    )
-    if not ((numbers.magnitude > 0).all() and (numbers.spread > 0).all()):
-        raise BundleError("scales of columns are not positive")
+    numbers = _numbers(arrays, len(layout.numeric))
     categories = [] if columns is None else columns.categories
     if len(categories) != len(layout.categorical):
         raise BundleError("categories are not those of the categorical columns")
@@ -102,6 +96,29 @@ def _prepared(
     if layout.n_levels[layout.numeric].any():
         raise BundleError("a numeric column has levels")
     return PreparedTable(layout, numbers, tuple(lookups))
+
+
+def _numbers(arrays: StoredArrays, n_columns: int) -> Standardization:
+    shape = (n_columns,)
+    arrays.supply(_no_bounds(n_columns))
+    numbers = Standardization(
+        magnitude=arrays.take("numbers.magnitude", np.float64, shape),
+        mean=arrays.take("numbers.mean", np.float64, shape),
+        spread=arrays.take("numbers.spread", np.float64, shape),
+        lowest=arrays.take("numbers.lowest", np.float64, shape),
+        highest=arrays.take("numbers.highest", np.float64, shape),
+    )
+    if not ((numbers.magnitude > 0).all() and (numbers.spread > 0).all()):
+        raise BundleError("scales of columns are not positive")
+    if not (numbers.lowest <= numbers.highest).all():
+        raise BundleError("bounds of columns are not in order")
+    return numbers
+
+
+def _no_bounds(n_columns: int) -> Arrays:
+    """Return what files say that were written before there were bounds."""
+    highest = np.full(n_columns, LARGEST_NUMBER)
+    return {"numbers.lowest": -highest, "numbers.highest": highest}
 
 
 def target_state(encode: TargetEncoder | None) -> tuple[Facts | None, Arrays]:
