@@ -1,7 +1,7 @@
 """One column of a table, from pandas, polars or numpy: its kind, levels and numbers."""
 
 from collections.abc import Callable, Hashable, Sequence
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from numbers import Number
 from typing import Any
 
@@ -14,6 +14,7 @@ DATE_REMEDY = (
     "dates or durations: turn them into numbers first, for example into year, month and "
     "weekday, or days since a fixed date"
 )
+LEVELS: dict[str, Any] = {"text": str, "numbers": (Number, np.bool_), "dates": datetime}
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
@@ -169,6 +170,12 @@ def as_numbers(column: Any) -> NDArray[Any]:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     codes, levels = factorize(column)
     return np.array([*map(float, levels), np.nan])[codes]  # type: ignore[arg-type]
+
+
+def kind_of(level: Hashable) -> str:
+    """Name the kind of a level; levels that are equal, as 1 and True, are of one kind."""
+    found = (kind for kind, types in LEVELS.items() if isinstance(level, types))
+    return next(found, type(level).__name__)
 
 
 def sorted_levels(levels: Sequence[Hashable]) -> NDArray[np.object_]:
