@@ -137,7 +137,7 @@ def factorize_named(column: Any, where: str) -> tuple[NDArray[np.intp], list[Has
     """Factorize a column; raise an error that says `where`, if it holds lists or dicts."""
     try:
         return factorize(column)
-    except TypeError as error:
+    except (NotImplementedError, TypeError) as error:
         raise _object_error(where, f"objects that are no values ({error})") from error
 
 

@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import polars
+import pyarrow
 import pytest
 from numpy.testing import assert_array_equal
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.columns import TableColumns
 
+ARROW_LIST = pd.ArrowDtype(pyarrow.list_(pyarrow.int64()))
 ENUM = polars.Enum(["z", "y"])
 
 CATEGORICAL = {
@@ -90,6 +92,7 @@ def test_a_column_without_any_value_is_numeric(column):
 BAD = {
     "mixed": (pd.Series([1, "a", None], dtype=object), "objects of int and str"),
     "lists": (pd.Series([[1], [2], [3]]), "unhashable.*drop it"),
+    "arrow lists": (pd.Series([[1], [2], [3]], dtype=ARROW_LIST), "no values .*drop it"),
     "dicts": (pd.Series([{}, {}, {}]), "unhashable"),
     "bytes": (pd.Series([b"a", b"b", b"c"]), "objects of bytes"),
     "dates": (pd.Series(pd.date_range("2020", periods=3)), "holds dates .*weekday"),
