@@ -206,7 +206,8 @@ def _check_integers(
     classes: NDArray[Any], sizes: NDArray[Any], target_type: str, unlabeled_label: Any
 ) -> None:
     n_single = int((sizes == 1).sum())
-    if target_type == "auto" and n_single > len(sizes) / 2:
+    may_be_numbers = target_type == "auto" and unlabeled_label is None
+    if may_be_numbers and n_single > sizes.sum() / 2:
         raise ValueError(
             f"y holds {len(sizes)} different integers, {n_single} of them once: pass "
             f"target_type='continuous' if they are numbers, 'class' if they are classes."
