@@ -67,6 +67,20 @@ def check_table(
         raise ValueError(f"{name} cannot be used: {error}") from error
 
 
+def check_is_loaded(X: Any, name: str) -> None:
+    """Raise where X is a query, or an arrow table of other columns than numbers."""
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError(
+            f"{name} is a LazyFrame, whose rows are not there yet: pass {name}.collect()."
+        )
+    is_arrow = type(X).__module__.split(".")[0] == "pyarrow" and hasattr(X, "to_pandas")
+    if is_arrow and np.asarray(X).dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name}, a {type(X).__name__} of pyarrow, holds other columns than numbers: "
+            f"pass {name}.to_pandas()."
+        )
+
+
 def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) -> Any:
     if issparse(X) and not tags.sparse:
         raise TypeError(

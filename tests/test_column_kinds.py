@@ -165,6 +165,31 @@ def test_kinds_of_levels_that_are_not_kept_are_known_after_loading(tmp_path):
         again.transform(as_objects([pd.Timestamp(0), "a"]))
 
 
+TABLES = {"n": [1.0, 2.0, 3.0, 4.0], "c": ["u", "v", "u", "v"]}
+
+
+@pytest.mark.parametrize(
+    ("X", "remedy"),
+    [
+        (polars.LazyFrame(TABLES), r"X is a LazyFrame.*pass X\.collect\(\)"),
+        (polars.LazyFrame({"n": TABLES["n"]}), r"X is a LazyFrame.*pass X\.collect\(\)"),
+        (pyarrow.table(TABLES), r"X, a Table of pyarrow.*pass X\.to_pandas\(\)"),
+    ],
+)
+def test_tables_of_other_libraries_are_named(X, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        HSCLEmbedder().fit(X, [0, 1] * 2)
+    embedder = HSCLEmbedder(max_epochs=1).fit(pd.DataFrame(TABLES), [0, 1] * 2)
+    with pytest.raises(TypeError, match=remedy):
+        embedder.transform(X)
+
+
+def test_arrow_tables_of_numbers_are_taken():
+    X = pyarrow.table({"n": TABLES["n"], "m": [1, 2, 3, 4]})
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(X, [0, 1] * 2)
+    assert_array_equal(embedder.transform(X), embedder.transform(X.to_pandas()))
+
+
 def test_equal_levels_are_of_one_kind():
     columns = TableColumns.learn(pd.DataFrame({"c": [True, False]}), "from_dtype")
     for same in ([1, 0], [1.0, 0.0], np.array([True, False], dtype=object)):
