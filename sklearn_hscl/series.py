@@ -47,6 +47,12 @@ def holds_plain_numbers(dtype: Any) -> bool:
     return getattr(dtype, "kind", None) in ("i", "u", "f")
 
 
+def holds_float32(X: Any) -> bool:
+    """Say whether X is a polars frame of 32-bit floats, of which it has no common dtype."""
+    dtypes = X.dtypes if is_frame(X) and isinstance(X.dtypes, list) else []
+    return bool(dtypes) and all(str(dtype) == "Float32" for dtype in dtypes)
+
+
 def holds_categories(column: Any, name: Any, index: int) -> bool:
     """Say whether a column is categorical by its dtype and, for objects, its values.
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_hscl.cells import naming_the_cell
 from sklearn_hscl.columns import TableColumns
-from sklearn_hscl.series import DATE_REMEDY, columns_of
+from sklearn_hscl.series import DATE_REMEDY, columns_of, holds_float32
 from sklearn_hscl.stored import StoredRows, is_memory_mapped
 
 # Rows whose values are checked at a time, where an array may be larger than memory.
@@ -92,7 +92,9 @@ def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) 
             estimator,
             X,
             accept_sparse="csr" if tags.sparse else False,
-            dtype=[np.float64, np.float32],
+            dtype=[np.float32, np.float64]
+            if holds_float32(X)
+            else [np.float64, np.float32],
             ensure_all_finite="allow-nan" if tags.allow_nan else True,
             reset=is_fit,
             ensure_min_samples=2 if is_fit else 1,
