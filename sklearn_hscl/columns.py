@@ -15,6 +15,7 @@ from sklearn_hscl.series import (
     holds_categories,
     holds_plain_numbers,
     is_frame,
+    kind_of,
     sorted_levels,
 )
 
@@ -31,10 +32,13 @@ class TableColumns:
         Which columns are categorical.
     categories : list of ndarray
         The levels of each categorical column in the training table, in their order.
+    kinds : list of list of str
+        The kinds of these levels: "text", "numbers", "dates", or the name of a type.
     """
 
     is_categorical: NDArray[np.bool_]
     categories: list[NDArray[np.object_]]
+    kinds: list[list[str]]
 
     @classmethod
     def learn(cls, X: Any, categorical_features: ArrayLike | None) -> Self | None:
@@ -66,7 +70,8 @@ class TableColumns:
             factorize_named(column_at(index), f"Column {names[index]!r} (index {index})")[1]
             for index in np.flatnonzero(chosen).tolist()
         ]
-        return cls(chosen, [sorted_levels(of_column) for of_column in levels])
+        categories = [sorted_levels(of_column) for of_column in levels]
+        return cls(chosen, categories, kinds_of(categories))
 
     def encode(self, X: Any) -> NDArray[Any]:
         """Turn a table with the columns of the training table into an array.
@@ -83,13 +88,13 @@ class TableColumns:
             others, NaN for missing values. float32 if all numbers are, else float64.
         """
         names, column_at = columns_of(X)
-        categories = iter(self.categories)
+        fitted = zip(self.categories, self.kinds, strict=True)
         encoded = np.empty((X.shape[0] if hasattr(X, "shape") else len(X), len(names)))
         numeric_dtypes = set()
         for index, name in enumerate(names):
             where = f"Column {name!r} (index {index})"
             if self.is_categorical[index]:
-                encoded[:, index] = _codes(column_at(index), next(categories), where)
+                encoded[:, index] = _codes(column_at(index), *next(fitted), where)
             else:
                 numbers = _numbers(column_at(index), name, index)
                 numeric_dtypes.add(numbers.dtype)
@@ -98,23 +103,31 @@ class TableColumns:
         return encoded.astype(np.float32) if only_float32 else encoded
 
 
-def _codes(column: Any, categories: NDArray[np.object_], where: str) -> NDArray[np.float64]:
+def kinds_of(categories: list[NDArray[np.object_]]) -> list[list[str]]:
+    """Return which kinds of levels each categorical column has."""
+    return [sorted(set(map(kind_of, levels))) for levels in categories]
+
+
+def _codes(
+    column: Any, categories: NDArray[np.object_], kinds: list[str], where: str
+) -> NDArray[np.float64]:
     """Return the code of each value: 0 for others than the categories, NaN for missing."""
     codes, levels = factorize_named(column, where)
-    _check_same_kind(levels, categories, where)
+    _check_same_kind(levels, categories, kinds, where)
     known = dict(zip(categories, range(1, len(categories) + 1), strict=True))
     return np.array([*(known.get(level, 0) for level in levels), np.nan])[codes]
 
 
 def _check_same_kind(
-    levels: list[Hashable], categories: NDArray[np.object_], where: str
+    levels: list[Hashable], categories: NDArray[np.object_], kinds: list[str], where: str
 ) -> None:
-    if not (levels and len(categories)):
-        return
-    if isinstance(levels[0], str) != isinstance(categories[0], str):
+    other = [level for level in levels if kind_of(level) not in kinds] if kinds else []
+    if other:
+        like = f", like {categories[0]!r}" if len(categories) else ""
         raise ValueError(
-            f"{where} holds {levels[0]!r}, but the categories of the fit are like "
-            f"{categories[0]!r}: convert the column to the type that it had in fit."
+            f"{where} holds {other[0]!r}, but the categories of the fit are "
+            f"{' and '.join(kinds)}{like}: convert the column to the type that it had in "
+            f"fit."
         )
 
 

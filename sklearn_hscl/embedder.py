@@ -149,7 +149,8 @@ class HSCLEmbedder(
         What y holds: class labels; an indicator matrix of several labels per row, whose
         overlap says how much two rows are positives; or numbers, where closeness does
         (a Gaussian kernel of half a standard deviation). ``"auto"`` asks
-        ``type_of_target``, and raises for integers most of which occur once.
+        ``type_of_target``, and raises for integers where most rows have one of their own,
+        unless `unlabeled_label` says that they are classes.
     unlabeled_label : int, str or None, default=None
         Class label that marks rows without label: positives of such a row are its views
         only. None: there are none, as -1 is an everyday class label.

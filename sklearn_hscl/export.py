@@ -146,15 +146,16 @@ class _Table(nn.Module):
     magnitude: Tensor
     mean: Tensor
     spread: Tensor
+    lowest: Tensor
+    highest: Tensor
     has_missing: Tensor
 
     def __init__(self, prepare: PreparedTable, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
         numbers = prepare.numbers
-        self._remember("magnitude", numbers.magnitude)
-        self._remember("mean", numbers.mean)
-        self._remember("spread", numbers.spread)
+        for name, values in vars(numbers).items():
+            self._remember(name, values)
         self._remember("has_missing", prepare.layout.has_missing)
 
     def _remember(self, name: str, values: NDArray[Any]) -> None:
@@ -162,8 +163,10 @@ class _Table(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Prepare rows (B, F)."""
-        numbers = (rows.double() / self.magnitude - self.mean) / self.spread
+        numbers = rows.double()
         missing = numbers.isnan()
+        numbers = numbers.maximum(self.lowest).minimum(self.highest)
+        numbers = (numbers / self.magnitude - self.mean) / self.spread
         known = torch.where(missing, 0.0, numbers)
         known = known.clamp(-LARGEST_Z_SCORE, LARGEST_Z_SCORE).to(self.dtype)
         return torch.where(missing & self.has_missing, torch.nan, known)

@@ -18,7 +18,7 @@ from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.series import is_frame
 from sklearn_hscl.stored import MappedRows, StoredRows, is_memory_mapped
-from sklearn_hscl.tables import check_table
+from sklearn_hscl.tables import check_is_loaded, check_table
 from sklearn_hscl.targets import TargetEncoder, fit_targets
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
 
@@ -178,6 +178,7 @@ def _mode_of_files(X: Any) -> str:
 
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     """Make arrays of tensors, rows of datasets and of files; leave all else as it is."""
+    check_is_loaded(X, name)
     if isinstance(X, Tensor):
         return array_of(X)
     refuse_single_path(X, name)

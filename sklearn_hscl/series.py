@@ -1,7 +1,7 @@
 """One column of a table, from pandas, polars or numpy: its kind, levels and numbers."""
 
 from collections.abc import Callable, Hashable, Sequence
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from numbers import Number
 from typing import Any
 
@@ -14,6 +14,7 @@ DATE_REMEDY = (
     "dates or durations: turn them into numbers first, for example into year, month and "
     "weekday, or days since a fixed date"
 )
+LEVELS: dict[str, Any] = {"text": str, "numbers": (Number, np.bool_), "dates": datetime}
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
@@ -44,6 +45,12 @@ def holds_plain_numbers(dtype: Any) -> bool:
     if hasattr(dtype, "is_numeric"):  # polars
         return bool(dtype.is_numeric())
     return getattr(dtype, "kind", None) in ("i", "u", "f")
+
+
+def holds_float32(X: Any) -> bool:
+    """Say whether X is a polars frame of 32-bit floats, of which it has no common dtype."""
+    dtypes = X.dtypes if is_frame(X) and isinstance(X.dtypes, list) else []
+    return bool(dtypes) and all(str(dtype) == "Float32" for dtype in dtypes)
 
 
 def holds_categories(column: Any, name: Any, index: int) -> bool:
@@ -136,7 +143,7 @@ def factorize_named(column: Any, where: str) -> tuple[NDArray[np.intp], list[Has
     """Factorize a column; raise an error that says `where`, if it holds lists or dicts."""
     try:
         return factorize(column)
-    except TypeError as error:
+    except (NotImplementedError, TypeError) as error:
         raise _object_error(where, f"objects that are no values ({error})") from error
 
 
@@ -169,6 +176,12 @@ def as_numbers(column: Any) -> NDArray[Any]:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     codes, levels = factorize(column)
     return np.array([*map(float, levels), np.nan])[codes]  # type: ignore[arg-type]
+
+
+def kind_of(level: Hashable) -> str:
+    """Name the kind of a level; levels that are equal, as 1 and True, are of one kind."""
+    found = (kind for kind, types in LEVELS.items() if isinstance(level, types))
+    return next(found, type(level).__name__)
 
 
 def sorted_levels(levels: Sequence[Hashable]) -> NDArray[np.object_]:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_hscl.cells import naming_the_cell
 from sklearn_hscl.columns import TableColumns
-from sklearn_hscl.series import DATE_REMEDY, columns_of
+from sklearn_hscl.series import DATE_REMEDY, columns_of, holds_float32
 from sklearn_hscl.stored import StoredRows, is_memory_mapped
 
 # Rows whose values are checked at a time, where an array may be larger than memory.
@@ -67,6 +67,20 @@ def check_table(
         raise ValueError(f"{name} cannot be used: {error}") from error
 
 
+def check_is_loaded(X: Any, name: str) -> None:
+    """Raise where X is a query, or an arrow table of other columns than numbers."""
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError(
+            f"{name} is a LazyFrame, whose rows are not there yet: pass {name}.collect()."
+        )
+    is_arrow = type(X).__module__.split(".")[0] == "pyarrow" and hasattr(X, "to_pandas")
+    if is_arrow and np.asarray(X).dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name}, a {type(X).__name__} of pyarrow, holds other columns than numbers: "
+            f"pass {name}.to_pandas()."
+        )
+
+
 def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) -> Any:
     if issparse(X) and not tags.sparse:
         raise TypeError(
@@ -78,7 +92,9 @@ def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) 
             estimator,
             X,
             accept_sparse="csr" if tags.sparse else False,
-            dtype=[np.float64, np.float32],
+            dtype=[np.float32, np.float64]
+            if holds_float32(X)
+            else [np.float64, np.float32],
             ensure_all_finite="allow-nan" if tags.allow_nan else True,
             reset=is_fit,
             ensure_min_samples=2 if is_fit else 1,

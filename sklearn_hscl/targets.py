@@ -133,14 +133,15 @@ def _fit_scale(values: NDArray[np.float64]) -> StandardScaler:
 def label_array(y: Any) -> NDArray[Any]:
     """Make an array of y, of one dimension where it is a column; no label is missing."""
     y = np.asarray(y)
+    missing = _missing(y)
+    if missing.any():
+        row = int(np.argwhere(missing)[0, 0])
+        raise ValueError(
+            f"y holds a missing label in row {row}: drop the row, or mark it with a label "
+            f"of its own and pass that as unlabeled_label, where y holds classes."
+        )
     if y.dtype.kind in "fc":
         assert_all_finite(y, input_name="y")
-    missing = [_is_missing(label) for label in y.flat] if y.dtype.kind == "O" else [False]
-    if any(missing):
-        raise ValueError(
-            f"y holds a missing label in row {missing.index(True)}: drop the row, or mark "
-            f"it with a label of its own and pass that as unlabeled_label."
-        )
     return column_or_1d(y, warn=True) if y.ndim < 2 or y.shape[1] == 1 else y
 
 
@@ -194,8 +195,8 @@ def _fit_classes(
     sizes = np.bincount(encoder.transform(labelled))
     if len(sizes) < 2:
         raise ValueError(
-            f"y holds one class only ({encoder.classes_[0]!r}), but loss={loss!r} needs "
-            f"at least 2: without labels use loss='hucl' or 'ucl'."
+            f"y holds one class only ({encoder.classes_.tolist()[0]!r}), but "
+            f"loss={loss!r} needs at least 2: without labels use loss='hucl' or 'ucl'."
         )
     if y.dtype.kind in "iuf":
         _check_integers(encoder.classes_, sizes, target_type, unlabeled_label)
@@ -206,7 +207,8 @@ def _check_integers(
     classes: NDArray[Any], sizes: NDArray[Any], target_type: str, unlabeled_label: Any
 ) -> None:
     n_single = int((sizes == 1).sum())
-    if target_type == "auto" and n_single > len(sizes) / 2:
+    may_be_numbers = target_type == "auto" and unlabeled_label is None
+    if may_be_numbers and n_single > sizes.sum() / 2:
         raise ValueError(
             f"y holds {len(sizes)} different integers, {n_single} of them once: pass "
             f"target_type='continuous' if they are numbers, 'class' if they are classes."
@@ -218,6 +220,16 @@ def _check_integers(
             UserWarning,
             stacklevel=2,
         )
+
+
+def _missing(y: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which entries of an array are missing, at least one-dimensional."""
+    if y.dtype.kind in "fc":
+        return np.atleast_1d(np.isnan(y))
+    if y.dtype.kind != "O":
+        return np.zeros(1, dtype=bool)
+    found = [_is_missing(label) for label in y.flat]
+    return np.reshape(found, y.shape or 1)
 
 
 def _is_missing(label: Any) -> bool:

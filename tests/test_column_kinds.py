@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import polars
+import pyarrow
 import pytest
 from numpy.testing import assert_array_equal
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.columns import TableColumns
 
+ARROW_LIST = pd.ArrowDtype(pyarrow.list_(pyarrow.int64()))
 ENUM = polars.Enum(["z", "y"])
 
 CATEGORICAL = {
@@ -90,6 +92,7 @@ def test_a_column_without_any_value_is_numeric(column):
 BAD = {
     "mixed": (pd.Series([1, "a", None], dtype=object), "objects of int and str"),
     "lists": (pd.Series([[1], [2], [3]]), "unhashable.*drop it"),
+    "arrow lists": (pd.Series([[1], [2], [3]], dtype=ARROW_LIST), "no values .*drop it"),
     "dicts": (pd.Series([{}, {}, {}]), "unhashable"),
     "bytes": (pd.Series([b"a", b"b", b"c"]), "objects of bytes"),
     "dates": (pd.Series(pd.date_range("2020", periods=3)), "holds dates .*weekday"),
@@ -117,3 +120,77 @@ def test_levels_that_have_no_order_are_categories_all_the_same():
     columns = TableColumns.learn(as_frame(levels), "from_dtype")
     assert_array_equal(columns.encode(as_frame(levels))[:, 0], [1, 2, 3, np.nan])
     assert columns.categories[0].tolist() == [1, "a", (1, 2)]
+
+
+def as_objects(levels):
+    return pd.DataFrame(
+        {"n": np.arange(float(len(levels))), "c": pd.Series(levels, dtype=object)}
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("other", "shown"), [(1.5, "1.5"), (np.inf, "inf"), (True, "True"), (("x",), "tuple|x")]
+)
+def test_levels_of_another_kind_are_named_whatever_their_order(order, other, shown):
+    X = as_objects(["a", "b"] * 3)
+    columns = TableColumns.learn(X, "from_dtype")
+    new = as_objects(["a", other, "unseen"][::order])
+    with pytest.raises(ValueError, match=rf"'c' .*holds \(?'?({shown}).* text, like 'a'"):
+        columns.encode(new)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_fit_on_mixed_kinds_takes_them_all(order):
+    levels = ["a", 1, "a", "b", 1, "c"][::order]
+    X = as_objects(pd.Categorical(levels)).astype({"c": "category"})
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(X, [0, 1] * 3)
+    assert embedder.categories_[0].tolist() == [1, "a", "b", "c"]
+    assert np.isfinite(embedder.transform(as_objects([2, "z", None]))).all()
+    with pytest.raises(ValueError, match=r"'c' .* holds \('a',\), .* numbers and text"):
+        embedder.transform(as_objects(["a", ("a",)]))
+
+
+def test_kinds_of_levels_that_are_not_kept_are_known_after_loading(tmp_path):
+    X = as_objects(pd.Categorical(["a", 1, "a", "b", "a", "b"]))  # 1: of a single row
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(
+        X.astype({"c": "category"}), [0, 1] * 3
+    )
+    embedder.save(tmp_path / "m")
+    again = HSCLEmbedder.load(tmp_path / "m")
+    assert again.categories_[0].tolist() == ["a", "b"]
+    new = as_objects([1, "a"])
+    assert_array_equal(again.transform(new), embedder.transform(new))
+    with pytest.raises(ValueError, match="Timestamp.* numbers and text, like 'a'"):
+        again.transform(as_objects([pd.Timestamp(0), "a"]))
+
+
+TABLES = {"n": [1.0, 2.0, 3.0, 4.0], "c": ["u", "v", "u", "v"]}
+
+
+@pytest.mark.parametrize(
+    ("X", "remedy"),
+    [
+        (polars.LazyFrame(TABLES), r"X is a LazyFrame.*pass X\.collect\(\)"),
+        (polars.LazyFrame({"n": TABLES["n"]}), r"X is a LazyFrame.*pass X\.collect\(\)"),
+        (pyarrow.table(TABLES), r"X, a Table of pyarrow.*pass X\.to_pandas\(\)"),
+    ],
+)
+def test_tables_of_other_libraries_are_named(X, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        HSCLEmbedder().fit(X, [0, 1] * 2)
+    embedder = HSCLEmbedder(max_epochs=1).fit(pd.DataFrame(TABLES), [0, 1] * 2)
+    with pytest.raises(TypeError, match=remedy):
+        embedder.transform(X)
+
+
+def test_arrow_tables_of_numbers_are_taken():
+    X = pyarrow.table({"n": TABLES["n"], "m": [1, 2, 3, 4]})
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(X, [0, 1] * 2)
+    assert_array_equal(embedder.transform(X), embedder.transform(X.to_pandas()))
+
+
+def test_equal_levels_are_of_one_kind():
+    columns = TableColumns.learn(pd.DataFrame({"c": [True, False]}), "from_dtype")
+    for same in ([1, 0], [1.0, 0.0], np.array([True, False], dtype=object)):
+        assert_array_equal(columns.encode(pd.DataFrame({"c": same})), [[2], [1]])

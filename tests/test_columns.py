@@ -121,6 +121,17 @@ def test_float32_numbers_beside_categories_give_float32():
     assert fit(X).transform(X).dtype == np.float32
 
 
+@FRAMES
+@pytest.mark.parametrize("encoder", ["tabular", "mlp"])
+def test_float32_numbers_alone_give_float32(frame, encoder):
+    rows = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+    rows[3, 1] = np.nan
+    X = frame({"a": rows[:, 0], "b": rows[:, 1]})
+    Z = fit(X, encoder=encoder).transform(X)
+    assert Z.dtype == np.float32
+    assert_array_equal(Z, fit(rows, encoder=encoder).transform(rows))
+
+
 def test_categories_are_learnt():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 200)

@@ -22,6 +22,12 @@ def times():
     return numbers() + np.array([0, 0, 1.6e9, 0])
 
 
+def with_a_far_value():
+    rows = numbers()
+    rows[7, 1] = 1e12
+    return rows
+
+
 def standard():
     return (numbers() - numbers().mean(0)) / numbers().std(0)
 
@@ -33,6 +39,7 @@ def grey():
 CASES = {
     "tabular": ({"hidden_layer_sizes": [16, 16]}, with_gaps, "float64"),
     "one member": ({"n_members": 1, "hidden_layer_sizes": [16]}, times, "float64"),
+    "far value": ({"hidden_layer_sizes": [16]}, with_a_far_value, "float64"),
     "mlp": ({"encoder": "mlp", "normalize": True}, with_gaps, "float32"),
     "precise": ({"precision": "float64", "encoder": "mlp"}, numbers, "float64"),
     "conv": ({"encoder": "conv"}, grey, "float32"),

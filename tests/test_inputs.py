@@ -100,7 +100,8 @@ def test_duplicate_column_names_are_told_apart():
         ({"y": None, "loss": "scl"}, "loss='scl' compares labels. Pass y, or use"),
         ({"y": None, "loss": "hscl"}, "requires y to be passed"),
         ({"y": Y[:-1]}, "inconsistent numbers of samples"),
-        ({"y": np.zeros(30)}, "y holds one class only"),
+        ({"y": np.zeros(30)}, r"y holds one class only \(0.0\)"),
+        ({"y": np.full(30, "a")}, r"y holds one class only \('a'\)"),
         ({"y": RNG.integers(0, 5, (30, 2))}, "y is multiclass-multioutput.*loss='hucl'"),
         ({"y": np.arange(30)}, "30 different integers.*target_type='continuous'"),
         ({"y": [None, *"ab" * 14, "c"]}, "missing label in row 0"),
@@ -109,7 +110,16 @@ def test_duplicate_column_names_are_told_apart():
         ({"y": np.full(30, -1), "unlabeled_label": -1}, "unlabeled_label=-1 only"),
         ({"y": RNG.normal(size=30), "unlabeled_label": -1}, "but y is continuous"),
         ({"y": RNG.normal(size=30), "ce_weight": 0.5}, "ce_weight=0.5 needs class"),
-        ({"y": np.where(Y == 0, np.nan, Y)}, "Input y contains NaN"),
+        ({"y": np.where(Y == 0, np.nan, Y)}, "label in row 0: drop .*unlabeled_label"),
+        (
+            {"y": pd.Series([0, 1, None] * 10, dtype="Int64")},
+            "missing label in row 2: drop",
+        ),
+        (
+            {"y": np.where(np.eye(30) > 0, np.nan, 1.5)[::-1]},
+            "missing label in row 0: drop",
+        ),
+        ({"y": np.where(Y == 0, np.inf, Y)}, "Input y contains infinity"),
         (
             {"y": np.arange(30), "n_views": 1, "target_type": "class"},
             "n_views=1 .* no two rows of one class",

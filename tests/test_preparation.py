@@ -8,6 +8,8 @@ from numpy.testing import assert_array_equal
 from sklearn_hscl.encoders.expansion import ColumnExpansion
 from sklearn_hscl.encoders.features import PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
+from sklearn_hscl.encoders.standardization import Standardization
+from sklearn_hscl.stored import MappedRows
 
 
 def test_prepared_table():
@@ -82,3 +84,44 @@ def test_plain_layout():
     rows[0, 0] = np.nan
     assert not PreparedTable.of(rows).layout.is_plain
     assert PreparedTable.of(rows[1:])(rows)[0, 0] == 0  # never missing in training
+
+
+USUAL = np.random.default_rng(0).normal(size=600)
+FEW = np.where(np.arange(600) % 8 == 0, USUAL, 0.0)
+FAR = {
+    "one value": (USUAL, np.arange(600) == 7, 1e12),
+    "fill values": (USUAL, np.arange(600) % 20 == 3, -9.99e33),
+    "the largest": (USUAL, np.arange(600) % 100 == 3, 1.7e308),
+    "beside gaps": (np.where(np.arange(600) % 3, USUAL, np.nan), np.arange(600) == 7, 1e30),
+    "beside zeros": (FEW, np.arange(600) % 150 == 3, 1e30),
+}
+
+
+@pytest.mark.parametrize(("usual", "is_far", "far"), FAR.values(), ids=FAR)
+@pytest.mark.parametrize("container", [np.asarray, MappedRows])
+def test_far_values_leave_the_others_apart(usual, is_far, far, container):
+    rows = np.where(is_far, far, usual)[:, None]
+    found = PreparedTable.of(container(rows))(rows)[:, 0].double().numpy()
+    known = ~is_far & ~np.isnan(usual)
+    assert np.corrcoef(found[known], usual[known])[0, 1] > 0.9999
+    distances = np.sign(far) * (found[is_far] - found[known].mean())
+    assert distances.min() > 1e3 * found[known].std()
+    assert_array_equal(np.isnan(found), np.isnan(rows[:, 0]))
+
+
+def test_far_values_among_more_rows_than_are_read_for_bounds():
+    column = np.random.default_rng(0).normal(size=(20_000, 1))
+    column[7] = 1e15
+    found = PreparedTable.of(column)(column).numpy()
+    assert len(np.unique(found)) > 15_000
+
+
+@pytest.mark.parametrize("rows", [USUAL, np.exp(3 * USUAL), FEW])
+def test_bounds_change_no_bit_of_other_columns(rows):
+    with_bounds = Standardization.of(rows[:, None])
+    lowest, highest = np.full((2, 1), [[-np.inf], [np.inf]])
+    assert with_bounds.magnitude == np.abs(rows).max()
+    settings = vars(with_bounds) | {"lowest": lowest, "highest": highest}
+    assert_array_equal(
+        with_bounds(rows[:, None]), Standardization(**settings)(rows[:, None])
+    )

@@ -89,6 +89,17 @@ def test_integers_that_look_like_numbers_must_be_declared(iris):
     embedder(target_type="continuous").fit(X, np.arange(150))
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("rest", [0, -1])
+def test_few_integers_of_a_single_row_are_classes(iris, n_classes, rest):
+    X, _ = iris
+    y = np.full(150, rest)
+    y[:n_classes] = np.arange(n_classes) + 1
+    unlabelled = {"unlabeled_label": -1} if rest == -1 else {}
+    fitted = embedder(max_epochs=1, encoder="mlp", **unlabelled).fit(X, y)
+    assert set(fitted.classes_) == set(y) - set(unlabelled.values())
+
+
 def test_joint_cross_entropy(iris):
     X, y = iris
     fitted = embedder(encoder="mlp", ce_weight=0.5, max_epochs=20).fit(X, y)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+
+from sklearn_hscl.encoders.bounds import LARGEST_NUMBER, column_bounds
 
 # Standardised values beyond this are cut off, so that float32 never overflows. No
 # training value reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
@@ -20,6 +23,9 @@ class Standardization:
 
     Works for any input without infinities: columns are first divided by their largest
     magnitude, so that squares do not overflow. Constant columns become 0, NaN stays NaN.
+    Before that, values as far out as 1e12 among ordinary ones are brought to the bounds of
+    :func:`column_bounds`: by the variance that they give, float32 could not tell the
+    others apart.
     Sparse columns are not centred, so that their zeros stay zeros. They are divided by
     the root mean square of their values that are not 0, so that a rare word weighs no
     more than a frequent one, and all together by one number that brings the mean square
@@ -29,6 +35,8 @@ class Standardization:
     magnitude: NDArray[np.float64]  # (F,)
     mean: NDArray[np.float64]  # (F,), of the columns divided by their magnitude
     spread: NDArray[np.float64]  # (F,)
+    lowest: NDArray[np.float64]  # (F,), values below count as this
+    highest: NDArray[np.float64]  # (F,)
 
     @classmethod
     def of(cls, rows: Any) -> Self:
@@ -37,15 +45,17 @@ class Standardization:
 
     @classmethod
     def _of_dense(cls, rows: Any) -> Self:
-        smallest, largest = _range(rows)
+        lowest, highest = column_bounds(rows, _CHUNK_ROWS)
+        smallest, largest = np.clip(_range(rows), lowest, highest)
         magnitude = _positive(np.fmax(np.abs(smallest), np.abs(largest)))
         count = np.zeros(rows.shape[1])
         total, squares = np.zeros_like(count), np.zeros_like(count)
-        for unit in _divided(rows, magnitude):
+        units = partial(_units, rows, lowest, highest, magnitude)
+        for unit in units():
             count += (~np.isnan(unit)).sum(axis=0)
             total += np.nansum(unit, axis=0)
         mean = total / np.maximum(count, 1)
-        for unit in _divided(rows, magnitude):
+        for unit in units():
             squares += np.nansum((unit - mean) ** 2, axis=0)
         spread = np.sqrt(squares / np.maximum(count, 1))
         varies = (smallest < largest) & (spread > 0)
@@ -53,6 +63,8 @@ class Standardization:
             magnitude=magnitude,
             mean=np.where(varies, mean, np.nan_to_num(smallest / magnitude)),
             spread=np.where(varies, spread, 1.0),
+            lowest=lowest,
+            highest=highest,
         )
 
     @classmethod
@@ -68,12 +80,14 @@ class Standardization:
         mean_square = _positive(total / np.maximum(counts, 1))
         share = counts.sum() / n_rows / max(1, (counts > 0).sum())  # of entries, not 0
         spread = np.sqrt(mean_square * (share or 1.0))
-        return cls(magnitude=magnitude, mean=np.zeros(n_columns), spread=spread)
+        highest = np.full(n_columns, LARGEST_NUMBER)
+        return cls(magnitude, np.zeros(n_columns), spread, -highest, highest)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return standardised rows (B, F)."""
         with np.errstate(over="ignore"):
-            values = rows / self.magnitude
+            values = np.clip(rows, self.lowest, self.highest)
+            values /= self.magnitude
             values -= self.mean
             values /= self.spread
         np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE, out=values)
@@ -95,9 +109,14 @@ def _range(rows: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return smallest, largest
 
 
-def _divided(rows: Any, magnitude: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows over their magnitude, some at a time."""
-    return (chunk / magnitude for chunk in chunks(rows))
+def _units(
+    rows: Any,
+    lowest: NDArray[np.float64],
+    highest: NDArray[np.float64],
+    magnitude: NDArray[np.float64],
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows within bounds over their magnitude, some at a time."""
+    return (np.clip(chunk, lowest, highest) / magnitude for chunk in chunks(rows))
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:

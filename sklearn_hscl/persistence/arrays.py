@@ -49,6 +49,10 @@ class StoredArrays:
             raise BundleError(f"the array {name!r} holds NaN or infinity")
         return np.require(array, requirements=_OWN)
 
+    def supply(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add arrays that files of former versions lack, where they are missing."""
+        self.left = {**arrays, **self.left}
+
     def take_group(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return all arrays whose names start with `prefix`, without it."""
         names = [name for name in self.left if name.startswith(prefix)]

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from sklearn_hscl.columns import TableColumns
+from sklearn_hscl.columns import TableColumns, kinds_of
+from sklearn_hscl.encoders.bounds import LARGEST_NUMBER
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.standardization import Standardization
@@ -25,11 +26,12 @@ def table_state(columns: TableColumns | None, prepare: Preparation) -> tuple[Fac
     Levels that the encoder does not tell from later ones are left out: they change no
     embedding, and a level of a single training row may say who that was.
     """
-    facts: Facts = {"categories": None, "is_prepared": isinstance(prepare, PreparedTable)}
+    is_prepared = isinstance(prepare, PreparedTable)
+    facts: Facts = {"categories": None, "kinds": None, "is_prepared": is_prepared}
     arrays: Arrays = {}
     if columns is not None:
         arrays["columns.is_categorical"] = columns.is_categorical
-        facts["categories"] = columns.categories
+        facts["categories"], facts["kinds"] = columns.categories, columns.kinds
     if isinstance(prepare, PreparedTable):
         layout, numbers = prepare.layout, prepare.numbers
         arrays |= {"layout." + name: value for name, value in vars(layout).items()}
@@ -55,19 +57,31 @@ def restore_table(
     facts: Any, arrays: StoredArrays, n_columns: int
 ) -> tuple[TableColumns | None, Preparation]:
     """Return the columns and their preparation; the opposite of :func:`table_state`."""
-    check_facts(facts, "table", categories=list | None, is_prepared=bool)
+    if isinstance(facts, dict):
+        facts = {"kinds": None} | facts  # which former versions did not write
+    check_facts(facts, "table", categories=list | None, kinds=list | None, is_prepared=bool)
     columns = None
     if facts["categories"] is not None:
-        mask = arrays.take("columns.is_categorical", np.bool_, (n_columns,))
-        for levels in facts["categories"]:
-            if not isinstance(levels, np.ndarray) or levels.dtype != object:
-                raise BundleError("categories are no arrays of objects")
-        columns = TableColumns(mask, facts["categories"])
-        if mask.sum() != len(columns.categories):
-            raise BundleError("categories are not those of the categorical columns")
+        columns = _columns(facts["categories"], facts["kinds"], arrays, n_columns)
     if not facts["is_prepared"]:
         return columns, AsIs()
     return columns, _prepared(columns, arrays, n_columns)
+
+
+def _columns(
+    categories: list[Any], kinds: list[Any] | None, arrays: StoredArrays, n_columns: int
+) -> TableColumns:
+    mask = arrays.take("columns.is_categorical", np.bool_, (n_columns,))
+    for levels in categories:
+        if not isinstance(levels, np.ndarray) or levels.dtype != object:
+            raise BundleError("categories are no arrays of objects")
+    kinds = kinds_of(categories) if kinds is None else kinds
+    if not mask.sum() == len(categories) == len(kinds):
+        raise BundleError("categories are not those of the categorical columns")
+    for names in kinds:
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise BundleError(f"kinds of categories are {names!r:.80}")
+    return TableColumns(mask, categories, kinds)
 
 
 def _prepared(
@@ -79,14 +93,7 @@ def _prepared(
         is_categorical=arrays.take("layout.is_categorical", np.bool_, shape),
         has_missing=arrays.take("layout.has_missing", np.bool_, shape),
     )
-    n_numeric = (len(layout.numeric),)
-    numbers = Standardization(
-        magnitude=arrays.take("numbers.magnitude", np.float64, n_numeric),
-        mean=arrays.take("numbers.mean", np.float64, n_numeric),
-        spread=arrays.take("numbers.spread", np.float64, n_numeric),
-    )
-    if not ((numbers.magnitude > 0).all() and (numbers.spread > 0).all()):
-        raise BundleError("scales of columns are not positive")
+    numbers = _numbers(arrays, len(layout.numeric))
     categories = [] if columns is None else columns.categories
     if len(categories) != len(layout.categorical):
         raise BundleError("categories are not those of the categorical columns")
@@ -102,6 +109,29 @@ def _prepared(
     if layout.n_levels[layout.numeric].any():
         raise BundleError("a numeric column has levels")
     return PreparedTable(layout, numbers, tuple(lookups))
+
+
+def _numbers(arrays: StoredArrays, n_columns: int) -> Standardization:
+    shape = (n_columns,)
+    arrays.supply(_no_bounds(n_columns))
+    numbers = Standardization(
+        magnitude=arrays.take("numbers.magnitude", np.float64, shape),
+        mean=arrays.take("numbers.mean", np.float64, shape),
+        spread=arrays.take("numbers.spread", np.float64, shape),
+        lowest=arrays.take("numbers.lowest", np.float64, shape),
+        highest=arrays.take("numbers.highest", np.float64, shape),
+    )
+    if not ((numbers.magnitude > 0).all() and (numbers.spread > 0).all()):
+        raise BundleError("scales of columns are not positive")
+    if not (numbers.lowest <= numbers.highest).all():
+        raise BundleError("bounds of columns are not in order")
+    return numbers
+
+
+def _no_bounds(n_columns: int) -> Arrays:
+    """Return what files say that were written before there were bounds."""
+    highest = np.full(n_columns, LARGEST_NUMBER)
+    return {"numbers.lowest": -highest, "numbers.highest": highest}
 
 
 def target_state(encode: TargetEncoder | None) -> tuple[Facts | None, Arrays]:
