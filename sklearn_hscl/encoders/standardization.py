@@ -85,12 +85,18 @@ class Standardization:
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return standardised rows (B, F)."""
+        # Cut off once, at the end: the map is monotonic, so bounds may go through it, too.
+        ends = np.stack([self.lowest, self.highest])
+        ends = np.clip(self._scores(ends), -LARGEST_Z_SCORE, LARGEST_Z_SCORE)
+        scores = self._scores(rows)
+        np.clip(scores, *ends, out=scores)
+        return scores
+
+    def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):
-            values = np.clip(rows, self.lowest, self.highest)
-            values /= self.magnitude
+            values = rows / self.magnitude
             values -= self.mean
             values /= self.spread
-        np.clip(values, -LARGEST_Z_SCORE, LARGEST_Z_SCORE, out=values)
         return values
 
 
