@@ -18,7 +18,12 @@ from sklearn_hscl.training.learning_rate import SCHEDULES
 from sklearn_hscl.training.net import ContrastiveNet
 from sklearn_hscl.training.net_params import check_net_params, user_callbacks
 from sklearn_hscl.training.recipe import Recipe
-from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
+from sklearn_hscl.training.views import (
+    check_classes,
+    check_views_differ,
+    choose_augment,
+    choose_n_views,
+)
 
 
 def build_net(
@@ -70,6 +75,7 @@ def build_net(
     module = _module(params, train, prepare, data, loss, seeds, precision)
     n_views = choose_n_views(params["n_views"], loss, data.train.targets)
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
+    check_classes(augment, data.target_kind, loss)
     if data.target_kind is None:
         check_views_differ(augment, n_views, module, loss)
     device = train.rows.device
