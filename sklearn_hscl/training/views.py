@@ -190,7 +190,7 @@ def check_classes(
     if target_kind is None:
         reason, remedy = f"loss={loss.loss!r} ignores labels", "a loss such as 'hscl'"
     else:
-        reason, remedy = f"the targets are {target_kind}", "pass y with one class a row"
+        reason, remedy = f"the targets are {target_kind}", "a y with one class a row"
     raise ValueError(
         f"augment={augment!r} needs the classes of rows, but {reason}: use {remedy}, or an "
         f"augment that needs none, such as FeatureCorruption."
