@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from tabular_parts import WithoutBins, WithoutSkip
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.augment import FeatureCorruption
+from sklearn_hscl.augment import ClassCorruption, FeatureCorruption
 
 OURS = "HSCLEmbedder"
 ABLATIONS = {
@@ -34,6 +34,7 @@ ABLATIONS = {
     "no bins": {"kind": WithoutBins},
     "cross_fit=5": {"cross_fit": 5},
     "corrupted views": {"augment": FeatureCorruption(), "n_views": 2},
+    "class-corrupted views": {"augment": ClassCorruption(p=0.2), "n_views": 2},
     "ce_weight=0": {"ce_weight": 0.0},
     "ce_weight=1": {"ce_weight": 1.0},
     "early_stopping=False": {"early_stopping": False},

@@ -71,9 +71,9 @@ class DatasetRows(StoredRows):
     def cells(self, places: NDArray[np.int64]) -> NDArray[Any]:
         """Raise: single values cannot be read."""
         raise ValueError(
-            f"FeatureCorruption replaces values by those of other rows, for which "
-            f"{self.name} as a dataset would be read over and over: pass an augment of "
-            f"yours, or {self.name} as an array or a memory map."
+            f"FeatureCorruption and ClassCorruption replace values by those of other rows, "
+            f"for which {self.name} as a dataset would be read over and over: pass an "
+            f"augment of yours, or {self.name} as an array or a memory map."
         )
 
     def _read(self, places: Places) -> NDArray[Any]:

@@ -236,7 +236,8 @@ class HSCLEmbedder(
           that need several views get 20 % of their values replaced by values of other
           rows (:class:`~sklearn_hscl.augment.FeatureCorruption`).
         - an :class:`~sklearn_hscl.augment.Augmentation`, or any callable
-          ``augment(rows, generator) -> views`` on tensors of shape (B, ...).
+          ``augment(rows, generator) -> views`` on tensors of shape (B, ...). With classes,
+          :class:`~sklearn_hscl.augment.ClassCorruption` takes values of the own class.
         - None: rows as they are.
 
     n_views : int or "auto", default="auto"

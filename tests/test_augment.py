@@ -7,6 +7,7 @@ from sklearn.base import clone
 
 from sklearn_hscl.augment import (
     Augmentation,
+    ClassCorruption,
     FeatureCorruption,
     FunctionAugmentation,
     RandomShift,
@@ -49,6 +50,68 @@ def test_corruption_does_not_keep_rows_in_the_parameter_object():
     assert vars(corruption) == {"p": 0.2}
 
 
+CLASSES = torch.arange(120) % 4 - 1  # of training rows; -1 for no label
+# Column 0 tells the class by its tens, column 1 the place of the row.
+BY_CLASS = torch.stack([10.0 * CLASSES + torch.arange(120) % 3, torch.arange(120.0)], 1)
+
+
+def test_class_corruption_replaces_a_share_p_by_values_of_the_class():
+    codes = torch.arange(6000) % 3
+    rows = torch.full((6000, 2), -99.0)
+    views = ClassCorruption(p=0.3).fitted(BY_CLASS, CLASSES)(rows, generator(), codes)
+    replaced = views != rows
+    np.testing.assert_allclose(replaced.double().mean(0), 0.3, atol=0.03)
+    assert replaced.all(1).double().mean().item() == pytest.approx(0.09, abs=0.02)
+    for code in range(3):
+        train = BY_CLASS[code == CLASSES]
+        for column in range(2):
+            drawn = views[replaced[:, column] & (codes == code), column]
+            values, counts = drawn.unique(return_counts=True)
+            expected, sizes = train[:, column].unique(return_counts=True)
+            assert torch.equal(values, expected)
+            np.testing.assert_allclose(
+                counts / counts.sum(), sizes / sizes.sum(), atol=0.06
+            )
+
+
+def test_class_corruption_draws_each_feature_by_itself():
+    codes = torch.zeros(2000, dtype=torch.long)
+    rows = BY_CLASS[:1].expand(2000, 2)
+    views = ClassCorruption(p=1.0).fitted(BY_CLASS, CLASSES)(rows, generator(), codes)
+    alike = views[:, 0] == views[:, 1] % 3  # as in any training row
+    assert alike.double().mean().item() == pytest.approx(1 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize("code", [-1, 3, 1])
+def test_rows_without_label_or_donors_draw_from_all_rows(code):
+    train = torch.where(CLASSES == 1, -1, CLASSES)  # no row of class 1
+    corrupt = ClassCorruption(p=1.0).fitted(BY_CLASS, train)
+    views = corrupt(torch.zeros(4000, 2), generator(), torch.full((4000,), code))
+    assert torch.equal(views[:, 1].unique(), BY_CLASS[:, 1])
+    no_codes = ClassCorruption(p=1.0).fitted(BY_CLASS)(torch.zeros(4000, 2), generator())
+    assert torch.equal(no_codes[:, 1].unique(), BY_CLASS[:, 1])
+
+
+def test_a_class_of_one_row_stays_as_it_is():
+    codes = torch.tensor([0, 1, 1, -1])
+    rows = torch.arange(8.0).reshape(4, 2)
+    views = ClassCorruption(p=1.0).fitted(rows, codes)(rows, generator(), codes)
+    assert torch.equal(views[0], rows[0])
+    assert torch.isin(views[1:3], rows[1:3]).all()
+
+
+def test_class_corruption_holds_no_data_and_draws_from_its_generator_alone():
+    corruption = ClassCorruption(p=0.5)
+    fitted = clone(corruption).fitted(BY_CLASS, CLASSES)
+    assert vars(corruption) == {"p": 0.5}
+    before = torch.get_rng_state()
+    first = fitted(BY_CLASS, generator(1), CLASSES)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(7)
+    assert torch.equal(fitted(BY_CLASS, generator(1), CLASSES), first)
+    assert not torch.equal(fitted(BY_CLASS, generator(2), CLASSES), first)
+
+
 def test_shift_moves_whole_images_by_up_to_a_margin():
     images = torch.zeros(500, 2, 8, 16)
     images[:, 0, 4, 8] = 1
@@ -84,6 +147,6 @@ def test_functions_may_write_on_their_rows():
 
     rows = torch.rand(6, 4)
     before = rows.clone()
-    views = Views(FunctionAugmentation(noisy), 2, generator())(rows)
+    views = Views(FunctionAugmentation(noisy), 2, generator())(rows, None)
     assert torch.equal(rows, before)
     assert not torch.equal(views[:6], views[6:])

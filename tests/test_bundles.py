@@ -15,7 +15,7 @@ from skorch.callbacks import EarlyStopping
 from stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
 
 from sklearn_hscl import HSCLEmbedder, diagnose
-from sklearn_hscl.augment import FeatureCorruption, FunctionAugmentation
+from sklearn_hscl.augment import ClassCorruption, FeatureCorruption, FunctionAugmentation
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, CosineBeta
 from sklearn_hscl.persistence import read_card
 
@@ -91,6 +91,15 @@ def test_an_optimizer_that_is_exchanged_before_saving(path):
         again = reloaded(embedder.set_params(net_params=after), path, optimizer=True)
         expected = embedder.partial_fit(X, y).transform(X)
         assert_array_equal(again.partial_fit(X, y).transform(X), expected)
+
+
+@pytest.mark.parametrize("augment", [FeatureCorruption(p=0.3), ClassCorruption(p=0.1)])
+def test_augmentations_of_this_library(path, augment):
+    embedder = HSCLEmbedder(**SMALL, augment=augment, n_views=2).fit(numbers(), labels())
+    again = reloaded(embedder, path)
+    assert type(again.augment) is type(augment)
+    assert again.augment.get_params() == augment.get_params()
+    assert diagnose(again, numbers(), labels()).to_dict()
 
 
 def test_parameters_of_this_library(path):

@@ -55,6 +55,53 @@ class Augmentation(BaseEstimator):
         return rows
 
 
+class ClassAugmentation(Augmentation):
+    """Base class of augmentations that look at the classes of rows.
+
+    They get class codes as their last argument, and can be used with losses that look at
+    labels, and with classes in y.
+    """
+
+    def fitted(self, rows: Tensor, codes: Tensor | None = None) -> Self:
+        """Return an augmentation that knows the training rows and their classes.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n_samples, ...)
+            As for :class:`Augmentation`.
+        codes : Tensor of int64, shape (n_samples,), or None
+            Class codes, -1 for no label; None if no row has one. In an ensemble whose
+            members keep rows unseen, rows of a class that different members do not see
+            have different codes: what rows of one code share, no member must not know.
+
+        Returns
+        -------
+        ClassAugmentation
+            Ready to be called.
+        """
+        return self
+
+    def __call__(
+        self, rows: Tensor, generator: torch.Generator, codes: Tensor | None = None
+    ) -> Tensor:
+        """Return one random view of each row.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (B, ...)
+            A batch, on the device of `generator`.
+        generator : torch.Generator
+            Source of all randomness.
+        codes : Tensor of int64, shape (B,), or None
+            Class codes of the batch, as in :meth:`fitted`.
+
+        Returns
+        -------
+        Tensor of shape (B, ...)
+        """
+        return rows
+
+
 class FunctionAugmentation(Augmentation):
     """A user's function as an augmentation.
 

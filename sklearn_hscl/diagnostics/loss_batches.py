@@ -21,7 +21,7 @@ from sklearn_hscl.stored import take_rows
 from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.chance import batches_of_places
 from sklearn_hscl.training.data import LabelledArrays, to_tensors
-from sklearn_hscl.training.views import Views
+from sklearn_hscl.training.views import Views, fitted_augment
 
 # Numbers that a block of anchors may hold, each with the rows of its batch: 64 MB.
 _BLOCK_NUMBERS = 1 << 24
@@ -167,10 +167,11 @@ def _loss_batch(subject: Subject, places: NDArray[Any], seed: int) -> LossBatch:
     chosen = LabelledArrays(take_rows(subject.rows, places), targets)
     rows, on_device = to_tensors(chosen, embedder._prepare, device, dtype)
     generator = torch.Generator(device).manual_seed(seed)
-    views = Views(net.augment.fitted(rows), net.n_views, generator, dtype)
+    augment = fitted_augment(net.augment, rows, on_device)
+    views = Views(augment, net.n_views, generator, dtype)
     module.eval()
     with torch.no_grad(), module.precision.products():
-        z, _ = module(views(rows[:]))  # (V * B, P) or (M, V * B, P)
+        z, _ = module(views(rows[:], on_device))  # (V * B, P) or (M, V * B, P)
     view_ids = torch.arange(len(rows), device=device).repeat(net.n_views)
     if module.has_members:
         z = z[view_ids % len(z), torch.arange(len(view_ids), device=device)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sklearn_hscl.augment import (
     Augmentation,
+    ClassCorruption,
     FeatureCorruption,
     PictureTransforms,
     RandomShift,
@@ -32,7 +33,13 @@ from sklearn_hscl.persistence.errors import BundleError
 TAG = "$"
 # Classes whose instances are told by name and settings.
 SCHEDULES = (WarmUpBeta, LinearBeta, CosineBeta, StepBeta)
-AUGMENTATIONS = (Augmentation, FeatureCorruption, PictureTransforms, RandomShift)
+AUGMENTATIONS = (
+    Augmentation,
+    ClassCorruption,
+    FeatureCorruption,
+    PictureTransforms,
+    RandomShift,
+)
 BY_NAME: dict[str, Any] = {
     kind.__name__: kind for kind in (*SCHEDULES, *AUGMENTATIONS, ContrastiveLoss)
 }

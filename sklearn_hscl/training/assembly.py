@@ -22,7 +22,12 @@ from sklearn_hscl.training.net_params import (
     user_callbacks,
 )
 from sklearn_hscl.training.recipe import Recipe
-from sklearn_hscl.training.views import check_views_differ, choose_augment, choose_n_views
+from sklearn_hscl.training.views import (
+    check_classes,
+    check_views_differ,
+    choose_augment,
+    choose_n_views,
+)
 
 
 def build_net(
@@ -74,6 +79,7 @@ def build_net(
     module = _module(params, train, prepare, data, loss, seeds, precision)
     n_views = choose_n_views(params["n_views"], loss, data.train.targets)
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
+    check_classes(augment, data.target_kind, loss)
     if data.target_kind is None:
         check_views_differ(augment.fitted(train.rows), n_views, module, loss)
     device = train.rows.device

@@ -22,7 +22,7 @@ from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_row
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.optimizer_memory import is_enough, memory_of_earlier
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
-from sklearn_hscl.training.views import Views
+from sklearn_hscl.training.views import Views, fitted_augment
 
 SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 
@@ -58,6 +58,7 @@ class ContrastiveNet(EventfulNet):
     """
 
     history_: Any
+    iterator_train__folds: Tensor | None = None
     callbacks_: Any
 
     def __init__(
@@ -156,7 +157,7 @@ class ContrastiveNet(EventfulNet):
         self, X: Tensor, y: Tensor, epochs: int | None = None, **fit_params: Any
     ) -> "ContrastiveNet":
         """Run the epochs until the last one, or until a callback stops them."""
-        self.begin(X, epochs)
+        self.begin(X, y, epochs)
         try:
             with self.module_.precision.products():
                 self.notify("on_epochs_begin")
@@ -178,11 +179,12 @@ class ContrastiveNet(EventfulNet):
             fallbacks[0].go_back(self, error)
             super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
 
-    def begin(self, X: Tensor, epochs: int | None = None) -> None:
+    def begin(self, X: Tensor, y: Tensor, epochs: int | None = None) -> None:
         """Make ready for some epochs."""
         self.n_epochs_ = self.max_epochs if epochs is None else epochs
         self.first_epoch_ = len(self.history)
-        self.augment_ = self.augment.fitted(X)
+        folds = self.iterator_train__folds
+        self.augment_ = fitted_augment(self.augment, X, y, folds, self._n_members)
         self.step_ = self._training_step(X)
         self.learning_rate_: LearningRate | None = None  # until the batches are known
         self.first_step_, self.rate_factor_ = 0, 1.0
@@ -216,7 +218,12 @@ class ContrastiveNet(EventfulNet):
         """Return the maker of views at the start of its random sequence."""
         generator = torch.Generator(device).manual_seed(self.view_seed)
         dtype = self.module_.precision.dtype
-        return Views(self.augment_, self.n_views, generator, dtype)
+        return Views(self.augment_, self.n_views, generator, dtype, self._n_members)
+
+    @property
+    def _n_members(self) -> int:
+        module = self.module_
+        return int(module.encoder.n_members) if module.has_members else 1
 
     def train_step(self, batch: Batch, **fit_params: Any) -> tuple[Tensor, LossStats]:
         """Update the module on one batch."""
@@ -264,7 +271,7 @@ class ContrastiveNet(EventfulNet):
                     batch,
                     has_members=self.module_.has_members,
                 )
-                value, _ = objective(*self.module_(views(batch.rows)))
+                value, _ = objective(*self.module_(views(*batch)))
                 total += value.item() * len(batch.rows)
         return total / len(rows)
 

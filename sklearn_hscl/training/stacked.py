@@ -192,7 +192,7 @@ class _Stack:
     def _begin(self) -> None:
         for model in self._from_same_state():
             model.notify("on_train_begin", X=self.rows, y=self.targets)
-            model.net.begin(self.rows)
+            model.net.begin(self.rows, self.targets)
         self.views = self.first.step_.views
         self.averaging.on_train_begin(self)
 

@@ -158,7 +158,8 @@ class TrainingStep:
         objective = batch_objective(
             self.loss, self.views.n_views, batch, has_members=self.module.has_members
         )
-        value, stats = self.differentiate(self.module, objective, self.views(batch.rows))
+        views = self.views(*batch)
+        value, stats = self.differentiate(self.module, objective, views)
         if self.clip_norm is not None:
             for weights in self.module.weights_by_model():
                 nn.utils.clip_grad_norm_(weights, self.clip_norm)

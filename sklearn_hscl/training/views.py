@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from sklearn_hscl.augment import (
     Augmentation,
+    ClassAugmentation,
     FeatureCorruption,
     FunctionAugmentation,
     RandomShift,
@@ -32,13 +33,60 @@ class Views:
     n_views: int
     generator: torch.Generator
     dtype: torch.dtype = torch.float32
+    n_members: int = 1
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return all views of the rows (B, ...), view by view: (n_views * B, ...)."""
+    def __call__(
+        self, rows: Tensor, targets: Tensor | None, folds: Tensor | None = None
+    ) -> Tensor:
+        """Return all views of a batch (B, ...), view by view: (n_views * B, ...)."""
         rows = as_float(rows, self.dtype)
+        augment = self.augment
+        arguments: tuple[Any, ...] = (rows, self.generator)
+        if isinstance(augment, ClassAugmentation):
+            arguments += (codes_within_folds(targets, folds, self.n_members),)
         if self.n_views == 1:
-            return self.augment(rows, self.generator)
-        return torch.cat([self.augment(rows, self.generator) for _ in range(self.n_views)])
+            return augment(*arguments)
+        return torch.cat([augment(*arguments) for _ in range(self.n_views)])
+
+
+def fitted_augment(
+    augment: Augmentation,
+    rows: Any,
+    targets: Tensor | None,
+    folds: Tensor | None = None,
+    n_members: int = 1,
+) -> Augmentation:
+    """Let an augmentation learn from the training rows, and their classes if it asks.
+
+    Parameters
+    ----------
+    augment : Augmentation
+        As settled.
+    rows : Tensor or HostRows (n, ...)
+        Training rows.
+    targets : Tensor of shape (n,) or (n, K), or None
+        Class codes, if the augmentation asks for them.
+    folds : Tensor of shape (n,) or None
+        The member of an ensemble that does not see a row.
+    n_members : int
+        Members.
+    """
+    if isinstance(augment, ClassAugmentation):
+        return augment.fitted(rows, codes_within_folds(targets, folds, n_members))
+    return augment.fitted(rows)
+
+
+def codes_within_folds(
+    targets: Tensor | None, folds: Tensor | None, n_members: int
+) -> Tensor | None:
+    """Return codes by which a row has the class only of rows that the same members see.
+
+    A view with values of a row of its class tells of that row's class, which the member
+    that does not see the row must not learn.
+    """
+    if targets is None or folds is None:
+        return targets
+    return torch.where(targets < 0, targets, targets * n_members + folds)  # (B,)
 
 
 def choose_n_views(
@@ -125,6 +173,28 @@ def _check_function(augment: Callable[..., Tensor]) -> None:
             f"augment={augment!r} must be an Augmentation (an object, not its class) or a "
             f"function of (rows, generator)."
         )
+
+
+def check_classes(
+    augment: Augmentation, target_kind: str | None, loss: ContrastiveLoss
+) -> None:
+    """Raise where an augmentation asks for classes that are not there.
+
+    Raises
+    ------
+    ValueError
+        If the loss ignores labels, or targets are no classes.
+    """
+    if not isinstance(augment, ClassAugmentation) or target_kind == "class":
+        return
+    if target_kind is None:
+        reason, remedy = f"loss={loss.loss!r} ignores labels", "a loss such as 'hscl'"
+    else:
+        reason, remedy = f"the targets are {target_kind}", "a y with one class a row"
+    raise ValueError(
+        f"augment={augment!r} needs the classes of rows, but {reason}: use {remedy}, or an "
+        f"augment that needs none, such as FeatureCorruption."
+    )
 
 
 def check_views_differ(
