@@ -108,6 +108,13 @@ def holds_paths(X: Any) -> bool:
     return is_sequence and isinstance(X[0], str | os.PathLike)
 
 
+def how_read(dataset: Any) -> str:
+    """Add to an error on shapes how files were read, if they were."""
+    if not isinstance(dataset, ImageFiles):
+        return ""
+    return f" The files were read with mode={dataset.mode!r}: see ImageFiles for others."
+
+
 def refuse_single_path(X: Any, name: str) -> None:
     """Raise where one path, or an iterator of paths, stands for a list of them."""
     if isinstance(X, str | os.PathLike):

@@ -13,7 +13,12 @@ from torch.utils.data import Dataset
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.datasets import DatasetRows, ItemList, array_of, holds_items
 from sklearn_hscl.groups import encode_groups
-from sklearn_hscl.image_files import ImageFiles, holds_paths, refuse_single_path
+from sklearn_hscl.image_files import (
+    ImageFiles,
+    holds_paths,
+    how_read,
+    refuse_single_path,
+)
 from sklearn_hscl.images import check_images
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.series import is_frame
@@ -163,17 +168,9 @@ def check_rows(
         raise ValueError(
             f"{name} holds rows of shape {rows.shape[1:]}, but the embedder was fitted "
             f"with rows of shape {fitted_shape}: resize them, or check the order of axes."
-            f"{_mode_of_files(X)}"
+            f"{how_read(getattr(X, 'dataset', None))}"
         )
     return MappedRows(rows) if is_memory_mapped(rows) else rows
-
-
-def _mode_of_files(X: Any) -> str:
-    """Say how pictures in files were read."""
-    files = getattr(X, "dataset", None)
-    if not isinstance(files, ImageFiles):
-        return ""
-    return f" The files were read with mode={files.mode!r}: see ImageFiles for others."
 
 
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
