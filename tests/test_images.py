@@ -128,6 +128,16 @@ def test_another_scale_than_that_of_fit(trained, later, message, tmp_path):
     assert fitted.fit(later, Y).transform(later).shape == (36, 6)
 
 
+def test_single_wild_pixels_are_no_other_scale():
+    images = COLOUR / 255
+    fitted = embedder().fit(COLOUR, Y)
+    expected = fitted.transform(images)
+    images[3, 2, 2] = 1e9
+    found = fitted.transform(images)
+    np.testing.assert_array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))
+    assert np.isfinite(found).all()
+
+
 def test_flattened_images_name_the_remedy():
     with pytest.raises(ValueError, match="reshape flattened images"):
         embedder(encoder="conv").fit(COLOUR.reshape(36, -1), Y)
