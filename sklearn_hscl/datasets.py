@@ -133,8 +133,10 @@ def holds_items(X: Any) -> bool:
     """Say whether X is a list of what a dataset gives: tensors, or a row and its label."""
     if not isinstance(X, list) or not X:
         return False
-    return isinstance(X[0], Tensor) or (
-        isinstance(X[0], tuple | list) and _is_row_with_more(X[0])
+    return (
+        isinstance(X[0], Tensor)
+        or (isinstance(X[0], tuple) and _is_row_with_more(X[0]))
+        or (isinstance(X[0], list) and _is_labelled(X[0]))
     )
 
 
@@ -162,8 +164,13 @@ def _has_label(item: Any) -> bool:
 def _parts(item: Any) -> Sequence[Any]:
     """Return the row of an item, and what follows it."""
     is_tuple = isinstance(item, tuple) and len(item) > 0
-    is_list = isinstance(item, list) and _is_row_with_more(item)
+    is_list = isinstance(item, list) and _is_labelled(item)
     return item if is_tuple or is_list else (item,)
+
+
+def _is_labelled(item: list[Any]) -> bool:
+    """Say whether a list is a row and its label, and not several rows."""
+    return _is_row_with_more(item) and len(item) > 1 and np.ndim(item[1]) == 0
 
 
 def _is_row_with_more(parts: Sequence[Any]) -> bool:

@@ -1,7 +1,7 @@
 """Pictures in files as a dataset, decoded when they are needed."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -22,7 +22,7 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
 
     Parameters
     ----------
-    paths : sequence of str or path-like
+    paths : iterable of str or path-like
         The files.
     size : (int, int) or None, default=None
         Height and width to which pictures are resized; None leaves them as they are, and
@@ -56,7 +56,7 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
 
     def __init__(
         self,
-        paths: Sequence[str | os.PathLike[str]],
+        paths: Iterable[str | os.PathLike[str]],
         size: tuple[int, int] | None = None,
         mode: str = "RGB",
     ) -> None:
@@ -116,13 +116,9 @@ def how_read(dataset: Any) -> str:
 
 
 def refuse_single_path(X: Any, name: str) -> None:
-    """Raise where one path, or an iterator of paths, stands for a list of them."""
+    """Raise where one path stands for a list of them."""
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"{name}={X!r} is a single path: pass a list of paths.")
-    if isinstance(X, Iterator):
-        raise ValueError(
-            f"{name} is a {type(X).__name__}, which can be read only once: pass a list."
-        )
 
 
 def picture_array(picture: Any) -> NDArray[Any]:
@@ -143,10 +139,8 @@ def picture_array(picture: Any) -> NDArray[Any]:
 
 
 def _is_size(size: Any) -> bool:
-    return (
-        isinstance(size, Sequence)
-        and len(size) == 2
-        and all(isinstance(pixels, Integral) and int(pixels) > 0 for pixels in size)
+    return np.shape(size) == (2,) and all(
+        isinstance(pixels, Integral) and int(pixels) > 0 for pixels in size
     )
 
 

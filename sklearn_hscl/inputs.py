@@ -1,5 +1,6 @@
 """From what users pass as X and y to arrays that an encoder understands."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,10 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     if isinstance(X, Tensor):
         return array_of(X)
     refuse_single_path(X, name)
+    if isinstance(X, Iterator) and not isinstance(X, Dataset):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}, which can be read only once: pass a list."
+        )
     if holds_paths(X):
         X = ImageFiles(X)
     elif holds_items(X):

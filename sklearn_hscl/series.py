@@ -14,7 +14,12 @@ DATE_REMEDY = (
     "dates or durations: turn them into numbers first, for example into year, month and "
     "weekday, or days since a fixed date"
 )
-LEVELS: dict[str, Any] = {"text": str, "numbers": (Number, np.bool_), "dates": datetime}
+LEVELS: dict[str, Any] = {
+    "text": str,
+    "numbers": (Number, np.bool_),
+    "dates": (datetime, np.datetime64),
+    "durations": (timedelta, np.timedelta64),
+}
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 

@@ -1,5 +1,7 @@
 """What a column of a frame is, by its dtype and its values, and the codes of its levels."""
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import polars
@@ -194,3 +196,13 @@ def test_equal_levels_are_of_one_kind():
     columns = TableColumns.learn(pd.DataFrame({"c": [True, False]}), "from_dtype")
     for same in ([1, 0], [1.0, 0.0], np.array([True, False], dtype=object)):
         assert_array_equal(columns.encode(pd.DataFrame({"c": same})), [[2], [1]])
+
+
+def test_durations_of_any_type_are_of_one_kind():
+    levels = pd.Categorical([pd.Timedelta(days=1), pd.Timedelta(days=2)])
+    columns = TableColumns.learn(pd.DataFrame({"c": levels}), "from_dtype")
+    same = pd.DataFrame(
+        {"c": pd.Series([timedelta(days=2), timedelta(days=1)], dtype=object)}
+    )
+    same["c"] = pd.Categorical(same["c"])
+    assert_array_equal(columns.encode(same), [[2], [1]])

@@ -80,11 +80,20 @@ def test_impossible_sizes(paths, size):
         ImageFiles(paths, size=size)
 
 
+def test_lists_of_several_rows_are_no_rows_with_labels():
+    rows = [[np.zeros(4), np.zeros(3)] for _ in Y]
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        embedder().fit(rows, Y)
+    single = [[row] for row in np.random.default_rng(0).random((12, 4))]
+    assert embedder().fit(single, Y).input_shape_ == (1, 1, 4)
+
+
 def test_single_paths_and_iterators(paths):
     with pytest.raises(ValueError, match="is a single path: pass a list"):
         ImageFiles(str(paths[0]))
     with pytest.raises(ValueError, match="X=.* is a single path: pass a list"):
         embedder().fit(paths[0], Y)
+    assert len(ImageFiles(path for path in paths)) == 12
     with pytest.raises(ValueError, match="X is a generator.* pass a list"):
         embedder().fit((path for path in paths), Y)
 

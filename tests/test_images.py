@@ -110,6 +110,7 @@ def test_the_scale_of_fit_is_kept(same):
     [
         (COLOUR, COLOUR.astype("f4"), "float32 pixels up to 255.*fitted with uint8"),
         (COLOUR, COLOUR.astype(int) + 9, "int64 pixels up to 264.*fitted with uint8"),
+        (COLOUR, COLOUR / 8, "float64 pixels up to 31.*fitted with uint8"),
         (COLOUR / 255, COLOUR.astype("f8"), "up to 255.*fitted with numbers from 0 to 1"),
         (COLOUR.astype("f4"), COLOUR, "uint8 images.*fitted with others: pass X.astype"),
     ],
@@ -126,6 +127,18 @@ def test_another_scale_than_that_of_fit(trained, later, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         embedder().partial_fit(trained, Y).partial_fit(later, Y)
     assert fitted.fit(later, Y).transform(later).shape == (36, 6)
+
+
+def test_numbers_that_were_small_by_chance_may_grow():
+    fitted = embedder().fit(COLOUR / 255, Y)
+    assert fitted.transform(COLOUR / 9).shape == (36, 6)
+
+
+def test_integers_of_a_memory_map_are_not_read_as_a_whole(tmp_path):
+    fitted = embedder().fit(COLOUR, Y)
+    np.save(tmp_path / "images.npy", COLOUR.astype(np.int64))
+    with pytest.raises(ValueError, match="int64 pixels up to 255.*pass uint8"):
+        fitted.transform(np.load(tmp_path / "images.npy", mmap_mode="r"))
 
 
 def test_single_wild_pixels_are_no_other_scale():

@@ -342,8 +342,9 @@ def test_cross_fit_shows_training_rows_as_new_rows_look():
     assert abs(gaps[1]) < gaps[0]
 
 
-def test_cross_fit_without_early_stopping_warns(iris):
-    embedder = HSCLEmbedder(cross_fit=2, early_stopping=False, max_epochs=1)
+@pytest.mark.parametrize("settings", [{"early_stopping": False}, {"ce_weight": 0}])
+def test_cross_fit_without_early_stopping_warns(iris, settings):
+    embedder = HSCLEmbedder(cross_fit=2, max_epochs=1, **settings)
     with pytest.warns(UserWarning, match="the members share weights"):
         embedder.fit(*iris)
 

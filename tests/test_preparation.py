@@ -109,6 +109,14 @@ def test_far_values_leave_the_others_apart(usual, is_far, far, container):
     assert_array_equal(np.isnan(found), np.isnan(rows[:, 0]))
 
 
+def test_rounding_noise_does_not_make_ordinary_values_far():
+    rng = np.random.default_rng(0)
+    noise = np.round(rng.normal(size=600)) * 1e-17
+    rows = np.where(np.arange(600) % 7 == 0, rng.normal(size=600), noise)[:, None]
+    found = PreparedTable.of(rows)(rows)[:, 0].double().numpy()
+    assert np.corrcoef(found, rows[:, 0])[0, 1] > 0.9999
+
+
 def test_far_values_among_more_rows_than_are_read_for_bounds():
     column = np.random.default_rng(0).normal(size=(20_000, 1))
     column[7] = 1e15

@@ -89,7 +89,7 @@ class ClassAugmentation(Augmentation):
         Parameters
         ----------
         rows : Tensor of shape (B, ...)
-            A batch, on the device of `generator`.
+            A batch, on the device of `generator`; not to be written on.
         generator : torch.Generator
             Source of all randomness.
         codes : Tensor of int64, shape (B,), or None

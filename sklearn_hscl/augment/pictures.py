@@ -1,10 +1,10 @@
 """Views of pictures: crops, mirror images, colours, blur and erased fields, by kornia."""
 
 import copy
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,7 +79,7 @@ class PictureTransforms(Augmentation):
 
     @property
     def is_identity(self) -> bool:
-        """Whether all views of a picture are equal: nothing is switched on."""
+        """Whether all views are equal: nothing is on, or nothing that the pictures have."""
         if hasattr(self, "steps_"):
             return not self.steps_
         colours = (self.jitter and self.jitter_p) or self.grey
@@ -195,9 +195,8 @@ def _check_range(pictures: Tensor) -> None:
 
 def _is_range(shares: Any) -> bool:
     """Whether this is a smallest and a largest share, above 0."""
-    is_pair = isinstance(shares, Sequence) and len(shares) == 2
     return (
-        is_pair
+        np.shape(shares) == (2,)
         and all(isinstance(share, Real) for share in shares)
         and 0 < shares[0] <= shares[1] <= 1
     )

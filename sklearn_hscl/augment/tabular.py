@@ -111,7 +111,9 @@ class ClassCorruption(_Corruption, ClassAugmentation):
     Notes
     -----
     A fit needs a loss that looks at labels, and classes in y. Of a class with a single
-    training row every view is the row itself.
+    training row every view is the row itself. Members of ``encoder="tabular"`` that keep
+    folds of rows unseen draw from rows of the same class and fold: a quarter of the class
+    for four members.
 
     References
     ----------

@@ -12,6 +12,8 @@ FARTHEST = 1e6
 # Share of the values that differ from the median that lie within the typical distance.
 # Fill values such as -9.99e33 may be the rest.
 TYPICAL = 0.75
+# Different values beyond the bounds, as a share of all values, that may be faults.
+MOST_FAULTS = 0.02
 # No number lies beyond it; finite, as stored arrays must be.
 LARGEST_NUMBER = float(np.finfo(np.float64).max)
 
@@ -23,7 +25,8 @@ def column_bounds(
 
     They lie `FARTHEST` times a typical distance from the median. Distances of 0 are left
     out, so that a column of zeros and few other values has one, too. Columns without two
-    different values have no bounds but the range of float64.
+    different values, or with many different ones so far out, have no bounds but the range
+    of float64.
 
     Parameters
     ----------
@@ -57,10 +60,21 @@ def _bounds(column: NDArray[np.float64]) -> tuple[float, float]:
         if not len(distances):
             return -LARGEST_NUMBER, LARGEST_NUMBER
         farthest = FARTHEST * _ranked(distances, TYPICAL)
+        if _are_many(known[np.abs(known - median) > farthest], len(known)):
+            return -LARGEST_NUMBER, LARGEST_NUMBER
         ends = np.clip(
             [median - farthest, median + farthest], -LARGEST_NUMBER, LARGEST_NUMBER
         )
     return float(ends[0]), float(ends[1])
+
+
+def _are_many(beyond: NDArray[np.float64], n: int) -> bool:
+    """Say whether values beyond the bounds are too many different ones to be faults.
+
+    Then the others are small because they stand for 0, as in a difference of two columns
+    that is mostly rounding noise.
+    """
+    return len(np.unique(beyond)) > max(2, MOST_FAULTS * n)
 
 
 def _ranked(values: NDArray[np.float64], share: float) -> np.float64:

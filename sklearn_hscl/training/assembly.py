@@ -24,7 +24,6 @@ from sklearn_hscl.training.net_params import (
 from sklearn_hscl.training.recipe import Recipe
 from sklearn_hscl.training.views import (
     check_classes,
-    check_views_differ,
     choose_augment,
     choose_n_views,
 )
@@ -80,8 +79,6 @@ def build_net(
     n_views = choose_n_views(params["n_views"], loss, data.train.targets)
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
     check_classes(augment, data.target_kind, loss)
-    if data.target_kind is None:
-        check_views_differ(augment.fitted(train.rows), n_views, module, loss)
     device = train.rows.device
     options = _options_of(params) | {
         "augment": augment,
@@ -98,11 +95,12 @@ def build_net(
     if _chooses_implementation(net_params):
         settings.pop("optimizer__fused", None)
     options = settings | options  # the user's come first
-    check_patterns(net_params, module)
     try:
-        return ContrastiveNet(module, loss, **options).initialize()
+        net = ContrastiveNet(module, loss, **options).initialize()
     except TypeError as error:
         raise ValueError(f"net_params={net_params!r} cannot be used: {error}") from error
+    check_patterns(net_params, net.module_)
+    return net
 
 
 def _module(

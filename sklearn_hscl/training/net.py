@@ -22,7 +22,7 @@ from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_row
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.optimizer_memory import is_enough, memory_of_earlier
 from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
-from sklearn_hscl.training.views import Views, fitted_augment
+from sklearn_hscl.training.views import Views, check_views_differ, fitted_augment
 
 SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 
@@ -185,6 +185,8 @@ class ContrastiveNet(EventfulNet):
         self.first_epoch_ = len(self.history)
         folds = self.iterator_train__folds
         self.augment_ = fitted_augment(self.augment, X, y, folds, self._n_members)
+        if self.target_kind is None:
+            check_views_differ(self.augment_, self.n_views, self.module_, self.criterion_)
         self.step_ = self._training_step(X)
         self.learning_rate_: LearningRate | None = None  # until the batches are known
         self.first_step_, self.rate_factor_ = 0, 1.0

@@ -45,7 +45,8 @@ def check_patterns(net_params: dict[str, Any], module: nn.Module) -> None:
     net_params : dict
         As in :func:`check_net_params`.
     module : nn.Module
-        Encoder and heads, by whose names skorch finds the weights of a group.
+        Encoder and heads, by whose names skorch finds the weights of a group; those of a
+        compiled module start with ``"_orig_mod."``.
 
     Raises
     ------

@@ -181,6 +181,8 @@ def settle(
         loss.options = replace(loss.options, ce_weight=recipe.ce_weight)
     if by_name:
         loss.label_smoothing = recipe.label_smoothing
+    if params["cross_fit"] is not None:
+        _warn_of_long_training(params, data, loss)
     return params, recipe
 
 
@@ -198,19 +200,27 @@ def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
             f"cross_fit={n_folds} makes one member for each fold, but n_members="
             f"{params['n_members']}: leave n_members=None."
         )
-    if params["early_stopping"] is False:
-        warnings.warn(
-            f"cross_fit={n_folds} with early_stopping=False: the members share weights, so "
-            f"after long training rows out of fold look like rows that were trained on. "
-            f"Leave early_stopping='auto'.",
-            UserWarning,
-            stacklevel=2,
-        )
     if params["early_stopping"] is True and data.held_out is None:
         raise ValueError(
             f"cross_fit={n_folds} embeds all rows, but early_stopping=True would hold some "
             f"out: use early_stopping='auto', which scores the folds, or pass X_val."
         )
+
+
+def _warn_of_long_training(
+    params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss
+) -> None:
+    """Warn where nothing stops members, which share weights, before they know all rows."""
+    scored = data.held_out is not None or loss.options.ce_weight
+    if params["early_stopping"] and scored:
+        return
+    warnings.warn(
+        f"cross_fit={params['cross_fit']} without early stopping: the members share "
+        f"weights, so after long training rows out of fold look like rows that were "
+        f"trained on. Leave early_stopping='auto' and ce_weight above 0.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 # Parameters for which None is a value.
