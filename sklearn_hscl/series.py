@@ -16,9 +16,9 @@ DATE_REMEDY = (
 )
 LEVELS: dict[str, Any] = {
     "text": str,
-    "numbers": (Number, np.bool_),
     "dates": (datetime, np.datetime64),
-    "durations": (timedelta, np.timedelta64),
+    "durations": (timedelta, np.timedelta64),  # which numpy has among its integers
+    "numbers": (Number, np.bool_),
 }
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
