@@ -46,6 +46,12 @@ def column_bounds(
     return lowest, highest
 
 
+def no_bounds(n_columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return bounds (F,) that cut nothing off."""
+    highest = np.full(n_columns, LARGEST_NUMBER)
+    return -highest, highest
+
+
 def _drawn(n: int, size: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(n, size, replace=False, shuffle=False))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from sklearn_hscl.encoders.bounds import LARGEST_NUMBER, column_bounds
+from sklearn_hscl.encoders.bounds import column_bounds, no_bounds
 
 # Standardised values beyond this are cut off, so that float32 never overflows. No
 # training value reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
@@ -80,8 +80,7 @@ class Standardization:
         mean_square = _positive(total / np.maximum(counts, 1))
         share = counts.sum() / n_rows / max(1, (counts > 0).sum())  # of entries, not 0
         spread = np.sqrt(mean_square * (share or 1.0))
-        highest = np.full(n_columns, LARGEST_NUMBER)
-        return cls(magnitude, np.zeros(n_columns), spread, -highest, highest)
+        return cls(magnitude, np.zeros(n_columns), spread, *no_bounds(n_columns))
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Return standardised rows (B, F)."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from sklearn_hscl.columns import TableColumns, kinds_of
-from sklearn_hscl.encoders.bounds import LARGEST_NUMBER
+from sklearn_hscl.encoders.bounds import no_bounds
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.standardization import Standardization
@@ -113,7 +113,8 @@ def _prepared(
 
 def _numbers(arrays: StoredArrays, n_columns: int) -> Standardization:
     shape = (n_columns,)
-    arrays.supply(_no_bounds(n_columns))
+    lowest, highest = no_bounds(n_columns)  # in files from before there were bounds
+    arrays.supply({"numbers.lowest": lowest, "numbers.highest": highest})
     numbers = Standardization(
         magnitude=arrays.take("numbers.magnitude", np.float64, shape),
         mean=arrays.take("numbers.mean", np.float64, shape),
@@ -126,12 +127,6 @@ def _numbers(arrays: StoredArrays, n_columns: int) -> Standardization:
     if not (numbers.lowest <= numbers.highest).all():
         raise BundleError("bounds of columns are not in order")
     return numbers
-
-
-def _no_bounds(n_columns: int) -> Arrays:
-    """Return what files say that were written before there were bounds."""
-    highest = np.full(n_columns, LARGEST_NUMBER)
-    return {"numbers.lowest": -highest, "numbers.highest": highest}
 
 
 def target_state(encode: TargetEncoder | None) -> tuple[Facts | None, Arrays]:
