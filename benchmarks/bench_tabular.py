@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sets", nargs="+", default=[], help="only these tables")
     parser.add_argument("--rerun", nargs="+", choices=MODELS, default=[], help="drop cells")
-    parser.add_argument("--limit", type=int, default=600, help="CPU seconds for one cell")
+    parser.add_argument("--limit", type=int, default=3600, help="CPU seconds for one cell")
     parser.add_argument("--look", help="why the confirmation half is looked at")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()

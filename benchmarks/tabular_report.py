@@ -68,11 +68,6 @@ def has_all(means: pd.DataFrame, model: str, tables: list[str]) -> bool:
     return set(tables) <= set(means.loc[model].index)
 
 
-def common_tables(means: pd.DataFrame, models: list[str]) -> list[str]:
-    """Tables on which all of the models have results."""
-    return sorted(set.intersection(*(set(means.loc[name].index) for name in models)))
-
-
 def overview(
     scored: pd.DataFrame, means: pd.DataFrame, models: list[str], common: list[str]
 ) -> list[str]:
@@ -113,19 +108,20 @@ def duels(means: pd.DataFrame, others: list[str], metrics: list[str]) -> list[st
 
 
 def embeddings(means: pd.DataFrame) -> list[str]:
-    """Quality without the classifier, on the tables that all embeddings have."""
+    """Quality without the classifier; means for embeddings of all tables."""
     scored = means.dropna(subset=EMBEDDING_METRICS)
     there = set(scored.index.get_level_values("model"))
-    models = [name for name in [OURS, *EMBEDDERS] if name in there]
-    if OURS not in there or len(models) == 1:
+    others = [name for name in EMBEDDERS if name in there]
+    if OURS not in there or not others:
         return []
-    common = common_tables(scored, models)
+    common = sorted(scored.loc[OURS].index)
     rows = [
         [
             name,
             *(f"{scored.loc[name].loc[common, m].mean():.4f}" for m in EMBEDDING_METRICS),
         ]
-        for name in models
+        for name in [OURS, *others]
+        if has_all(scored, name, common)
     ]
     return [
         f"Embeddings by themselves, that of k-NN being the standardised columns, means of "
@@ -134,7 +130,7 @@ def embeddings(means: pd.DataFrame) -> list[str]:
         "",
         *markdown(["embedding", *(TITLES[metric] for metric in EMBEDDING_METRICS)], rows),
         "",
-        *duels(scored, models[1:], EMBEDDING_METRICS),
+        *duels(scored, others, EMBEDDING_METRICS),
         "",
     ]
 
@@ -170,6 +166,11 @@ def ablations(means: pd.DataFrame) -> list[str]:
         *markdown(header, zip(*columns, strict=True)),
         "",
     ]
+
+
+def common_tables(means: pd.DataFrame, models: list[str]) -> list[str]:
+    """Tables on which all of the models have results."""
+    return sorted(set.intersection(*(set(means.loc[name].index) for name in models)))
 
 
 def change(means: pd.DataFrame, model: str) -> pd.DataFrame:
