@@ -1,37 +1,37 @@
 """From the `encoder` parameter to a checked torch module."""
 
-import copy
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.encoders.column_statistics import MAX_ROWS
 from sklearn_hscl.encoders.expansion import ColumnExpansion
-from sklearn_hscl.encoders.features import as_float
 from sklearn_hscl.encoders.image_registry import IMAGE_ENCODERS, build_image_encoder
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.mlp import MLPEncoder
+from sklearn_hscl.encoders.own_module import (
+    DEFAULT_N_COMPONENTS,
+    EncoderFactory,
+    own_module,
+)
 from sklearn_hscl.encoders.tabular import TabularEncoder
+from sklearn_hscl.encoders.trial import output_width
 from sklearn_hscl.precision import Precision
 
 TABLE_ENCODERS = ("mlp", "tabular")
 ENCODERS = (*TABLE_ENCODERS, *IMAGE_ENCODERS)
 """Names that `encoder` accepts beside ``"auto"`` and those of library models."""
 
-DEFAULT_N_COMPONENTS = 64
 DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
 TABULAR_N_COMPONENTS = 32
 TABULAR_LAYER_SIZES = (128, 128, 128)
 _MOST_NUMBERS_READ = 2**20  # to learn the scales of columns
 _SAMPLE_ROWS = 4  # on which a module is tried
 DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
-
-EncoderFactory = Callable[..., nn.Module]
 
 
 def build_module(
@@ -108,7 +108,7 @@ def build_module(
         built = _build_mlp(input_shape, layout, hidden, width, dropout)
     else:
         built = own_module(encoder, input_shape, n_components)
-    width = _output_width(built, encoder, rows[:_SAMPLE_ROWS].cpu(), n_components)
+    width = output_width(built, encoder, rows[:_SAMPLE_ROWS].cpu(), n_components)
     frozen = () if freeze is None else tuple(freeze)
     module = ContrastiveModule(built, width, projection_dim, n_classes, precision, frozen)
     return module.to(precision.dtype).train()
@@ -176,99 +176,3 @@ def _checked_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Seque
     if not all(isinstance(size, Integral) and size > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
     return [int(size) for size in sizes]
-
-
-def own_module(
-    encoder: nn.Module | EncoderFactory,
-    input_shape: tuple[int, ...],
-    n_components: int | None,
-) -> nn.Module:
-    """Return a copy of a user's module, or what a user's factory makes, in float32."""
-    if isinstance(encoder, nn.Module):
-        return copy.deepcopy(encoder).float()
-    return _call_factory(encoder, input_shape, n_components)
-
-
-def _call_factory(
-    factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
-) -> nn.Module:
-    offered = {
-        "input_shape": input_shape,
-        "n_features": input_shape[0],
-        "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
-    }
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError as error:
-        raise ValueError(
-            f"encoder={factory!r} is no factory of modules: {error}."
-        ) from error
-    unknown = [
-        p.name
-        for p in parameters
-        if p.default is p.empty
-        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
-    ]
-    if unknown:
-        raise ValueError(
-            f"encoder={factory!r} needs the arguments {unknown}, which are not known: "
-            f"a factory can ask for {list(offered)} by name. Bind the others with "
-            f"functools.partial."
-        )
-    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    built = factory(**{k: v for k, v in offered.items() if takes_all or k in named})
-    if not isinstance(built, nn.Module):
-        raise ValueError(
-            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
-        )
-    return copy.deepcopy(built).float()  # the factory may keep what it returns
-
-
-def _output_width(
-    module: nn.Module, encoder: object, sample: Tensor, n_components: int | None
-) -> int:
-    """Try the module on a few rows; return the width of its embedding."""
-    name = encoder if isinstance(encoder, str) else type(module).__name__
-    sample = as_float(sample).float()
-    try:
-        output = module.eval()(sample)  # also gives lazy modules their shapes
-        fewer = module(sample[:2])
-    except Exception as error:
-        raise ValueError(
-            f"encoder={name} failed on a batch of shape {tuple(sample.shape)} and dtype "
-            f"{sample.dtype}: {error}"
-        ) from error
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(sample):
-        raise ValueError(
-            f"encoder={name} must return one embedding per row, shape "
-            f"({len(sample)}, n_components) for a batch of {len(sample)} rows, got "
-            f"{shape}. Flatten or pool the output."
-        )
-    if n_components not in (None, shape[1]):
-        raise ValueError(
-            f"encoder={name} returns embeddings of width {shape[1]}, but "
-            f"n_components={n_components}. Leave n_components=None to take the "
-            f"module's width."
-        )
-    _check_embedding(name, output, fewer)
-    return shape[1]
-
-
-def _check_embedding(name: object, output: Tensor, fewer: Tensor) -> None:
-    problem = None
-    if output.dtype != torch.float32 or output.shape[1] == 0:
-        problem = f"{output.dtype} of width {output.shape[1]}: return float32 embeddings"
-    elif not output.requires_grad:
-        problem = "embeddings without a gradient: it must have trainable parameters"
-    elif not output.isfinite().all():
-        problem = "NaN or infinity on training rows: scale X, or check its weights"
-    elif not torch.allclose(output[:2], fewer, rtol=1e-3, atol=1e-5):
-        problem = (
-            "different embeddings of a row in different batches, in eval mode: use "
-            "layers that treat rows one by one, or keep running statistics"
-        )
-    if problem is not None:
-        raise ValueError(f"encoder={name} returns {problem}.")

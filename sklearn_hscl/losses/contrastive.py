@@ -6,9 +6,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sklearn_hscl.losses.checks import check_choice, check_number, check_options
+from sklearn_hscl.losses.cross_entropy import TORCH_MARK, cross_entropy
 from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.options import LossOptions
@@ -357,16 +357,8 @@ class ContrastiveLoss(nn.Module):
                 f"ce_weight={self.options.ce_weight} needs class labels `y` and the "
                 f"`logits` of a classifier: pass both, or set ce_weight=0."
             )
-        labelled = y != (-100 if self.unlabeled_label is None else self.unlabeled_label)
-        safe = torch.where(labelled, y, 0).expand(logits.shape[:-1])
-        losses = functional.cross_entropy(
-            logits.flatten(0, -2),
-            safe.flatten(),
-            reduction="none",
-            label_smoothing=self.label_smoothing,
-        ).view(safe.shape)
-        labelled = labelled.expand(safe.shape)
-        return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
+        unlabelled = TORCH_MARK if self.unlabeled_label is None else self.unlabeled_label
+        return cross_entropy(logits, y, unlabelled, self.label_smoothing)
 
 
 def _plain_number(value: Any) -> Any:

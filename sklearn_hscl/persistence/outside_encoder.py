@@ -8,8 +8,8 @@ from torch import nn
 
 from sklearn_hscl.encoders.blueprint import describe
 from sklearn_hscl.encoders.library_models import build_library_model, is_library_model
+from sklearn_hscl.encoders.own_module import own_module
 from sklearn_hscl.encoders.pixels import PixelScaling
-from sklearn_hscl.encoders.registry import own_module
 from sklearn_hscl.persistence.errors import BundleError
 
 

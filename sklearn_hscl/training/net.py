@@ -21,7 +21,7 @@ from sklearn_hscl.training.fallback import Fallback
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.optimizer_memory import is_enough, memory_of_earlier
-from sklearn_hscl.training.step import Batch, TrainingStep, batch_objective
+from sklearn_hscl.training.step import Batch, TrainingStep
 from sklearn_hscl.training.views import Views, check_views_differ, fitted_augment
 
 SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
@@ -251,31 +251,6 @@ class ContrastiveNet(EventfulNet):
                 raise ValueError(f"beta={self.beta!r} gave {beta}, which must be >= 0.")
             self.criterion_.set_beta(beta)
             self.history.record("beta", beta)
-
-    def held_out_loss(self, rows: Tensor, targets: Tensor) -> float:
-        """Mean loss of rows that are not trained on, with the same views every time.
-
-        Rows are compared in batches of the training's size, as the loss of a larger
-        batch is larger.
-        """
-        self._set_training(False)
-        views = self.seeded_views(rows.device)
-        n_batches = max(1, len(rows) // self.batch_size)
-        total = 0.0
-        with torch.inference_mode():
-            for first in range(n_batches):  # every n-th row, whatever their order
-                batch = self.without_dummies(
-                    Batch(rows[first::n_batches], targets[first::n_batches])
-                )
-                objective = batch_objective(
-                    self.criterion_,
-                    self.n_views,
-                    batch,
-                    has_members=self.module_.has_members,
-                )
-                value, _ = objective(*self.module_(views(*batch)))
-                total += value.item() * len(batch.rows)
-        return total / len(rows)
 
     def without_dummies(self, batch: Batch) -> Batch:
         """Take the targets off a batch where they only fill a place."""

@@ -23,11 +23,12 @@ from sklearn_hscl.seeding import (
 )
 from sklearn_hscl.threads import torch_threads
 from sklearn_hscl.training.averaging import AveragedWeights
-from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
+from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.epoch import run_epoch
 from sklearn_hscl.training.learning_rate import LearningRate
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stackable import NUMBERS, form, models_at_once, why_alone
+from sklearn_hscl.training.stacked_model import StackedModel
 from sklearn_hscl.training.stacked_module import StackedModule
 from sklearn_hscl.training.stacked_optimizer import StackedOptimizer
 from sklearn_hscl.training.step import Batch, TrainingStep
@@ -109,54 +110,11 @@ def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     return errors
 
 
-class _Model:
-    """One run of a stack."""
-
-    def __init__(self, run: TrainingRun) -> None:
-        self.run = run
-        self.net = run.net
-        self.error: Exception | None = None
-        self.is_done = False
-        self.averaging: AveragedWeights | None = None
-        self.monitors = []
-        for monitor in run.monitors:
-            if isinstance(monitor, AveragedWeights):
-                self.averaging = monitor  # done for all models at once
-            else:
-                self.monitors.append(monitor)
-
-    def notify(self, event: str, **details: Any) -> None:
-        """Call the callbacks of the net; take note of how that ends."""
-        with self.net.heard_by(self.monitors, TrainingCallback()):
-            try:
-                self.net.notify(event, **details)
-            except StopTraining:
-                self.is_done = True
-            except Exception as error:
-                self.error = error
-
-    def end(self, rows: Any, targets: Tensor) -> None:
-        """Leave the stack, with weights that belong to this model alone."""
-        if self.error is None:
-            self.notify("on_train_end", X=rows, y=targets)
-        if self.error is None:
-            try:
-                self.run.check_embedding()
-            except FloatingPointError as error:
-                self.error = error
-        self.net.end()
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there is an epoch to come."""
-        return not self.is_done and self.error is None
-
-
 class _Stack:
     """Models in training; a net, too, for who averages weights."""
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
-        self.models = [_Model(run) for run in runs]
+        self.models = [StackedModel(run) for run in runs]
         self.active = list(self.models)
         self.first = runs[0].net
         self.device = runs[0].device
@@ -245,7 +203,7 @@ class _Stack:
             if model.goes_on:
                 model.notify(event, **details)
 
-    def _from_same_state(self) -> Iterator[_Model]:
+    def _from_same_state(self) -> Iterator[StackedModel]:
         """Yield the models, each with the random numbers that it would see alone."""
         state = torch_random_state(self.device)
         for model in self.active:

@@ -11,6 +11,7 @@ from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
 from sklearn_hscl.training.divergence import DivergenceError
+from sklearn_hscl.training.held_out import held_out_loss
 from sklearn_hscl.training.rows import select_rows
 
 N_NEIGHBORS = 5
@@ -121,7 +122,7 @@ class HeldOut(BestWeights):
     def score(self, net: Any) -> float:
         """Return the share of correct votes, or the negative loss."""
         if net.target_kind != "class":
-            return -net.held_out_loss(*self.held_out)
+            return -held_out_loss(net, *self.held_out)
         module = net.module_
         train, train_labels = _labelled(self.train_)
         held_out, labels = _labelled(self.held_out)

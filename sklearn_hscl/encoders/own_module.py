@@ -1,0 +1,59 @@
+"""A user's own encoder: a module, or a factory that makes one."""
+
+import copy
+import inspect
+from collections.abc import Callable
+
+from torch import nn
+
+DEFAULT_N_COMPONENTS = 64
+
+EncoderFactory = Callable[..., nn.Module]
+
+
+def own_module(
+    encoder: nn.Module | EncoderFactory,
+    input_shape: tuple[int, ...],
+    n_components: int | None,
+) -> nn.Module:
+    """Return a copy of a user's module, or what a user's factory makes, in float32."""
+    if isinstance(encoder, nn.Module):
+        return copy.deepcopy(encoder).float()
+    return _call_factory(encoder, input_shape, n_components)
+
+
+def _call_factory(
+    factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
+) -> nn.Module:
+    offered = {
+        "input_shape": input_shape,
+        "n_features": input_shape[0],
+        "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
+    }
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise ValueError(
+            f"encoder={factory!r} is no factory of modules: {error}."
+        ) from error
+    unknown = [
+        p.name
+        for p in parameters
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
+    ]
+    if unknown:
+        raise ValueError(
+            f"encoder={factory!r} needs the arguments {unknown}, which are not known: "
+            f"a factory can ask for {list(offered)} by name. Bind the others with "
+            f"functools.partial."
+        )
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    built = factory(**{k: v for k, v in offered.items() if takes_all or k in named})
+    if not isinstance(built, nn.Module):
+        raise ValueError(
+            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
+        )
+    return copy.deepcopy(built).float()  # the factory may keep what it returns
