@@ -19,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalys
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
-from tabular_parts import WithoutBins, WithoutSkip
+from tabular_parts import WithoutBins, WithoutRelevance, WithoutSkip
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import ClassCorruption, FeatureCorruption
@@ -32,6 +32,7 @@ ABLATIONS = {
     "n_members=1": {"n_members": 1},
     "no skip path": {"kind": WithoutSkip},
     "no bins": {"kind": WithoutBins},
+    "no column relevance": {"kind": WithoutRelevance},
     "cross_fit=5": {"cross_fit": 5},
     "corrupted views": {"augment": FeatureCorruption(), "n_views": 2},
     "class-corrupted views": {"augment": ClassCorruption(p=0.2), "n_views": 2},

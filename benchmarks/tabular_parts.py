@@ -6,6 +6,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder, registry
+from sklearn_hscl.training import run
 
 
 class Unskipped(TabularEncoder):
@@ -45,3 +46,11 @@ class WithoutBins(OtherEncoder):
     """The embedder without embeddings of numbers."""
 
     encoder_class = Unbinned
+
+
+class WithoutRelevance(HSCLEmbedder):
+    """The embedder to which all columns of a wide table count alike at first."""
+
+    def fit(self, X, y=None, **options):
+        with patch.object(run, "column_relevance", return_value=None):
+            return super().fit(X, y, **options)

@@ -159,7 +159,8 @@ class HSCLEmbedder(
 
         - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, an ensemble for
           dense tables: robustly scaled numbers and their quantile bins, embedded
-          categories, residual layers.
+          categories, residual layers. In wide ones a random forest says what each
+          column counts at first.
         - ``"mlp"``: Linear-ReLU layers on the standardised columns of a table, or on the
           pixels of an image. Missing values are allowed: they become the mean, with an
           indicator where training rows had some. Categories become one-hot columns for

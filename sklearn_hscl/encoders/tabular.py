@@ -30,7 +30,8 @@ class TabularEncoder(nn.Module):
     own, which start as random signs, and passes it through residual layers with shared
     weights and own biases, then through a linear map of its own; a shared linear map of
     the features is added. Members have embeddings of unit length, whose mean is multiplied
-    by the buffer ``output_scale``.
+    by the buffer ``output_scale``. :meth:`weigh_columns` makes some columns count more from
+    the start.
 
     Parameters
     ----------
@@ -134,6 +135,20 @@ class TabularEncoder(nn.Module):
         columns = ColumnStatistics.of(rows, cardinalities, n_bins, has_missing)
         return cls(columns, **options)  # type: ignore[arg-type]
 
+    @torch.no_grad()
+    def weigh_columns(self, relevance: Tensor) -> None:
+        """Multiply the weights that the features start with.
+
+        Parameters
+        ----------
+        relevance : Tensor of shape (M, F)
+            Factor of each column for each member; shared weights get the mean.
+        """
+        columns = torch.cat([self.numbers.columns, self.categories.columns])  # (n_inputs,)
+        factors = relevance.to(self.weights)[:, columns]  # (M, n_inputs)
+        self.weights.mul_(factors.unsqueeze(1))
+        self.skip.weight.mul_(factors.mean(0).unsqueeze(1))
+
     def forward(self, rows: Tensor) -> Tensor:
         """Embed rows.
 
@@ -206,6 +221,14 @@ class NumericFeatures(nn.Module):
             self.weight = nn.Parameter(weight)
             self.width += n_columns * column_width
 
+    @property
+    def columns(self) -> Tensor:
+        """Indices of the columns that the features come from, (width,)."""
+        n_embedded = self.width - len(self.numeric) - len(self.gappy)
+        per_column = n_embedded // max(len(self.numeric), 1)
+        embedded = self.numeric.repeat_interleave(per_column)
+        return torch.cat([self.numeric, self.numeric[self.gappy], embedded])
+
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, F) to features (B, width)."""
         numbers = within_range(rows[:, self.numeric])  # (B, K)
@@ -238,6 +261,11 @@ class CategoricalFeatures(nn.Module):
         vectors[self.offset] = 0.0  # of unknown categories
         self.vectors = nn.Parameter(vectors)
         self.width = len(n_codes) * column_width
+
+    @property
+    def columns(self) -> Tensor:
+        """Indices of the columns that the features come from, (width,)."""
+        return self.categorical.repeat_interleave(self.vectors.shape[1])
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, F) to features (B, width)."""

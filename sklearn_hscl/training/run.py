@@ -11,6 +11,7 @@ from torch import Tensor
 from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
+from sklearn_hscl.encoders.relevance import column_relevance
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.precision import resolve_precision
 from sklearn_hscl.seeding import Seeds, scoped_torch_seed
@@ -184,7 +185,10 @@ def prepare_run(
     train = to_tensors(data.train, prepare, device, precision.dtype)
     # Members of an earlier fit have seen all rows: nothing would be out of fold.
     folds = member_folds(params, data, loss, seeds, device) if previous is None else None
-    net = build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
+    relevance = _relevance(params, data, train, folds, seeds) if previous is None else None
+    net = build_net(
+        params, recipe, train, folds, relevance, prepare, data, loss, seeds, precision
+    )
     if previous is not None:
         net.go_on_from(previous.net)
     monitors = monitors_of(params, recipe, loss, folds, prepare, data, train)
@@ -197,6 +201,20 @@ def prepare_run(
     return TrainingRun(
         net, train, folds, monitors, keepers, prepare, data, seeds, device, n_threads
     )
+
+
+def _relevance(
+    params: dict[str, Any],
+    data: TrainingData,
+    train: LabelledRows,
+    folds: Tensor | None,
+    seeds: Seeds,
+) -> Tensor | None:
+    """Weigh the columns of a table that has classes, for the encoder that asks for it."""
+    rows, codes = train
+    if params["encoder"] != "tabular" or data.target_kind != "class" or rows.ndim != 2:
+        return None
+    return column_relevance(rows, codes, folds, params["n_members"], seeds.weights)
 
 
 def _with_held_out(

@@ -1,0 +1,145 @@
+"""What columns of wide tables count before training."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.encoders import TabularEncoder
+from sklearn_hscl.encoders.relevance import FLOOR, LARGEST, column_relevance
+from sklearn_hscl.training import run
+
+
+def table(n_rows: int = 300, n_columns: int = 40, *, seed: int = 0):
+    """Columns of noise, of which the first two tell the classes apart."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n_rows, n_columns))
+    codes = (rows[:, 0] + rows[:, 1] > 0).astype(np.int64)
+    return torch.from_numpy(rows), torch.from_numpy(codes)
+
+
+def test_columns_that_tell_classes_apart_count_more_than_all_others():
+    relevance = column_relevance(*table(), None, n_members=3, seed=0)
+    assert relevance.shape == (3, 40)
+    assert relevance[:, :2].min() > 3 * relevance[:, 2:].max()
+    assert (relevance == relevance[0]).all()
+    torch.testing.assert_close(relevance.mean(1), torch.ones(3))
+    assert relevance.min() >= FLOOR / (1 + FLOOR)
+
+
+def test_no_column_counts_more_than_the_most():
+    rows, _ = table(n_rows=1000, n_columns=100)
+    relevance = column_relevance(rows, (rows[:, 7] > 0).long(), None, 1, 0)
+    assert relevance[0, 7] == relevance.max() == LARGEST
+
+
+def test_the_forest_of_a_member_does_not_see_rows_that_the_member_does_not():
+    rows, codes = table()
+    folds = torch.arange(len(codes)) % 3
+    other = torch.where(folds == 1, 1 - codes, codes)
+    before = column_relevance(rows, codes, folds, 3, 0)
+    after = column_relevance(rows, other, folds, 3, 0)
+    assert [bool((a == b).all()) for a, b in zip(before, after, strict=True)] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_rows_without_a_label_do_not_matter():
+    rows, codes = table()
+    known = torch.arange(len(codes)) % 4 > 0
+    folds = torch.arange(len(codes)) % 2
+    some = column_relevance(rows, torch.where(known, codes, -1), folds, 2, 0)
+    alone = column_relevance(rows[known], codes[known], folds[known], 2, 0)
+    assert (some == alone).all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e9, 1e300])
+def test_relevance_does_not_depend_on_units(scale):
+    rows, codes = table()
+    relevance = column_relevance(rows, codes, None, 1, 0)
+    assert (column_relevance(rows * scale, codes, None, 1, 0) == relevance).all()
+    rows[:, 0] = 1.7e9 + rows[:, 0].argsort().argsort().double()  # seconds since 1970
+    assert (column_relevance(rows, codes, None, 1, 0) == relevance).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_missing_infinite_and_constant_columns_count_the_least(dtype):
+    rows, codes = table()
+    rows = rows.to(dtype)
+    rows[:, 5] = torch.nan
+    rows[:, 6] = torch.finfo(dtype).max
+    rows[::2, 7] = -torch.inf
+    rows[1::3, 0] = torch.nan
+    relevance = column_relevance(rows, codes, None, 1, 0)[0]
+    assert relevance.isfinite().all()
+    assert (relevance[5:7] == relevance.min()).all()
+    assert relevance[:2].min() > 2 * relevance[2:].max()
+
+
+def test_where_nothing_can_be_told_all_columns_are_alike():
+    _, codes = table()
+    relevance = column_relevance(torch.ones(len(codes), 16), codes, None, 2, 0)
+    assert (relevance == 1).all()
+
+
+def test_narrow_tables_one_class_and_very_many_classes_are_left_alone():
+    rows, codes = table()
+    many = torch.arange(len(codes)) % 65
+    assert column_relevance(rows[:, :15], codes, None, 1, 0) is None
+    assert column_relevance(rows[:, :16], codes, None, 1, 0) is not None
+    assert column_relevance(rows, torch.where(codes == 0, 0, -1), None, 1, 0) is None
+    assert column_relevance(rows, many, None, 1, 0) is None
+    assert column_relevance(rows, many % 64, None, 1, 0) is not None
+
+
+def test_a_fold_with_one_class_left_weighs_all_columns_alike_for_its_member():
+    rows, codes = table()
+    relevance = column_relevance(rows, codes, codes, 2, 0)
+    assert (relevance == 1).all()
+
+
+@pytest.mark.parametrize("column", range(4))
+def test_the_encoder_does_not_see_a_column_that_counts_nothing(column):
+    gap = torch.nan
+    rows = torch.tensor(
+        [[0.5, 1.0, gap, 2.0], [gap, 2.0, 1.0, 1.0], [1.5, 1.0, 3.0, gap], [2.0, 2, 2, 1]]
+    )
+    encoder = TabularEncoder.fitted(rows, [0, 2, 0, 2], n_bins=4).eval()
+    changed = rows.clone()
+    changed[:, column] = rows[:, column].flip(0)
+    with torch.no_grad():
+        assert (encoder(rows) != encoder(changed)).any()
+        relevance = torch.ones(encoder.n_members, 4)
+        relevance[:, column] = 0
+        encoder.weigh_columns(relevance)
+        assert (encoder(rows) == encoder(changed)).all()
+
+
+def test_few_useful_columns_of_many_are_found_in_a_fit():
+    rows, codes = (part.numpy() for part in table(n_rows=400, n_columns=300))
+    classifier = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
+
+    def accuracy() -> float:
+        return classifier.fit(rows[:200], codes[:200]).score(rows[200:], codes[200:])
+
+    with patch.object(run, "column_relevance", return_value=None):
+        alike = accuracy()
+    assert accuracy() > alike + 0.15
+
+
+def test_only_fits_from_the_start_with_classes_weigh_columns():
+    rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
+    embedder = HSCLEmbedder(encoder="tabular", max_epochs=1, random_state=0)
+    with patch.object(run, "column_relevance", wraps=column_relevance) as weigh:
+        embedder.partial_fit(rows, codes, classes=[0, 1])
+        assert weigh.call_count == 1
+        embedder.partial_fit(rows, codes)
+        embedder.set_params(loss="ucl").fit(rows)
+        embedder.set_params(loss="hscl", encoder="mlp").fit(rows, codes)
+        assert weigh.call_count == 1
