@@ -159,8 +159,8 @@ class HSCLEmbedder(
 
         - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, an ensemble for
           dense tables: robustly scaled numbers and their quantile bins, embedded
-          categories, residual layers. In wide ones a random forest says what each
-          column counts at first.
+          categories, residual layers. Where there are at least 16 columns and at most 64
+          classes, random forests say what each column counts at first.
         - ``"mlp"``: Linear-ReLU layers on the standardised columns of a table, or on the
           pixels of an image. Missing values are allowed: they become the mean, with an
           indicator where training rows had some. Categories become one-hot columns for
@@ -680,9 +680,10 @@ class HSCLEmbedder(
     ) -> Self:
         """Train for one epoch on some rows, for data that come piece by piece.
 
-        The first call settles the scales of the columns and the classes; later ones
-        go on with the weights, at the constant rate `lr` and without early stopping. Pass
-        pieces of many batches: rows are compared with rows of the same piece.
+        The first call settles the scales of the columns, what they count at first, and
+        the classes; later ones go on with the weights, at the constant rate `lr` and
+        without early stopping. Pass pieces of many batches: rows are compared with rows
+        of the same piece.
 
         Parameters
         ----------

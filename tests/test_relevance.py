@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
+from sklearn_hscl.encoders import relevance as module
 from sklearn_hscl.encoders.relevance import FLOOR, LARGEST, column_relevance
 from sklearn_hscl.training import run
 
@@ -98,6 +99,67 @@ def test_narrow_tables_one_class_and_very_many_classes_are_left_alone():
     assert column_relevance(rows, many % 64, None, 1, 0) is not None
 
 
+def test_members_with_fewer_than_five_rows_a_class_weigh_all_columns_alike():
+    rows, _ = table(n_rows=79, n_columns=16)
+    sixteen = torch.arange(80) % 16
+    assert (column_relevance(rows, sixteen[:79], None, 1, 0) == 1).all()
+    rows, _ = table(n_rows=80, n_columns=16)
+    rows[:, 3] = sixteen
+    assert column_relevance(rows, sixteen, None, 1, 0)[0].argmax() == 3
+
+
+def test_a_member_of_whose_few_rows_none_is_drawn_weighs_all_columns_alike():
+    rows, codes = table(n_rows=20_000, n_columns=16)
+    folds = torch.zeros(20_000, dtype=torch.long)
+    folds[:2] = 1
+    with patch.object(module, "MAX_ROWS", 1000):
+        relevance = column_relevance(rows, codes, folds, 2, 3)
+    assert (relevance[0] == 1).all()
+    assert relevance[1, :2].min() > 3 * relevance[1, 2:].max()
+
+
+def test_rows_are_drawn_from_all_of_a_long_table():
+    rows, codes = table(n_rows=6000)
+    in_order = codes.argsort()
+    with patch.object(
+        module.RandomForestClassifier,
+        "fit",
+        autospec=True,
+        side_effect=module.RandomForestClassifier.fit,
+    ) as fit:
+        relevance = column_relevance(rows[in_order], codes[in_order], None, 1, 0)
+    assert fit.call_args.args[1].shape == (4096, 40)
+    assert relevance[0, :2].min() > 3 * relevance[0, 2:].max()
+
+
+def test_columns_are_less_unequal_where_rows_are_few():
+    rows, codes = table(n_rows=4000)
+    least = [
+        column_relevance(rows[:n], codes[:n], None, 1, 0).min() for n in (50, 250, 4000)
+    ]
+    assert least[0] > 0.8
+    assert 0.55 < least[1] < 0.7
+    assert 0.2 < least[2] < 0.5
+
+
+def test_forests_of_the_same_rows_are_grown_once():
+    rows, codes = table(n_rows=120, n_columns=18, seed=5)
+    module._known.clear()
+    first = column_relevance(rows, codes, None, 2, 0)
+    with patch.object(module, "RandomForestClassifier", side_effect=AssertionError):
+        assert (column_relevance(rows, codes, None, 2, 0) == first).all()
+        for other in ((rows.flip(1), codes, 0), (rows, 1 - codes, 0), (rows, codes, 1)):
+            with pytest.raises(AssertionError):
+                column_relevance(*other[:2], None, 2, other[2])
+
+
+def test_few_forests_are_remembered():
+    rows, codes = table(n_rows=30, n_columns=16)
+    for seed in range(module.MOST_KNOWN + 3):
+        column_relevance(rows, codes, None, 1, seed)
+    assert 0 < len(module._known) <= module.MOST_KNOWN
+
+
 def test_a_fold_with_one_class_left_weighs_all_columns_alike_for_its_member():
     rows, codes = table()
     relevance = column_relevance(rows, codes, codes, 2, 0)
@@ -143,3 +205,36 @@ def test_only_fits_from_the_start_with_classes_weigh_columns():
         embedder.set_params(loss="ucl").fit(rows)
         embedder.set_params(loss="hscl", encoder="mlp").fit(rows, codes)
         assert weigh.call_count == 1
+
+
+def test_forests_of_members_do_not_see_their_folds_in_a_fit():
+    rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0)
+    with patch.object(run, "column_relevance", wraps=column_relevance) as weigh:
+        embedder.fit(rows, codes)
+        _, _, folds, n_members, seed = weigh.call_args.args
+        assert n_members == 4
+        assert folds.bincount().tolist() == [20, 20, 20, 20]
+        with patch.object(run, "member_folds", return_value=folds.flip(0)) as drawn:
+            embedder.fit(rows, codes)
+        assert weigh.call_args.args[2] is drawn.return_value
+        assert weigh.call_args.args[4] == seed
+        embedder.set_params(early_stopping=False, random_state=1).fit(rows, codes)
+        assert weigh.call_args.args[2] is None
+        assert weigh.call_args.args[4] != seed
+
+
+def test_wrong_parameters_are_found_before_forests_grow():
+    rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
+    with (
+        patch.object(run, "column_relevance", side_effect=AssertionError),
+        pytest.raises(ValueError, match="freeze"),
+    ):
+        HSCLEmbedder(freeze=["nope"], max_epochs=1).fit(rows, codes)
+
+
+def test_many_small_classes_fit_without_a_warning():
+    rows, _ = (part.numpy() for part in table(n_rows=64, n_columns=16))
+    classes = np.arange(64) % 32
+    embedder = HSCLEmbedder(encoder="tabular", max_epochs=1, random_state=0)
+    assert embedder.fit(rows, classes).transform(rows).shape == (64, 32)

@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.encoders.column_statistics import MAX_ROWS
@@ -47,7 +47,6 @@ def build_module(
     n_classes: int | None = None,
     precision: Precision = DEFAULT_PRECISION,
     freeze: Sequence[str] | None = None,
-    relevance: Tensor | None = None,
 ) -> ContrastiveModule:
     """Build the encoder and its head, and try them on a few rows.
 
@@ -79,9 +78,6 @@ def build_module(
         Types of numbers.
     freeze : sequence of str or None
         Parts or weights of the encoder that training leaves as they are.
-    relevance : Tensor of shape (n_members, F) or None
-        What each column counts at first for the members of ``"tabular"``; None for all
-        alike.
 
     Returns
     -------
@@ -102,8 +98,6 @@ def build_module(
         built = _build_tabular(
             rows, layout, n_components, n_members, hidden_layer_sizes, dropout
         )
-        if relevance is not None:
-            built.weigh_columns(relevance)
     elif isinstance(encoder, str) and encoder not in TABLE_ENCODERS:
         built = build_image_encoder(
             encoder, rows, n_components, hidden_layer_sizes, dropout

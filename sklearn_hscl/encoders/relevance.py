@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,17 +19,21 @@ N_TREES, MIN_SAMPLES_LEAF = 50, 5
 # addition where there are few rows to tell it from a useful one, and the most that any
 # column gets.
 FLOOR, FLOOR_ROWS, LARGEST = 0.25, 250, 10.0
+MOST_KNOWN = 64  # forests that are remembered
+_known: dict[str, NDArray[np.float64]] = {}
 
 
 def column_relevance(
     rows: Any, codes: Tensor, folds: Tensor | None, n_members: int, seed: int
 ) -> Tensor | None:
-    """Return weights of the columns for each member of an ensemble, 1 in the mean.
+    """Return weights of the columns for each member of an ensemble.
 
     A column's weight is the importance that a random forest gives it (the mean decrease
     of Gini impurity), added to a floor, so that none is lost. A network treats all columns
     alike at first; where few of many tell the classes apart, it learns the rest by heart.
-    A member's forest does not see the rows that the member does not.
+    A member's forest does not see the rows that the member does not. Weights are 1 in the
+    mean, but where some were larger than the largest allowed; all are 1 for members with
+    fewer than five rows a class.
 
     Parameters
     ----------
@@ -89,12 +94,33 @@ def _weights(
     X: NDArray[np.float32], y: NDArray[np.int64], n_rows: int, seed: int
 ) -> NDArray[np.float64]:
     """Return the weight of each column, by the importance it has for a forest."""
-    forest = RandomForestClassifier(
-        N_TREES, min_samples_leaf=MIN_SAMPLES_LEAF, random_state=seed
-    )
-    importance = forest.fit(X, y).feature_importances_  # (F,), of sum 1 or all 0
+    n_classes = len(np.unique(y))
+    if n_classes < 2 or len(y) < MIN_SAMPLES_LEAF * n_classes:
+        return np.ones(X.shape[1])
+    importance = _importance(X, y, seed)
     if not importance.any():
-        return np.ones(len(importance))
+        return np.ones(X.shape[1])
     floor = FLOOR + FLOOR_ROWS / n_rows
     weights = (floor + importance / importance.mean()) / (floor + 1)
     return np.minimum(weights, LARGEST)
+
+
+def _importance(
+    X: NDArray[np.float32], y: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Return the importances of the columns, (F,), of sum 1 or all 0.
+
+    Forests of the last tables are remembered, as the candidates of a search are many on
+    the same rows.
+    """
+    key = joblib.hash((X, y, seed))
+    importance = _known.get(key)
+    if importance is None:
+        forest = RandomForestClassifier(
+            N_TREES, min_samples_leaf=MIN_SAMPLES_LEAF, random_state=seed
+        )
+        importance = forest.fit(X, y).feature_importances_
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known[key] = importance
+    return importance

@@ -34,7 +34,6 @@ def build_net(
     recipe: Recipe,
     train: LabelledRows,
     folds: Tensor | None,
-    relevance: Tensor | None,
     prepare: Preparation,
     data: TrainingData,
     loss: ContrastiveLoss,
@@ -53,8 +52,6 @@ def build_net(
         Training rows as tensors.
     folds : Tensor of shape (n,) or None
         Which member does not see each row.
-    relevance : Tensor of shape (M, F) or None
-        What each column counts at first for each member.
     prepare : Preparation
         How rows were made tensors.
     data : TrainingData
@@ -78,7 +75,7 @@ def build_net(
     """
     net_params = params["net_params"] or {}
     check_net_params(net_params)
-    module = _module(params, train, relevance, prepare, data, loss, seeds, precision)
+    module = _module(params, train, prepare, data, loss, seeds, precision)
     n_views = choose_n_views(params["n_views"], loss, data.train.targets)
     augment = choose_augment(params["augment"], n_views, train.rows.ndim)
     check_classes(augment, data.target_kind, loss)
@@ -109,7 +106,6 @@ def build_net(
 def _module(
     params: dict[str, Any],
     train: LabelledRows,
-    relevance: Tensor | None,
     prepare: Preparation,
     data: TrainingData,
     loss: ContrastiveLoss,
@@ -130,7 +126,6 @@ def _module(
             n_classes=_n_classes(loss, data),
             precision=precision,
             freeze=params["freeze"],
-            relevance=relevance,
         )
 
 

@@ -12,6 +12,7 @@ from sklearn_hscl.columns import TableColumns
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.relevance import column_relevance
+from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.precision import resolve_precision
 from sklearn_hscl.seeding import Seeds, scoped_torch_seed
@@ -185,12 +186,11 @@ def prepare_run(
     train = to_tensors(data.train, prepare, device, precision.dtype)
     # Members of an earlier fit have seen all rows: nothing would be out of fold.
     folds = member_folds(params, data, loss, seeds, device) if previous is None else None
-    relevance = _relevance(params, data, train, folds, seeds) if previous is None else None
-    net = build_net(
-        params, recipe, train, folds, relevance, prepare, data, loss, seeds, precision
-    )
+    net = build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
         net.go_on_from(previous.net)
+    elif params["encoder"] == "tabular" and data.target_kind == "class":
+        _weigh_columns(net.module_.encoder, train, folds, seeds)
     monitors = monitors_of(params, recipe, loss, folds, prepare, data, train)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
     n_threads = choose_threads(params["n_threads"], small_steps=small)
@@ -203,18 +203,14 @@ def prepare_run(
     )
 
 
-def _relevance(
-    params: dict[str, Any],
-    data: TrainingData,
-    train: LabelledRows,
-    folds: Tensor | None,
-    seeds: Seeds,
-) -> Tensor | None:
-    """Weigh the columns of a table that has classes, for the encoder that asks for it."""
+def _weigh_columns(
+    encoder: TabularEncoder, train: LabelledRows, folds: Tensor | None, seeds: Seeds
+) -> None:
+    """Let each column start at what it counts for telling the classes apart."""
     rows, codes = train
-    if params["encoder"] != "tabular" or data.target_kind != "class" or rows.ndim != 2:
-        return None
-    return column_relevance(rows, codes, folds, params["n_members"], seeds.weights)
+    relevance = column_relevance(rows, codes, folds, encoder.n_members, seeds.weights)
+    if relevance is not None:
+        encoder.weigh_columns(relevance)
 
 
 def _with_held_out(
