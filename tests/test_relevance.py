@@ -5,6 +5,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from sklearn import ensemble
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -122,10 +123,10 @@ def test_rows_are_drawn_from_all_of_a_long_table():
     rows, codes = table(n_rows=6000)
     in_order = codes.argsort()
     with patch.object(
-        module.RandomForestClassifier,
+        ensemble.RandomForestClassifier,
         "fit",
         autospec=True,
-        side_effect=module.RandomForestClassifier.fit,
+        side_effect=ensemble.RandomForestClassifier.fit,
     ) as fit:
         relevance = column_relevance(rows[in_order], codes[in_order], None, 1, 0)
     assert fit.call_args.args[1].shape == (4096, 40)
@@ -146,7 +147,7 @@ def test_forests_of_the_same_rows_are_grown_once():
     rows, codes = table(n_rows=120, n_columns=18, seed=5)
     module._known.clear()
     first = column_relevance(rows, codes, None, 2, 0)
-    with patch.object(module, "RandomForestClassifier", side_effect=AssertionError):
+    with patch.object(ensemble, "RandomForestClassifier", side_effect=AssertionError):
         assert (column_relevance(rows, codes, None, 2, 0) == first).all()
         for other in ((rows.flip(1), codes, 0), (rows, 1 - codes, 0), (rows, codes, 1)):
             with pytest.raises(AssertionError):

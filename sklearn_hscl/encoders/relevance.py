@@ -6,7 +6,6 @@ import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 # Tables of fewer columns gain nothing. More classes take forests long.
@@ -116,6 +115,9 @@ def _importance(
     key = joblib.hash((X, y, seed))
     importance = _known.get(key)
     if importance is None:
+        # Not at the top, as most imports of the package never grow a forest.
+        from sklearn.ensemble import RandomForestClassifier
+
         forest = RandomForestClassifier(
             N_TREES, min_samples_leaf=MIN_SAMPLES_LEAF, random_state=seed
         )
