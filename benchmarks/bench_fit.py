@@ -41,8 +41,9 @@ from measure import (
 )
 from skorch.callbacks import Callback
 
-from sklearn_hscl import HSCLEmbedder, gemm
+from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.runtime import matmul as gemm
 
 N_ROWS, BATCHES = 50_000, (64, 128, 512, 2048)
 TABLES = ("speed", "outside", "scaling")

@@ -16,8 +16,8 @@ import torch
 from measure import extra_memory, in_fresh_process, print_table
 from torch.nn.functional import normalize
 
-from sklearn_hscl import gemm
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.runtime import matmul as gemm
 
 WIDTH, TEMPERATURE, BETA = 128, 0.5, 1.0
 BATCHES, CLASSES = (512, 2048, 8192), (10, 1000)

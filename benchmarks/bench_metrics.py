@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from measure import around_centres, extra_memory, in_fresh_process, print_table
 
-from sklearn_hscl import gemm, metrics
+from sklearn_hscl import metrics
+from sklearn_hscl.runtime import matmul as gemm
 
 N_COLUMNS = 128
 N_QUERIES = 2_000

@@ -30,7 +30,8 @@ from measure import (
     take_turns,
 )
 
-from sklearn_hscl import HSCLEmbedder, gemm
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.runtime import matmul as gemm
 
 N_ROWS = 50_000
 COMPETITORS = ("forward", "chunks", "skorch")

@@ -23,11 +23,9 @@ from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_hscl.columns import FROM_DTYPE, TableColumns
-from sklearn_hscl.encoders.inference import embed_array
-from sklearn_hscl.encoders.tabular import AllMembers
-from sklearn_hscl.findings.notebook import AttributesAndRecord
-from sklearn_hscl.inputs import (
+from sklearn_hscl.data.categorical import FROM_DTYPE, TableColumns
+from sklearn_hscl.data.targets import UNLABELLED, fit_targets
+from sklearn_hscl.data.validation import (
     DESCRIPTION,
     check_rows,
     check_training_data,
@@ -35,6 +33,8 @@ from sklearn_hscl.inputs import (
     learn_columns,
     open_labelled,
 )
+from sklearn_hscl.encoders.inference import embed_array
+from sklearn_hscl.encoders.tabular import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.checks import check_one_loss
 from sklearn_hscl.losses.hardening import LogHardening
@@ -42,9 +42,9 @@ from sklearn_hscl.losses.presets import REQUIRE_LABELS
 from sklearn_hscl.parameters import CONSTRAINTS
 from sklearn_hscl.persistence.storable import Storable
 from sklearn_hscl.probe import DEFAULTS, choices, is_open, train_best
-from sklearn_hscl.seeding import Seeds, draw_seeds
-from sklearn_hscl.targets import UNLABELLED, fit_targets
-from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
+from sklearn_hscl.reports.training_report import AttributesAndRecord
+from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
+from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
 from sklearn_hscl.training.checkpoint import (
     Checkpoint,
@@ -546,7 +546,7 @@ class HSCLEmbedder(
             map-style ``Dataset`` of rows or images, or of tuples that start with one
             (table rows for a built-in encoder are read at once). A list of paths names
             pictures of one size, decoded when they are needed; see
-            :class:`~sklearn_hscl.image_files.ImageFiles`.
+            :class:`~sklearn_hscl.data.image_files.ImageFiles`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or numbers;
             see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.encoders.features import Preparation, PreparedTable, as_float
 from sklearn_hscl.encoders.standardization import LARGEST_Z_SCORE
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.persistence.container import replacing
 from sklearn_hscl.persistence.storable import on_host
+from sklearn_hscl.runtime.normalize import unit_rows
 
 INPUT, OUTPUT, ROWS = "X", "embedding", "n_samples"
 # Rows on which the exporter traces the network, and the exported one is not fixed to.

@@ -8,14 +8,14 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
-from sklearn_hscl.columns import FROM_DTYPE
+from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.library_models import LIBRARIES, is_library_model
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.presets import LOSSES
 from sklearn_hscl.losses.reduction import REDUCTIONS
-from sklearn_hscl.precision import PRECISIONS
+from sklearn_hscl.runtime.precision import PRECISIONS
 from sklearn_hscl.training.batching import SAMPLERS
 from sklearn_hscl.training.learning_rate import SCHEDULES
 

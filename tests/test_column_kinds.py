@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.columns import TableColumns
-from sklearn_hscl.series import kind_of
+from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.dataframe import kind_of
 
 ARROW_LIST = pd.ArrowDtype(pyarrow.list_(pyarrow.int64()))
 ENUM = polars.Enum(["z", "y"])

@@ -12,10 +12,10 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.precision import Precision, resolve_precision
-from sklearn_hscl.switches import Switch
-from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training import device as devices
+from sklearn_hscl.runtime import device as devices
+from sklearn_hscl.runtime.global_setting import Switch
+from sklearn_hscl.runtime.precision import Precision, resolve_precision
+from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 
 
 @pytest.fixture

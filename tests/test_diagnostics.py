@@ -24,8 +24,8 @@ from sklearn_hscl.diagnostics.subject import draw, make_subject
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
 from sklearn_hscl.losses.targets import Pairs
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics import alignment, effective_rank, knn_accuracy, uniformity
+from sklearn_hscl.runtime.normalize import unit_rows
 
 X, Y = load_wine(return_X_y=True)
 DIGITS = load_digits()

@@ -22,7 +22,6 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch.utils.data import TensorDataset
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.colors import COLORS, class_style
 from sklearn_hscl.display import (
     CollapseDisplay,
     EmbeddingDisplay,
@@ -33,6 +32,7 @@ from sklearn_hscl.display import (
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics import singular_value_decay
 from sklearn_hscl.metrics.nearest_rows import nearest_rows
+from sklearn_hscl.plotting.axes import COLORS, class_style
 
 matplotlib.use("agg")
 WINE = load_wine(as_frame=True)

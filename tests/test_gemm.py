@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sklearn_hscl import gemm
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
+from sklearn_hscl.runtime import matmul as gemm
 
 
 @pytest.fixture(params=["fast", "default"])

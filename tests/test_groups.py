@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.groups import encode_groups
+from sklearn_hscl.data.targets import encode_groups
 from sklearn_hscl.training import data as training_data
 from sklearn_hscl.training import watchers
 from sklearn_hscl.training.data import LabelledArrays, split_held_out

@@ -10,8 +10,8 @@ from streamed import IMAGES, X, Y, assert_same_fit, assert_stand_for_a_tensor, f
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.data.out_of_core import MappedRows, is_memory_mapped
 from sklearn_hscl.encoders.features import AsIs, PreparedTable
-from sklearn_hscl.stored import MappedRows, is_memory_mapped
 from sklearn_hscl.training.rows import HostRows
 
 CPU = torch.device("cpu")

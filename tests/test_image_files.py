@@ -11,8 +11,8 @@ from sklearn.model_selection import cross_validate
 from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.datasets import ItemList
-from sklearn_hscl.image_files import ImageFiles
+from sklearn_hscl.data.image_files import ImageFiles
+from sklearn_hscl.data.torch_dataset import ItemList
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
 Y = np.arange(12) % 2

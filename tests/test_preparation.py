@@ -5,11 +5,11 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+from sklearn_hscl.data.out_of_core import MappedRows
 from sklearn_hscl.encoders.expansion import ColumnExpansion
 from sklearn_hscl.encoders.features import PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.standardization import Standardization
-from sklearn_hscl.stored import MappedRows
 
 
 def test_prepared_table():

@@ -19,7 +19,7 @@ from skorch.callbacks import EpochScoring
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.model_selection import BatchedGridSearchCV
-from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training import checkpoint as checkpoint_module
 
 SETTINGS = kills.MLP | {"max_epochs": 6, "early_stopping": True}

@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.fixes import parse_version
 
 from sklearn_hscl.model_selection import BatchedGridSearchCV
-from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.runtime.threads import torch_threads
 
 BOTH = (BatchedGridSearchCV, GridSearchCV)
 

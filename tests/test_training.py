@@ -19,7 +19,7 @@ from torch import nn
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.precision import Precision
+from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.learning_rate import LearningRate, cosine

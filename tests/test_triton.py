@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.runtime.normalize import unit_rows
 
 pytest.importorskip("triton")
 

@@ -9,7 +9,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sklearn_hscl.colors import BLUE, VERMILION
+from sklearn_hscl.plotting.axes import BLUE, VERMILION
 
 NAMES = {"hucl": "H-UCL", "hscl": "H-SCL", "ucl": "UCL", "scl": "SCL"}
 COLORS = {"hucl": VERMILION, "hscl": BLUE, "ucl": VERMILION, "scl": BLUE}

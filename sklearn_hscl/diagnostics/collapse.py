@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch
 from sklearn_hscl.diagnostics.subject import Subject
-from sklearn_hscl.findings.finding import Finding
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics import alignment, effective_rank, uniformity
 from sklearn_hscl.metrics.checks import Labelled
 from sklearn_hscl.metrics.class_means import class_means
+from sklearn_hscl.reports.finding import Finding
+from sklearn_hscl.runtime.normalize import unit_rows
 
 # Mean cosine of rows that should be apart, from which they hardly are.
 _COLLAPSED, _CLOSE = 0.95, 0.8  # healthy fits stay below 0.6

@@ -15,9 +15,9 @@ from sklearn_hscl.diagnostics.level import find_loss
 from sklearn_hscl.diagnostics.loss_batches import loss_batches
 from sklearn_hscl.diagnostics.pairs import find_gradient, find_negatives, find_positives
 from sklearn_hscl.diagnostics.subject import Subject, draw, make_subject
-from sklearn_hscl.findings.diagnosis import Diagnosis
-from sklearn_hscl.findings.training_record import training_record
-from sklearn_hscl.seeding import MAX_SEED, scoped_torch_seed
+from sklearn_hscl.reports.diagnosis import Diagnosis
+from sklearn_hscl.reports.training_report import training_record
+from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 
 # Rows that are enough for each finding but the list of label errors.
 MAX_ROWS = 10_000

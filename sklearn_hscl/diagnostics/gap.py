@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, mean_loss
 from sklearn_hscl.diagnostics.subject import Subject
-from sklearn_hscl.findings.finding import Finding
 from sklearn_hscl.metrics import knn_accuracy
+from sklearn_hscl.reports.finding import Finding
 from sklearn_hscl.training.validation import N_NEIGHBORS
 
 # Differences of accuracy, and of the loss as a share of its way from chance level.

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_hscl.diagnostics.subject import Subject
-from sklearn_hscl.findings.finding import Finding
 from sklearn_hscl.metrics.nearest_rows import nearest_rows
+from sklearn_hscl.reports.finding import Finding
 
 N_NEIGHBORS = 10
 # Share of the neighbours that have to agree on one other class, and may have the row's.

@@ -6,8 +6,8 @@ import numpy as np
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, mean_loss
 from sklearn_hscl.diagnostics.subject import Subject
-from sklearn_hscl.findings.finding import Finding
-from sklearn_hscl.findings.training_record import judge_fall
+from sklearn_hscl.reports.finding import Finding
+from sklearn_hscl.reports.training_report import judge_fall
 
 
 def find_loss(subject: Subject, batches: Sequence[LossBatch]) -> Finding:

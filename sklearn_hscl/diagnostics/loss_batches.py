@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.diagnostics.subject import Subject
 from sklearn_hscl.losses.dispatch import choose_kernel, compute
 from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
 from sklearn_hscl.losses.options import LossOptions
 from sklearn_hscl.losses.targets import Pairs, Targets
-from sklearn_hscl.losses.unit import unit_rows
-from sklearn_hscl.stored import take_rows
-from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
+from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.chance import batches_of_places
 from sklearn_hscl.training.data import LabelledArrays, to_tensors
 from sklearn_hscl.training.views import Views, fitted_augment

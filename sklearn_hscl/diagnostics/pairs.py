@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch
-from sklearn_hscl.findings.finding import Finding
-from sklearn_hscl.findings.training_record import (
+from sklearn_hscl.reports.finding import Finding
+from sklearn_hscl.reports.training_report import (
     ADVICE_ON_POSITIVES,
     MOST_SKIPPED,
     judge_negatives,

@@ -8,14 +8,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.colors import BLUE, GREY, VERMILION
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
-from sklearn_hscl.figures import new_axes
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_embedding, check_labelled
 from sklearn_hscl.metrics.class_means import class_means
 from sklearn_hscl.metrics.spectrum import centred_singular_values
+from sklearn_hscl.plotting.axes import BLUE, GREY, VERMILION, new_axes
+from sklearn_hscl.runtime.normalize import unit_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

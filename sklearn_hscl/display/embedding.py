@@ -8,13 +8,12 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
-from sklearn_hscl.colors import BLUE, class_style
+from sklearn_hscl.data.targets import class_codes
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.plane import reduced
-from sklearn_hscl.figures import new_axes
 from sklearn_hscl.metrics.checks import check_embedding
-from sklearn_hscl.targets import class_codes
+from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

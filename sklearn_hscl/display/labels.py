@@ -4,8 +4,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sklearn_hscl.datasets import array_of
-from sklearn_hscl.targets import label_array
+from sklearn_hscl.data.targets import label_array
+from sklearn_hscl.data.torch_dataset import array_of
 
 
 def row_labels(y: Any, n_rows: int) -> NDArray[Any]:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.colors import BLACK, BLUE, GREY, VERMILION
 from sklearn_hscl.diagnostics.subject import fitted_embedder
-from sklearn_hscl.figures import new_axes
+from sklearn_hscl.plotting.axes import BLACK, BLUE, GREY, VERMILION, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.colors import VERMILION
+from sklearn_hscl.plotting.axes import VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

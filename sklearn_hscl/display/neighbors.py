@@ -11,14 +11,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 from torch.utils.data import Dataset
 
-from sklearn_hscl.datasets import array_of
+from sklearn_hscl.data.out_of_core import take_rows
+from sklearn_hscl.data.torch_dataset import array_of
 from sklearn_hscl.diagnostics.subject import DrawnRows, draw
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.montage import draw_montage
 from sklearn_hscl.display.row_table import draw_table
-from sklearn_hscl.figures import new_axes
 from sklearn_hscl.metrics.nearest_rows import nearest_rows
-from sklearn_hscl.stored import take_rows
+from sklearn_hscl.plotting.axes import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

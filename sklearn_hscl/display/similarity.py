@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from sklearn_hscl.colors import BLACK, BLUE, VERMILION
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.subject import (
     check_max_rows,
@@ -17,11 +16,11 @@ from sklearn_hscl.diagnostics.subject import (
     draw_places,
     make_subject,
 )
-from sklearn_hscl.figures import new_axes
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import check_labelled
-from sklearn_hscl.seeding import MAX_SEED, scoped_torch_seed
+from sklearn_hscl.plotting.axes import BLACK, BLUE, VERMILION, new_axes
+from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

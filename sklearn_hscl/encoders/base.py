@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.encoders.freezing import freeze_parts, hold_statistics
 from sklearn_hscl.encoders.tabular import TabularEncoder
-from sklearn_hscl.precision import Precision
+from sklearn_hscl.runtime.precision import Precision
 
 # Unit rows need larger scores to be sure of a class.
 LOGIT_SCALE = 10.0

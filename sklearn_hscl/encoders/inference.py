@@ -9,8 +9,8 @@ from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.features import Preparation, as_float
-from sklearn_hscl.losses.unit import unit_rows
-from sklearn_hscl.precision import Precision
+from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.precision import Precision
 
 # Rows per forward pass: enough to keep the cores busy, little enough for the cache.
 CHUNK_ROWS = 2048

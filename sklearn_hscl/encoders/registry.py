@@ -20,7 +20,7 @@ from sklearn_hscl.encoders.own_module import (
 )
 from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.encoders.trial import output_width
-from sklearn_hscl.precision import Precision
+from sklearn_hscl.runtime.precision import Precision
 
 TABLE_ENCODERS = ("mlp", "tabular")
 ENCODERS = (*TABLE_ENCODERS, *IMAGE_ENCODERS)

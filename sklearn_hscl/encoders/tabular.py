@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sklearn_hscl.encoders.column_statistics import ColumnStatistics, scaled, within_range
 from sklearn_hscl.encoders.members import ByteDropout, MemberLinear
-from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.runtime.normalize import unit_rows
 
 # Scaled numbers are softly cut off at this many interquartile ranges.
 SOFT_LIMIT = 3.0

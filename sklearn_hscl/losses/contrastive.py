@@ -15,7 +15,7 @@ from sklearn_hscl.losses.options import LossOptions
 from sklearn_hscl.losses.presets import LOSSES, PRESETS, official
 from sklearn_hscl.losses.stats import LossStats
 from sklearn_hscl.losses.targets import Targets, unlabelled_as_own
-from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.runtime.normalize import unit_rows
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
 # Arguments that are no options of the equation.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.runtime.normalize import unit_rows
 
 
 def synthetic_cosines(

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import Labelled
 from sklearn_hscl.metrics.search import even_slices
-from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.threads import torch_threads
 
 # Numbers in a chunk: 2 MB of float64.
 _CHUNK_NUMBERS = 1 << 18

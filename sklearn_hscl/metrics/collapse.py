@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import Labelled, check_labelled
 from sklearn_hscl.metrics.class_means import chunk_rows, class_means, float64_chunks
 from sklearn_hscl.metrics.search import map_blocks
 from sklearn_hscl.metrics.spectrum import centred_singular_values
-from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.threads import torch_threads
 
 
 def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:

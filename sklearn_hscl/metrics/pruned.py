@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.gemm import mm_t
 from sklearn_hscl.metrics.keys import Note
 from sklearn_hscl.metrics.rough import Rough, likely_rounding
 from sklearn_hscl.metrics.search import Result, Search, even_slices, in_threads
 from sklearn_hscl.metrics.shortlist import GROWTH, Shortlist, most_queries
+from sklearn_hscl.runtime.matmul import mm_t
 
 # Queries and references of a tile of similarities, about a core's cache.
 _SHAPE = (256, 2048)

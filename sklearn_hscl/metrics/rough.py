@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.gemm import bfloat16_is_faster, mm_t
+from sklearn_hscl.runtime.matmul import bfloat16_is_faster, mm_t
 
 # By bytes of a rough similarity: an integer type for its bits, and its last place.
 _BITS = {2: (torch.int16, 2.0**-8), 4: (torch.int32, 2.0**-23)}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_hscl.data.targets import is_labelled
 from sklearn_hscl.metrics.collapse import (
     equal_inner_product_error,
     unit_norm_error,
@@ -14,7 +15,6 @@ from sklearn_hscl.metrics.collapse import (
     zero_sum_error,
 )
 from sklearn_hscl.metrics.pairs import alignment, uniformity
-from sklearn_hscl.targets import is_labelled
 
 _LOWER_IS_BETTER = {
     alignment,

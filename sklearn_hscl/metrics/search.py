@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_hscl.gemm import mm_t, uses_fast_gemm
-from sklearn_hscl.losses.unit import unit_rows
 from sklearn_hscl.metrics.checks import Labelled, Queries
-from sklearn_hscl.threads import choose_threads, torch_threads
+from sklearn_hscl.runtime.matmul import mm_t, uses_fast_gemm
+from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.threads import choose_threads, torch_threads
 
 BLOCK_ROWS = 256  # queries at a time
 TILE_ROWS = 2048  # references at a time: similarities of 2 MB, about a core's cache

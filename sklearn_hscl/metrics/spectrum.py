@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sklearn_hscl.metrics.checks import check_embedding
 from sklearn_hscl.metrics.class_means import float64_chunks
-from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.runtime.threads import torch_threads
 
 
 def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:

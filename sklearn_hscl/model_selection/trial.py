@@ -18,7 +18,7 @@ from sklearn_hscl.model_selection.evaluation import Fit
 from sklearn_hscl.model_selection.folds import Fold, warn_about_missing_classes
 from sklearn_hscl.model_selection.plan import Params, Plan, make_plan
 from sklearn_hscl.model_selection.work import Work
-from sklearn_hscl.seeding import MAX_SEED
+from sklearn_hscl.runtime.random_state import MAX_SEED
 
 
 class Batched(NamedTuple):

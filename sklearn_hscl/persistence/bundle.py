@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.inputs import DESCRIPTION
+from sklearn_hscl.data.image_validation import SCALES
+from sklearn_hscl.data.validation import DESCRIPTION
 from sklearn_hscl.persistence.container import (
     read_arrays,
     read_document,
@@ -24,7 +25,6 @@ from sklearn_hscl.persistence.outside_encoder import check_left_out, given_encod
 from sklearn_hscl.persistence.pool import pool_arrays, pool_strings
 from sklearn_hscl.persistence.state import State, fitted_state, restore
 from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
-from sklearn_hscl.pixel_scale import SCALES
 
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
 # Values of a row on which a loaded encoder is tried.

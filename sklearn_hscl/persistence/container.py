@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sklearn_hscl.persistence.errors import BundleError
-from sklearn_hscl.whole_file import whole_file
+from sklearn_hscl.runtime.atomic_write import whole_file
 
 FORMAT = "sklearn-hscl"
 FORMAT_VERSION = 1

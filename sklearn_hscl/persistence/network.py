@@ -13,7 +13,7 @@ from sklearn_hscl.encoders.resnet import ResNetEncoder
 from sklearn_hscl.persistence.arrays import StoredArrays
 from sklearn_hscl.persistence.errors import BundleError
 from sklearn_hscl.persistence.facts import check_facts
-from sklearn_hscl.precision import Precision
+from sklearn_hscl.runtime.precision import Precision
 
 Facts = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]

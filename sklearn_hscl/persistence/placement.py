@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from sklearn_hscl.persistence.errors import BundleError
-from sklearn_hscl.precision import Precision, resolve_precision
-from sklearn_hscl.training.device import resolve_device
+from sklearn_hscl.runtime.device import resolve_device
+from sklearn_hscl.runtime.precision import Precision, resolve_precision
 
 
 def restored_device(device: str | torch.device) -> torch.device:

@@ -31,7 +31,7 @@ from sklearn_hscl.persistence.table import (
     target_state,
 )
 from sklearn_hscl.persistence.values import SCHEDULES
-from sklearn_hscl.seeding import Seeds
+from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.data import data_attributes
 
 # Attributes of a fit that a state stands for.

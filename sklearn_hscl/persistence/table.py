@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from sklearn_hscl.columns import TableColumns, kinds_of
+from sklearn_hscl.data.categorical import TableColumns, kinds_of
+from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.bounds import no_bounds
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
@@ -14,7 +15,6 @@ from sklearn_hscl.encoders.standardization import Standardization
 from sklearn_hscl.persistence.arrays import StoredArrays
 from sklearn_hscl.persistence.errors import BundleError
 from sklearn_hscl.persistence.facts import check_facts
-from sklearn_hscl.targets import TargetEncoder
 
 Facts = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.colors import BLUE, GREEN, VERMILION
-from sklearn_hscl.figures import new_axes
+from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes
 from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
 from sklearn_hscl.theory.verification import BETAS, verify_embedding, verify_estimator
 

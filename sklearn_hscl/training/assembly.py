@@ -10,8 +10,8 @@ from torch import Tensor
 from sklearn_hscl.encoders import build_module
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.precision import Precision
-from sklearn_hscl.seeding import Seeds, scoped_torch_seed
+from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed
 from sklearn_hscl.training.batching import EpochBatches, choose_sampler
 from sklearn_hscl.training.data import LabelledRows, TrainingData
 from sklearn_hscl.training.learning_rate import SCHEDULES

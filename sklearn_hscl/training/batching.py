@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.training.prefetch import prefetched
+from sklearn_hscl.runtime.prefetch import prefetched
 from sklearn_hscl.training.rows import HostRows, to_device
 from sklearn_hscl.training.step import Batch
 

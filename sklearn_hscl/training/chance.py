@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.seeding import scoped_torch_seed
+from sklearn_hscl.runtime.random_state import scoped_torch_seed
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.step import Batch, batch_objective
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from sklearn_hscl.seeding import Seeds
+from sklearn_hscl.runtime.atomic_write import UNFINISHED, whole_file
+from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.fingerprint import Fingerprint, differences
 from sklearn_hscl.training.state import restore_training, training_state
-from sklearn_hscl.whole_file import UNFINISHED, whole_file
 
 FILE_NAME = "checkpoint.pt"
 FORMAT = 1  # of the file

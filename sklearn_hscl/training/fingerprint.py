@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from sklearn_hscl import gemm
+from sklearn_hscl.data.out_of_core import StoredRows
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.seeding import Seeds
-from sklearn_hscl.stored import StoredRows
+from sklearn_hscl.runtime import matmul as gemm
+from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
 
 # Parameters that do not change the result, or that are looked at as what came of them.

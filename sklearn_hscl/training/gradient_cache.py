@@ -16,7 +16,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklearn_hscl.losses import LossStats
-from sklearn_hscl.seeding import RandomState, set_torch_random_state, torch_random_state
+from sklearn_hscl.runtime.random_state import (
+    RandomState,
+    set_torch_random_state,
+    torch_random_state,
+)
 from sklearn_hscl.training.step import Objective, whole_batch
 
 # What the activations of one chunk may take: of a GPU's memory this share, on CPU a fixed

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
+from sklearn_hscl.data.out_of_core import StoredRows, take_rows
 from sklearn_hscl.encoders.features import Preparation
-from sklearn_hscl.stored import StoredRows, take_rows
 
 
 class HostRows:

@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_hscl.columns import TableColumns
+from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.relevance import column_relevance
 from sklearn_hscl.encoders.tabular import TabularEncoder
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
-from sklearn_hscl.precision import resolve_precision
-from sklearn_hscl.seeding import Seeds, scoped_torch_seed
-from sklearn_hscl.targets import TargetEncoder
-from sklearn_hscl.threads import choose_threads, has_small_steps, torch_threads
+from sklearn_hscl.runtime.device import resolve_device
+from sklearn_hscl.runtime.precision import resolve_precision
+from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed
+from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.assembly import build_net
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.chance import batches_of_places, chance_loss
@@ -30,7 +31,6 @@ from sklearn_hscl.training.data import (
     split_held_out,
     to_tensors,
 )
-from sklearn_hscl.training.device import resolve_device
 from sklearn_hscl.training.divergence import DivergenceError
 from sklearn_hscl.training.fingerprint import fingerprint_of_fit, surroundings_of_fit
 from sklearn_hscl.training.net import ContrastiveNet

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.losses.options import LossOptions
-from sklearn_hscl.seeding import (
+from sklearn_hscl.runtime.random_state import (
     scoped_torch_seed,
     set_torch_random_state,
     torch_random_state,
 )
-from sklearn_hscl.threads import torch_threads
+from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.averaging import AveragedWeights
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.epoch import run_epoch

@@ -6,7 +6,7 @@ from typing import Any
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_hscl.seeding import set_torch_random_state, torch_random_state
+from sklearn_hscl.runtime.random_state import set_torch_random_state, torch_random_state
 from sklearn_hscl.training.callbacks import TrainingCallback
 
 State = dict[str, Any]

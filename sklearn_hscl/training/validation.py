@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
-from sklearn_hscl.losses.unit import unit_rows
+from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
 from sklearn_hscl.training.divergence import DivergenceError

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.seeding import Seeds
+from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.averaging import AveragedWeights
 from sklearn_hscl.training.calibration import CalibratedScale
 from sklearn_hscl.training.callbacks import TrainingCallback

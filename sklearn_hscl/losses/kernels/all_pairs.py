@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-from sklearn_hscl.gemm import mm, mm_t
 from sklearn_hscl.losses.kernels.closed_form import Settings
 from sklearn_hscl.losses.kernels.pairs import (
     Sums,
@@ -21,6 +20,7 @@ from sklearn_hscl.losses.kernels.pairs import (
     tilt,
 )
 from sklearn_hscl.losses.reduction import anchor_weights
+from sklearn_hscl.runtime.matmul import mm, mm_t
 
 
 class Pairs:

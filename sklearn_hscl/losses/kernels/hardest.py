@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.gemm import mm_t
 from sklearn_hscl.losses.kernels.closed_form import Result, Settings
 from sklearn_hscl.losses.kernels.label_sorted import SortedRows, cut
+from sklearn_hscl.runtime.matmul import mm_t
 
 _STRIP = 2**20  # elements of a strip of whole rows
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.gemm import mm, mm_t
 from sklearn_hscl.losses.kernels.pairs import pull as pull_pairs
+from sklearn_hscl.runtime.matmul import mm, mm_t
 
 Integers = NDArray[np.int64]
 

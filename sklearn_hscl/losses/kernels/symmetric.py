@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_hscl.gemm import mm_t
 from sklearn_hscl.losses.kernels.closed_form import Result, Settings
 from sklearn_hscl.losses.kernels.label_sorted import (
     Accumulator,
@@ -35,6 +34,7 @@ from sklearn_hscl.losses.kernels.pairs import (
     repulsion,
     tilt,
 )
+from sklearn_hscl.runtime.matmul import mm_t
 
 _HEIGHT, _WIDTH = 512, 1024  # of a tile: two megabytes stay close to the core
 _KEPT = 2**23  # elements of tiles kept from the first visit for the second one

@@ -2,7 +2,7 @@
 
 import torch
 
-from sklearn_hscl.threads import worker_index
+from sklearn_hscl.runtime.threads import worker_index
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -1,12 +1,13 @@
-"""All findings about one embedder."""
+"""The findings of a diagnosis: as text, as a dictionary, as HTML."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from textwrap import wrap
 from typing import Any
 
-from sklearn_hscl.findings.finding import SEVERITIES, Finding
-from sklearn_hscl.findings.page import findings_table
+from sklearn_hscl.plotting.axes import GREEN, GREY, ORANGE, VERMILION
+from sklearn_hscl.reports.finding import SEVERITIES, Finding
 
 _WIDTH = 88
 _MARKS = {"not applicable": "-", "ok": " ", "warning": "?", "problem": "!"}
@@ -90,3 +91,45 @@ def _lines(finding: Finding, width: int) -> list[str]:
         advice = f"Try: {finding.advice}"
         lines += wrap(advice, _WIDTH, initial_indent=indent, subsequent_indent=indent)
     return lines
+
+
+# The word stands beside the colour.
+_COLORS = {
+    "not applicable": GREY,
+    "ok": GREEN,
+    "warning": ORANGE,
+    "problem": VERMILION,
+}
+_CELL = "text-align: left; vertical-align: top; padding: 0.2em 0.6em;"
+
+
+def findings_table(headline: str, findings: Sequence[Finding]) -> str:
+    """Return a headline and a table, with no styles that others could see.
+
+    Parameters
+    ----------
+    headline : str
+    findings : sequence of Finding
+
+    Returns
+    -------
+    str
+    """
+    rows = "".join(map(_row, findings))
+    return (
+        f'<div class="hscl-findings"><p><b>{escape(headline)}</b></p>'
+        f"<table><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(finding: Finding) -> str:
+    color = _COLORS[finding.severity]
+    advice = ""
+    if finding.needs_a_look and finding.advice:
+        advice = f"<br><i>Try:</i> {escape(finding.advice)}"
+    return (
+        f'<tr><td style="{_CELL} border-left: 0.4em solid {color}">'
+        f"{escape(finding.severity)}</td>"
+        f'<td style="{_CELL}">{escape(finding.name)}</td>'
+        f'<td style="{_CELL}">{escape(finding.summary)}{advice}</td></tr>'
+    )

@@ -11,21 +11,20 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_hscl.columns import TableColumns
-from sklearn_hscl.datasets import DatasetRows, ItemList, array_of, holds_items
-from sklearn_hscl.groups import encode_groups
-from sklearn_hscl.image_files import (
+from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.dataframe import is_frame
+from sklearn_hscl.data.image_files import (
     ImageFiles,
     holds_paths,
     how_read,
     refuse_single_path,
 )
-from sklearn_hscl.images import check_images
+from sklearn_hscl.data.image_validation import check_images
+from sklearn_hscl.data.out_of_core import MappedRows, StoredRows, is_memory_mapped
+from sklearn_hscl.data.table_validation import check_is_loaded, check_table
+from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
+from sklearn_hscl.data.torch_dataset import DatasetRows, ItemList, array_of, holds_items
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.series import is_frame
-from sklearn_hscl.stored import MappedRows, StoredRows, is_memory_mapped
-from sklearn_hscl.tables import check_is_loaded, check_table
-from sklearn_hscl.targets import TargetEncoder, fit_targets
 from sklearn_hscl.training.data import LabelledArrays, TrainingData
 
 # Attributes of an estimator that say what it was fitted with.

@@ -46,7 +46,7 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
     >>> import tempfile
     >>> import numpy as np
     >>> from PIL import Image
-    >>> from sklearn_hscl.image_files import ImageFiles
+    >>> from sklearn_hscl.data.image_files import ImageFiles
     >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
     ...     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(file.name)
     ...     files = ImageFiles([file.name], size=(4, 4))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.series import (
+from sklearn_hscl.data.dataframe import (
     as_numbers,
     columns_of,
     factorize,

@@ -1,4 +1,4 @@
-"""From y to what the loss compares: class codes, label indicators or numbers."""
+"""Targets: from y to what the loss compares, and from groups to codes."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
+
+from sklearn_hscl.data.dataframe import MISSING, factorize
 
 UNLABELLED = -1  # code of rows without label
 KINDS = {
@@ -241,3 +243,50 @@ def is_labelled(y: NDArray[Any], unlabelled: Any) -> NDArray[np.bool_]:
     if unlabelled is None:
         return np.ones(len(y), dtype=bool)
     return np.asarray([value != unlabelled for value in y.tolist()], dtype=bool)
+
+
+def encode_groups(groups: Any, n_rows: int) -> NDArray[np.int64]:
+    """Give the groups that rows belong to numbers.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,)
+        The group of each row: numbers, strings, dates or other values.
+    n_rows : int
+        Rows of X.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,)
+        Codes 0, 1, ... of the groups.
+
+    Raises
+    ------
+    ValueError
+        If groups holds no single value for each row.
+    """
+    try:
+        column = groups if hasattr(groups, "factorize") else np.asarray(groups)
+        shape = np.shape(column)
+        codes = factorize(column)[0] if len(shape) == 1 else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"groups cannot be used: {error}. Pass a number or a string for each row."
+        ) from error
+    if codes is None:
+        raise ValueError(
+            f"groups must have the shape (n_samples,), got {shape}: pass a single column, "
+            f"for example by numpy.ravel."
+        )
+    if len(codes) != n_rows:
+        raise ValueError(
+            f"groups holds {len(codes)} values for the {n_rows} rows of X: pass one for "
+            f"each row."
+        )
+    missing = codes == MISSING
+    if missing.any():
+        raise ValueError(
+            f"groups holds a missing value in row {int(missing.argmax())}: drop the row, "
+            f"or make it a group of its own."
+        )
+    return codes.astype(np.int64)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sklearn_hscl.gemm import fast_gemm
-from sklearn_hscl.switches import Switch
+from sklearn_hscl.runtime.global_setting import Switch
+from sklearn_hscl.runtime.matmul import fast_gemm
 
 PRECISIONS = ("float64", "float32", "tf32", "bf16")
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from sklearn_hscl.image_files import picture_array
-from sklearn_hscl.stored import Places, StoredRows
+from sklearn_hscl.data.image_files import picture_array
+from sklearn_hscl.data.out_of_core import Places, StoredRows
 
 
 class DatasetRows(StoredRows):

@@ -1,11 +1,12 @@
-"""What a fitted embedder knows of its own training: findings that need no data."""
+"""What the history of a fit shows: findings, and their place in the estimator's HTML."""
 
 from typing import Any
 
 import numpy as np
+from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 
-from sklearn_hscl.findings.diagnosis import Diagnosis
-from sklearn_hscl.findings.finding import Finding
+from sklearn_hscl.reports.diagnosis import Diagnosis
+from sklearn_hscl.reports.finding import Finding
 
 # Shares of its possible fall up to which a loss has hardly fallen, or not at all.
 _SMALL_FALL, _NO_FALL = 0.1, 0.05
@@ -138,3 +139,36 @@ def judge_negatives(
         f"a lower `beta` (now {beta}), a higher `temperature`, a larger `batch_size`.",
         values,
     )
+
+
+class AttributesAndRecord(AttrsDict):
+    """Table of fitted attributes, and below it the findings about the training.
+
+    scikit-learn shows it wherever it shows the estimator: alone, in a pipeline or in a
+    search.
+
+    Parameters
+    ----------
+    embedder : HSCLEmbedder
+        Fitted.
+    attributes : AttrsDict
+        Its attributes, as scikit-learn reads them.
+    """
+
+    def __init__(self, embedder: Any, attributes: AttrsDict) -> None:
+        super().__init__(
+            fitted_attrs=attributes.data,
+            estimator_class=attributes.estimator_class,
+            doc_link=attributes.doc_link,
+        )
+        self.embedder = embedder
+
+    def _html_repr(self) -> str:
+        record = training_record(self.embedder)
+        is_open = " open" if any(finding.needs_a_look for finding in record) else ""
+        return (
+            f"{AttrsDict._html_repr(self)}"
+            f'<div class="estimator-table"><details{is_open}>'
+            f"<summary>What training found</summary>{record._repr_html_()}"
+            f"</details></div>"
+        )

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_hscl.switches import Switch
+from sklearn_hscl.runtime.global_setting import Switch
 
 # Below this many multiplications the call costs more than the product.
 _SMALL = 2**20
@@ -55,7 +55,7 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_hscl.gemm import mm
+    >>> from sklearn_hscl.runtime.matmul import mm
     >>> mm(torch.ones(2, 3), torch.ones(3, 2))
     tensor([[3., 3.],
             [3., 3.]])

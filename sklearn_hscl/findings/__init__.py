@@ -1,1 +1,0 @@
-"""What is found about a fitted embedder, as text, dictionary and page."""

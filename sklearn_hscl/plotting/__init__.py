@@ -1,0 +1,1 @@
+"""Internal. Axes and colours that all displays share."""

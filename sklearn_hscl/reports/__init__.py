@@ -1,0 +1,1 @@
+"""Internal. Findings about a fitted embedder, as text, dictionary and HTML."""

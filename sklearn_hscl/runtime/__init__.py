@@ -1,0 +1,1 @@
+"""Internal. Devices, threads, precision, random state, files: what the process gives."""
