@@ -36,9 +36,8 @@ from sklearn_hscl.data.validation import (
 from sklearn_hscl.encoders.inference import embed_array
 from sklearn_hscl.encoders.tabular import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
-from sklearn_hscl.losses.checks import check_one_loss
 from sklearn_hscl.losses.hardening import LogHardening
-from sklearn_hscl.losses.presets import REQUIRE_LABELS
+from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
 from sklearn_hscl.parameters import CONSTRAINTS
 from sklearn_hscl.persistence.storable import Storable
 from sklearn_hscl.probe import DEFAULTS, choices, is_open, train_best

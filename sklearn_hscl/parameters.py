@@ -13,8 +13,7 @@ from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.library_models import LIBRARIES, is_library_model
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
-from sklearn_hscl.losses.presets import LOSSES
-from sklearn_hscl.losses.reduction import REDUCTIONS
+from sklearn_hscl.losses.presets import LOSSES, REDUCTIONS
 from sklearn_hscl.runtime.precision import PRECISIONS
 from sklearn_hscl.training.batching import SAMPLERS
 from sklearn_hscl.training.learning_rate import SCHEDULES

@@ -23,7 +23,7 @@ from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.subject import draw, make_subject
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
-from sklearn_hscl.losses.targets import Pairs
+from sklearn_hscl.losses.pair_sets import Pairs
 from sklearn_hscl.metrics import alignment, effective_rank, knn_accuracy, uniformity
 from sklearn_hscl.runtime.normalize import unit_rows
 

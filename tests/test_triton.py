@@ -50,7 +50,7 @@ def batch(n_rows, n_columns, n_groups, seed=0):
 
 
 def by_kernel(z, groups, *, precision="ieee", **options):
-    from sklearn_hscl.losses.kernels.triton_kernel import triton_loss
+    from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
     z = z.clone().requires_grad_()
     value, stats = triton_loss(z, groups, precision=precision, **options)
@@ -181,7 +181,7 @@ def test_takes_half_precision_rows(dtype):
 
 @runs_kernel
 def test_value_without_gradient():
-    from sklearn_hscl.losses.kernels.triton_kernel import triton_loss
+    from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
     z, groups = batch(40, 8, 4)
     value, stats = triton_loss(z, groups, effective_negatives=False, **options_with())
@@ -192,7 +192,7 @@ def test_value_without_gradient():
 
 @runs_kernel
 def test_differentiable_only_once():
-    from sklearn_hscl.losses.kernels.triton_kernel import triton_loss
+    from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
     z, groups = batch(17, 4, 4)
     value, stats = triton_loss(z.requires_grad_(), groups, **options_with())

@@ -15,8 +15,8 @@ from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.diagnostics.subject import Subject
 from sklearn_hscl.losses.dispatch import choose_kernel, compute
 from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
-from sklearn_hscl.losses.options import LossOptions
-from sklearn_hscl.losses.targets import Pairs, Targets
+from sklearn_hscl.losses.pair_sets import Pairs, Targets
+from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.chance import batches_of_places

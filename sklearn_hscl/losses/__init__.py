@@ -4,15 +4,15 @@ Nothing here knows scikit-learn; :class:`ContrastiveLoss` takes embeddings and
 labels and returns a scalar.
 """
 
-from sklearn_hscl.losses.contrastive import ContrastiveLoss
-from sklearn_hscl.losses.schedules import (
+from sklearn_hscl.losses.beta_schedules import (
     BetaSchedule,
     CosineBeta,
     LinearBeta,
     StepBeta,
     WarmUpBeta,
 )
-from sklearn_hscl.losses.stats import LossStats
+from sklearn_hscl.losses.contrastive import ContrastiveLoss
+from sklearn_hscl.losses.equation import LossStats
 
 __all__ = [
     "BetaSchedule",

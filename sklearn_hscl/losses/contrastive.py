@@ -1,4 +1,4 @@
-"""ContrastiveLoss: the family of contrastive losses as one torch module."""
+"""ContrastiveLoss: the whole family as one torch module."""
 
 from dataclasses import replace
 from typing import Any, Self
@@ -6,15 +6,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from sklearn_hscl.losses.checks import check_choice, check_number, check_options
-from sklearn_hscl.losses.cross_entropy import TORCH_MARK, cross_entropy
 from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
+from sklearn_hscl.losses.equation import LossStats
 from sklearn_hscl.losses.hardening import LogHardening
-from sklearn_hscl.losses.options import LossOptions
-from sklearn_hscl.losses.presets import LOSSES, PRESETS, official
-from sklearn_hscl.losses.stats import LossStats
-from sklearn_hscl.losses.targets import Targets, unlabelled_as_own
+from sklearn_hscl.losses.pair_sets import Targets, unlabelled_as_own
+from sklearn_hscl.losses.presets import (
+    LOSSES,
+    PRESETS,
+    LossOptions,
+    check_choice,
+    check_number,
+    check_options,
+    official,
+)
 from sklearn_hscl.runtime.normalize import unit_rows
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
@@ -365,3 +371,39 @@ def _plain_number(value: Any) -> Any:
     """Return a single number of numpy's or torch's as one of Python's."""
     is_number = isinstance(value, np.generic | Tensor) and value.ndim == 0
     return value.item() if is_number else value
+
+
+TORCH_MARK = -100  # torch's own label of rows without label
+
+
+def cross_entropy(
+    logits: Tensor, y: Tensor, unlabelled: int, label_smoothing: float
+) -> Tensor:
+    """Mean cross-entropy over the rows that have a label; 0 where none has.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., B, n_classes)
+        Output of the classifier.
+    y : Tensor of int, shape (..., B) or (B,)
+        Class codes.
+    unlabelled : int
+        Code of rows without label.
+    label_smoothing : float in [0, 1)
+        Share of the probability that is spread over all classes.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        One value per leading index.
+    """
+    labelled = y != unlabelled
+    safe = torch.where(labelled, y, 0).expand(logits.shape[:-1])  # (..., B)
+    losses = functional.cross_entropy(
+        logits.flatten(0, -2),
+        safe.flatten(),
+        reduction="none",
+        label_smoothing=label_smoothing,
+    ).view(safe.shape)
+    labelled = labelled.expand(safe.shape)
+    return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sklearn_hscl.losses.kernels.blocks import BLOCK_PAIRS, dense_loss, tiled_loss
+from sklearn_hscl.losses.equation import LossStats
+from sklearn_hscl.losses.kernels.autograd import BLOCK_PAIRS, dense_loss, tiled_loss
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
-from sklearn_hscl.losses.options import LossOptions
-from sklearn_hscl.losses.stats import LossStats
-from sklearn_hscl.losses.targets import Targets
+from sklearn_hscl.losses.pair_sets import Targets
+from sklearn_hscl.losses.presets import LossOptions
 
 Kernel = Callable[..., tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
@@ -103,6 +103,6 @@ def compute(
 def _closed_form_kernel(kernel: str) -> Kernel:
     if kernel == "streaming":
         return streaming_loss
-    from sklearn_hscl.losses.kernels.triton_kernel import triton_loss  # an extra
+    from sklearn_hscl.losses.kernels.triton.launch import triton_loss  # an extra
 
     return triton_loss

@@ -1,10 +1,4 @@
-"""The equation: losses of a block of anchors against all rows, in log space.
-
-With s_ij = z_i·z_j / T, negative weights ν, positive weights π and hardening η::
-
-    log E_i = log Σ_j ν_ij η(s_ij) e^{s_ij} - log Σ_j ν_ij η(s_ij)
-    ℓ_ip    = log( e^{s_ip} + D_ip ) - s_ip,   D_ip = Q_i E_i, or as `denominator` says
-"""
+"""The equation of the loss, for a block of anchors; synthetic negatives and reduction."""
 
 from math import log, log1p
 from typing import NamedTuple
@@ -12,9 +6,94 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_hscl.losses.options import LossOptions, per_pair
-from sklearn_hscl.losses.synthetic import synthetic_cosines
-from sklearn_hscl.losses.targets import Pairs
+from sklearn_hscl.losses.pair_sets import Pairs
+from sklearn_hscl.losses.presets import LossOptions, per_pair
+from sklearn_hscl.runtime.normalize import unit_rows
+
+
+def synthetic_cosines(
+    anchors: Tensor, z: Tensor, hardness: Tensor, n_hardest: int, n_synthetic: int
+) -> Tensor:
+    """Cosines of each anchor with synthetic negatives of its own.
+
+    Each synthetic negative is a n_1 + (1 - a) n_2, scaled to unit length, where n_1 and
+    n_2 are drawn with replacement from the anchor's hardest negatives and a from
+    U(0, 1). It is a constant for the gradient, as in MoCHi, SynCo and the code of SSCL;
+    the anchor is not.
+
+    Parameters
+    ----------
+    anchors : Tensor of shape (..., A, D)
+        Unit embeddings of the anchors.
+    z : Tensor of shape (..., B, D)
+        Unit embeddings of all rows.
+    hardness : Tensor of shape (..., A, B)
+        Similarity of the negatives, -inf elsewhere.
+    n_hardest : int
+        How many of the hardest negatives are mixed; anchors with fewer use those.
+    n_synthetic : int
+        Number of synthetic negatives of each anchor.
+
+    Returns
+    -------
+    Tensor of shape (..., A, n_synthetic)
+        Meaningless for anchors without negatives, which are skipped.
+    """
+    hardest = hardness.topk(min(n_hardest, hardness.shape[-1]))
+    n_usable = hardest.values.isfinite().sum(-1, keepdim=True).clamp_min(1)  # (..., A, 1)
+    shape = (*anchors.shape[:-1], n_synthetic)
+    mixture, *chances = torch.rand((3, *shape), dtype=z.dtype, device=z.device)
+    first, second = (
+        _rows(z.detach(), hardest.indices, chance, n_usable) for chance in chances
+    )
+    mixture = mixture.unsqueeze(-1)  # (..., A, S, 1)
+    synthetic = unit_rows(mixture * first + (1 - mixture) * second)  # (..., A, S, D)
+    return (synthetic @ anchors.unsqueeze(-1)).squeeze(-1)
+
+
+def _rows(z: Tensor, candidates: Tensor, chance: Tensor, n_usable: Tensor) -> Tensor:
+    """Pick rows of z, one of the usable candidates for each chance in [0, 1)."""
+    place = (chance * n_usable).long().clamp_max(candidates.shape[-1] - 1)  # (..., A, S)
+    index = candidates.gather(-1, place)  # (..., A, S)
+    width = z.shape[-1]
+    flat = index.flatten(-2).unsqueeze(-1).expand(*index.shape[:-2], -1, width)
+    return z.gather(-2, flat).unflatten(-2, index.shape[-2:])  # (..., A, S, D)
+
+
+class LossStats(NamedTuple):
+    """Counts over a batch; every field has shape (...)."""
+
+    skipped_anchors: Tensor
+    """Anchors left out because they have no positive or no negative."""
+    hardest_fallbacks: Tensor
+    """Anchors whose negatives all had weight 0, so that the hardest one was used."""
+    effective_negatives: Tensor
+    """Mean over anchors of (Σ η)² / Σ η²: how many negatives really count."""
+
+
+def anchor_weights(reduction: str, positive_mass: Tensor, usable: Tensor) -> Tensor:
+    """Weights over anchors that sum to 1 (to 0 where no anchor is usable).
+
+    Parameters
+    ----------
+    reduction : {"anchors", "pairs", "classes"}
+        Every usable anchor, every positive pair, or every class weighs the same.
+    positive_mass : Tensor of shape (..., B)
+        Number (or total weight) of each anchor's positives.
+    usable : Tensor of bool, shape (..., B)
+        Anchors that have a positive and a negative.
+
+    Returns
+    -------
+    Tensor of shape (..., B)
+    """
+    weight = usable.to(positive_mass.dtype)
+    if reduction == "pairs":
+        weight = weight * positive_mass
+    if reduction == "classes":
+        weight = weight / (1 + positive_mass)  # the anchor belongs to its class, too
+    tiny = torch.finfo(weight.dtype).tiny
+    return weight / weight.sum(-1, keepdim=True).clamp_min(tiny)
 
 
 class AnchorLosses(NamedTuple):

@@ -1,11 +1,23 @@
-"""The named members of the family: each is one point in the product of the options.
-
-Notation: unit embeddings z_i, s_ij = z_i·z_j / T, positives P_i, negatives N_i,
-hardening η, E_i the mean of e^{s_ij} over N_i with weights η(s_ij).
-"""
+"""The named losses, with their sources."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_hscl.losses.hardening import (
+    HARDENINGS,
+    LogHardening,
+    log_exponential,
+    log_polynomial,
+    log_threshold,
+    log_top_k,
+)
+
+REDUCTIONS = ("anchors", "pairs", "classes")
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,7 @@ def sscl() -> Preset:
     """Contrast with synthetic hard negatives. The printed equation was not at hand.
 
     The reading implemented: each anchor gets 32 synthetic negatives, mixtures of two of
-    its 64 hardest ones (``losses/synthetic.py``), appended to its
+    its 64 hardest ones (``losses/equation.py``), appended to its
     negatives; the tilted and debiased loss of ``hucl`` with τ⁺ = 0.1 follows. With
     labels, negatives are rows of other classes, and τ⁺ is 0, as none is a false
     negative; without, all other rows.
@@ -161,3 +173,125 @@ def official(loss: str) -> Preset:
         detach_weights=False,
         tau_plus=0.1 if loss == "hucl" else 0.0,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(Preset):
+    """A preset with its hardening and scales."""
+
+    beta: float | Tensor
+    temperature: float | Tensor
+    hardening: str | LogHardening
+    threshold: float | Tensor
+    top_k: int
+
+    def log_eta(
+        self, similarity: Tensor, excess: Tensor, cosine: Tensor, log_negative: Tensor
+    ) -> Tensor:
+        """Return log η of all pairs, up to a constant per anchor, (..., A, B)."""
+        if not self.hardened:
+            return torch.zeros_like(excess)
+        if callable(self.hardening):
+            return self._given_hardening(similarity)
+        if self.hardening == "exponential":
+            return log_exponential(excess, per_pair(self.beta, excess))
+        if self.hardening == "polynomial":
+            return log_polynomial(cosine, per_pair(self.beta, cosine))
+        if self.hardening == "top_k":
+            return log_top_k(excess, log_negative, self.top_k)
+        return log_threshold(cosine, per_pair(self.threshold, cosine))
+
+    def _given_hardening(self, similarity: Tensor) -> Tensor:
+        assert callable(self.hardening)
+        shape = tuple(similarity.shape)
+        try:
+            log_eta = self.hardening(similarity)
+        except Exception as error:
+            if "memory" in str(error) or isinstance(error, MemoryError):
+                raise  # for who tries smaller batches then
+            raise ValueError(
+                f"hardening={self.hardening!r} failed on a tensor of shape {shape}: {error}"
+            ) from error
+        if not isinstance(log_eta, Tensor) or log_eta.shape != similarity.shape:
+            raise ValueError(
+                f"hardening={self.hardening!r} must map a tensor of shape {shape} to one "
+                f"of that shape, got {getattr(log_eta, 'shape', type(log_eta))}."
+            )
+        return log_eta
+
+
+def per_pair(value: float | Tensor, like: Tensor) -> Tensor:
+    """Give a float or a (...) tensor the shape (..., 1, 1)."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)[..., None, None]
+
+
+# Up to here numbers and their products with others stay in the range of float32.
+HUGE = 1e15
+
+
+def check_options(options: LossOptions) -> None:
+    """Raise a ValueError that names the first option that cannot be."""
+    if not callable(options.hardening):
+        check_choice("hardening", options.hardening, HARDENINGS)
+    check_choice("reduction", options.reduction, REDUCTIONS)
+    check_choice("denominator", options.denominator, ("negatives", "all"))
+    check_choice("pooling", options.pooling, ("out", "in"))
+    check_choice("positives", options.positives, ("all", "twin"))
+    _check_scales(options)
+    for name, least in (("top_k", 1), ("n_synthetic", 0), ("n_hardest", 1)):
+        count = getattr(options, name)
+        if not (isinstance(count, Integral) and int(count) >= least):
+            raise ValueError(f"{name} must be an integer from {least} up, got {count!r}.")
+    check_number("tau_plus", options.tau_plus, "in [0, 1)", lambda share: 0 <= share < 1)
+    check_number("ce_weight", options.ce_weight, "in [0, 1]", lambda share: 0 <= share <= 1)
+    if options.denominator == "all" and options.tau_plus:
+        raise ValueError(
+            "tau_plus debiases the denominator of one positive: with "
+            "denominator='all' it must be 0."
+        )
+
+
+def _check_scales(options: LossOptions) -> None:
+    """Check the numbers that multiply similarities and sums; some may be tensors."""
+    if isinstance(options.negative_mass, str):
+        check_choice("negative_mass", options.negative_mass, ("negatives", "batch"))
+    else:
+        wanted = f"above 0 and at most {HUGE}"
+        check_number(
+            "negative_mass", options.negative_mass, wanted, lambda mass: 0 < mass <= HUGE
+        )
+    for name, value, valid in (
+        ("temperature", options.temperature, lambda t: (t >= 1 / HUGE) & (t <= HUGE)),
+        ("beta", options.beta, lambda b: (b >= 0) & (b <= HUGE)),
+        ("threshold", options.threshold, lambda t: t.abs() <= 1),
+    ):
+        value = float(value) if _is_number(value) else value  # of any size
+        is_number = isinstance(value, float | torch.Tensor)
+        if not is_number or not valid(torch.as_tensor(value)).all():
+            raise ValueError(f"{name} is out of range, got {value!r}.")
+
+
+def check_number(name: str, value: Any, wanted: str, valid: Callable[[Any], bool]) -> None:
+    """Raise a ValueError that says what is wanted, where the value is no such number."""
+    if not (_is_number(value) and valid(value)):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}.")
+
+
+def check_one_loss(options: LossOptions) -> None:
+    """Raise where options are those of several batches, of which training has one."""
+    for name, value in vars(options).items():
+        if isinstance(value, torch.Tensor) and value.ndim:
+            raise ValueError(
+                f"loss has {name} of shape {tuple(value.shape)}, a number for each of "
+                f"several batches, but an embedder trains on one at a time: pass a number."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_choice(name: str, value: Any, options: tuple[Any, ...]) -> None:
+    """Raise a ValueError that lists the choices, where the value is none of them."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {list(options)}, got {value!r}.")

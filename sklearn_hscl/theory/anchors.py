@@ -7,10 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_hscl.losses.checks import check_options
 from sklearn_hscl.losses.equation import anchor_losses, tilted_mean
-from sklearn_hscl.losses.options import LossOptions, per_pair
-from sklearn_hscl.losses.presets import PRESETS
+from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options, per_pair
 from sklearn_hscl.metrics.search import map_blocks
 from sklearn_hscl.theory.draw import Draw, PairSets
 

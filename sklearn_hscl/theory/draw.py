@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sklearn_hscl.data.torch_dataset import array_of
-from sklearn_hscl.losses.targets import Pairs
+from sklearn_hscl.losses.pair_sets import Pairs
 from sklearn_hscl.metrics.checks import Labelled
 from sklearn_hscl.metrics.class_means import float64_rows
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
-from sklearn_hscl.losses.options import LossOptions
+from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.random_state import (
     scoped_torch_seed,
     set_torch_random_state,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.losses.kernels.pairs import pull as pull_pairs
+from sklearn_hscl.losses.kernels.closed_form import pull as pull_pairs
 from sklearn_hscl.runtime.matmul import mm, mm_t
 
 Integers = NDArray[np.int64]

@@ -7,17 +7,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sklearn_hscl.losses.kernels.all_pairs import Pairs, all_pairs
-from sklearn_hscl.losses.kernels.closed_form import Result, Settings
-from sklearn_hscl.losses.kernels.hardest import relative_to_hardest
+from sklearn_hscl.losses.equation import LossStats
+from sklearn_hscl.losses.kernels.closed_form import Pairs, Result, Settings, all_pairs
 from sklearn_hscl.losses.kernels.label_sorted import (
     SortedRows,
     negative_count,
     pair_weight,
     sort_rows,
 )
-from sklearn_hscl.losses.kernels.symmetric import symmetric
-from sklearn_hscl.losses.stats import LossStats
+from sklearn_hscl.losses.kernels.tiled_closed_form import relative_to_hardest, symmetric
 
 # Up to this many rows the whole matrix of pairs is faster than sorted rows and tiles.
 _FEW_ROWS = 384

@@ -11,7 +11,7 @@ registers and multiplies by the same rows of Z that gave the scores.
 import triton
 import triton.language as tl
 
-from sklearn_hscl.losses.kernels.triton_forward import (
+from sklearn_hscl.losses.kernels.triton.forward import (
     band_of,
     load_rows,
     negative_share,

@@ -13,14 +13,13 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sklearn_hscl.losses.kernels.triton_backward import backward_kernel
-from sklearn_hscl.losses.kernels.triton_forward import (
+from sklearn_hscl.losses.equation import LossStats, anchor_weights
+from sklearn_hscl.losses.kernels.triton.backward import backward_kernel
+from sklearn_hscl.losses.kernels.triton.forward import (
     ROWS_MULTIPLE,
     Interpreted,
     forward_kernel,
 )
-from sklearn_hscl.losses.reduction import anchor_weights
-from sklearn_hscl.losses.stats import LossStats
 
 PRECISIONS = ("tf32", "bf16", "tf32x3", "ieee")
 # Up to this (1+β)/T no exponential or sum of them leaves float32 with the row's

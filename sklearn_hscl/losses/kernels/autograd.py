@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sklearn_hscl.losses.equation import AnchorLosses, anchor_losses
-from sklearn_hscl.losses.options import LossOptions
-from sklearn_hscl.losses.reduction import anchor_weights
-from sklearn_hscl.losses.stats import LossStats
-from sklearn_hscl.losses.targets import Targets
+from sklearn_hscl.losses.equation import (
+    AnchorLosses,
+    LossStats,
+    anchor_losses,
+    anchor_weights,
+)
+from sklearn_hscl.losses.pair_sets import Targets
+from sklearn_hscl.losses.presets import LossOptions
 
 # Pairs in a block: 16 MB of float32 for each of the equation's temporaries.
 BLOCK_PAIRS = 1 << 22

@@ -1,0 +1,1 @@
+"""Internal. The closed form on CUDA, in Triton; an extra."""

@@ -1,0 +1,1 @@
+"""Internal. Exact nearest neighbours of many rows."""
