@@ -12,8 +12,12 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import metrics
-from sklearn_hscl.metrics import keys, pruned, ranking, rough, search
-from sklearn_hscl.metrics.nearest_rows import nearest_rows
+from sklearn_hscl.metrics.knn import packed_keys as keys
+from sklearn_hscl.metrics.knn import pruned_search as pruned
+from sklearn_hscl.metrics.knn import pruned_search as rough
+from sklearn_hscl.metrics.knn import similarity_tiles as search
+from sklearn_hscl.metrics.knn import top_k as ranking
+from sklearn_hscl.metrics.knn.top_k import nearest_rows
 from sklearn_hscl.training.validation import neighbor_votes
 
 RETRIEVAL = {
@@ -221,7 +225,7 @@ def test_formulas_by_class(name, n_classes):
 
 
 def test_formulas_in_many_chunks(monkeypatch):
-    monkeypatch.setattr("sklearn_hscl.metrics.class_means._CHUNK_NUMBERS", 50)
+    monkeypatch.setattr("sklearn_hscl.metrics.geometry._CHUNK_NUMBERS", 50)
     for name in BY_ROW_AND_CLASS:
         test_formulas_by_class(name, 7)
     test_effective_rank()

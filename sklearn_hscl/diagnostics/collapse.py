@@ -11,8 +11,8 @@ from torch import Tensor
 from sklearn_hscl.diagnostics.loss_batches import LossBatch
 from sklearn_hscl.diagnostics.subject import Subject
 from sklearn_hscl.metrics import alignment, effective_rank, uniformity
-from sklearn_hscl.metrics.checks import Labelled
-from sklearn_hscl.metrics.class_means import class_means
+from sklearn_hscl.metrics.geometry import class_means
+from sklearn_hscl.metrics.validation import Labelled
 from sklearn_hscl.reports.finding import Finding
 from sklearn_hscl.runtime.normalize import unit_rows
 

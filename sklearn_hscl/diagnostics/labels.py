@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_hscl.diagnostics.subject import Subject
-from sklearn_hscl.metrics.nearest_rows import nearest_rows
+from sklearn_hscl.metrics.knn.top_k import nearest_rows
 from sklearn_hscl.reports.finding import Finding
 
 N_NEIGHBORS = 10

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.targets import fit_targets
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.metrics.checks import draw_rows
+from sklearn_hscl.metrics.validation import draw_rows
 from sklearn_hscl.model_selection.plan import find_embedder, steps_of
 
 

@@ -10,9 +10,8 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
-from sklearn_hscl.metrics.checks import check_embedding, check_labelled
-from sklearn_hscl.metrics.class_means import class_means
-from sklearn_hscl.metrics.spectrum import centred_singular_values
+from sklearn_hscl.metrics.geometry import centred_singular_values, class_means
+from sklearn_hscl.metrics.validation import check_embedding, check_labelled
 from sklearn_hscl.plotting.axes import BLUE, GREY, VERMILION, new_axes
 from sklearn_hscl.runtime.normalize import unit_rows
 

@@ -12,7 +12,7 @@ from sklearn_hscl.data.targets import class_codes
 from sklearn_hscl.diagnostics.subject import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.plane import reduced
-from sklearn_hscl.metrics.checks import check_embedding
+from sklearn_hscl.metrics.validation import check_embedding
 from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
 
 if TYPE_CHECKING:

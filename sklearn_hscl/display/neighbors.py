@@ -17,7 +17,7 @@ from sklearn_hscl.diagnostics.subject import DrawnRows, draw
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.display.montage import draw_montage
 from sklearn_hscl.display.row_table import draw_table
-from sklearn_hscl.metrics.nearest_rows import nearest_rows
+from sklearn_hscl.metrics.knn.top_k import nearest_rows
 from sklearn_hscl.plotting.axes import new_axes
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from sklearn_hscl.diagnostics.subject import (
     make_subject,
 )
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.metrics.checks import check_labelled
+from sklearn_hscl.metrics.validation import check_labelled
 from sklearn_hscl.plotting.axes import BLACK, BLUE, VERMILION, new_axes
 from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed

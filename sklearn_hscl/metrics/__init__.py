@@ -5,6 +5,11 @@ Each function takes arrays and returns a number (:func:`singular_value_decay` a 
 by the cosine of their angle, whatever their length.
 """
 
+from sklearn_hscl.metrics.classification import (
+    knn_accuracy,
+    linear_readout_accuracy,
+    nearest_class_mean_accuracy,
+)
 from sklearn_hscl.metrics.collapse import (
     equal_inner_product_error,
     singular_value_decay,
@@ -12,11 +17,11 @@ from sklearn_hscl.metrics.collapse import (
     within_class_spread,
     zero_sum_error,
 )
-from sklearn_hscl.metrics.neighbors import knn_accuracy
-from sklearn_hscl.metrics.pairs import alignment, uniformity
-from sklearn_hscl.metrics.readout import (
-    linear_readout_accuracy,
-    nearest_class_mean_accuracy,
+from sklearn_hscl.metrics.geometry import (
+    alignment,
+    cosine_silhouette,
+    effective_rank,
+    uniformity,
 )
 from sklearn_hscl.metrics.retrieval import (
     map_at_r,
@@ -25,8 +30,6 @@ from sklearn_hscl.metrics.retrieval import (
     recall_at_k,
 )
 from sklearn_hscl.metrics.scorer import make_embedding_scorer
-from sklearn_hscl.metrics.silhouette import cosine_silhouette
-from sklearn_hscl.metrics.spectrum import effective_rank
 
 __all__ = [
     "alignment",

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.metrics.checks import Labelled, check_labelled
-from sklearn_hscl.metrics.class_means import chunk_rows, class_means, float64_chunks
-from sklearn_hscl.metrics.search import map_blocks
-from sklearn_hscl.metrics.spectrum import centred_singular_values
+from sklearn_hscl.metrics.geometry import (
+    centred_singular_values,
+    chunk_rows,
+    class_means,
+    float64_chunks,
+)
+from sklearn_hscl.metrics.knn.similarity_tiles import map_blocks
+from sklearn_hscl.metrics.validation import Labelled, check_labelled
 from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.runtime.threads import torch_threads
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.metrics.checks import check_labelled, check_n_neighbors, check_queries
-from sklearn_hscl.metrics.ranking import map_nearest
-from sklearn_hscl.metrics.search import Search
+from sklearn_hscl.metrics.knn.similarity_tiles import Search
+from sklearn_hscl.metrics.knn.top_k import map_nearest
+from sklearn_hscl.metrics.validation import check_labelled, check_n_neighbors, check_queries
 
 RandomState = int | np.random.RandomState | None
 Hits = NDArray[np.bool_]

@@ -14,7 +14,7 @@ from sklearn_hscl.metrics.collapse import (
     within_class_spread,
     zero_sum_error,
 )
-from sklearn_hscl.metrics.pairs import alignment, uniformity
+from sklearn_hscl.metrics.geometry import alignment, uniformity
 
 _LOWER_IS_BETTER = {
     alignment,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sklearn_hscl.losses.equation import anchor_losses, tilted_mean
 from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options, per_pair
-from sklearn_hscl.metrics.search import map_blocks
+from sklearn_hscl.metrics.knn.similarity_tiles import map_blocks
 from sklearn_hscl.theory.draw import Draw, PairSets
 
 LOSSES = ("ucl", "scl", "hucl", "hscl")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sklearn_hscl.data.torch_dataset import array_of
 from sklearn_hscl.losses.pair_sets import Pairs
-from sklearn_hscl.metrics.checks import Labelled
-from sklearn_hscl.metrics.class_means import float64_rows
+from sklearn_hscl.metrics.geometry import float64_rows
+from sklearn_hscl.metrics.validation import Labelled
 
 
 @dataclass(frozen=True)

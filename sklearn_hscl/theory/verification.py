@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
-from sklearn_hscl.metrics.checks import check_labelled
+from sklearn_hscl.metrics.validation import check_labelled
 from sklearn_hscl.theory.anchors import LOSSES, loss_options, measure_anchors
 from sklearn_hscl.theory.draw import draw_pairs
 from sklearn_hscl.theory.estimate import TheoryEstimate, summarise

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_hscl.metrics.checks import Labelled, Queries
+from sklearn_hscl.metrics.validation import Labelled, Queries
 from sklearn_hscl.runtime.matmul import mm_t, uses_fast_gemm
 from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.runtime.threads import choose_threads, torch_threads
