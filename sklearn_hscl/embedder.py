@@ -39,7 +39,7 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
 from sklearn_hscl.parameters import CONSTRAINTS
-from sklearn_hscl.persistence.storable import Storable
+from sklearn_hscl.persistence.mixin import Storable
 from sklearn_hscl.probe import DEFAULTS, choices, is_open, train_best
 from sklearn_hscl.reports.training_report import AttributesAndRecord
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds

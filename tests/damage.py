@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.persistence import BundleError
-from sklearn_hscl.persistence.container import _checksum
+from sklearn_hscl.persistence.safetensors_file import _checksum
 
 # What a value of a document is replaced by.
 STRANGE = [

@@ -10,7 +10,7 @@ from stored_models import frame, images, labels, numbers, words
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, WarmUpBeta
-from sklearn_hscl.persistence.container import FORMAT_VERSION
+from sklearn_hscl.persistence.safetensors_file import FORMAT_VERSION
 
 FORMATS = Path(__file__).parent / "data"
 TINY = {"max_epochs": 2, "random_state": 0, "n_components": 4}

@@ -1,7 +1,7 @@
 """Embedders in files: bundles without code, and what skops has to trust."""
 
-from sklearn_hscl.persistence.card import read_card
-from sklearn_hscl.persistence.errors import BundleError
+from sklearn_hscl.persistence.bundle import read_card
+from sklearn_hscl.persistence.schema import BundleError
 
 SKOPS_TRUSTED = (
     "sklearn_hscl.augment.base.Augmentation",

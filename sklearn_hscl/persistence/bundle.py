@@ -1,4 +1,4 @@
-"""Bundles: an embedder in one file that holds no code."""
+"""One file without code: what goes in, and what is checked on the way out."""
 
 import os
 import platform
@@ -14,17 +14,21 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.data.image_validation import SCALES
 from sklearn_hscl.data.validation import DESCRIPTION
-from sklearn_hscl.persistence.container import (
+from sklearn_hscl.persistence.encoder_state import check_left_out, given_encoder
+from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
+from sklearn_hscl.persistence.json_codec import (
+    Decoder,
+    Encoder,
+    NotStorable,
+    pool_arrays,
+    pool_strings,
+)
+from sklearn_hscl.persistence.safetensors_file import (
     read_arrays,
     read_document,
     write_container,
 )
-from sklearn_hscl.persistence.errors import BundleError, naming
-from sklearn_hscl.persistence.facts import check_facts
-from sklearn_hscl.persistence.outside_encoder import check_left_out, given_encoder
-from sklearn_hscl.persistence.pool import pool_arrays, pool_strings
-from sklearn_hscl.persistence.state import State, fitted_state, restore
-from sklearn_hscl.persistence.values import Decoder, Encoder, NotStorable
+from sklearn_hscl.persistence.schema import BundleError, check_facts, naming
 
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
 # Values of a row on which a loaded encoder is tried.
@@ -243,3 +247,47 @@ def _try(estimator: Any, *, is_built_in: bool) -> None:
         )
     if is_built_in and not embedding.isfinite().all():
         raise BundleError("its encoder returns infinite embeddings")
+
+
+def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a file of :meth:`~sklearn_hscl.HSCLEmbedder.save` says of its embedder.
+
+    Weights are not read, and nothing is built.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    dict
+        ``"parameters"``, those that were stored, as JSON has them; ``"left_out"``, the
+        names of the others; ``"metrics"``: figures of the best epoch and those passed to
+        ``save``; ``"versions"`` of the libraries that wrote it; ``"n_features"``.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    BundleError
+        If it is no such file, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.persistence import read_card
+    >>> embedder = HSCLEmbedder(max_epochs=1).fit(*load_iris(return_X_y=True))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     embedder.save(f"{folder}/iris.safetensors", metrics={"accuracy": 0.95})
+    ...     read_card(f"{folder}/iris.safetensors")["metrics"]["accuracy"]
+    0.95
+    """
+    document = read_document(path)
+    with naming(path):
+        check_facts(document, "document", **PARTS)
+        names = ("parameters", "left_out", "metrics", "versions")
+        n_features = document["input"]["n_features_in_"]
+        return {name: document[name] for name in names} | {"n_features": n_features}

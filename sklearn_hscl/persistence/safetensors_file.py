@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sklearn_hscl.persistence.errors import BundleError
+from sklearn_hscl.persistence.schema import BundleError
 from sklearn_hscl.runtime.atomic_write import whole_file
 
 FORMAT = "sklearn-hscl"

@@ -1,12 +1,78 @@
-"""Arrays by name, each of which is taken once and checked."""
+"""Checks of what is read from a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.persistence.errors import BundleError
+
+class BundleError(ValueError):
+    """A file, or what else an embedder was stored in, that cannot be used.
+
+    The message names the file and what is wrong with it.
+    """
+
+
+# What wrong facts and arrays can raise where no check foresaw them.
+_UNFORESEEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Name the source in what is raised about it, all of which is a BundleError."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"{source} cannot be used: {error}.") from error
+    except _UNFORESEEN as error:
+        raise BundleError(
+            f"{source} cannot be used, as what it holds does not go together: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def check_facts(facts: Any, where: str, /, **kinds: Any) -> Any:
+    """Raise where facts are not exactly those that are known, each of its type.
+
+    Parameters
+    ----------
+    facts : dict
+        What was stored.
+    where : str
+        What the facts are of, for messages.
+    **kinds : type, or union of types
+        The names, and the type of each.
+
+    Returns
+    -------
+    dict
+        `facts`.
+
+    Raises
+    ------
+    BundleError
+        Naming what is missing, unknown or of another type.
+    """
+    if not isinstance(facts, dict):
+        raise BundleError(f"{where} is {type(facts).__name__}, not a dictionary")
+    if facts.keys() != kinds.keys():
+        differ = sorted(map(str, facts.keys() ^ kinds.keys()))
+        raise BundleError(f"{where} has missing or unknown entries: {differ[:5]}")
+    for name, kind in kinds.items():
+        value = facts[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            raise BundleError(f"{name} of {where} is {value!r:.80}")
+    return facts
+
 
 # What torch wants of an array: contiguous and writable.
 _OWN: Final = ("C", "W")

@@ -1,5 +1,6 @@
-"""The trained network as facts and arrays, and back."""
+"""The encoder as a document and arrays."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from sklearn_hscl.encoders.base import ContrastiveModule
 from sklearn_hscl.encoders.blueprint import describe, rebuild
 from sklearn_hscl.encoders.layout import ColumnLayout
+from sklearn_hscl.encoders.library_models import build_library_model, is_library_model
+from sklearn_hscl.encoders.own_module import own_module
+from sklearn_hscl.encoders.pixels import PixelScaling
 from sklearn_hscl.encoders.resnet import ResNetEncoder
-from sklearn_hscl.persistence.arrays import StoredArrays
-from sklearn_hscl.persistence.errors import BundleError
-from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_facts
 from sklearn_hscl.runtime.precision import Precision
 
 Facts = dict[str, Any]
@@ -169,3 +171,52 @@ def _check_weights(
         is_derived = not (place.is_meta or place.is_floating_point())
         if is_derived and not torch.equal(place, value):
             raise BundleError(f"the entries of {name!r} are not those of the columns")
+
+
+def check_left_out(estimator: Any, leave_out: Sequence[str]) -> None:
+    """Raise where layers are not this library's, but the encoder is a name to be stored.
+
+    What the name stands for is code of another library, which a file does not say to run;
+    or it was set after the fit. Encoders that are no names are refused as parameters.
+    """
+    is_name = isinstance(estimator.encoder, str) and "encoder" not in leave_out
+    if is_name and describe(estimator.module_) is None:
+        name = type(estimator).__name__
+        raise ValueError(
+            f"The parameter encoder is {estimator.encoder!r}, but the layers of the fit "
+            f"({type(estimator.module_).__name__}) are not of this library, so that a file "
+            f"without code cannot hold them: save(path, leave_out=['encoder']), and pass "
+            f"the encoder again as {name}.load(path, encoder=...); or use pickle."
+        )
+
+
+def given_encoder(
+    estimator: Any, given: Mapping[str, Any], shape: tuple[int, ...]
+) -> nn.Module:
+    """Return the encoder that the user gives to a file without it; its weights follow.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder
+        With all its parameters.
+    given : mapping
+        The parameters that come from the user, not from the file.
+    shape : tuple of int
+        Of a row.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    BundleError
+        If there is none.
+    """
+    encoder, n_components = estimator.encoder, estimator.n_components
+    if not isinstance(encoder, str):
+        return own_module(encoder, shape, n_components)
+    if "encoder" not in given or not is_library_model(encoder):
+        raise BundleError("it has no blueprint of its encoder")
+    scaling = PixelScaling(torch.zeros(shape[0]), torch.ones(shape[0]))
+    return build_library_model(encoder, scaling, n_components)

@@ -11,9 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.persistence.bundle import read_bundle, write_bundle
-from sklearn_hscl.persistence.errors import BundleError, naming
-from sklearn_hscl.persistence.facts import check_facts
-from sklearn_hscl.persistence.state import COVERED, State, fitted_state, restore
+from sklearn_hscl.persistence.estimator_state import COVERED, State, fitted_state, restore
+from sklearn_hscl.persistence.schema import BundleError, check_facts, naming
 
 PICKLE_VERSION = 1
 

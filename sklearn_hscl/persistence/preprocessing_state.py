@@ -12,9 +12,7 @@ from sklearn_hscl.encoders.bounds import no_bounds
 from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
 from sklearn_hscl.encoders.layout import ColumnLayout
 from sklearn_hscl.encoders.standardization import Standardization
-from sklearn_hscl.persistence.arrays import StoredArrays
-from sklearn_hscl.persistence.errors import BundleError
-from sklearn_hscl.persistence.facts import check_facts
+from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_facts
 
 Facts = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
