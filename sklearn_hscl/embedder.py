@@ -34,7 +34,7 @@ from sklearn_hscl.data.validation import (
     open_labelled,
 )
 from sklearn_hscl.encoders.inference import embed_array
-from sklearn_hscl.encoders.tabular import AllMembers
+from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss

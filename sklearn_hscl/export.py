@@ -15,8 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.encoders.features import Preparation, PreparedTable, as_float
-from sklearn_hscl.encoders.standardization import LARGEST_Z_SCORE
+from sklearn_hscl.encoders.preprocessing import (
+    LARGEST_Z_SCORE,
+    Preparation,
+    PreparedTable,
+    as_float,
+)
 from sklearn_hscl.persistence.mixin import on_host
 from sklearn_hscl.persistence.safetensors_file import replacing
 from sklearn_hscl.runtime.normalize import unit_rows

@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
-from sklearn_hscl.encoders.library_models import LIBRARIES, is_library_model
+from sklearn_hscl.encoders.image.registry import LIBRARIES, is_library_model
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.presets import LOSSES, REDUCTIONS

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.encoders.features import PreparedTable
+from sklearn_hscl.encoders.preprocessing import PreparedTable
 
 N = 60
 Y = np.arange(N) % 3

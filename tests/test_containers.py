@@ -18,8 +18,7 @@ from streamed import assert_stand_for_a_tensor
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.encoders.features import PreparedTable
-from sklearn_hscl.encoders.standardization import Standardization
+from sklearn_hscl.encoders.preprocessing import PreparedTable, Standardization
 from sklearn_hscl.training.rows import HostRows
 
 RNG = np.random.default_rng(0)

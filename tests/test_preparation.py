@@ -6,10 +6,8 @@ import torch
 from numpy.testing import assert_array_equal
 
 from sklearn_hscl.data.out_of_core import MappedRows
-from sklearn_hscl.encoders.expansion import ColumnExpansion
-from sklearn_hscl.encoders.features import PreparedTable
-from sklearn_hscl.encoders.layout import ColumnLayout
-from sklearn_hscl.encoders.standardization import Standardization
+from sklearn_hscl.encoders.mlp import ColumnExpansion
+from sklearn_hscl.encoders.preprocessing import ColumnLayout, PreparedTable, Standardization
 
 
 def test_prepared_table():

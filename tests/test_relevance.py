@@ -11,8 +11,12 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
-from sklearn_hscl.encoders import relevance as module
-from sklearn_hscl.encoders.relevance import FLOOR, LARGEST, column_relevance
+from sklearn_hscl.encoders.tabular.encoder import feature_importance as module
+from sklearn_hscl.encoders.tabular.feature_importance import (
+    FLOOR,
+    LARGEST,
+    column_relevance,
+)
 from sklearn_hscl.training import run
 
 

@@ -17,7 +17,7 @@ from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batching import EpochBatches

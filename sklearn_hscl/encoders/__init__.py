@@ -1,13 +1,13 @@
 """Encoders: torch modules that map a row or an image to its embedding."""
 
-from sklearn_hscl.encoders.base import ContrastiveModule
-from sklearn_hscl.encoders.column_statistics import ColumnStatistics
-from sklearn_hscl.encoders.conv import ConvEncoder
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.image.conv import ConvEncoder
+from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
+from sklearn_hscl.encoders.image.resnet import ResNetEncoder
 from sklearn_hscl.encoders.mlp import MLPEncoder
-from sklearn_hscl.encoders.pixels import PixelScaling
 from sklearn_hscl.encoders.registry import ENCODERS, build_module
-from sklearn_hscl.encoders.resnet import ResNetEncoder
-from sklearn_hscl.encoders.tabular import TabularEncoder
+from sklearn_hscl.encoders.tabular.column_statistics import ColumnStatistics
+from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 
 __all__ = [
     "ENCODERS",

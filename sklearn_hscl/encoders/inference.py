@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import issparse
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.features import Preparation, as_float
+from sklearn_hscl.encoders.preprocessing import Preparation, as_float
 from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.runtime.precision import Precision
 

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.base import ContrastiveModule
-from sklearn_hscl.encoders.blueprint import describe, rebuild
-from sklearn_hscl.encoders.layout import ColumnLayout
-from sklearn_hscl.encoders.library_models import build_library_model, is_library_model
-from sklearn_hscl.encoders.own_module import own_module
-from sklearn_hscl.encoders.pixels import PixelScaling
-from sklearn_hscl.encoders.resnet import ResNetEncoder
+from sklearn_hscl.encoders.config import describe, rebuild
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.custom import own_module
+from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
+from sklearn_hscl.encoders.image.registry import build_library_model, is_library_model
+from sklearn_hscl.encoders.image.resnet import ResNetEncoder
+from sklearn_hscl.encoders.preprocessing import ColumnLayout
 from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_facts
 from sklearn_hscl.runtime.precision import Precision
 

@@ -12,7 +12,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
-from sklearn_hscl.encoders.base import ContrastiveModule
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.persistence.encoder_state import (
     host_array,

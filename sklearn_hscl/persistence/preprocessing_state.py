@@ -8,10 +8,14 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from sklearn_hscl.data.categorical import TableColumns, kinds_of
 from sklearn_hscl.data.targets import TargetEncoder
-from sklearn_hscl.encoders.bounds import no_bounds
-from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
-from sklearn_hscl.encoders.layout import ColumnLayout
-from sklearn_hscl.encoders.standardization import Standardization
+from sklearn_hscl.encoders.preprocessing import (
+    AsIs,
+    ColumnLayout,
+    Preparation,
+    PreparedTable,
+    Standardization,
+    no_bounds,
+)
 from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_facts
 
 Facts = dict[str, Any]

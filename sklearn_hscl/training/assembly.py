@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.encoders import build_module
-from sklearn_hscl.encoders.features import Preparation
+from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed

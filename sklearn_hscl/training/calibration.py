@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.tabular import AllMembers
+from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.training.callbacks import TrainingCallback
 from sklearn_hscl.training.data import LabelledRows
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.out_of_core import StoredRows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
-from sklearn_hscl.encoders.features import AsIs, Preparation, PreparedTable
+from sklearn_hscl.encoders.preprocessing import AsIs, Preparation, PreparedTable
 from sklearn_hscl.training.group_folds import hold_out_groups
 from sklearn_hscl.training.rows import HostRows
 

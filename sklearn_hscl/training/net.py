@@ -10,7 +10,7 @@ from skorch import NeuralNet
 from torch import Tensor
 
 from sklearn_hscl.augment import Augmentation
-from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.batching import EpochBatches
 from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback

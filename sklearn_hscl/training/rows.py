@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import StoredRows, take_rows
-from sklearn_hscl.encoders.features import Preparation
+from sklearn_hscl.encoders.preprocessing import Preparation
 
 
 class HostRows:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.targets import TargetEncoder
-from sklearn_hscl.encoders.features import Preparation
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
-from sklearn_hscl.encoders.relevance import column_relevance
-from sklearn_hscl.encoders.tabular import TabularEncoder
+from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.encoders.tabular.feature_importance import column_relevance
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from sklearn_hscl.encoders.features import as_float
+from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
 from sklearn_hscl.training.gradient_cache import choose_chunk_rows, has_batch_statistics
 from sklearn_hscl.training.net import SAMPLE_ROWS

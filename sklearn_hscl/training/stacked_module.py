@@ -10,9 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
-from sklearn_hscl.encoders.base import ContrastiveModule
-from sklearn_hscl.encoders.expansion import ColumnExpansion
-from sklearn_hscl.encoders.mlp import MLPEncoder
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.mlp import ColumnExpansion, MLPEncoder
 
 
 class StackedModule(nn.Module):

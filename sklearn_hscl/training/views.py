@@ -18,8 +18,8 @@ from sklearn_hscl.augment import (
     FunctionAugmentation,
     RandomShift,
 )
-from sklearn_hscl.encoders.features import as_float
-from sklearn_hscl.encoders.members import ByteDropout
+from sklearn_hscl.encoders.preprocessing import as_float
+from sklearn_hscl.encoders.tabular.encoder import ByteDropout
 from sklearn_hscl.losses import ContrastiveLoss
 
 AugmentParameter = str | Callable[[Tensor, torch.Generator], Tensor] | None

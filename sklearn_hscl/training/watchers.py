@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_hscl.encoders.features import Preparation
+from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.averaging import AveragedWeights

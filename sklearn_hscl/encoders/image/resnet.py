@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.pixels import PixelScaling
+from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 
 # Up to this many pixels across, the first convolution keeps the resolution.
 _SMALL_IMAGE = 64

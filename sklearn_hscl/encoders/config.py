@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.column_statistics import ColumnStatistics
-from sklearn_hscl.encoders.conv import ConvEncoder
-from sklearn_hscl.encoders.expansion import ColumnExpansion
-from sklearn_hscl.encoders.layout import ColumnLayout
-from sklearn_hscl.encoders.mlp import MLPEncoder
-from sklearn_hscl.encoders.pixels import PixelScaling
-from sklearn_hscl.encoders.resnet import BLOCKS, ResNetEncoder
-from sklearn_hscl.encoders.tabular import TabularEncoder
+from sklearn_hscl.encoders.image.conv import ConvEncoder
+from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
+from sklearn_hscl.encoders.image.resnet import BLOCKS, ResNetEncoder
+from sklearn_hscl.encoders.mlp import ColumnExpansion, MLPEncoder
+from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.encoders.tabular.column_statistics import ColumnStatistics
+from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 
 Blueprint = dict[str, Any]
 

@@ -4,7 +4,7 @@ from math import gcd
 
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.pixels import PixelScaling
+from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 
 # Feature maps are halved until they are no larger than this.
 _SMALLEST_MAP = 7

@@ -5,8 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.features import as_float
-from sklearn_hscl.encoders.standardization import LARGEST_Z_SCORE
+from sklearn_hscl.encoders.preprocessing import LARGEST_Z_SCORE, as_float
 
 # Images that are read to learn their scale.
 _MOST_IMAGES = 1024

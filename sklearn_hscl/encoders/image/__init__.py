@@ -1,0 +1,1 @@
+"""Internal. Encoders of images."""

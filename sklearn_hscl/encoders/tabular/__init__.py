@@ -1,0 +1,1 @@
+"""Internal. The encoder of dense tables."""
