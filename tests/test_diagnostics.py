@@ -20,7 +20,7 @@ from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.diagnostics import Diagnosis, Finding
 from sklearn_hscl.diagnostics.collapse import mean_cosine_of_others
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
-from sklearn_hscl.diagnostics.subject import draw, make_subject
+from sklearn_hscl.diagnostics.sample import draw, make_subject
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
 from sklearn_hscl.losses.pair_sets import Pairs

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from theory_reference import theory
 
-from sklearn_hscl.theory import anchors, verify_embedding
-from sklearn_hscl.theory.draw import Draw
+from sklearn_hscl.theory import estimate as anchors
+from sklearn_hscl.theory import verify_embedding
+from sklearn_hscl.theory.estimate import Draw
 
 LOSSES = ("ucl", "scl", "hucl", "hscl")
 BETAS = [0.0, 1.0, 6.0]

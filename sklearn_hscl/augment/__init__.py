@@ -1,8 +1,7 @@
 """Random views of rows and images, made per batch on the device."""
 
 from sklearn_hscl.augment.base import Augmentation, ClassAugmentation, FunctionAugmentation
-from sklearn_hscl.augment.image import RandomShift
-from sklearn_hscl.augment.pictures import PictureTransforms
+from sklearn_hscl.augment.image import PictureTransforms, RandomShift
 from sklearn_hscl.augment.tabular import ClassCorruption, FeatureCorruption
 
 __all__ = [

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch
-from sklearn_hscl.diagnostics.subject import Subject
+from sklearn_hscl.diagnostics.sample import Subject
 from sklearn_hscl.metrics import alignment, effective_rank, uniformity
 from sklearn_hscl.metrics.geometry import class_means
 from sklearn_hscl.metrics.validation import Labelled

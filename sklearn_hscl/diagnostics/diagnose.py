@@ -9,12 +9,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from sklearn_hscl.diagnostics.collapse import find_collapse, find_flatness
-from sklearn_hscl.diagnostics.gap import find_gap
-from sklearn_hscl.diagnostics.labels import find_label_errors
-from sklearn_hscl.diagnostics.level import find_loss
+from sklearn_hscl.diagnostics.label_errors import find_label_errors
+from sklearn_hscl.diagnostics.loss import (
+    find_gap,
+    find_gradient,
+    find_loss,
+    find_negatives,
+    find_positives,
+)
 from sklearn_hscl.diagnostics.loss_batches import loss_batches
-from sklearn_hscl.diagnostics.pairs import find_gradient, find_negatives, find_positives
-from sklearn_hscl.diagnostics.subject import Subject, draw, make_subject
+from sklearn_hscl.diagnostics.sample import Subject, draw, make_subject
 from sklearn_hscl.reports.diagnosis import Diagnosis
 from sklearn_hscl.reports.training_report import training_record
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed

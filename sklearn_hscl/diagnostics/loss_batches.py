@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import take_rows
-from sklearn_hscl.diagnostics.subject import Subject
+from sklearn_hscl.diagnostics.sample import Subject
 from sklearn_hscl.losses.dispatch import choose_kernel, compute
 from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
 from sklearn_hscl.losses.pair_sets import Pairs, Targets

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.diagnostics.subject import draw, draw_places
+from sklearn_hscl.diagnostics.sample import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.metrics.geometry import centred_singular_values, class_means
 from sklearn_hscl.metrics.validation import check_embedding, check_labelled

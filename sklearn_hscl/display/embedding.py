@@ -1,22 +1,64 @@
-"""An embedding as a picture of its rows."""
+"""The embedding in the plane."""
 
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.data.targets import class_codes
-from sklearn_hscl.diagnostics.subject import draw, draw_places
+from sklearn_hscl.diagnostics.sample import draw, draw_places
 from sklearn_hscl.display.labels import row_labels
-from sklearn_hscl.display.plane import reduced
 from sklearn_hscl.metrics.validation import check_embedding
 from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+def reduced(rows: NDArray[Any], reducer: Any) -> tuple[NDArray[Any], tuple[str, str]]:
+    """Make points (n, 2) of rows, and name their axes.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+        Unit rows.
+    reducer : object with ``fit_transform`` or None
+        Makes two columns; None: principal components, and two columns as they are.
+
+    Returns
+    -------
+    points : ndarray of shape (n, 2)
+    names : pair of str
+    """
+    if reducer is None and rows.shape[1] == 2:
+        return rows, ("Component 1", "Component 2")
+    if reducer is None:
+        rows = rows if rows.shape[1] > 1 else np.pad(rows, ((0, 0), (0, 1)))
+        with np.errstate(invalid="ignore"):  # shares of nothing, where all rows are equal
+            pca = PCA(2).fit(rows)
+        shares = np.nan_to_num(pca.explained_variance_ratio_)
+        first, second = (
+            f"Principal component {k} ({share:.0%})" for k, share in enumerate(shares, 1)
+        )
+        return pca.transform(rows), (first, second)
+    if not hasattr(reducer, "fit_transform"):
+        raise TypeError(
+            f"reducer={reducer!r} has no fit_transform: pass an instance, such as "
+            f"sklearn.manifold.TSNE()."
+        )
+    points = np.asarray(reducer.fit_transform(rows))
+    if points.shape != (len(rows), 2):
+        raise ValueError(
+            f"reducer={reducer!r} makes an array of shape {points.shape} of {len(rows)} "
+            f"rows: pass one of two components."
+        )
+    name = type(reducer).__name__
+    return points, (f"{name} 1", f"{name} 2")
+
 
 # Points that a picture can hold.
 MAX_ROWS = 5000

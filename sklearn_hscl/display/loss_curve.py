@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.diagnostics.subject import fitted_embedder
+from sklearn_hscl.diagnostics.sample import fitted_embedder
 from sklearn_hscl.plotting.axes import BLACK, BLUE, GREY, VERMILION, new_axes
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Rows and their nearest neighbours, to be looked at."""
+"""The nearest neighbours of some rows, as images or as a table."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -13,15 +13,159 @@ from torch.utils.data import Dataset
 
 from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.torch_dataset import array_of
-from sklearn_hscl.diagnostics.subject import DrawnRows, draw
+from sklearn_hscl.diagnostics.sample import DrawnRows, draw
 from sklearn_hscl.display.labels import row_labels
-from sklearn_hscl.display.montage import draw_montage
-from sklearn_hscl.display.row_table import draw_table
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
-from sklearn_hscl.plotting.axes import new_axes
+from sklearn_hscl.plotting.axes import VERMILION, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Empty pixels between pictures, as a share of their size, and between query and neighbours.
+_GAP, _WIDE_GAP = 0.25, 0.5
+
+
+def draw_montage(
+    ax: "Axes",
+    images: NDArray[Any],
+    cosines: NDArray[np.float64],
+    labels: NDArray[Any] | None,
+) -> tuple[Any, list[Any]]:
+    """Draw all pictures as one image, with frames and captions.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    images : ndarray of shape (q, 1 + k, H, W) or (q, 1 + k, H, W, C), from 0 to 1
+        Each query, then its neighbours.
+    cosines : ndarray of shape (q, k)
+        Captions of the neighbours.
+    labels : ndarray of shape (q, 1 + k) or None
+        More captions; neighbours of another class than the query's get a frame.
+
+    Returns
+    -------
+    image : matplotlib AxesImage
+    frames : list of matplotlib Rectangle
+    """
+    n_queries, n_shown, height, width = images.shape[:4]
+    tops = np.arange(n_queries) * round(height * (1 + _GAP))
+    lefts = np.arange(n_shown) * round(width * (1 + _GAP))
+    lefts[1:] += round(width * _WIDE_GAP)
+    canvas = np.ones((tops[-1] + height, lefts[-1] + width, *images.shape[4:]))
+    frames = []
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            canvas[top : top + height, left : left + width] = images[i, j]
+            caption = "query" if j == 0 else f"{cosines[i, j - 1]:.2f}"
+            if labels is not None:
+                caption = f"{labels[i, j]}" if j == 0 else f"{labels[i, j]} · {caption}"
+                if labels[i, j] != labels[i, 0]:
+                    frames.append(_frame(ax, left, top, width, height))
+            middle = left + (width - 1) / 2
+            ax.text(middle, top - 0.6, caption, ha="center", va="bottom", fontsize=8)
+    if images.ndim == 4:  # grey ones, on a ground as white as the page
+        canvas = _on_white(canvas, images, tops, lefts)
+    image = ax.imshow(canvas, cmap="gray_r", vmin=0, vmax=1)
+    ax.set_axis_off()
+    ax.set_xlim(-0.1 * width, canvas.shape[1] + 0.1 * width - 0.5)  # room for frames
+    ax.set_ylim(canvas.shape[0] + 0.1 * height - 0.5, -0.5 - _GAP * height)
+    return image, frames
+
+
+def _on_white(
+    canvas: NDArray[Any], images: NDArray[Any], tops: NDArray[Any], lefts: NDArray[Any]
+) -> NDArray[Any]:
+    """Mask what lies between grey pictures."""
+    height, width = images.shape[2:4]
+    outside = np.ones(canvas.shape, dtype=bool)
+    for top in tops:
+        for left in lefts:
+            outside[top : top + height, left : left + width] = False
+    return np.ma.masked_array(canvas, outside)
+
+
+def _frame(ax: "Axes", left: int, top: int, width: int, height: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False)
+    frame.set(edgecolor=VERMILION, linestyle="--", linewidth=2)
+    return ax.add_patch(frame)
+
+
+_QUERY, _OTHER_CLASS = "#D9E8F2", "#FBE3D6"  # tints of blue and vermilion
+_CROSS = "✗"
+
+
+def draw_table(
+    ax: "Axes",
+    places: NDArray[np.int64],
+    cosines: NDArray[np.float64],
+    cells: Any,
+    columns: Sequence[str],
+    labels: NDArray[Any] | None,
+) -> Any:
+    """Draw a line for each query, and one below it for each neighbour.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    places : ndarray of shape (q, 1 + k)
+        Numbers of the rows.
+    cosines : ndarray of shape (q, k)
+        Of neighbours and query.
+    cells : ndarray of str, shape (q, 1 + k, n_columns)
+        Values.
+    columns : sequence of str
+        Their names.
+    labels : ndarray of shape (q, 1 + k) or None
+        Classes; neighbours of another class than the query's are marked with a cross.
+
+    Returns
+    -------
+    matplotlib Table
+    """
+    from matplotlib.transforms import Bbox
+
+    n_queries, n_shown = places.shape
+    pairs = [(i, j) for i in range(n_queries) for j in range(n_shown)]
+    others = np.zeros(places.shape, dtype=bool)
+    if labels is not None:
+        others = labels != labels[:, :1]
+    header = ["row", "cosine", *([] if labels is None else ["class"]), *columns]
+    tints = [
+        _QUERY if j == 0 else _OTHER_CLASS if others[i, j] else "white" for i, j in pairs
+    ]
+    ax.set_axis_off()
+    table = ax.table(
+        [_line(i, j, places, cosines, cells, labels, others) for i, j in pairs],
+        colLabels=header,
+        cellColours=[[tint] * len(header) for tint in tints],
+        bbox=Bbox.from_bounds(0, 0, 1, 1),
+        cellLoc="center",
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(8)
+    for cell in table.get_celld().values():
+        cell.set(edgecolor="#cccccc", linewidth=0.5)
+    return table
+
+
+def _line(
+    i: int,
+    j: int,
+    places: NDArray[np.int64],
+    cosines: NDArray[np.float64],
+    cells: Any,
+    labels: NDArray[Any] | None,
+    others: NDArray[np.bool_],
+) -> list[str]:
+    """Return the texts of the j-th row that is shown for the i-th query."""
+    line = [str(places[i, j]), "query" if j == 0 else f"{cosines[i, j - 1]:.2f}"]
+    if labels is not None:
+        line.append(f"{labels[i, j]} {_CROSS}" if others[i, j] else str(labels[i, j]))
+    return [*line, *cells[i, j]]
+
 
 MAX_ROWS = 10_000
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
-from sklearn_hscl.diagnostics.subject import (
+from sklearn_hscl.diagnostics.sample import (
     check_max_rows,
     draw,
     draw_places,

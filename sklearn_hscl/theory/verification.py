@@ -11,9 +11,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from sklearn_hscl.metrics.validation import check_labelled
-from sklearn_hscl.theory.anchors import LOSSES, loss_options, measure_anchors
-from sklearn_hscl.theory.draw import draw_pairs
-from sklearn_hscl.theory.estimate import TheoryEstimate, summarise
+from sklearn_hscl.theory.estimate import (
+    LOSSES,
+    TheoryEstimate,
+    draw_pairs,
+    loss_options,
+    measure_anchors,
+    summarise,
+)
 
 # From no tilt to one under which few negatives count.
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.diagnostics.subject import Subject
+from sklearn_hscl.diagnostics.sample import Subject
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
 from sklearn_hscl.reports.finding import Finding
 
