@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.model_selection.together import fit_together
+from sklearn_hscl.model_selection.batched_fit import fit_together
 
 
 def embedder(**parameters):

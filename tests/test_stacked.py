@@ -11,7 +11,7 @@ from stacks import assert_same_fit, compare, embedder, tabular
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import CosineBeta, LinearBeta
-from sklearn_hscl.model_selection.together import fit_together
+from sklearn_hscl.model_selection.batched_fit import fit_together
 
 LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits}
 

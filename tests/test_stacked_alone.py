@@ -10,7 +10,7 @@ from stacks import assert_same_fit, compare, embedder, tabular
 from torch import nn
 
 from sklearn_hscl.losses import LinearBeta
-from sklearn_hscl.model_selection.together import fit_together
+from sklearn_hscl.model_selection.batched_fit import fit_together
 from sklearn_hscl.training.stacked import train_together
 
 # A user's own encoder ---------------------------------------------------------------

@@ -14,7 +14,7 @@ from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.targets import fit_targets
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.metrics.validation import draw_rows
-from sklearn_hscl.model_selection.plan import find_embedder, steps_of
+from sklearn_hscl.model_selection.grouping import find_embedder, steps_of
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Searching the parameters of embedders, many candidates in one training run."""
 
-from sklearn_hscl.model_selection.hardness import HardnessPath, hardness_path
+from sklearn_hscl.model_selection.evaluator import Batched
 from sklearn_hscl.model_selection.hardness_display import HardnessPathDisplay
+from sklearn_hscl.model_selection.hardness_path import HardnessPath, hardness_path
 from sklearn_hscl.model_selection.search import (
     BatchedGridSearchCV,
     BatchedRandomizedSearchCV,
 )
-from sklearn_hscl.model_selection.trial import Batched
 
 __all__ = [
     "Batched",

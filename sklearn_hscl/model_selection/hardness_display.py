@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.model_selection.hardness import BETAS, HardnessPath, hardness_path
+from sklearn_hscl.model_selection.hardness_path import BETAS, HardnessPath, hardness_path
 from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel
 from sklearn.utils.validation import _check_method_params
 
-from sklearn_hscl.model_selection.trial import Batched, Trial
+from sklearn_hscl.model_selection.evaluator import Batched, Trial
 
 
 class _BatchedSearch(BaseSearchCV):

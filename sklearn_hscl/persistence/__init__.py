@@ -18,7 +18,7 @@ SKOPS_TRUSTED = (
     "sklearn_hscl.losses.beta_schedules.WarmUpBeta",
     "sklearn_hscl.model_selection.search.BatchedGridSearchCV",
     "sklearn_hscl.model_selection.search.BatchedRandomizedSearchCV",
-    "sklearn_hscl.model_selection.trial.Batched",
+    "sklearn_hscl.model_selection.evaluator.Batched",
 )
 """Types of this library for ``trusted=`` of ``skops.io.load``.
 

@@ -12,9 +12,9 @@ from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 
 from sklearn_hscl.metrics import alignment, knn_accuracy, uniformity
-from sklearn_hscl.model_selection.plan import find_embedder, place_of, steps_of
+from sklearn_hscl.model_selection.evaluator import Batched
+from sklearn_hscl.model_selection.grouping import find_embedder, place_of, steps_of
 from sklearn_hscl.model_selection.search import BatchedGridSearchCV
-from sklearn_hscl.model_selection.trial import Batched
 
 # From no tilt to one that leaves few of a batch's negatives.
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

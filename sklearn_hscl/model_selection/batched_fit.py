@@ -46,7 +46,7 @@ def fit_together(
     ----------
     embedders : sequence of HSCLEmbedder
         Not fitted; they differ in no other parameters than
-        :data:`~sklearn_hscl.model_selection.plan.NUMBERS`.
+        :data:`~sklearn_hscl.model_selection.grouping.NUMBERS`.
     X, y : array-like
         As for :meth:`HSCLEmbedder.fit`.
     seed : int

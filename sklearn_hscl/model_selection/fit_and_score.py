@@ -11,16 +11,16 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
 
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.model_selection.folds import Fold
-from sklearn_hscl.model_selection.plan import (
+from sklearn_hscl.model_selection.batched_fit import Outcome, fit_together
+from sklearn_hscl.model_selection.grouping import (
     Embedding,
+    Fold,
     Params,
     embedder_of,
     place_of,
     steps_of,
     with_params,
 )
-from sklearn_hscl.model_selection.together import Outcome, fit_together
 
 
 @dataclass
