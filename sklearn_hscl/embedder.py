@@ -38,23 +38,24 @@ from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
-from sklearn_hscl.parameters import CONSTRAINTS
 from sklearn_hscl.persistence.mixin import Storable
-from sklearn_hscl.probe import DEFAULTS, choices, is_open, train_best
 from sklearn_hscl.reports.training_report import AttributesAndRecord
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training.callbacks import FitTasks, TrainingCallback
-from sklearn_hscl.training.checkpoint import (
+from sklearn_hscl.training.batches.views import AugmentParameter
+from sklearn_hscl.training.callbacks.checkpoint import (
     Checkpoint,
     open_checkpoint,
     refuse_checkpoint,
 )
+from sklearn_hscl.training.callbacks.sklearn_tasks import FitTasks
+from sklearn_hscl.training.ensemble import length_of_means
 from sklearn_hscl.training.interruption import called_by_another_estimator
-from sklearn_hscl.training.learning_rate import Schedule
-from sklearn_hscl.training.members import length_of_means
+from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.loop.learning_rate import Schedule
+from sklearn_hscl.training.param_constraints import CONSTRAINTS
 from sklearn_hscl.training.run import Previous, TrainingRun, prepare_run
-from sklearn_hscl.training.views import AugmentParameter
+from sklearn_hscl.training.stacked.auto_select import DEFAULTS, choices, is_open, train_best
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5

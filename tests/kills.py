@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits, load_iris
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import WarmUpBeta
-from sklearn_hscl.training import checkpoint
+from sklearn_hscl.training.callbacks import checkpoint
 
 
 class PlainMomentum(torch.optim.Optimizer):

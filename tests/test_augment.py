@@ -12,7 +12,7 @@ from sklearn_hscl.augment import (
     FunctionAugmentation,
     RandomShift,
 )
-from sklearn_hscl.training.views import Views
+from sklearn_hscl.training.batches.views import Views
 
 
 def generator(seed=0):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skorch.dataset import Dataset
 
-from sklearn_hscl.training.batching import EpochBatches, stratified_split
+from sklearn_hscl.training.batches.batch_sampler import EpochBatches, stratified_split
 
 
 def split(codes, n_batches, seed):

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.augment import Augmentation, ClassAugmentation, ClassCorruption
-from sklearn_hscl.training.views import codes_within_folds
+from sklearn_hscl.training.batches.views import codes_within_folds
 
 VIEWS = {"augment": ClassCorruption(p=0.3), "n_views": 2}
 PARTIAL = np.where(np.arange(len(Y)) % 4 == 0, -1, Y)

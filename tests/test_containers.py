@@ -19,7 +19,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import PreparedTable, Standardization
-from sklearn_hscl.training.rows import HostRows
+from sklearn_hscl.training.batches.tensors import HostRows
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3

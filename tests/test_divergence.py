@@ -12,7 +12,7 @@ from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.training.divergence import DivergenceError
+from sklearn_hscl.training.loop.epoch import DivergenceError
 
 
 def embedder(encoder="mlp", **parameters):

@@ -12,7 +12,7 @@ from torch import nn
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import PixelScaling, ResNetEncoder
 from sklearn_hscl.model_selection import BatchedGridSearchCV
-from sklearn_hscl.training.gradient_cache import has_batch_statistics
+from sklearn_hscl.training.loop.gradient_cache import has_batch_statistics
 
 RNG = np.random.default_rng(0)
 IMAGES, Y = RNG.integers(0, 256, (48, 8, 8, 3), dtype=np.uint8), np.arange(48) % 3

@@ -17,10 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.targets import encode_groups
-from sklearn_hscl.training import data as training_data
-from sklearn_hscl.training import watchers
-from sklearn_hscl.training.data import LabelledArrays, split_held_out
-from sklearn_hscl.training.group_folds import (
+from sklearn_hscl.training import build_callbacks as watchers
+from sklearn_hscl.training.batches import tensors as training_data
+from sklearn_hscl.training.batches.tensors import LabelledArrays, split_held_out
+from sklearn_hscl.training.ensemble import (
     draw_group_folds,
     draw_member_folds,
     hold_out_groups,

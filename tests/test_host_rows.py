@@ -12,7 +12,7 @@ from torch import nn
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.out_of_core import MappedRows, is_memory_mapped
 from sklearn_hscl.encoders.preprocessing import AsIs, PreparedTable
-from sklearn_hscl.training.rows import HostRows
+from sklearn_hscl.training.batches.tensors import HostRows
 
 CPU = torch.device("cpu")
 

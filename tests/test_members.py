@@ -17,8 +17,8 @@ from torch.nn.functional import one_hot
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.training.averaging import AveragedWeights
-from sklearn_hscl.training.members import draw_folds, length_of_means, mixed_members
+from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
+from sklearn_hscl.training.ensemble import draw_folds, length_of_means, mixed_members
 
 M, B, D, K = 3, 12, 4, 2
 

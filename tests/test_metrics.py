@@ -18,7 +18,7 @@ from sklearn_hscl.metrics.knn import pruned_search as rough
 from sklearn_hscl.metrics.knn import similarity_tiles as search
 from sklearn_hscl.metrics.knn import top_k as ranking
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
-from sklearn_hscl.training.validation import neighbor_votes
+from sklearn_hscl.training.callbacks.early_stopping import neighbor_votes
 
 RETRIEVAL = {
     "recall_at_k": (

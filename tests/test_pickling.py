@@ -242,7 +242,7 @@ def test_trusted_types_exist(path):
 
 
 def test_every_attribute_of_a_fit_is_stored():
-    # A new one has to be added to persistence/estimator_state.py, or it is pickled as it is.
+    # A new one is added to persistence/estimator_state.py, or it is pickled as it is.
     embedder, _, _ = fitted("tabular")
     parameters = embedder.get_params(deep=False).keys()
     as_they_are = embedder.__getstate__().keys() - parameters - {"_fit"}

@@ -11,8 +11,8 @@ from torch import nn
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.model_selection import BatchedGridSearchCV
-from sklearn_hscl.probe import BETAS, TEMPERATURES
-from sklearn_hscl.training.stacked import train_together
+from sklearn_hscl.training.stacked.auto_select import BETAS, TEMPERATURES
+from sklearn_hscl.training.stacked.train import train_together
 
 X, Y = load_wine(return_X_y=True)
 
@@ -105,7 +105,7 @@ def test_all_that_is_tried_sees_the_same_rows_and_random_numbers(random_state, m
         seen.extend(runs)
         return train_together(runs)
 
-    monkeypatch.setattr("sklearn_hscl.training.stacked.train_together", train)
+    monkeypatch.setattr("sklearn_hscl.training.stacked.train.train_together", train)
     embedder(beta="auto", random_state=random_state).fit(X, Y)
     assert len(seen) == len(BETAS)
     assert len({run.seeds for run in seen}) == 1
@@ -146,7 +146,7 @@ def test_modules_that_cannot_be_stacked_are_tried_one_by_one():
 @pytest.mark.parametrize("n_models", [1, 2])
 def test_stacks_no_larger_than_memory(n_models, monkeypatch):
     expected = embedder(beta="auto").fit(X, Y)
-    place = "sklearn_hscl.training.stacked.models_at_once"
+    place = "sklearn_hscl.training.stacked.train.models_at_once"
     monkeypatch.setattr(place, lambda run: n_models)
     chosen = embedder(beta="auto").fit(X, Y)
     assert chosen.beta_ == expected.beta_

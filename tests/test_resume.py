@@ -20,7 +20,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.runtime.threads import torch_threads
-from sklearn_hscl.training import checkpoint as checkpoint_module
+from sklearn_hscl.training.callbacks import checkpoint as checkpoint_module
 
 SETTINGS = kills.MLP | {"max_epochs": 6, "early_stopping": True}
 
@@ -203,7 +203,9 @@ def test_other_threads_draw_a_warning(iris, tmp_path, monkeypatch, share):
 
 def test_other_versions_draw_a_warning(iris, tmp_path, monkeypatch):
     embedder(tmp_path).fit(*iris)
-    monkeypatch.setattr("sklearn_hscl.training.fingerprint._version", lambda name: "0.1")
+    monkeypatch.setattr(
+        "sklearn_hscl.training.callbacks.checkpoint._version", lambda name: "0.1"
+    )
     with pytest.warns(UserWarning, match=r"torch \(then 2.*, now 0.1\)"):
         embedder(tmp_path, resume=True).fit(*iris)
 

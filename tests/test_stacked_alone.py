@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_hscl.losses import LinearBeta
 from sklearn_hscl.model_selection.batched_fit import fit_together
-from sklearn_hscl.training.stacked import train_together
+from sklearn_hscl.training.stacked.train import train_together
 
 # A user's own encoder ---------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import torch
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import ColumnStatistics, TabularEncoder
 from sklearn_hscl.encoders.tabular.encoder import ByteDropout, MemberLinear
-from sklearn_hscl.training.recipe import TABULAR
+from sklearn_hscl.training.config import TABULAR
 
 CARDINALITIES = [0, 0, 0, 3, 2]
 

@@ -20,10 +20,10 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
-from sklearn_hscl.training.batching import EpochBatches
-from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
-from sklearn_hscl.training.learning_rate import LearningRate, cosine
-from sklearn_hscl.training.step import Batch, batch_objective, whole_batch
+from sklearn_hscl.training.batches.batch_sampler import EpochBatches
+from sklearn_hscl.training.loop.gradient_cache import GradientCache, choose_chunk_rows
+from sklearn_hscl.training.loop.learning_rate import LearningRate, cosine
+from sklearn_hscl.training.loop.step import Batch, batch_objective, whole_batch
 
 
 def weights(embedder):

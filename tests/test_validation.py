@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.preprocessing import normalize as unit
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.training.data import LabelledArrays, split_held_out
-from sklearn_hscl.training.validation import neighbor_votes
+from sklearn_hscl.training.batches.tensors import LabelledArrays, split_held_out
+from sklearn_hscl.training.callbacks.early_stopping import neighbor_votes
 
 
 def embedder(**parameters):

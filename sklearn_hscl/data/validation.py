@@ -25,7 +25,7 @@ from sklearn_hscl.data.table_validation import check_is_loaded, check_table
 from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
 from sklearn_hscl.data.torch_dataset import DatasetRows, ItemList, array_of, holds_items
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.training.data import LabelledArrays, TrainingData
+from sklearn_hscl.training.batches.tensors import LabelledArrays, TrainingData
 
 # Attributes of an estimator that say what it was fitted with.
 DESCRIPTION = ("n_features_in_", "feature_names_in_", "_pixel_scale")

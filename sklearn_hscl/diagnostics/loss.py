@@ -17,7 +17,7 @@ from sklearn_hscl.reports.training_report import (
     judge_fall,
     judge_negatives,
 )
-from sklearn_hscl.training.validation import N_NEIGHBORS
+from sklearn_hscl.training.callbacks.early_stopping import N_NEIGHBORS
 
 
 def find_loss(subject: Subject, batches: Sequence[LossBatch]) -> Finding:

@@ -19,9 +19,9 @@ from sklearn_hscl.losses.pair_sets import Pairs, Targets
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import unit_rows
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training.chance import batches_of_places
-from sklearn_hscl.training.data import LabelledArrays, to_tensors
-from sklearn_hscl.training.views import Views, fitted_augment
+from sklearn_hscl.training.batches.tensors import LabelledArrays, to_tensors
+from sklearn_hscl.training.batches.views import Views, fitted_augment
+from sklearn_hscl.training.run import batches_of_places
 
 # Numbers that a block of anchors may hold, each with the rows of its batch: 64 MB.
 _BLOCK_NUMBERS = 1 << 24

@@ -10,8 +10,8 @@ from typing import Any
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stackable import form, why_alone
-from sklearn_hscl.training.stacked import train_together
+from sklearn_hscl.training.stacked.compatibility import form, why_alone
+from sklearn_hscl.training.stacked.train import train_together
 
 
 @dataclass

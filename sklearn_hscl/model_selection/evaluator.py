@@ -37,7 +37,7 @@ from sklearn_hscl.model_selection.grouping import (
     with_params,
 )
 from sklearn_hscl.runtime.random_state import MAX_SEED
-from sklearn_hscl.training.recipe import BATCH_SIZE
+from sklearn_hscl.training.config import BATCH_SIZE
 
 # Pairs of rows that a stack compares in a step: up to here their temporaries stay in the
 # caches of a CPU. A GPU holds more, and has the more to do at a time the better.

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.probe import is_open
+from sklearn_hscl.training.stacked.auto_select import is_open
 
 # Parameters of the embedder in which models of one stack may differ.
 NUMBERS = (

@@ -30,9 +30,9 @@ from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_fac
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import Precision, resolve_precision
 from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.batching import SAMPLERS
-from sklearn_hscl.training.data import data_attributes
-from sklearn_hscl.training.views import choose_augment
+from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
+from sklearn_hscl.training.batches.tensors import data_attributes
+from sklearn_hscl.training.batches.views import choose_augment
 
 # Attributes of a fit that a state stands for.
 COVERED = frozenset(
@@ -62,6 +62,85 @@ COVERED = frozenset(
         "_n_anchors",
     }
 )
+
+
+@dataclass
+class Comparison:
+    """What a net knows of its batches and its loss, under the net's names."""
+
+    batch_size: int
+    n_views: int
+    iterator_train__sampler: str
+    augment: Augmentation
+    criterion_: ContrastiveLoss
+
+
+def comparison_state(net: Any) -> dict[str, Any]:
+    """Return settled numbers and names; functions and tensors are in the parameters."""
+    loss = net.criterion_.settings()
+    return {
+        "batch_size": int(net.batch_size),
+        "n_views": int(net.n_views),
+        "sampler": net.iterator_train__sampler,
+        "loss": {name: value for name, value in loss.items() if _is_plain(value)},
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def restore_comparison(facts: Any, params: Mapping[str, Any], ndim: int) -> Comparison:
+    """Return what a net knows; the opposite of :func:`comparison_state`.
+
+    Parameters
+    ----------
+    facts : dict
+        What was stored.
+    params : mapping
+        Parameters of the embedder, for what is code.
+    ndim : int
+        Dimensions of the training rows.
+    """
+    check_facts(facts, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
+    if facts["batch_size"] < 2 or facts["n_views"] < 1 or facts["sampler"] not in SAMPLERS:
+        raise BundleError(f"its batches are impossible: {facts!r:.80}")
+    given = params["loss"]
+    if isinstance(given, ContrastiveLoss):
+        code = given.settings()
+    else:
+        code = {"hardening": params["hardening"]}
+    return Comparison(
+        facts["batch_size"],
+        facts["n_views"],
+        facts["sampler"],
+        choose_augment(params["augment"], facts["n_views"], ndim),
+        ContrastiveLoss.from_settings(code | facts["loss"]),
+    )
+
+
+@dataclass
+class StoredNet(Comparison):
+    """What a stored embedder keeps of the net that trained it, by the net's names.
+
+    Attributes
+    ----------
+    module_ : ContrastiveModule
+        Encoder, projection head and classifier.
+    history : skorch.history.History
+        One entry per epoch.
+    optimizer_ : torch.optim.Optimizer or None
+        Where its state was stored.
+    """
+
+    module_: ContrastiveModule
+    history: History
+    optimizer_: torch.optim.Optimizer | None = None
+
+    @property
+    def plain_module(self) -> ContrastiveModule:
+        """The module, which is not compiled."""
+        return self.module_
 
 
 class State(NamedTuple):
@@ -295,30 +374,6 @@ def restored_precision(facts: dict[str, Any], device: torch.device, ndim: int) -
     return resolve_precision(name, device, ndim)
 
 
-@dataclass
-class StoredNet(Comparison):
-    """What a stored embedder keeps of the net that trained it, by the net's names.
-
-    Attributes
-    ----------
-    module_ : ContrastiveModule
-        Encoder, projection head and classifier.
-    history : skorch.history.History
-        One entry per epoch.
-    optimizer_ : torch.optim.Optimizer or None
-        Where its state was stored.
-    """
-
-    module_: ContrastiveModule
-    history: History
-    optimizer_: torch.optim.Optimizer | None = None
-
-    @property
-    def plain_module(self) -> ContrastiveModule:
-        """The module, which is not compiled."""
-        return self.module_
-
-
 def optimizer_state(
     net: Any, net_params: dict[str, Any] | None
 ) -> tuple[dict[str, Any] | None, dict[str, NDArray[Any]]]:
@@ -400,58 +455,3 @@ def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
     if value.shape != weight.shape:
         return value.to(weight.device)
     return torch.empty_like(weight, dtype=value.dtype).copy_(value)
-
-
-@dataclass
-class Comparison:
-    """What a net knows of its batches and its loss, under the net's names."""
-
-    batch_size: int
-    n_views: int
-    iterator_train__sampler: str
-    augment: Augmentation
-    criterion_: ContrastiveLoss
-
-
-def comparison_state(net: Any) -> dict[str, Any]:
-    """Return settled numbers and names; functions and tensors are in the parameters."""
-    loss = net.criterion_.settings()
-    return {
-        "batch_size": int(net.batch_size),
-        "n_views": int(net.n_views),
-        "sampler": net.iterator_train__sampler,
-        "loss": {name: value for name, value in loss.items() if _is_plain(value)},
-    }
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def restore_comparison(facts: Any, params: Mapping[str, Any], ndim: int) -> Comparison:
-    """Return what a net knows; the opposite of :func:`comparison_state`.
-
-    Parameters
-    ----------
-    facts : dict
-        What was stored.
-    params : mapping
-        Parameters of the embedder, for what is code.
-    ndim : int
-        Dimensions of the training rows.
-    """
-    check_facts(facts, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
-    if facts["batch_size"] < 2 or facts["n_views"] < 1 or facts["sampler"] not in SAMPLERS:
-        raise BundleError(f"its batches are impossible: {facts!r:.80}")
-    given = params["loss"]
-    if isinstance(given, ContrastiveLoss):
-        code = given.settings()
-    else:
-        code = {"hardening": params["hardening"]}
-    return Comparison(
-        facts["batch_size"],
-        facts["n_views"],
-        facts["sampler"],
-        choose_augment(params["augment"], facts["n_views"], ndim),
-        ContrastiveLoss.from_settings(code | facts["loss"]),
-    )

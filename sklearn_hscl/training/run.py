@@ -3,8 +3,10 @@
 import copy
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +21,8 @@ from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision
 from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training.assembly import build_net
-from sklearn_hscl.training.callbacks import TrainingCallback
-from sklearn_hscl.training.chance import batches_of_places, chance_loss
-from sklearn_hscl.training.checkpoint import Checkpoint
-from sklearn_hscl.training.data import (
+from sklearn_hscl.training.batches.batch_sampler import EpochBatches
+from sklearn_hscl.training.batches.tensors import (
     LabelledRows,
     TrainingData,
     data_attributes,
@@ -31,12 +30,19 @@ from sklearn_hscl.training.data import (
     split_held_out,
     to_tensors,
 )
-from sklearn_hscl.training.divergence import DivergenceError
-from sklearn_hscl.training.fingerprint import fingerprint_of_fit, surroundings_of_fit
-from sklearn_hscl.training.net import ContrastiveNet
-from sklearn_hscl.training.recipe import settle
-from sklearn_hscl.training.validation import BestWeights
-from sklearn_hscl.training.watchers import keepers_of, member_folds, monitors_of
+from sklearn_hscl.training.build_callbacks import keepers_of, member_folds, monitors_of
+from sklearn_hscl.training.build_net import build_net
+from sklearn_hscl.training.callbacks.checkpoint import (
+    Checkpoint,
+    fingerprint_of_fit,
+    surroundings_of_fit,
+)
+from sklearn_hscl.training.callbacks.early_stopping import BestWeights
+from sklearn_hscl.training.config import settle
+from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.loop.epoch import DivergenceError
+from sklearn_hscl.training.loop.net import ContrastiveNet
+from sklearn_hscl.training.loop.step import Batch, batch_objective
 
 
 @dataclass
@@ -225,3 +231,67 @@ def _with_held_out(
         return data
     train, held_out = split_held_out(data.train, params["validation_fraction"], seeds.split)
     return data._replace(train=train, held_out=held_out)
+
+
+def batches_of_places(
+    net: Any, targets: Tensor, folds: Tensor | None = None, *, seed: int = 0
+) -> EpochBatches:
+    """Compose batches as an epoch of training does, but of the places of rows.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        Its batch size and sampler are used.
+    targets : Tensor of shape (n,) or (n, K)
+        Targets of all rows.
+    folds : Tensor of shape (n,) or None
+        The member of an ensemble that does not see a row.
+    seed : int
+        For the order.
+
+    Returns
+    -------
+    EpochBatches
+        Yields batches whose rows are places, (B, 1).
+    """
+    places = torch.arange(len(targets), device=targets.device)[:, None]
+    dataset = SimpleNamespace(X=places, y=targets)
+    rng = np.random.default_rng(seed)
+    return EpochBatches(dataset, net.batch_size, rng, net.iterator_train__sampler, folds)
+
+
+def chance_loss(net: Any, batch: Batch) -> float:
+    """Compute the training loss of a batch if all its rows had one embedding.
+
+    Without cross-entropy and where each negative counts once (Q_i = |N_i|) it is the mean
+    of log(1 + |N_i|). Embeddings in random directions come close to it, as does a network
+    that has collapsed.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        Whose loss, views and classes to take.
+    batch : Batch
+        Its rows are only counted.
+
+    Returns
+    -------
+    float
+        With the share of a cross-entropy, at which all classes are equally likely.
+    """
+    module = net.module_
+    targets = net.without_dummies(batch)
+    objective = batch_objective(
+        net.criterion_, net.n_views, targets, has_members=module.has_members
+    )
+    members = (module.encoder.n_members,) if module.has_members else ()
+    shape = (*members, net.n_views * len(batch.rows))
+    options = {"dtype": module.precision.dtype, "device": batch.rows.device}
+    z = torch.ones(*shape, 1, **options)
+    classifier = module.classifier
+    logits = None
+    if classifier is not None:
+        logits = torch.zeros(*shape, classifier.out_features, **options)
+    with torch.inference_mode(), scoped_torch_seed(0):  # synthetic negatives are drawn
+        value, _ = objective(z, logits)
+    return value.item()

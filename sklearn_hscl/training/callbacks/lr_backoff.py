@@ -1,5 +1,7 @@
-"""All that a training run needs to go on, at the end of an epoch, and its return."""
+"""The state of training in memory, to go back to when training diverges."""
 
+import warnings
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +9,8 @@ from skorch.history import History
 from torch import Tensor
 
 from sklearn_hscl.runtime.random_state import set_torch_random_state, torch_random_state
-from sklearn_hscl.training.callbacks import TrainingCallback
+from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.loop.epoch import DivergenceError
 
 State = dict[str, Any]
 
@@ -106,3 +109,45 @@ def _each_tensor(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(_each_tensor(value, function) for value in tree)
     return tree
+
+
+class Fallback(TrainingCallback):
+    """Keep the states at the end of the last two epochs, to go back to one of them once.
+
+    Parameters
+    ----------
+    factor : float in (0, 1)
+        What the learning rate is multiplied by from there on.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def on_epochs_begin(self, net: Any, **kwargs: Any) -> None:
+        """Keep the state from which training starts."""
+        self.states_ = deque([snapshot(net)], maxlen=2)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Keep the state after this epoch, whose weights are finite."""
+        self.states_.append(snapshot(net))
+
+    def go_back(self, net: Any, error: DivergenceError) -> None:
+        """Bring the net back to the last good epoch, at the lower rate.
+
+        Raises
+        ------
+        DivergenceError
+            The one that is given, if the rate was lowered before.
+        """
+        if net.rate_factor_ < 1:
+            raise error
+        # A first batch fails by the weights that the epoch before it ended with, finite
+        # as they are.
+        restore_training(net, self.states_[0 if error.batch == 1 else -1])
+        net.rate_factor_ = self.factor
+        warnings.warn(
+            f"{error} Going on from the end of epoch {len(net.history)} at {self.factor} "
+            f"of the learning rate.",
+            UserWarning,
+            stacklevel=2,
+        )

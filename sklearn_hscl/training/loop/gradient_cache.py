@@ -21,7 +21,7 @@ from sklearn_hscl.runtime.random_state import (
     set_torch_random_state,
     torch_random_state,
 )
-from sklearn_hscl.training.step import Objective, whole_batch
+from sklearn_hscl.training.loop.step import Objective, whole_batch
 
 # What the activations of one chunk may take: of a GPU's memory this share, on CPU a fixed
 # size, as the same machine should cut the same chunks whatever else runs on it.
@@ -52,7 +52,7 @@ class GradientCache:
     def __call__(
         self, module: nn.Module, objective: Objective, views: Tensor
     ) -> tuple[Tensor, LossStats]:
-        """Take the place of :func:`~sklearn_hscl.training.step.whole_batch`."""
+        """Take the place of :func:`~sklearn_hscl.training.loop.step.whole_batch`."""
         chunk_rows = self.chunk_rows
         result = self._attempt(module, objective, views)
         while result is None:

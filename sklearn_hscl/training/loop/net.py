@@ -1,28 +1,165 @@
-"""A thin skorch net around the training step."""
+"""The thin skorch net: epochs, history, events."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer, PrintLog
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
-from sklearn_hscl.training.batching import EpochBatches
-from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
-from sklearn_hscl.training.divergence import DivergenceError, check_finite
-from sklearn_hscl.training.epoch import EpochFigures, run_epoch
-from sklearn_hscl.training.events import EventfulNet
-from sklearn_hscl.training.fallback import Fallback
-from sklearn_hscl.training.gradient_cache import GradientCache, choose_chunk_rows
-from sklearn_hscl.training.learning_rate import LearningRate, Schedule
-from sklearn_hscl.training.optimizer_memory import is_enough, memory_of_earlier
-from sklearn_hscl.training.step import Batch, TrainingStep
-from sklearn_hscl.training.views import Views, check_views_differ, fitted_augment
+from sklearn_hscl.training.batches.batch_sampler import EpochBatches
+from sklearn_hscl.training.batches.views import Views, check_views_differ, fitted_augment
+from sklearn_hscl.training.callbacks.lr_backoff import Fallback
+from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.epoch import (
+    DivergenceError,
+    EpochFigures,
+    check_finite,
+    run_epoch,
+)
+from sklearn_hscl.training.loop.gradient_cache import GradientCache, choose_chunk_rows
+from sklearn_hscl.training.loop.learning_rate import LearningRate, Schedule
+from sklearn_hscl.training.loop.step import Batch, TrainingStep
+
+
+class EpochLog(PrintLog):
+    """skorch's table of epochs, which is made up only where it is printed."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print a line where the net is verbose."""
+        if net.verbose:
+            super().on_epoch_end(net, **kwargs)
+
+
+class EventfulNet(NeuralNet):
+    """skorch net whose callbacks of one training come and go, and may stop it.
+
+    skorch swallows Ctrl-C as the way of its own callbacks to stop; here that of the user
+    is told apart, and leaves `fit`.
+    """
+
+    callbacks_: Any
+    stops_: bool
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        # Losses are recorded per epoch, so skorch's batch averages have no work.
+        return [("epoch_timer", EpochTimer()), ("print_log", EpochLog())]
+
+    @contextmanager
+    def heard_by(
+        self,
+        monitors: Sequence[TrainingCallback],
+        report: TrainingCallback,
+        keepers: Sequence[TrainingCallback] = (),
+    ) -> Iterator[None]:
+        """Context in which callbacks of one training take part."""
+        users = self.callbacks_
+        # Held-out scores first, so that users' callbacks see them; then the report, and
+        # last who keeps what all others have come to.
+        first = [(type(monitor).__name__, monitor) for monitor in monitors]
+        last = [(type(keeper).__name__, keeper) for keeper in keepers]
+        self.callbacks_ = [*first, *users, ("report", report), *last]
+        try:
+            yield
+        finally:
+            self.callbacks_ = users
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call all callbacks, then stop if one of them ended the epoch that way."""
+        getattr(self, method_name)(self, **kwargs)
+        self.stops_ = False
+        for callback in self._listeners(method_name):
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except StopTraining:
+                self.stops_ = True
+            except KeyboardInterrupt:
+                # This is how skorch's EarlyStopping stops; from ours it is Ctrl-C.
+                ours = isinstance(callback, TrainingCallback)
+                if ours or method_name != "on_epoch_end":
+                    raise
+                self.stops_ = True
+        if self.stops_:
+            raise StopTraining
+
+    def _listeners(self, method_name: str) -> list[Callback]:
+        """Return the callbacks that do something at this event."""
+        nothing = getattr(Callback, method_name, None)
+        return [
+            callback
+            for _, callback in self.callbacks_
+            if getattr(getattr(callback, method_name, None), "__func__", None)
+            is not nothing
+        ]
+
+    def on_epochs_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Do nothing: the event is for callbacks."""
+
+    def on_batch_begin(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Open no record of the batch: the history is kept per epoch."""
+
+
+# Settings that ask for one more figure of each weight, and its name in the memory.
+_MORE = {
+    "amsgrad": "max_exp_avg_sq",
+    "centered": "grad_avg",
+    "momentum": "momentum_buffer",
+}
+
+
+def is_enough(memory: dict[int, Any], optimizer: Optimizer) -> bool:
+    """Whether a memory has all that the settings of an optimizer ask for."""
+    groups = optimizer.param_groups
+    asked = {key for name, key in _MORE.items() if any(g.get(name) for g in groups)}
+    return all(asked <= figures.keys() for figures in memory.values())
+
+
+def memory_of_earlier(net: Any, earlier: Any) -> dict[int, Any]:
+    """Return the memory of an earlier net's optimizer, in the order of another's weights.
+
+    Both have the same weights, but may have them in other groups, as other settings of
+    groups ask for.
+
+    Parameters
+    ----------
+    net, earlier : ContrastiveNet
+        With modules of the same weights.
+
+    Returns
+    -------
+    dict of int to dict
+        A copy, as the entry ``"state"`` of a ``state_dict`` of the optimizer of `net`.
+    """
+    before, memory = _names(earlier), earlier.optimizer_.state_dict()["state"]
+    by_name = {before[place]: memory[place] for place in memory}
+    return {
+        place: copy.deepcopy(by_name[name])
+        for place, name in enumerate(_names(net))
+        if name in by_name
+    }
+
+
+def _names(net: Any) -> list[str]:
+    """Return the names of the weights of a net's optimizer, in its order."""
+    named = [
+        *net.plain_module.named_parameters(),
+        *net.criterion_.named_parameters(prefix="criterion"),
+    ]
+    names = {id(weight): name for name, weight in named}
+    groups = net.optimizer_.param_groups
+    return [names[id(weight)] for group in groups for weight in group["params"]]
+
 
 SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked import train_all, train_one_by_one
-from sklearn_hscl.training.validation import BestWeights
+from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
 
 # The defaults come first: equal scores keep the first one.
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
-from sklearn_hscl.training.callbacks import TrainingCallback
-from sklearn_hscl.training.data import LabelledRows
+from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.training.loop.callback import TrainingCallback
 
 MAX_ROWS = 4096  # on which scales are compared
 LARGEST_EXPONENT = 4  # scales are powers of 2, from 1/16 to 16

@@ -7,10 +7,13 @@ from torch import nn
 
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
-from sklearn_hscl.training.gradient_cache import choose_chunk_rows, has_batch_statistics
-from sklearn_hscl.training.net import SAMPLE_ROWS
+from sklearn_hscl.training.loop.gradient_cache import (
+    choose_chunk_rows,
+    has_batch_statistics,
+)
+from sklearn_hscl.training.loop.net import SAMPLE_ROWS
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked_optimizer import ELEMENTWISE
+from sklearn_hscl.training.stacked.module import ELEMENTWISE
 
 # Options of the loss in which models of one stack may differ.
 NUMBERS = ("beta", "temperature", "threshold", "ce_weight")

@@ -1,9 +1,4 @@
-"""Training several models at once, which differ in numbers only.
-
-Models that share rows, batches and random numbers (a grid over beta and temperature on
-one fold) are computed as one stack: what a single step spends on many small operations
-is spent once for all. Each model comes out as it would alone.
-"""
+"""Training several models as one, along a leading model axis."""
 
 import copy
 from collections import Counter
@@ -22,16 +17,63 @@ from sklearn_hscl.runtime.random_state import (
     torch_random_state,
 )
 from sklearn_hscl.runtime.threads import torch_threads
-from sklearn_hscl.training.averaging import AveragedWeights
-from sklearn_hscl.training.callbacks import TrainingCallback
-from sklearn_hscl.training.epoch import run_epoch
-from sklearn_hscl.training.learning_rate import LearningRate
+from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
+from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.epoch import run_epoch
+from sklearn_hscl.training.loop.learning_rate import LearningRate
+from sklearn_hscl.training.loop.step import Batch, TrainingStep
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stackable import NUMBERS, form, models_at_once, why_alone
-from sklearn_hscl.training.stacked_model import StackedModel
-from sklearn_hscl.training.stacked_module import StackedModule
-from sklearn_hscl.training.stacked_optimizer import StackedOptimizer
-from sklearn_hscl.training.step import Batch, TrainingStep
+from sklearn_hscl.training.stacked.compatibility import (
+    NUMBERS,
+    form,
+    models_at_once,
+    why_alone,
+)
+from sklearn_hscl.training.stacked.module import StackedModule, StackedOptimizer
+
+
+class StackedModel:
+    """One run of a stack."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+        self.net = run.net
+        self.error: Exception | None = None
+        self.is_done = False
+        self.averaging: AveragedWeights | None = None
+        self.monitors = []
+        for monitor in run.monitors:
+            if isinstance(monitor, AveragedWeights):
+                self.averaging = monitor  # done for all models at once
+            else:
+                self.monitors.append(monitor)
+
+    def notify(self, event: str, **details: Any) -> None:
+        """Call the callbacks of the net; take note of how that ends."""
+        with self.net.heard_by(self.monitors, TrainingCallback()):
+            try:
+                self.net.notify(event, **details)
+            except StopTraining:
+                self.is_done = True
+            except Exception as error:
+                self.error = error
+
+    def end(self, rows: Any, targets: Tensor) -> None:
+        """Leave the stack, with weights that belong to this model alone."""
+        if self.error is None:
+            self.notify("on_train_end", X=rows, y=targets)
+        if self.error is None:
+            try:
+                self.run.check_embedding()
+            except FloatingPointError as error:
+                self.error = error
+        self.net.end()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is an epoch to come."""
+        return not self.is_done and self.error is None
+
 
 # glibc hands freed memory back to the system, page by page, unless blocks of this size
 # were in use before: temporaries of stacks would cost twice their time.

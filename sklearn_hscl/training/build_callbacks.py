@@ -8,16 +8,15 @@ from torch import Tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.averaging import AveragedWeights
-from sklearn_hscl.training.calibration import CalibratedScale
-from sklearn_hscl.training.callbacks import TrainingCallback
-from sklearn_hscl.training.checkpoint import Checkpoint
-from sklearn_hscl.training.data import LabelledRows, TrainingData, to_tensors
-from sklearn_hscl.training.fallback import Fallback
-from sklearn_hscl.training.group_folds import draw_member_folds
-from sklearn_hscl.training.members import draw_folds
-from sklearn_hscl.training.recipe import FEWEST_ROWS, Recipe, epochs_between_scores
-from sklearn_hscl.training.validation import HeldOut, OutOfFold
+from sklearn_hscl.training.batches.tensors import LabelledRows, TrainingData, to_tensors
+from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
+from sklearn_hscl.training.callbacks.early_stopping import HeldOut, OutOfFold
+from sklearn_hscl.training.callbacks.lr_backoff import Fallback
+from sklearn_hscl.training.callbacks.scale_calibration import CalibratedScale
+from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
+from sklearn_hscl.training.config import FEWEST_ROWS, Recipe, epochs_between_scores
+from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
+from sklearn_hscl.training.loop.callback import TrainingCallback
 
 
 def member_folds(

@@ -10,8 +10,8 @@ from scipy.sparse import issparse
 from skorch.callbacks import LRScheduler
 
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.training.batching import rows_in_epoch
-from sklearn_hscl.training.data import TrainingData
+from sklearn_hscl.training.batches.batch_sampler import rows_in_epoch
+from sklearn_hscl.training.batches.tensors import TrainingData
 
 
 @dataclass(frozen=True)

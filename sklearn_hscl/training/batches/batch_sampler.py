@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.runtime.prefetch import prefetched
-from sklearn_hscl.training.rows import HostRows, to_device
-from sklearn_hscl.training.step import Batch
+from sklearn_hscl.training.batches.tensors import HostRows, to_device
+from sklearn_hscl.training.loop.step import Batch
 
 Integers = NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""Held-out quality during training, and the weights of the best epoch."""
+"""Early stopping on held-out or out-of-fold rows."""
 
 from typing import Any
 
@@ -8,11 +8,48 @@ from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.runtime.normalize import unit_rows
-from sklearn_hscl.training.callbacks import StopTraining, TrainingCallback
-from sklearn_hscl.training.data import LabelledRows
-from sklearn_hscl.training.divergence import DivergenceError
-from sklearn_hscl.training.held_out import held_out_loss
-from sklearn_hscl.training.rows import select_rows
+from sklearn_hscl.training.batches.tensors import LabelledRows, select_rows
+from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.epoch import DivergenceError
+from sklearn_hscl.training.loop.step import Batch, batch_objective
+
+
+def held_out_loss(net: Any, rows: Tensor, targets: Tensor) -> float:
+    """Mean loss of rows that are not trained on, with the same views every time.
+
+    Rows are compared in batches of the training's size, as the loss of a larger batch
+    is larger.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        In training; module and loss are left in evaluation mode.
+    rows : Tensor of shape (n_samples, ...)
+        Prepared.
+    targets : Tensor of shape (n_samples,) or (n_samples, K)
+        Theirs.
+
+    Returns
+    -------
+    float
+    """
+    module = net.module_.eval()
+    net.criterion_.eval()
+    views = net.seeded_views(rows.device)
+    n_batches = max(1, len(rows) // net.batch_size)
+    total = 0.0
+    with torch.inference_mode():
+        for first in range(n_batches):  # every n-th row, whatever their order
+            batch = net.without_dummies(
+                Batch(rows[first::n_batches], targets[first::n_batches])
+            )
+            objective = batch_objective(
+                net.criterion_, net.n_views, batch, has_members=module.has_members
+            )
+            value, _ = objective(*module(views(*batch)))
+            total += value.item() * len(batch.rows)
+    return total / len(rows)
+
 
 N_NEIGHBORS = 5
 

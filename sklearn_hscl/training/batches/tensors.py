@@ -1,5 +1,6 @@
-"""Validated arrays become training and held-out tensors on the device."""
+"""Training and held-out rows as tensors, or prepared batch by batch."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,92 @@ from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.out_of_core import StoredRows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.preprocessing import AsIs, Preparation, PreparedTable
-from sklearn_hscl.training.group_folds import hold_out_groups
-from sklearn_hscl.training.rows import HostRows
+from sklearn_hscl.training.ensemble import hold_out_groups
+
+
+class HostRows:
+    """Prepared rows (n, ...) that are sparse or stored; indexing gives dense tensors.
+
+    Stands where training has a tensor of rows: in the batches, in the augmentation and
+    in the held-out score.
+
+    Parameters
+    ----------
+    rows : CSR array or matrix of shape (n, F), or StoredRows of shape (n, ...)
+        Validated rows.
+    prepare : Preparation
+        Maps dense rows to the encoder's input, each column on its own.
+    device : torch.device
+        Where dense rows are put: on CUDA through pinned memory, without waiting.
+    dtype : torch.dtype
+        Type of dense rows.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        prepare: Preparation,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.rows = rows
+        self.prepare = prepare
+        self.device = device
+        self.dtype = dtype
+        self.shape = torch.Size(rows.shape)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return to_device(self.read(index), self.device)
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Return rows dense and prepared, still on the host: pinned for CUDA."""
+        return self._prepared(self.rows[_places(index)])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield all rows in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def select(self, mask: Tensor) -> "HostRows":
+        """Return some of the rows: sparse ones copied, stored ones by their index."""
+        kept = take_rows(self.rows, np.flatnonzero(mask.cpu().numpy()))
+        return HostRows(kept, self.prepare, self.device, self.dtype)
+
+    def gather(self, dim: int, index: Tensor) -> Tensor:
+        """Return the value of each column in the row that `index` (B, F) names."""
+        if dim != 0:
+            raise ValueError(f"HostRows gathers along dim=0 only, got dim={dim}.")
+        donors = index.cpu().numpy().copy()  # scipy wants memory of numpy's own
+        if isinstance(self.rows, StoredRows):
+            values = self.rows.cells(donors)
+        else:
+            columns = np.tile(np.arange(self.shape[1]), (len(index), 1))
+            values = self.rows[donors, columns]
+        return to_device(self._prepared(values), self.device)
+
+    def _prepared(self, rows: Any) -> Tensor:
+        values: NDArray[Any] = rows.toarray() if issparse(rows) else rows
+        prepared = self.prepare(values, self.dtype)
+        return prepared.pin_memory() if self.device.type == "cuda" else prepared
+
+
+def to_device(rows: Tensor, device: torch.device) -> Tensor:
+    """Copy rows to the device, without waiting where they are pinned for CUDA."""
+    return rows.to(device, non_blocking=device.type == "cuda")
+
+
+def select_rows(rows: Tensor | HostRows, mask: Tensor) -> Tensor | HostRows:
+    """Return the rows where `mask` (n,) holds, as dense or stored as they are."""
+    return rows.select(mask) if isinstance(rows, HostRows) else rows[mask]
+
+
+def _places(index: Tensor | slice) -> NDArray[np.int64] | slice:
+    return index.cpu().numpy() if isinstance(index, Tensor) else index
+
 
 # Rows that are prepared at a time: the temporaries stay small beside the result.
 _CHUNK_ROWS = 8192

@@ -15,8 +15,8 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.presets import LOSSES, REDUCTIONS
 from sklearn_hscl.runtime.precision import PRECISIONS
-from sklearn_hscl.training.batching import SAMPLERS
-from sklearn_hscl.training.learning_rate import SCHEDULES
+from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
+from sklearn_hscl.training.loop.learning_rate import SCHEDULES
 
 # Up to what fits into the integers of all libraries below.
 LARGEST = 2**31 - 1

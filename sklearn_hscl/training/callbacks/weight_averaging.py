@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_hscl.training.callbacks import TrainingCallback
+from sklearn_hscl.training.loop.callback import TrainingCallback
 
 
 class AveragedWeights(TrainingCallback):

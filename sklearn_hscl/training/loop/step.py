@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
-from sklearn_hscl.training.members import mixed_members
-from sklearn_hscl.training.views import Views
+from sklearn_hscl.training.batches.views import Views
+from sklearn_hscl.training.ensemble import mixed_members
 
 # From projections (V * B, D) and class scores to the loss and what was skipped.
 Objective = Callable[[Tensor, Tensor | None], tuple[Tensor, LossStats]]
@@ -125,7 +125,7 @@ class TrainingStep:
         Makes the views of a batch.
     differentiate : callable
         How value and gradient are computed: :func:`whole_batch`, or in chunks by a
-        :class:`~sklearn_hscl.training.gradient_cache.GradientCache`.
+        :class:`~sklearn_hscl.training.loop.gradient_cache.GradientCache`.
     clip_norm : float or None
         Largest norm of the gradient; longer ones are scaled down.
     """

@@ -1,0 +1,1 @@
+"""Internal. Batches: rows as tensors, how they are sampled, their views."""

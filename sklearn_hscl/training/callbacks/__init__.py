@@ -1,0 +1,1 @@
+"""Internal. Callbacks of a training run, one a file."""

@@ -1,0 +1,1 @@
+"""Internal. The training loop: step, epoch, net."""

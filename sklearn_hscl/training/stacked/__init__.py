@@ -1,0 +1,1 @@
+"""Internal. Several models trained as one."""
