@@ -4,7 +4,8 @@ Prints Markdown. Each trial begins a fit with `checkpoint_dir` in a process of i
 kills that at a random moment of the time that the fit takes, and begins again with
 `resume=True`; the digest of weights, embedding and history is compared with that of a fit
 in one go, without a checkpoint. Trials whose process has ended before the signal are
-repeated, so that all kills counted are kills. The cases are those of ``tests/kills.py``.
+repeated, so that all kills counted are kills. The cases are those of
+``tests/helpers/killed_fits.py``.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from measure import print_table
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-import kills
+from helpers import killed_fits as kills
 
 
 def epochs_written(directory):

@@ -1,8 +1,8 @@
 """Thousands of cases of anything passed to an embedder, counted.
 
 Prints Markdown: how many cases of each kind were fitted, how many refused with a clear
-error, and how many violate what ``tests/fuzzing.py`` demands. Violations are shown when
-they are found, one of each kind. A further case has as many categories as rows, a million
+error, and how many violate what ``tests/helpers/fuzzing.py`` demands. Violations are
+shown when they are found, one of each kind. A further case has as many categories as rows, a million
 by default.
 """
 
@@ -22,7 +22,7 @@ from measure import print_table
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-import fuzzing
+from helpers import fuzzing
 
 
 def place(violation):

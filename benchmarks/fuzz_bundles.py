@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from damage import BLIND, SIGNED, Trial, flipped_header, header_length
+from helpers.damaged_bundles import BLIND, SIGNED, Trial, flipped_header, header_length
 from measure import print_table
 from test_damaged_bundles import KINDS, TINY
 

@@ -114,7 +114,7 @@ def fit_batched_search():
 def embed_with_bundles():
     """Embeddings by the stored models of every format, of the rows they were fitted on."""
     sys.path.insert(0, str(TESTS))
-    from write_bundles import rows_of
+    from helpers.write_bundles import rows_of
 
     paths = sorted(TESTS.glob("data/format_*/*.safetensors"))
     models = [(HSCLEmbedder.load(path), rows_of(path.stem)) for path in paths]

@@ -52,5 +52,5 @@ class WithoutRelevance(HSCLEmbedder):
     """The embedder to which all columns of a wide table count alike at first."""
 
     def fit(self, X, y=None, **options):
-        with patch.object(run, "column_relevance", return_value=None):
+        with patch.object(run, "feature_importance", return_value=None):
             return super().fit(X, y, **options)

@@ -26,7 +26,7 @@ from torch import nn
 from sklearn_hscl.data.categorical import FROM_DTYPE, TableColumns
 from sklearn_hscl.data.targets import UNLABELLED, fit_targets
 from sklearn_hscl.data.validation import (
-    DESCRIPTION,
+    INPUT_ATTRIBUTES,
     check_rows,
     check_training_data,
     embedding_dtype,
@@ -38,7 +38,7 @@ from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
-from sklearn_hscl.persistence.mixin import Storable
+from sklearn_hscl.persistence.mixin import PersistenceMixin
 from sklearn_hscl.reports.training_report import AttributesAndRecord
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
@@ -48,14 +48,14 @@ from sklearn_hscl.training.callbacks.checkpoint import (
     open_checkpoint,
     refuse_checkpoint,
 )
-from sklearn_hscl.training.callbacks.sklearn_tasks import FitTasks
+from sklearn_hscl.training.callbacks.sklearn_tasks import SklearnCallbackBridge
 from sklearn_hscl.training.ensemble import length_of_means
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.learning_rate import Schedule
 from sklearn_hscl.training.param_constraints import CONSTRAINTS
-from sklearn_hscl.training.run import Previous, TrainingRun, prepare_run
-from sklearn_hscl.training.stacked.auto_select import DEFAULTS, choices, is_open, train_best
+from sklearn_hscl.training.run import TrainingRun, WarmStart, prepare_run
+from sklearn_hscl.training.stacked.auto_select import DEFAULTS, choices, is_auto, train_best
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5
@@ -72,7 +72,7 @@ class HSCLEmbedder(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     CallbackSupportMixin,
-    Storable,
+    PersistenceMixin,
     BaseEstimator,
 ):
     """Embed rows or images by contrastive learning with hard negatives.
@@ -626,9 +626,13 @@ class HSCLEmbedder(
             else:
                 run = prepare(previous=previous, checkpoint=checkpoint, **numbers[0])
                 seen = {
-                    name: getattr(self, name) for name in DESCRIPTION if hasattr(self, name)
+                    name: getattr(self, name)
+                    for name in INPUT_ATTRIBUTES
+                    if hasattr(self, name)
                 }
-                report = FitTasks(tasks, self, X, y, lambda net: seen | run.snapshot())
+                report = SklearnCallbackBridge(
+                    tasks, self, X, y, lambda net: seen | run.snapshot()
+                )
                 fitted = self._train(run, report)
         tasks.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
@@ -795,11 +799,11 @@ class HSCLEmbedder(
         attributes = super()._get_fitted_attr_html(doc_link)
         return AttributesAndRecord(self, attributes)
 
-    def _previous_fit(self) -> Previous | None:
+    def _previous_fit(self) -> WarmStart | None:
         """Return what a fit can go on from, if there was one."""
         if not hasattr(self, "net_"):
             return None
-        return Previous(
+        return WarmStart(
             self.net_,
             self._prepare,
             self._encode_targets,
@@ -817,7 +821,7 @@ class HSCLEmbedder(
         *,
         groups: Any = None,
         classes: Any = None,
-        previous: Previous | None = None,
+        previous: WarmStart | None = None,
         seeds: Seeds | None = None,
         checkpoint: Checkpoint | None = None,
         **changes: Any,
@@ -857,7 +861,7 @@ class HSCLEmbedder(
         return prepare_run(params, data, loss, seeds, previous, checkpoint)
 
     def _draw_seeds(
-        self, previous: Previous | None = None, checkpoint: Checkpoint | None = None
+        self, previous: WarmStart | None = None, checkpoint: Checkpoint | None = None
     ) -> Seeds:
         """Draw the seeds of a fit."""
         if previous is None and self.random_state is None and checkpoint is not None:
@@ -867,9 +871,9 @@ class HSCLEmbedder(
         # Another piece of data gets other random numbers, but always the same ones.
         return draw_seeds(previous.seeds.batches)
 
-    def _numbers(self, y: Any, previous: Previous | None) -> list[dict[str, Any]]:
+    def _numbers(self, y: Any, previous: WarmStart | None) -> list[dict[str, Any]]:
         """Return the values of beta and temperature to try; one pair if they are given."""
-        if not (is_open(self.beta) or is_open(self.temperature)):
+        if not (is_auto(self.beta) or is_auto(self.temperature)):
             return [{}]
         if isinstance(self.loss, ContrastiveLoss):
             raise ValueError(
@@ -880,7 +884,7 @@ class HSCLEmbedder(
             loss = self._contrastive_loss(y, *DEFAULTS)
             return choices(self.beta, self.temperature, loss.options.hardened)
         chosen = {"beta": self.beta_, "temperature": self.temperature_}
-        return [{name: chosen[name] for name in chosen if is_open(getattr(self, name))}]
+        return [{name: chosen[name] for name in chosen if is_auto(getattr(self, name))}]
 
     def _learn_columns(self, X: Any) -> TableColumns | None:
         """Learn which columns are categorical; a user's module gets them if asked for."""
@@ -954,7 +958,7 @@ def _keeping_previous_fit(estimator: BaseEstimator) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for name in DESCRIPTION:
+        for name in INPUT_ATTRIBUTES:
             vars(estimator).pop(name, None)
             if name in before:
                 setattr(estimator, name, before[name])

@@ -18,12 +18,12 @@ from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import (
     LARGEST_Z_SCORE,
     Preparation,
-    PreparedTable,
+    TablePreprocessor,
     as_float,
 )
 from sklearn_hscl.persistence.mixin import on_host
 from sklearn_hscl.persistence.safetensors_file import replacing
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 INPUT, OUTPUT, ROWS = "X", "embedding", "n_samples"
 # Rows on which the exporter traces the network, and the exported one is not fixed to.
@@ -125,11 +125,13 @@ class _Transform(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Embed rows (B, ...): (B, n_components)."""
         embedding = self.encoder(self.prepare(rows)).to(self.dtype)
-        return unit_rows(embedding) if self.normalize else embedding
+        return l2_normalize(embedding) if self.normalize else embedding
 
 
 def _preparation(prepare: Preparation, dtype: torch.dtype) -> nn.Module:
-    return _Table(prepare, dtype) if isinstance(prepare, PreparedTable) else _Floats(dtype)
+    return (
+        _Table(prepare, dtype) if isinstance(prepare, TablePreprocessor) else _Floats(dtype)
+    )
 
 
 class _Floats(nn.Module):
@@ -145,7 +147,7 @@ class _Floats(nn.Module):
 
 
 class _Table(nn.Module):
-    """Standardised numbers, in the arithmetic of :class:`PreparedTable`."""
+    """Standardised numbers, in the arithmetic of :class:`TablePreprocessor`."""
 
     magnitude: Tensor
     mean: Tensor
@@ -154,7 +156,7 @@ class _Table(nn.Module):
     highest: Tensor
     has_missing: Tensor
 
-    def __init__(self, prepare: PreparedTable, dtype: torch.dtype) -> None:
+    def __init__(self, prepare: TablePreprocessor, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
         numbers = prepare.numbers

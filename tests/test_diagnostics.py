@@ -25,7 +25,7 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
 from sklearn_hscl.losses.pair_sets import Pairs
 from sklearn_hscl.metrics import alignment, effective_rank, knn_accuracy, uniformity
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 X, Y = load_wine(return_X_y=True)
 DIGITS = load_digits()
@@ -53,7 +53,7 @@ def collapsed():
 
 
 def batch_of(z, codes, loss="hscl", **options):
-    z = unit_rows(torch.as_tensor(z, dtype=torch.float64))
+    z = l2_normalize(torch.as_tensor(z, dtype=torch.float64))
     codes = torch.as_tensor(codes)
     who, options = ContrastiveLoss(loss, **options).resolve(z, codes, torch.arange(len(z)))
     return LossBatch(z, who, options)
@@ -179,7 +179,7 @@ def test_a_strong_tilt_leaves_one_negative():
 def test_pair_gradients_are_those_of_the_cosines(loss):
     rng = np.random.default_rng(1)
     codes = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
-    z = unit_rows(torch.tensor(rng.normal(size=(8, 3))))
+    z = l2_normalize(torch.tensor(rng.normal(size=(8, 3))))
     batch = batch_of(z, codes, loss, detach_weights=False)
     found = batch.pair_gradients()
     # Central differences: a step along the anchor changes one of its cosines.

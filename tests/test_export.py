@@ -4,9 +4,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from helpers.stored_models import SMALL, frame, images, labels, numbers
 from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
-from stored_models import SMALL, frame, images, labels, numbers
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.export import to_onnx

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fuzzing import KINDS, X_BASE, Y_BASE, small_embedder
+from helpers.fuzzing import KINDS, X_BASE, Y_BASE, small_embedder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn

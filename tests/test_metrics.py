@@ -2,10 +2,10 @@
 
 from functools import partial
 
-import metric_references as reference
 import numpy as np
 import pytest
 import torch
+from helpers import metric_references as reference
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -384,7 +384,7 @@ def test_crowds_are_ranked(monkeypatch):
         places = np.arange(len(X))
         codes = np.zeros(len(X), np.int64)
         asked = search.Queries(X, places, codes, True)
-        found = search.Search(search.Labelled(X, codes[:1], codes), asked)
+        found = search.SimilaritySearch(search.Labelled(X, codes[:1], codes), asked)
         assert pruned.are_worth_it(found, 5, 1) == is_worth_it
 
 

@@ -3,10 +3,10 @@
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
-import kills
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import killed_fits as kills
 from joblib import Parallel, delayed
 from numpy.testing import assert_array_equal
 

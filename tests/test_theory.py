@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.theory_reference import theory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from theory_reference import theory
 
 from sklearn_hscl.theory import estimate as anchors
 from sklearn_hscl.theory import verify_embedding

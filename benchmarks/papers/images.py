@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.augment import PictureTransforms
+from sklearn_hscl.augment import ImageTransforms
 from sklearn_hscl.metrics import knn_accuracy, nearest_class_mean_accuracy
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -87,7 +87,7 @@ class Setting:
 
 # Small crops, mirror images, no change of colours; bf16 halves the time.
 ON_A_CPU = {
-    "augment": PictureTransforms(crop=(0.7, 1.0), jitter=0.0, grey=0.0),
+    "augment": ImageTransforms(crop=(0.7, 1.0), jitter=0.0, grey=0.0),
     "precision": "bf16",
     "n_threads": 1,
 }
@@ -103,7 +103,7 @@ SETTINGS = {
         "resnet18",
         100,
         params={
-            "augment": PictureTransforms(),
+            "augment": ImageTransforms(),
             "n_views": 2,
             "batch_size": 512,
             "projection_dim": 128,

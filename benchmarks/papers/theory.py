@@ -27,7 +27,7 @@ from sklearn.model_selection import train_test_split
 from theory_report import report
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.augment import FeatureCorruption, PictureTransforms
+from sklearn_hscl.augment import FeatureCorruption, ImageTransforms
 from sklearn_hscl.theory import TheoryEstimate, TheoryMonitor, verify_estimator
 from sklearn_hscl.theory.estimate import MEASURES
 
@@ -82,7 +82,7 @@ def read_rows(name: str, seed: int) -> Rows:
         data = load(name, N_TRAIN_IMAGES)
         arrays = [data.X_train, data.y_train, data.X_test, data.y_test]
         arrays[::2] = (_channels_first(images) for images in arrays[::2])
-        return Rows(*arrays, PictureTransforms())
+        return Rows(*arrays, ImageTransforms())
     assert not is_confirmation(name)
     split = load_split(name, "ablate", seed)
     X_train, X_test = (

@@ -1,7 +1,7 @@
 """Random views of rows and images, made per batch on the device."""
 
 from sklearn_hscl.augment.base import Augmentation, ClassAugmentation, FunctionAugmentation
-from sklearn_hscl.augment.image import PictureTransforms, RandomShift
+from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import ClassCorruption, FeatureCorruption
 
 __all__ = [
@@ -10,6 +10,6 @@ __all__ = [
     "ClassCorruption",
     "FeatureCorruption",
     "FunctionAugmentation",
-    "PictureTransforms",
+    "ImageTransforms",
     "RandomShift",
 ]

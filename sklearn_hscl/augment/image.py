@@ -76,7 +76,7 @@ _CHECKED = 256  # pictures whose range is looked at
 _SHARES = ("flip", "jitter_p", "grey", "blur", "erase")
 
 
-class PictureTransforms(Augmentation):
+class ImageTransforms(Augmentation):
     """Transform each picture at random, as contrastive learning on photographs does.
 
     The defaults are those of the papers for pictures of 32 pixels: a crop that is
@@ -116,8 +116,8 @@ class PictureTransforms(Augmentation):
     Examples
     --------
     >>> from sklearn_hscl import HSCLEmbedder
-    >>> from sklearn_hscl.augment import PictureTransforms
-    >>> embedder = HSCLEmbedder(encoder="conv", augment=PictureTransforms(flip=0.0))
+    >>> from sklearn_hscl.augment import ImageTransforms
+    >>> embedder = HSCLEmbedder(encoder="conv", augment=ImageTransforms(flip=0.0))
     """
 
     def __init__(
@@ -205,14 +205,14 @@ class PictureTransforms(Augmentation):
     def _check(self, rows: Tensor) -> None:
         if rows.ndim != 4:
             raise ValueError(
-                f"PictureTransforms needs images, got rows of shape "
+                f"ImageTransforms needs images, got rows of shape "
                 f"{tuple(rows.shape[1:])}: use FeatureCorruption for tables."
             )
         _check_range(rows[:_CHECKED])
         n_channels = rows.shape[1]
         if n_channels not in (1, 3) and (self.grey or (self.jitter and self.jitter_p)):
             raise ValueError(
-                f"PictureTransforms changes colours of grey and RGB pictures, got "
+                f"ImageTransforms changes colours of grey and RGB pictures, got "
                 f"{n_channels} channels: set jitter=0 and grey=0, or leave others (such as "
                 f"alpha) out."
             )
@@ -220,16 +220,16 @@ class PictureTransforms(Augmentation):
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) <= 1):
                 raise ValueError(
-                    f"PictureTransforms: {name} must be in [0, 1], got {value!r}."
+                    f"ImageTransforms: {name} must be in [0, 1], got {value!r}."
                 )
         if not (isinstance(self.jitter, Real) and 0 <= self.jitter < float("inf")):
             raise ValueError(
-                f"PictureTransforms: jitter must be at least 0 and finite, got "
+                f"ImageTransforms: jitter must be at least 0 and finite, got "
                 f"{self.jitter!r}."
             )
         if self.crop is not None and not _is_range(self.crop):
             raise ValueError(
-                f"PictureTransforms: crop must hold two shares, 0 < smallest <= largest "
+                f"ImageTransforms: crop must hold two shares, 0 < smallest <= largest "
                 f"<= 1, got {self.crop!r}."
             )
 
@@ -239,7 +239,7 @@ def _kornia() -> Any:
         from kornia import augmentation
     except ImportError as error:
         raise ImportError(
-            "PictureTransforms needs kornia: pip install sklearn-hscl[images]."
+            "ImageTransforms needs kornia: pip install sklearn-hscl[images]."
         ) from error
     return augmentation
 
@@ -250,7 +250,7 @@ def _check_range(pictures: Tensor) -> None:
     least, most = pictures.min().item(), pictures.max().item()
     if least < 0 or most > 1:
         raise ValueError(
-            f"PictureTransforms takes uint8 pictures, or floats from 0 to 1, got floats "
+            f"ImageTransforms takes uint8 pictures, or floats from 0 to 1, got floats "
             f"from {least:.3g} to {most:.3g}: scale X."
         )
 

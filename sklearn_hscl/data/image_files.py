@@ -108,7 +108,7 @@ def holds_paths(X: Any) -> bool:
     return is_sequence and isinstance(X[0], str | os.PathLike)
 
 
-def how_read(dataset: Any) -> str:
+def read_mode_hint(dataset: Any) -> str:
     """Add to an error on shapes how files were read, if they were."""
     if not isinstance(dataset, ImageFiles):
         return ""

@@ -88,7 +88,7 @@ def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) 
             f"X is sparse, but encoder={estimator.encoder!r} takes dense tables: use "
             f"encoder='mlp' or 'auto', or pass X.toarray()."
         )
-    with naming_the_cell(X, tags.allow_nan):
+    with locate_bad_cell(X, tags.allow_nan):
         return validate_data(
             estimator,
             X,
@@ -120,7 +120,7 @@ def _in_place(
         reset=is_fit,
         ensure_min_samples=2 if is_fit else 1,
     )
-    with naming_the_cell(X, allow_nan):
+    with locate_bad_cell(X, allow_nan):
         for start in range(0, len(rows), CHECK_ROWS):
             assert_all_finite(
                 rows[start : start + CHECK_ROWS],
@@ -144,7 +144,7 @@ def _encoded(
         )
     X = X[:] if isinstance(X, StoredRows) else X
     rows = columns.encode(X)
-    with naming_the_cell(rows, allow_nan, columns_of(X)[0]):
+    with locate_bad_cell(rows, allow_nan, columns_of(X)[0]):
         return check_array(
             rows,
             dtype=[np.float64, np.float32],
@@ -156,7 +156,7 @@ def _encoded(
 
 
 @contextmanager
-def naming_the_cell(
+def locate_bad_cell(
     X: Any, allow_nan: bool = False, names: Sequence[Any] | None = None
 ) -> Iterator[None]:
     """Add the offending column, row and value to scikit-learn's message.

@@ -16,7 +16,7 @@ from sklearn_hscl.data.dataframe import is_frame
 from sklearn_hscl.data.image_files import (
     ImageFiles,
     holds_paths,
-    how_read,
+    read_mode_hint,
     refuse_single_path,
 )
 from sklearn_hscl.data.image_validation import check_images
@@ -28,7 +28,7 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.training.batches.tensors import LabelledArrays, TrainingData
 
 # Attributes of an estimator that say what it was fitted with.
-DESCRIPTION = ("n_features_in_", "feature_names_in_", "_pixel_scale")
+INPUT_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "_pixel_scale")
 
 
 def check_training_data(
@@ -168,7 +168,7 @@ def check_rows(
         raise ValueError(
             f"{name} holds rows of shape {rows.shape[1:]}, but the embedder was fitted "
             f"with rows of shape {fitted_shape}: resize them, or check the order of axes."
-            f"{how_read(getattr(X, 'dataset', None))}"
+            f"{read_mode_hint(getattr(X, 'dataset', None))}"
         )
     return MappedRows(rows) if is_memory_mapped(rows) else rows
 

@@ -14,7 +14,7 @@ from sklearn_hscl.metrics import alignment, effective_rank, uniformity
 from sklearn_hscl.metrics.geometry import class_means
 from sklearn_hscl.metrics.validation import Labelled
 from sklearn_hscl.reports.finding import Finding
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 # Mean cosine of rows that should be apart, from which they hardly are.
 _COLLAPSED, _CLOSE = 0.95, 0.8  # healthy fits stay below 0.6
@@ -75,7 +75,7 @@ def find_flatness(subject: Subject) -> Finding:
     n_columns = rows.shape[1]
     values: dict[str, float] = {
         "n_components": n_columns,
-        "effective_rank": _rank(unit_rows(torch.from_numpy(rows))),
+        "effective_rank": _rank(l2_normalize(torch.from_numpy(rows))),
     }
     usable = min(len(rows), n_columns)
     rank, who = values["effective_rank"], "The embedding spans"
@@ -109,7 +109,7 @@ def mean_cosine_of_others(rows: NDArray[Any], codes: NDArray[np.int64] | None) -
     float
         Each pair of classes counts the same. Of all rows where there are no two classes.
     """
-    means = unit_rows(torch.from_numpy(rows).double())  # (n, D)
+    means = l2_normalize(torch.from_numpy(rows).double())  # (n, D)
     if codes is not None and len(np.unique(codes[codes >= 0])) > 1:
         means = class_means(_with_codes(rows, codes))  # (C, D)
     n = len(means)

@@ -17,11 +17,11 @@ from sklearn_hscl.losses.dispatch import choose_kernel, compute
 from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
 from sklearn_hscl.losses.pair_sets import Pairs, Targets
 from sklearn_hscl.losses.presets import LossOptions
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.batches.tensors import LabelledArrays, to_tensors
 from sklearn_hscl.training.batches.views import Views, fitted_augment
-from sklearn_hscl.training.run import batches_of_places
+from sklearn_hscl.training.run import constant_embedding_batches
 
 # Numbers that a block of anchors may hold, each with the rows of its batch: 64 MB.
 _BLOCK_NUMBERS = 1 << 24
@@ -81,7 +81,7 @@ class LossBatch:
         if n_corners < 2:
             return None
         corners = torch.eye(n_corners, dtype=self.z.dtype, device=self.z.device)
-        return self._loss_of(unit_rows(corners - 1 / n_corners)[corner])
+        return self._loss_of(l2_normalize(corners - 1 / n_corners)[corner])
 
     def _loss_of(self, z: Tensor) -> float:
         kernel = choose_kernel(z, self.who, self.options)
@@ -147,7 +147,7 @@ def loss_batches(subject: Subject, max_rows: int | None, seed: int) -> list[Loss
     every = subject.targets
     targets = torch.zeros(len(subject), dtype=torch.long)
     targets = targets if every is None else torch.from_numpy(every)
-    batches = batches_of_places(net, targets, seed=seed)
+    batches = constant_embedding_batches(net, targets, seed=seed)
     n_batches = len(batches)
     if max_rows is not None:
         n_batches = min(n_batches, max(1, max_rows // net.batch_size))
@@ -177,4 +177,4 @@ def _loss_batch(subject: Subject, places: NDArray[Any], seed: int) -> LossBatch:
         z = z[view_ids % len(z), torch.arange(len(view_ids), device=device)]
     y = None if targets is None else torch.cat([on_device] * net.n_views)
     who, options = net.criterion_.resolve(z, y, view_ids)
-    return LossBatch(unit_rows(z), who, options)
+    return LossBatch(l2_normalize(z), who, options)

@@ -156,7 +156,7 @@ def draw(
     rows = embedder._check_rows(X if before is None else before.transform(X), name=name)
     if rows.shape[0] < 2:
         raise ValueError(f"{name} holds one row, which has none to be compared with.")
-    places = draw_places(rows.shape[0], max_rows, random_state)
+    places = sample_indices(rows.shape[0], max_rows, random_state)
     return DrawnRows(embedder, rows, places)
 
 
@@ -168,7 +168,7 @@ def check_max_rows(max_rows: int | None) -> None:
         )
 
 
-def draw_places(
+def sample_indices(
     n_rows: int,
     max_rows: int | None,
     random_state: int | np.random.RandomState | None,

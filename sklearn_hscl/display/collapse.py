@@ -8,12 +8,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.diagnostics.sample import draw, draw_places
+from sklearn_hscl.diagnostics.sample import draw, sample_indices
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.metrics.geometry import centred_singular_values, class_means
 from sklearn_hscl.metrics.validation import check_embedding, check_labelled
 from sklearn_hscl.plotting.axes import BLUE, GREY, VERMILION, new_axes
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,16 +152,16 @@ class CollapseDisplay:
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
         y = None if y is None else row_labels(y, len(rows))
-        places = draw_places(len(rows), max_rows, random_state)
+        places = sample_indices(len(rows), max_rows, random_state)
         rows = rows[places]
-        unit = unit_rows(torch.from_numpy(rows).double())
+        unit = l2_normalize(torch.from_numpy(rows).double())
         values = _spread(unit)
         if y is None:
             some = unit[:: -(-len(unit) // _N_COMPARED)]
             return cls(values, None, _cosines_of_pairs(some)).plot(axes)
         data = check_labelled(rows, y[places])
         means = class_means(data)
-        directions = unit_rows(means)
+        directions = l2_normalize(means)
         cosines = (directions @ directions.T).numpy()
         return cls(values, _spread(means), cosines, data.classes).plot(axes)
 

@@ -10,7 +10,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.data.targets import class_codes
-from sklearn_hscl.diagnostics.sample import draw, draw_places
+from sklearn_hscl.diagnostics.sample import draw, sample_indices
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.metrics.validation import check_embedding
 from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
@@ -202,7 +202,7 @@ class EmbeddingDisplay:
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
         y = None if y is None else row_labels(y, len(rows))
-        places = draw_places(len(rows), max_rows, random_state)
+        places = sample_indices(len(rows), max_rows, random_state)
         y = None if y is None else y[places]
         points, names = reduced(normalize(rows[places]), reducer)
         half_width = HALF_WIDTH if reducer is None else None

@@ -13,13 +13,13 @@ from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.sample import (
     check_max_rows,
     draw,
-    draw_places,
     make_subject,
+    sample_indices,
 )
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics.validation import check_labelled
 from sklearn_hscl.plotting.axes import BLACK, BLUE, VERMILION, new_axes
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ class SimilarityDisplay:
         SimilarityDisplay
         """
         data = check_labelled(Z, y)
-        places = draw_places(len(data.rows), max_rows, random_state)
+        places = sample_indices(len(data.rows), max_rows, random_state)
         places = np.random.default_rng(0).permutation(places)
-        z = unit_rows(torch.from_numpy(data.rows[places]))
+        z = l2_normalize(torch.from_numpy(data.rows[places]))
         codes = torch.from_numpy(data.codes[places])
         loss = ContrastiveLoss("hscl") if loss is None else loss
         who, options = loss.resolve(z, codes, torch.arange(len(z)))

@@ -9,7 +9,7 @@ from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.precision import Precision
 
 # Rows per forward pass: enough to keep the cores busy, little enough for the cache.
@@ -92,7 +92,7 @@ def embed_array(
         chunk = prepare(values, precision.dtype)
         embedding = embed_tensor(encoder, chunk.to(device), precision)
         _check_finite(embedding, start)
-        embedding = unit_rows(embedding) if normalize else embedding
+        embedding = l2_normalize(embedding) if normalize else embedding
         if embeddings is None:
             embeddings = np.empty((rows.shape[0], embedding.shape[1]), dtype=dtype)
         embeddings[start : start + CHUNK_ROWS] = embedding.cpu().numpy()

@@ -272,7 +272,7 @@ class Preparation(Protocol):
         """Map an array (B, ...) to a CPU tensor (B, ...) of `dtype`, or uint8."""
 
 
-class AsIs:
+class Identity:
     """Rows as they are, in `dtype`; uint8 images stay uint8 until they are batched."""
 
     layout: ColumnLayout | None = None
@@ -292,7 +292,7 @@ class AsIs:
 
 
 @dataclass(frozen=True)
-class PreparedTable:
+class TablePreprocessor:
     """Standardised numbers and codes of frequent levels, NaN where a value is missing.
 
     All of it is learnt from the training rows alone. Values that are missing in a

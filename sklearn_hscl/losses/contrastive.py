@@ -21,7 +21,7 @@ from sklearn_hscl.losses.presets import (
     check_options,
     official,
 )
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
 # Arguments that are no options of the equation.
@@ -255,7 +255,7 @@ class ContrastiveLoss(nn.Module):
                     z, y, view_ids, logits=logits, return_stats=return_stats
                 )
         targets, options = self.resolve(z, y, view_ids)
-        z = unit_rows(z) if self.normalize else z
+        z = l2_normalize(z) if self.normalize else z
         self.kernel_ = self.kernel
         if self.kernel == "auto":
             self.kernel_ = choose_kernel(z, targets, options)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sklearn_hscl.losses.pair_sets import Pairs
 from sklearn_hscl.losses.presets import LossOptions, per_pair
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 
 def synthetic_cosines(
@@ -47,7 +47,7 @@ def synthetic_cosines(
         _rows(z.detach(), hardest.indices, chance, n_usable) for chance in chances
     )
     mixture = mixture.unsqueeze(-1)  # (..., A, S, 1)
-    synthetic = unit_rows(mixture * first + (1 - mixture) * second)  # (..., A, S, D)
+    synthetic = l2_normalize(mixture * first + (1 - mixture) * second)  # (..., A, S, D)
     return (synthetic @ anchors.unsqueeze(-1)).squeeze(-1)
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from sklearn_hscl.metrics.geometry import chunk_rows, class_sums, float64_rows
 from sklearn_hscl.metrics.knn.packed_keys import floating_point
 from sklearn_hscl.metrics.knn.similarity_tiles import (
-    Search,
+    SimilaritySearch,
     even_slices,
+    l2_normalize_at,
     map_blocks,
-    unit_rows_at,
 )
 from sklearn_hscl.metrics.knn.top_k import map_nearest
 from sklearn_hscl.metrics.validation import check_labelled, check_n_neighbors, check_queries
@@ -107,7 +107,7 @@ def knn_accuracy(
         references, X_query, y_query, n_queries=n_queries, random_state=random_state
     )
     check_n_neighbors(n_neighbors, "n_neighbors", references, queries)
-    search = Search(references, queries)
+    search = SimilaritySearch(references, queries)
     n_classes = len(references.classes)
     sharpness = 1 / temperature if weights == "similarity" else 0.0
 
@@ -146,7 +146,11 @@ def _votes(
 
 
 def _note_class(
-    search: Search, mask: int, keys: NDArray[Any], _: NDArray[Any], references: NDArray[Any]
+    search: SimilaritySearch,
+    mask: int,
+    keys: NDArray[Any],
+    _: NDArray[Any],
+    references: NDArray[Any],
 ) -> None:
     """Put the class into the lowest bits, such that first classes are first of equals."""
     keys |= (mask - search.reference_codes[references]).astype(keys.dtype)
@@ -213,13 +217,13 @@ def linear_readout_accuracy(
     queries = check_queries(references, X_query, y_query)
     if estimator is None:
         estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    rows = unit_rows_at(queries.rows, queries.chosen)
+    rows = l2_normalize_at(queries.rows, queries.chosen)
     if queries.are_references:
         folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
         predicted = cross_val_predict(estimator, rows, queries.codes, cv=folds)
     else:
         everything = np.arange(len(references.rows))
-        fitted_rows = unit_rows_at(references.rows, everything)
+        fitted_rows = l2_normalize_at(references.rows, everything)
         fitted = clone(estimator).fit(fitted_rows, references.codes)
         predicted = fitted.predict(rows)
     return float(np.mean(predicted == queries.codes))

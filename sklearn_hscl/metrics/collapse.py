@@ -20,7 +20,7 @@ from sklearn_hscl.metrics.geometry import (
 )
 from sklearn_hscl.metrics.knn.similarity_tiles import map_blocks
 from sklearn_hscl.metrics.validation import Labelled, check_labelled
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import torch_threads
 
 
@@ -105,7 +105,7 @@ def equal_inner_product_error(
     >>> equal_inner_product_error([[1, 0], [1, 0], [-1, 0]], [0, 0, 1])
     0.0
     """
-    means = unit_rows(class_means(check_labelled(X, y), normalize=normalize))
+    means = l2_normalize(class_means(check_labelled(X, y), normalize=normalize))
     n_classes = len(means)
     target = -1 / (n_classes - 1)
 

@@ -9,7 +9,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sklearn_hscl.metrics.knn.similarity_tiles import Search, even_slices, map_blocks
+from sklearn_hscl.metrics.knn.similarity_tiles import (
+    SimilaritySearch,
+    even_slices,
+    map_blocks,
+)
 from sklearn_hscl.metrics.validation import (
     Labelled,
     Queries,
@@ -17,7 +21,7 @@ from sklearn_hscl.metrics.validation import (
     check_labelled,
     draw_rows,
 )
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import torch_threads
 
 
@@ -127,7 +131,7 @@ def uniformity(
         chosen = draw_rows(chosen, n_queries, random_state)
     one_class = np.zeros(len(rows), dtype=np.int64)
     references = Labelled(rows, one_class[:1], one_class)
-    search = Search(references, Queries(rows, chosen, one_class[chosen], True))
+    search = SimilaritySearch(references, Queries(rows, chosen, one_class[chosen], True))
 
     # |z|² / 2: rows are of length 1, or 0
     halves = search.references.any(1, keepdim=True).to(search.references.dtype) / 2
@@ -294,7 +298,7 @@ def chunk_rows(n_columns: int) -> int:
 def float64_rows(rows: NDArray[Any], *, normalize: bool) -> Tensor:
     """Copy a chunk of rows to float64, of unit length if wanted: (b, D)."""
     values = torch.from_numpy(np.array(rows, dtype=np.float64))
-    return unit_rows(values) if normalize else values
+    return l2_normalize(values) if normalize else values
 
 
 def float64_chunks(

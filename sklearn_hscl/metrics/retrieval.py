@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.metrics.knn.similarity_tiles import Search
+from sklearn_hscl.metrics.knn.similarity_tiles import SimilaritySearch
 from sklearn_hscl.metrics.knn.top_k import map_nearest
 from sklearn_hscl.metrics.validation import check_labelled, check_n_neighbors, check_queries
 
@@ -214,7 +214,7 @@ def _mean_over_queries(
     )
     if k is not None:
         check_n_neighbors(k, "k", references, queries)
-    search = Search(references, queries)
+    search = SimilaritySearch(references, queries)
     depth = search.n_relevant if k is None else np.full(len(search.codes), k)
 
     def score_block(block: slice, keys: NDArray[Any]) -> NDArray[Any]:
@@ -227,7 +227,10 @@ def _mean_over_queries(
 
 
 def _note_class(
-    search: Search, keys: NDArray[Any], queries: NDArray[Any], references: NDArray[Any]
+    search: SimilaritySearch,
+    keys: NDArray[Any],
+    queries: NDArray[Any],
+    references: NDArray[Any],
 ) -> None:
     """Make keys odd but for the class of the query: others are first among equals."""
     is_before = references < search.class_starts[queries]

@@ -10,8 +10,8 @@ from typing import Any
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked.compatibility import form, why_alone
-from sklearn_hscl.training.stacked.train import train_together
+from sklearn_hscl.training.stacked.compatibility import form, reason_not_stackable
+from sklearn_hscl.training.stacked.train import train_stacked
 
 
 @dataclass
@@ -68,7 +68,7 @@ def fit_together(
             continue
         finally:
             outcome.seconds = time.perf_counter() - start
-        outcome.reason = why_alone(run)
+        outcome.reason = reason_not_stackable(run)
         if embedder.checkpoint_dir is not None:
             outcome.reason = "checkpoint_dir keeps the state of one model"
         if outcome.reason is None:
@@ -90,7 +90,7 @@ def _fit_stack(
     if len(stack) > 1:
         start = time.perf_counter()
         try:
-            errors = train_together([run for _, run, _ in stack])
+            errors = train_stacked([run for _, run, _ in stack])
         except Exception as error:  # a module that torch.func cannot map, for one
             reason = f"as a stack it failed: {type(error).__name__}: {error}"
         else:

@@ -19,14 +19,14 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.fit_and_score import (
-    Before,
-    Fit,
+    FittedPrefix,
+    FoldResult,
     fit_and_score,
     fit_and_score_alone,
     fit_before,
 )
 from sklearn_hscl.model_selection.grouping import (
-    Embedding,
+    EmbedderJob,
     Fold,
     Params,
     Plan,
@@ -60,7 +60,7 @@ class Work:
 
     def prepare(self, plan: Plan, parallel: Parallel) -> None:
         """Fit the steps before embedders, once for all stacks that share them."""
-        prepared: dict[Hashable, list[Before]] = {}
+        prepared: dict[Hashable, list[FittedPrefix]] = {}
         for stack in list(plan.stacks):
             if stack.preparation not in prepared:
                 params = self.candidates[stack.first]
@@ -112,15 +112,15 @@ class Work:
 
 def _alone(
     reason: str, candidate: Any, candidates: Any, index: int, *rest: Any
-) -> list[Fit]:
+) -> list[FoldResult]:
     result = fit_and_score_alone(candidate, candidates, index, *rest)
     fold = rest[2]
-    return [Fit(index, fold.index, result, reason)]
+    return [FoldResult(index, fold.index, result, reason)]
 
 
 def _parts(
     stack: Stack, embedder: HSCLEmbedder, n_folds: int, n_jobs: int
-) -> list[list[Embedding]]:
+) -> list[list[EmbedderJob]]:
     """Cut a stack into parts that fit the caches, and that the workers can share."""
     embeddings = list(stack.embeddings.values())
     on_gpu = str(embedder.device).startswith("cuda")
@@ -145,7 +145,7 @@ class Batched(NamedTuple):
     """Why not; empty if it was."""
 
 
-class Trial:
+class Evaluator:
     """What `fit` of a search works on.
 
     Parameters
@@ -265,7 +265,7 @@ class Trial:
 
     def _fit(
         self, candidates: list[Params], folds: list[Fold], contexts: list[list[Any]]
-    ) -> list[Fit]:
+    ) -> list[FoldResult]:
         """Return all fits: the folds of the first candidate, of the second, ..."""
         assert self.parallel is not None
         work = Work(
@@ -322,7 +322,7 @@ def _contexts(context: Any, n_candidates: int, n_folds: int) -> list[list[Any]]:
     return [opened[fold::n_folds] for fold in range(n_folds)]
 
 
-def _how_batched(fits: list[Fit], n_candidates: int) -> list[Batched]:
+def _how_batched(fits: list[FoldResult], n_candidates: int) -> list[Batched]:
     reasons: list[str] = [""] * n_candidates
     for fit in fits:
         reasons[fit.candidate] = reasons[fit.candidate] or fit.reason or ""

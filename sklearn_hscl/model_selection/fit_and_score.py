@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.batched_fit import Outcome, fit_together
 from sklearn_hscl.model_selection.grouping import (
-    Embedding,
+    EmbedderJob,
     Fold,
     Params,
     embedder_of,
@@ -24,7 +24,7 @@ from sklearn_hscl.model_selection.grouping import (
 
 
 @dataclass
-class Before:
+class FittedPrefix:
     """What the steps before the embedder made of the training rows of a fold."""
 
     steps: list[tuple[str, Any]]
@@ -36,7 +36,7 @@ class Before:
 
 
 @dataclass
-class Fit:
+class FoldResult:
     """One candidate on one fold."""
 
     candidate: int
@@ -49,7 +49,7 @@ class Fit:
 
 def fit_before(
     estimator: BaseEstimator, params: Params, X: Any, y: Any, fold: Fold
-) -> Before:
+) -> FittedPrefix:
     """Fit the steps before the embedder, once for all who share them.
 
     Parameters
@@ -70,7 +70,7 @@ def fit_before(
     candidate = with_params(estimator, params)
     steps = steps_of(candidate)[: place_of(candidate)]
     if not steps:
-        return Before([], None, False, 0.0)
+        return FittedPrefix([], None, False, 0.0)
     X_train, y_train = _safe_split(candidate, X, y, fold.train)
     start = time.perf_counter()
     pipeline = Pipeline(steps)
@@ -79,20 +79,20 @@ def fit_before(
         rows = pipeline.fit_transform(X_train, y_train)
     except Exception:  # each candidate raises it anew, where scikit-learn looks for it
         failed = True
-    return Before(pipeline.steps, rows, failed, time.perf_counter() - start)
+    return FittedPrefix(pipeline.steps, rows, failed, time.perf_counter() - start)
 
 
 def fit_and_score(
     estimator: BaseEstimator,
     candidates: Sequence[Params],
-    embeddings: Sequence[Embedding],
-    before: Before,
+    embeddings: Sequence[EmbedderJob],
+    before: FittedPrefix,
     X: Any,
     y: Any,
     fold: Fold,
     contexts: Sequence[Any],
     settings: dict[str, Any],
-) -> list[Fit]:
+) -> list[FoldResult]:
     """Train embedders together; fit what follows, and score, for each candidate.
 
     Parameters
@@ -129,13 +129,13 @@ def fit_and_score(
     for embedding, embedder, outcome in zip(embeddings, embedders, outcomes, strict=True):
         for index in embedding.candidates:
             candidate = clone(estimator)
-            candidate.fit = _Finish(candidate, embedder, before, outcome)
+            candidate.fit = _PrefittedFit(candidate, embedder, before, outcome)
             result = fit_and_score_alone(
                 candidate, candidates, index, X, y, fold, contexts[index], settings
             )
             seconds = before.seconds + outcome.seconds / len(embedding.candidates)
             result["fit_time"] += seconds
-            fits.append(Fit(index, fold.index, result, outcome.reason))
+            fits.append(FoldResult(index, fold.index, result, outcome.reason))
     return fits
 
 
@@ -181,14 +181,14 @@ def fit_and_score_alone(
     )
 
 
-class _Finish:
+class _PrefittedFit:
     """Takes the place of a candidate's `fit`: most of it is done already."""
 
     def __init__(
         self,
         candidate: BaseEstimator,
         embedder: HSCLEmbedder,
-        before: Before,
+        before: FittedPrefix,
         outcome: Outcome,
     ) -> None:
         self.candidate = candidate

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.training.stacked.auto_select import is_open
+from sklearn_hscl.training.stacked.auto_select import is_auto
 
 # Parameters of the embedder in which models of one stack may differ.
 NUMBERS = (
@@ -28,7 +28,7 @@ Params = dict[str, Any]
 
 
 @dataclass
-class Embedding:
+class EmbedderJob:
     """One embedder to be trained on each fold, and who uses it."""
 
     candidates: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Stack:
 
     preparation: Hashable
     """Equal in stacks that share the steps before the embedder."""
-    embeddings: dict[Hashable, Embedding] = field(default_factory=dict)
+    embeddings: dict[Hashable, EmbedderJob] = field(default_factory=dict)
     before: list[Any] = field(default_factory=list)
     """What the steps before the embedder made of each fold."""
 
@@ -92,7 +92,7 @@ def make_plan(estimator: BaseEstimator, candidates: Sequence[Params]) -> Plan:
             continue
         preparation, form, embedding = _keys(estimator, place, params)
         stack = stacks.setdefault(form, Stack(preparation))
-        stack.embeddings.setdefault(embedding, Embedding()).candidates.append(index)
+        stack.embeddings.setdefault(embedding, EmbedderJob()).candidates.append(index)
     return Plan(list(stacks.values()), alone)
 
 
@@ -143,7 +143,7 @@ def _why_alone(estimator: BaseEstimator, place: int, params: Params) -> str | No
     embedder = steps_of(candidate)[place][1]
     if _has_own_fit(embedder):
         return f"{type(embedder).__name__} has a fit of its own"
-    if is_open(embedder.beta) or is_open(embedder.temperature):
+    if is_auto(embedder.beta) or is_auto(embedder.temperature):
         return "its beta or temperature is chosen by a fit of its own"
     if embedder.cross_fit is not None:
         return "cross_fit embeds training rows by members of one model"

@@ -12,7 +12,7 @@ from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel
 from sklearn.utils.validation import _check_method_params
 
-from sklearn_hscl.model_selection.evaluator import Batched, Trial
+from sklearn_hscl.model_selection.evaluator import Batched, Evaluator
 
 
 class _BatchedSearch(BaseSearchCV):
@@ -50,7 +50,7 @@ class _BatchedSearch(BaseSearchCV):
             "y": y,
             "metadata": None if weight is None else {"sample_weight": weight},
         }
-        trial = Trial(self, X, y, self._get_routed_params_for_fit(params), scorers)
+        trial = Evaluator(self, X, y, self._get_routed_params_for_fit(params), scorers)
         context = self._init_callback_context(max_subtasks=1 + (self.refit is not False))
         context = context.call_on_fit_task_begin(**task)
         trial.split()

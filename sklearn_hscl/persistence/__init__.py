@@ -6,7 +6,7 @@ from sklearn_hscl.persistence.schema import BundleError
 SKOPS_TRUSTED = (
     "sklearn_hscl.augment.base.Augmentation",
     "sklearn_hscl.augment.image.RandomShift",
-    "sklearn_hscl.augment.image.PictureTransforms",
+    "sklearn_hscl.augment.image.ImageTransforms",
     "sklearn_hscl.augment.tabular.ClassCorruption",
     "sklearn_hscl.augment.tabular.FeatureCorruption",
     "sklearn_hscl.embedder.HSCLEmbedder",

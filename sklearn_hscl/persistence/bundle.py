@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.data.image_validation import SCALES
-from sklearn_hscl.data.validation import DESCRIPTION
+from sklearn_hscl.data.validation import INPUT_ATTRIBUTES
 from sklearn_hscl.persistence.encoder_state import check_left_out, given_encoder
 from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
 from sklearn_hscl.persistence.json_codec import (
@@ -28,13 +28,13 @@ from sklearn_hscl.persistence.safetensors_file import (
     read_document,
     write_container,
 )
-from sklearn_hscl.persistence.schema import BundleError, check_facts, naming
+from sklearn_hscl.persistence.schema import BundleError, check_facts, error_context
 
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
 # Values of a row on which a loaded encoder is tried.
 MOST_TRIED = 2**20
 # What fit knows of the input beside the covered attributes.
-INPUT = (*DESCRIPTION, "_sklearn_output_config")
+INPUT = (*INPUT_ATTRIBUTES, "_sklearn_output_config")
 
 
 def write_bundle(
@@ -134,11 +134,11 @@ def read_bundle(
         Parameters that were left out.
     """
     document = read_document(path)
-    with naming(path):
+    with error_context(path):
         check_facts(document, "document", **PARTS)
     _check_given(kind, path, document["left_out"], given)
     arrays = read_arrays(path, document)
-    with naming(path):
+    with error_context(path):
         return _restored(kind, document, arrays, given)
 
 
@@ -286,7 +286,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     0.95
     """
     document = read_document(path)
-    with naming(path):
+    with error_context(path):
         check_facts(document, "document", **PARTS)
         names = ("parameters", "left_out", "metrics", "versions")
         n_features = document["input"]["n_features_in_"]

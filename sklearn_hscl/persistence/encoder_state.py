@@ -132,7 +132,7 @@ def restore_network(
     if not is_trained:
         _load(encoder, weights, assign=blueprint is not None)
         if blueprint is not None and isinstance(encoder, ResNetEncoder):
-            encoder.with_channels_innermost()  # as it was trained, for the same bits
+            encoder.channels_last()  # as it was trained, for the same bits
     for part in ("head", "classifier"):
         network, weights = getattr(module, part), _tensors(arrays, f"{part}.")
         if network is not None:

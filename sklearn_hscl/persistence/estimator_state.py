@@ -35,7 +35,7 @@ from sklearn_hscl.training.batches.tensors import data_attributes
 from sklearn_hscl.training.batches.views import choose_augment
 
 # Attributes of a fit that a state stands for.
-COVERED = frozenset(
+SERIALIZED_ATTRIBUTES = frozenset(
     {
         "module_",
         "net_",

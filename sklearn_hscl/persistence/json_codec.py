@@ -15,7 +15,7 @@ from sklearn_hscl.augment import (
     Augmentation,
     ClassCorruption,
     FeatureCorruption,
-    PictureTransforms,
+    ImageTransforms,
     RandomShift,
 )
 from sklearn_hscl.losses import (
@@ -34,12 +34,14 @@ AUGMENTATIONS = (
     Augmentation,
     ClassCorruption,
     FeatureCorruption,
-    PictureTransforms,
+    ImageTransforms,
     RandomShift,
 )
 BY_NAME: dict[str, Any] = {
     kind.__name__: kind for kind in (*SCHEDULES, *AUGMENTATIONS, ContrastiveLoss)
 }
+# Names that classes had when earlier versions wrote them.
+_FORMER_NAMES = {"PictureTransforms": "ImageTransforms"}
 OPTIMIZERS: dict[str, Any] = {
     name: kind
     for name, kind in vars(torch.optim).items()
@@ -205,7 +207,7 @@ class Decoder:
         settings = self(settings)
         if name == "ContrastiveLoss":
             return ContrastiveLoss.from_settings(settings)
-        return BY_NAME[name](**settings)
+        return BY_NAME[_FORMER_NAMES.get(name, name)](**settings)
 
 
 # What a tagged value can be; a method of the decoder for each.

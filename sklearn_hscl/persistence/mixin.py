@@ -11,13 +11,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.persistence.bundle import read_bundle, write_bundle
-from sklearn_hscl.persistence.estimator_state import COVERED, State, fitted_state, restore
-from sklearn_hscl.persistence.schema import BundleError, check_facts, naming
+from sklearn_hscl.persistence.estimator_state import (
+    SERIALIZED_ATTRIBUTES,
+    State,
+    fitted_state,
+    restore,
+)
+from sklearn_hscl.persistence.schema import BundleError, check_facts, error_context
 
 PICKLE_VERSION = 1
 
 
-class Storable:
+class PersistenceMixin:
     """Mixin of estimators that are stored as plain values, and copied whole.
 
     Pickle, joblib, cloudpickle and skops get the parameters, and a fit taken apart into
@@ -30,7 +35,7 @@ class Storable:
         state = {
             name: _portable(value)
             for name, value in vars(self).items()
-            if name not in COVERED
+            if name not in SERIALIZED_ATTRIBUTES
         }
         if not hasattr(self, "module_"):
             return state
@@ -48,7 +53,7 @@ class Storable:
         fit = attributes.pop("_fit", None)
         vars(self).update(attributes)
         if fit is not None:
-            with naming(f"The pickled {type(self).__name__}"):
+            with error_context(f"The pickled {type(self).__name__}"):
                 vars(self).update(_fitted(fit, vars(self)))
 
     def save(

@@ -9,11 +9,11 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn_hscl.data.categorical import TableColumns, kinds_of
 from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.preprocessing import (
-    AsIs,
     ColumnLayout,
+    Identity,
     Preparation,
-    PreparedTable,
     Standardization,
+    TablePreprocessor,
     no_bounds,
 )
 from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_facts
@@ -28,17 +28,17 @@ def table_state(columns: TableColumns | None, prepare: Preparation) -> tuple[Fac
     Levels that the encoder does not tell from later ones are left out: they change no
     embedding, and a level of a single training row may say who that was.
     """
-    is_prepared = isinstance(prepare, PreparedTable)
+    is_prepared = isinstance(prepare, TablePreprocessor)
     facts: Facts = {"categories": None, "kinds": None, "is_prepared": is_prepared}
     arrays: Arrays = {}
     if columns is not None:
         arrays["columns.is_categorical"] = columns.is_categorical
         facts["categories"], facts["kinds"] = columns.categories, columns.kinds
-    if isinstance(prepare, PreparedTable):
+    if isinstance(prepare, TablePreprocessor):
         layout, numbers = prepare.layout, prepare.numbers
         arrays |= {"layout." + name: value for name, value in vars(layout).items()}
         arrays |= {"numbers." + name: value for name, value in vars(numbers).items()}
-    if isinstance(prepare, PreparedTable) and columns is not None:
+    if isinstance(prepare, TablePreprocessor) and columns is not None:
         pairs = zip(columns.categories, prepare.lookups, strict=True)
         known = [_known(*pair) for pair in pairs]
         facts["categories"] = [categories for categories, _ in known]
@@ -66,7 +66,7 @@ def restore_table(
     if facts["categories"] is not None:
         columns = _columns(facts["categories"], facts["kinds"], arrays, n_columns)
     if not facts["is_prepared"]:
-        return columns, AsIs()
+        return columns, Identity()
     return columns, _prepared(columns, arrays, n_columns)
 
 
@@ -88,7 +88,7 @@ def _columns(
 
 def _prepared(
     columns: TableColumns | None, arrays: StoredArrays, n_columns: int
-) -> PreparedTable:
+) -> TablePreprocessor:
     shape = (n_columns,)
     layout = ColumnLayout(
         n_levels=arrays.take("layout.n_levels", np.int64, shape),
@@ -110,7 +110,7 @@ def _prepared(
         lookups.append(np.concatenate([np.zeros(1, np.float32), codes]))
     if layout.n_levels[layout.numeric].any():
         raise BundleError("a numeric column has levels")
-    return PreparedTable(layout, numbers, tuple(lookups))
+    return TablePreprocessor(layout, numbers, tuple(lookups))
 
 
 def _numbers(arrays: StoredArrays, n_columns: int) -> Standardization:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sklearn_hscl.persistence.schema import BundleError
-from sklearn_hscl.runtime.atomic_write import whole_file
+from sklearn_hscl.runtime.atomic_write import atomic_write
 
 FORMAT = "sklearn-hscl"
 FORMAT_VERSION = 1
@@ -79,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory: pass the path of a file.")
     try:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             yield temporary
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error

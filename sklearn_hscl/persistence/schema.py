@@ -27,7 +27,7 @@ _UNFORESEEN = (
 
 
 @contextmanager
-def naming(source: Any) -> Iterator[None]:
+def error_context(source: Any) -> Iterator[None]:
     """Name the source in what is raised about it, all of which is a BundleError."""
     try:
         yield

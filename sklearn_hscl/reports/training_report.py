@@ -165,10 +165,10 @@ class AttributesAndRecord(AttrsDict):
 
     def _html_repr(self) -> str:
         record = training_record(self.embedder)
-        is_open = " open" if any(finding.needs_a_look for finding in record) else ""
+        is_auto = " open" if any(finding.needs_a_look for finding in record) else ""
         return (
             f"{AttrsDict._html_repr(self)}"
-            f'<div class="estimator-table"><details{is_open}>'
+            f'<div class="estimator-table"><details{is_auto}>'
             f"<summary>What training found</summary>{record._repr_html_()}"
             f"</details></div>"
         )

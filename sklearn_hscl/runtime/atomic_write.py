@@ -11,7 +11,7 @@ UNFINISHED = ".part"
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a new file beside `path` to write to, which takes its place when that is done.
 
     It is then on the disk, with the permissions that the user's umask asks for. Where

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def unit_rows(z: Tensor) -> Tensor:
+def l2_normalize(z: Tensor) -> Tensor:
     """Scale rows to unit length; rows of zeros stay zero, with a finite gradient.
 
     Parameters

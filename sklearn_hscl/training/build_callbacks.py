@@ -10,11 +10,14 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.tensors import LabelledRows, TrainingData, to_tensors
 from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
-from sklearn_hscl.training.callbacks.early_stopping import HeldOut, OutOfFold
-from sklearn_hscl.training.callbacks.lr_backoff import Fallback
+from sklearn_hscl.training.callbacks.early_stopping import (
+    HeldOutEarlyStopping,
+    OutOfFoldEarlyStopping,
+)
+from sklearn_hscl.training.callbacks.lr_backoff import LRBackoff
 from sklearn_hscl.training.callbacks.scale_calibration import CalibratedScale
 from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
-from sklearn_hscl.training.config import FEWEST_ROWS, Recipe, epochs_between_scores
+from sklearn_hscl.training.config import FEWEST_ROWS, EncoderDefaults, epochs_between_scores
 from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
 from sklearn_hscl.training.loop.callback import TrainingCallback
 
@@ -41,9 +44,9 @@ def member_folds(
     return torch.from_numpy(folds).to(device)
 
 
-def monitors_of(
+def monitoring_callbacks(
     params: dict[str, Any],
-    recipe: Recipe,
+    recipe: EncoderDefaults,
     loss: ContrastiveLoss,
     folds: Tensor | None,
     prepare: Preparation,
@@ -62,9 +65,9 @@ def monitors_of(
     if data.held_out is not None:
         _check_held_out(data)
         held_out = to_tensors(data.held_out, prepare, train.rows.device, train.rows.dtype)
-        monitors.append(HeldOut(held_out, **settings))
+        monitors.append(HeldOutEarlyStopping(held_out, **settings))
     elif folds is not None and _scores_out_of_fold(params, loss):
-        monitors.append(OutOfFold(folds, **settings))
+        monitors.append(OutOfFoldEarlyStopping(folds, **settings))
     if folds is not None:
         cross_fit = params["cross_fit"] is not None
         monitors.append(CalibratedScale(folds, cross_fit=cross_fit))
@@ -92,7 +95,7 @@ def _scores_out_of_fold(params: dict[str, Any], loss: ContrastiveLoss) -> bool:
     return params["early_stopping"] == "auto" and bool(loss.options.ce_weight)
 
 
-def keepers_of(
+def checkpoint_callbacks(
     params: dict[str, Any], checkpoint: Checkpoint | None
 ) -> list[TrainingCallback]:
     """Return who keeps the state of training, in memory and on disk."""
@@ -106,4 +109,4 @@ def keepers_of(
             f"lr_backoff={factor} lowers the rate of lr_schedule, but net_callbacks hold "
             f"an LRScheduler, which sets the rate itself: leave one of the two out."
         )
-    return [*keepers, Fallback(factor)]
+    return [*keepers, LRBackoff(factor)]

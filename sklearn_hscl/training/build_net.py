@@ -23,7 +23,7 @@ from sklearn_hscl.training.batches.views import (
     choose_augment,
     choose_n_views,
 )
-from sklearn_hscl.training.config import Recipe
+from sklearn_hscl.training.config import EncoderDefaults
 from sklearn_hscl.training.loop.learning_rate import SCHEDULES
 from sklearn_hscl.training.loop.net import ContrastiveNet
 
@@ -105,7 +105,7 @@ def user_callbacks(net_callbacks: Sequence[Any] | None) -> list[Any]:
 
 def build_net(
     params: dict[str, Any],
-    recipe: Recipe,
+    recipe: EncoderDefaults,
     train: LabelledRows,
     folds: Tensor | None,
     prepare: Preparation,
@@ -224,7 +224,7 @@ def _options_of(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _optimizer_settings(
-    optimizer: Any, params: dict[str, Any], recipe: Recipe, device: torch.device
+    optimizer: Any, params: dict[str, Any], recipe: EncoderDefaults, device: torch.device
 ) -> dict[str, Any]:
     """Return those of our settings, by skorch's names, that the optimizer accepts."""
     settings = {

@@ -15,7 +15,7 @@ from sklearn_hscl.training.batches.tensors import TrainingData
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EncoderDefaults:
     """Settings of a kind of encoder, for parameters that are left open.
 
     The figures behind them are in the project's ``benchmarks/results``.
@@ -58,7 +58,7 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     return max(1, round(n_steps / n_batches))
 
 
-PLAIN = Recipe(
+PLAIN = EncoderDefaults(
     parameters={
         "batch_size": BATCH_SIZE,
         "n_members": 1,
@@ -83,7 +83,7 @@ CONVOLUTION = replace(
     epochs=_convolution_epochs,
     ce_weight=0.5,
 )
-TABULAR = Recipe(
+TABULAR = EncoderDefaults(
     parameters={
         "batch_size": BATCH_SIZE,
         "n_members": 4,
@@ -123,7 +123,7 @@ def choose_encoder(encoder: Any, data: TrainingData) -> Any:
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
 
-def choose_recipe(encoder: Any, data: TrainingData) -> Recipe:
+def choose_recipe(encoder: Any, data: TrainingData) -> EncoderDefaults:
     """Settle the recipe, by the encoder and by what there is to learn from."""
     if encoder == "tabular":
         return TABULAR
@@ -135,9 +135,9 @@ def choose_recipe(encoder: Any, data: TrainingData) -> Recipe:
     return SPARSE if is_text_like else PLAIN
 
 
-def settle(
+def resolve_defaults(
     params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss
-) -> tuple[dict[str, Any], Recipe]:
+) -> tuple[dict[str, Any], EncoderDefaults]:
     """Fill in the parameters that are left open, by the recipe of the encoder.
 
     Parameters
@@ -242,6 +242,6 @@ def _has_scheduler(net_callbacks: Any) -> bool:
     )
 
 
-def epochs_between_scores(recipe: Recipe, n_epochs: int) -> int:
+def epochs_between_scores(recipe: EncoderDefaults, n_epochs: int) -> int:
     """Return how many epochs lie between two scores."""
     return max(1, ceil(n_epochs / recipe.n_scores)) if recipe.n_scores else 1

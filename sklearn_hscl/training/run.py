@@ -15,7 +15,7 @@ from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
-from sklearn_hscl.encoders.tabular.feature_importance import column_relevance
+from sklearn_hscl.encoders.tabular.feature_importance import feature_importance
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision
@@ -30,7 +30,11 @@ from sklearn_hscl.training.batches.tensors import (
     split_held_out,
     to_tensors,
 )
-from sklearn_hscl.training.build_callbacks import keepers_of, member_folds, monitors_of
+from sklearn_hscl.training.build_callbacks import (
+    checkpoint_callbacks,
+    member_folds,
+    monitoring_callbacks,
+)
 from sklearn_hscl.training.build_net import build_net
 from sklearn_hscl.training.callbacks.checkpoint import (
     Checkpoint,
@@ -38,7 +42,7 @@ from sklearn_hscl.training.callbacks.checkpoint import (
     surroundings_of_fit,
 )
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
-from sklearn_hscl.training.config import settle
+from sklearn_hscl.training.config import resolve_defaults
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
@@ -87,7 +91,7 @@ class TrainingRun:
     def chance_loss(self) -> float:
         """The loss of a batch if all its rows had one embedding."""
         with torch_threads(self.n_threads):
-            batches = batches_of_places(self.net, self.train.targets, self.folds)
+            batches = constant_embedding_batches(self.net, self.train.targets, self.folds)
             return chance_loss(self.net, next(iter(batches)))
 
     def fitted_attributes(self) -> dict[str, Any]:
@@ -137,7 +141,7 @@ def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Previous(NamedTuple):
+class WarmStart(NamedTuple):
     """What a fit that goes on from an earlier one takes over."""
 
     net: ContrastiveNet
@@ -153,7 +157,7 @@ def prepare_run(
     data: TrainingData,
     loss: ContrastiveLoss,
     seeds: Seeds,
-    previous: Previous | None = None,
+    previous: WarmStart | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainingRun:
     """Build all that training needs.
@@ -178,7 +182,7 @@ def prepare_run(
     TrainingRun
     """
     given, all_data = params, data
-    params, recipe = settle(params, data, loss)
+    params, recipe = resolve_defaults(params, data, loss)
     data = _with_held_out(params, data, seeds)
     device = resolve_device(params["device"])
     ndim = data.train.rows.ndim
@@ -194,13 +198,13 @@ def prepare_run(
     folds = member_folds(params, data, loss, seeds, device) if previous is None else None
     net = build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
     if previous is not None:
-        net.go_on_from(previous.net)
+        net.load_warm_start(previous.net)
     elif params["encoder"] == "tabular" and data.target_kind == "class":
         _weigh_columns(net.module_.encoder, train, folds, seeds)
-    monitors = monitors_of(params, recipe, loss, folds, prepare, data, train)
+    monitors = monitoring_callbacks(params, recipe, loss, folds, prepare, data, train)
     small = has_small_steps(net.n_views * net.batch_size, ndim)
     n_threads = choose_threads(params["n_threads"], small_steps=small)
-    keepers = keepers_of(params, checkpoint)
+    keepers = checkpoint_callbacks(params, checkpoint)
     if checkpoint is not None:
         fingerprint = fingerprint_of_fit(given, all_data, seeds, net)
         checkpoint.belongs_to(fingerprint, surroundings_of_fit(n_threads), seeds)
@@ -214,9 +218,9 @@ def _weigh_columns(
 ) -> None:
     """Let each column start at what it counts for telling the classes apart."""
     rows, codes = train
-    relevance = column_relevance(rows, codes, folds, encoder.n_members, seeds.weights)
+    relevance = feature_importance(rows, codes, folds, encoder.n_members, seeds.weights)
     if relevance is not None:
-        encoder.weigh_columns(relevance)
+        encoder.scale_by_importance(relevance)
 
 
 def _with_held_out(
@@ -233,7 +237,7 @@ def _with_held_out(
     return data._replace(train=train, held_out=held_out)
 
 
-def batches_of_places(
+def constant_embedding_batches(
     net: Any, targets: Tensor, folds: Tensor | None = None, *, seed: int = 0
 ) -> EpochBatches:
     """Compose batches as an epoch of training does, but of the places of rows.
@@ -280,7 +284,7 @@ def chance_loss(net: Any, batch: Batch) -> float:
         With the share of a cross-entropy, at which all classes are equally likely.
     """
     module = net.module_
-    targets = net.without_dummies(batch)
+    targets = net.drop_placeholder_targets(batch)
     objective = batch_objective(
         net.criterion_, net.n_views, targets, has_members=module.has_members
     )

@@ -161,7 +161,7 @@ def build_image_encoder(
         return build_library_model(encoder, scaling, n_components)
     depth = int(encoder.removeprefix("resnet"))
     resnet = ResNetEncoder(scaling, size, depth=depth, n_components=n_components)
-    return resnet.with_channels_innermost()
+    return resnet.channels_last()
 
 
 def _build_conv(

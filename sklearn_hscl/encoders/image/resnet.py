@@ -73,7 +73,7 @@ class ResNetEncoder(nn.Module):
         )
         _initialise(self)
 
-    def with_channels_innermost(self) -> Self:
+    def channels_last(self) -> Self:
         """Hold the channels innermost in memory, where convolutions are faster."""
         return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

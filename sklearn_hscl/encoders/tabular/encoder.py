@@ -15,7 +15,7 @@ from sklearn_hscl.encoders.tabular.column_statistics import (
     scaled,
     within_range,
 )
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 
 class MemberLinear(nn.Module):
@@ -94,8 +94,8 @@ class TabularEncoder(nn.Module):
     own, which start as random signs, and passes it through residual layers with shared
     weights and own biases, then through a linear map of its own; a shared linear map of
     the features is added. Members have embeddings of unit length, whose mean is multiplied
-    by the buffer ``output_scale``. :meth:`weigh_columns` makes some columns count more from
-    the start.
+    by the buffer ``output_scale``. :meth:`scale_by_importance` makes some columns count
+    more from the start.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class TabularEncoder(nn.Module):
         return cls(columns, **options)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def weigh_columns(self, relevance: Tensor) -> None:
+    def scale_by_importance(self, relevance: Tensor) -> None:
         """Multiply the weights that the features start with.
 
         Parameters
@@ -237,7 +237,7 @@ class TabularEncoder(nn.Module):
         hidden = self._activate(self.layers[0](features * self.weights))  # (M, B, width)
         for layer in self.layers[1:]:
             hidden = hidden + self._activate(layer(hidden))
-        return unit_rows(self.last(hidden) + self.skip(features))
+        return l2_normalize(self.last(hidden) + self.skip(features))
 
     def _activate(self, hidden: Tensor) -> Tensor:
         return self.dropout(functional.silu(hidden))

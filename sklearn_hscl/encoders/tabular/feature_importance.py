@@ -22,7 +22,7 @@ MOST_KNOWN = 64  # forests that are remembered
 _known: dict[str, NDArray[np.float64]] = {}
 
 
-def column_relevance(
+def feature_importance(
     rows: Any, codes: Tensor, folds: Tensor | None, n_members: int, seed: int
 ) -> Tensor | None:
     """Return weights of the columns for each member of an ensemble.

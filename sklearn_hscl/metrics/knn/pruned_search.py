@@ -16,7 +16,7 @@ from torch import Tensor
 from sklearn_hscl.metrics.knn.packed_keys import Note, fixed_point, n_digits
 from sklearn_hscl.metrics.knn.similarity_tiles import (
     Result,
-    Search,
+    SimilaritySearch,
     even_slices,
     in_threads,
 )
@@ -199,7 +199,7 @@ _LEAST_BITS, _LEAST = attrgetter("least_bits"), attrgetter("least")
 _MAX_KEYS = 1 << 25
 
 
-def are_worth_it(search: Search, n_nearest: int, n_bits: int) -> bool:
+def are_worth_it(search: SimilaritySearch, n_nearest: int, n_bits: int) -> bool:
     """Whether the nearest are few of many, and their keys have room for what is in them."""
     return (
         search.dtype == np.float32
@@ -209,7 +209,7 @@ def are_worth_it(search: Search, n_nearest: int, n_bits: int) -> bool:
     )
 
 
-def _is_crowded(search: Search, n_nearest: int) -> bool:
+def _is_crowded(search: SimilaritySearch, n_nearest: int) -> bool:
     """Whether many references are as near as the nearest, as when all rows are equal."""
     queries, references = (
         rows[:: -(-len(rows) // size)].contiguous()
@@ -224,7 +224,7 @@ def _is_crowded(search: Search, n_nearest: int) -> bool:
 
 def map_shortlists(
     function: Callable[[slice, NDArray[Any]], Result],
-    search: Search,
+    search: SimilaritySearch,
     n_nearest: int,
     note: Note,
     n_bits: int,
@@ -275,7 +275,7 @@ class _Meeting:
 class _Look:
     """What blocks of queries see of the references, tile by tile."""
 
-    def __init__(self, search: Search, note: Note, n_nearest: int) -> None:
+    def __init__(self, search: SimilaritySearch, note: Note, n_nearest: int) -> None:
         self.search, self.note = search, note
         self.rough = Rough(search.queries, search.references)
         self.most_listed = _MAX_KEYS // (GROWTH * n_nearest)  # queries, at a time

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sklearn_hscl.metrics.validation import Labelled, Queries
 from sklearn_hscl.runtime.matmul import mm_t, uses_fast_gemm
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import choose_threads, torch_threads
 
 BLOCK_ROWS = 256  # queries at a time
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Search:
+class SimilaritySearch:
     """Unit rows of references and queries, both sorted by class.
 
     Then the rows of a class are neighbours of each other: which references are of the
@@ -40,7 +40,9 @@ class Search:
 
     def __init__(self, references: Labelled, queries: Queries) -> None:
         order = np.argsort(references.codes, kind="stable")
-        self.references = torch.from_numpy(unit_rows_at(references.rows, order))  # (n, D)
+        self.references = torch.from_numpy(
+            l2_normalize_at(references.rows, order)
+        )  # (n, D)
         self.reference_codes = references.codes[order]
         stops = np.cumsum(references.counts)
         starts = stops - references.counts
@@ -59,7 +61,7 @@ class Search:
         elif self.own is not None:
             self.queries = self.references[torch.from_numpy(self.own)]  # (q, D)
         else:
-            unit = torch.from_numpy(unit_rows_at(queries.rows, chosen))  # (q, D)
+            unit = torch.from_numpy(l2_normalize_at(queries.rows, chosen))  # (q, D)
             self.queries = unit.to(self.references.dtype)
 
     @property
@@ -112,11 +114,11 @@ class Search:
 
 
 @torch_threads(1)
-def unit_rows_at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+def l2_normalize_at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
     """Scale the rows at these places to unit length, in no more memory than they take."""
     unit = np.empty((len(places), rows.shape[1]), rows.dtype)
     for chunk in even_slices(len(places), TILE_ROWS):
-        unit[chunk] = unit_rows(torch.from_numpy(rows[places[chunk]])).numpy()
+        unit[chunk] = l2_normalize(torch.from_numpy(rows[places[chunk]])).numpy()
     return unit
 
 

@@ -12,7 +12,7 @@ from sklearn_hscl.metrics.knn.similarity_tiles import (
     BLOCK_ROWS,
     TILE_ROWS,
     Result,
-    Search,
+    SimilaritySearch,
     map_blocks,
 )
 from sklearn_hscl.metrics.validation import Labelled, Queries
@@ -27,7 +27,7 @@ _FEW = 256
 
 def map_nearest(
     function: Callable[[slice, NDArray[Any]], Result],
-    search: Search,
+    search: SimilaritySearch,
     n_nearest: int,
     note: Note,
     n_bits: int,
@@ -66,7 +66,7 @@ def map_nearest(
 
 
 def _ranked(
-    search: Search, block: slice, n_nearest: int, note: Note, n_bits: int
+    search: SimilaritySearch, block: slice, n_nearest: int, note: Note, n_bits: int
 ) -> NDArray[Any]:
     """Rank references tile by tile; return the nearest of a block of queries."""
     best = _Best(search, block, n_nearest, note, n_bits)
@@ -79,7 +79,12 @@ class _Best:
     """The largest keys of a block of queries, so far."""
 
     def __init__(
-        self, search: Search, block: slice, n_nearest: int, note: Note, n_bits: int
+        self,
+        search: SimilaritySearch,
+        block: slice,
+        n_nearest: int,
+        note: Note,
+        n_bits: int,
     ) -> None:
         self.search, self.block, self.n_nearest = search, block, n_nearest
         self.note, self.n_bits = note, n_bits
@@ -176,7 +181,7 @@ def nearest_rows(
         Best first; of equally similar ones the first.
     cosines : ndarray of float64, shape (q, n_nearest)
     """
-    search = Search(_of_one_class(rows), _queries(rows, queries))
+    search = SimilaritySearch(_of_one_class(rows), _queries(rows, queries))
     n_bits = max(1, (len(rows) - 1).bit_length())
     mask = (1 << n_bits) - 1
 

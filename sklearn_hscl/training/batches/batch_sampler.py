@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.runtime.prefetch import prefetched
-from sklearn_hscl.training.batches.tensors import HostRows, to_device
+from sklearn_hscl.training.batches.tensors import LazyRows, to_device
 from sklearn_hscl.training.loop.step import Batch
 
 Integers = NDArray[np.int64]
@@ -31,7 +31,7 @@ class EpochBatches:
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor or HostRows (n_samples, ...), and y, a tensor of targets.
+        Holds X, a tensor or LazyRows (n_samples, ...), and y, a tensor of targets.
     batch_size : int
         Size of a batch, up to the few rows that keep pairs together: at least 4 rows
         with classes, 2 without.
@@ -55,7 +55,7 @@ class EpochBatches:
         sampler: str,
         folds: Tensor | None = None,
     ) -> None:
-        self.rows: Tensor | HostRows = dataset.X
+        self.rows: Tensor | LazyRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
         self.folds = folds
         self.rng = rng
@@ -76,7 +76,7 @@ class EpochBatches:
         order, sizes = self._split()
         self.order_, self.ends_ = order, np.cumsum(sizes)
         gathered = self._gathered(order, sizes)
-        if isinstance(self.rows, HostRows):
+        if isinstance(self.rows, LazyRows):
             gathered = prefetched(gathered)
         with closing(gathered):
             for rows, index, sizes in gathered:
@@ -104,13 +104,13 @@ class EpochBatches:
         and training starts with the first one and stops after the one in work.
         """
         most = _GATHERED // max(1, self.rows.shape[1:].numel())
-        for group in _grouped(sizes, 0 if isinstance(self.rows, HostRows) else most):
+        for group in _grouped(sizes, 0 if isinstance(self.rows, LazyRows) else most):
             first, order = order[: sum(group)], order[sum(group) :]
             index = torch.from_numpy(first)
             yield self._gather(index), index, group
 
     def _gather(self, index: Tensor) -> Tensor:
-        if isinstance(self.rows, HostRows):
+        if isinstance(self.rows, LazyRows):
             return self.rows.read(index)  # device and stream are for the caller's thread
         return self.rows.index_select(0, index.to(self.rows.device))
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.out_of_core import StoredRows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
-from sklearn_hscl.encoders.preprocessing import AsIs, Preparation, PreparedTable
+from sklearn_hscl.encoders.preprocessing import Identity, Preparation, TablePreprocessor
 from sklearn_hscl.training.ensemble import hold_out_groups
 
 
-class HostRows:
+class LazyRows:
     """Prepared rows (n, ...) that are sparse or stored; indexing gives dense tensors.
 
     Stands where training has a tensor of rows: in the batches, in the augmentation and
@@ -64,15 +64,15 @@ class HostRows:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def select(self, mask: Tensor) -> "HostRows":
+    def select(self, mask: Tensor) -> "LazyRows":
         """Return some of the rows: sparse ones copied, stored ones by their index."""
         kept = take_rows(self.rows, np.flatnonzero(mask.cpu().numpy()))
-        return HostRows(kept, self.prepare, self.device, self.dtype)
+        return LazyRows(kept, self.prepare, self.device, self.dtype)
 
     def gather(self, dim: int, index: Tensor) -> Tensor:
         """Return the value of each column in the row that `index` (B, F) names."""
         if dim != 0:
-            raise ValueError(f"HostRows gathers along dim=0 only, got dim={dim}.")
+            raise ValueError(f"LazyRows gathers along dim=0 only, got dim={dim}.")
         donors = index.cpu().numpy().copy()  # scipy wants memory of numpy's own
         if isinstance(self.rows, StoredRows):
             values = self.rows.cells(donors)
@@ -92,9 +92,9 @@ def to_device(rows: Tensor, device: torch.device) -> Tensor:
     return rows.to(device, non_blocking=device.type == "cuda")
 
 
-def select_rows(rows: Tensor | HostRows, mask: Tensor) -> Tensor | HostRows:
+def select_rows(rows: Tensor | LazyRows, mask: Tensor) -> Tensor | LazyRows:
     """Return the rows where `mask` (n,) holds, as dense or stored as they are."""
-    return rows.select(mask) if isinstance(rows, HostRows) else rows[mask]
+    return rows.select(mask) if isinstance(rows, LazyRows) else rows[mask]
 
 
 def _places(index: Tensor | slice) -> NDArray[np.int64] | slice:
@@ -145,7 +145,7 @@ class TrainingData(NamedTuple):
 class LabelledRows(NamedTuple):
     """Rows as the encoder takes them, with targets (0 where there are none)."""
 
-    rows: Any  # Tensor or HostRows (n, ...)
+    rows: Any  # Tensor or LazyRows (n, ...)
     targets: Tensor  # (n,) or (n, K)
 
 
@@ -227,8 +227,8 @@ def fit_preparation(
 ) -> Preparation:
     """Prepare tables for built-in encoders; modules get the rows as they are."""
     if built_in_encoder and rows.ndim == 2:
-        return PreparedTable.of(rows, is_categorical)
-    return AsIs()
+        return TablePreprocessor.of(rows, is_categorical)
+    return Identity()
 
 
 def to_tensors(
@@ -248,7 +248,7 @@ def to_tensors(
         targets = targets.astype(np.float32)
     on_device = torch.from_numpy(targets).to(device)
     if issparse(data.rows) or isinstance(data.rows, StoredRows):
-        return LabelledRows(HostRows(data.rows, prepare, device, dtype), on_device)
+        return LabelledRows(LazyRows(data.rows, prepare, device, dtype), on_device)
     return LabelledRows(_prepared(data.rows, prepare, device, dtype), on_device)
 
 

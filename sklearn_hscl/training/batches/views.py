@@ -62,7 +62,7 @@ def fitted_augment(
     ----------
     augment : Augmentation
         As settled.
-    rows : Tensor or HostRows (n, ...)
+    rows : Tensor or LazyRows (n, ...)
         Training rows.
     targets : Tensor of shape (n,) or (n, K), or None
         Class codes, if the augmentation asks for them.

@@ -19,14 +19,21 @@ from scipy.sparse import issparse
 from sklearn_hscl.data.out_of_core import StoredRows
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime import matmul as gemm
-from sklearn_hscl.runtime.atomic_write import UNFINISHED, whole_file
+from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.tensors import LabelledArrays, TrainingData
 from sklearn_hscl.training.callbacks.lr_backoff import restore_training, training_state
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 
 # Parameters that do not change the result, or that are looked at as what came of them.
-APART = ("checkpoint_dir", "resume", "verbose", "n_threads", "device", "random_state")
+EXCLUDED_PARAMS = (
+    "checkpoint_dir",
+    "resume",
+    "verbose",
+    "n_threads",
+    "device",
+    "random_state",
+)
 # Of rows that lie in files, or have to be decoded, so many are read.
 _SAMPLED_ROWS = 1024
 _CHUNK_ROWS = 65_536
@@ -57,7 +64,9 @@ def fingerprint_of_fit(
         One entry for each thing that an error may name.
     """
     described = {
-        name: _description(value) for name, value in params.items() if name not in APART
+        name: _description(value)
+        for name, value in params.items()
+        if name not in EXCLUDED_PARAMS
     }
     if isinstance(params["loss"], ContrastiveLoss):  # whose description leaves much out
         settings = params["loss"].settings().items()
@@ -248,7 +257,7 @@ class Checkpoint(TrainingCallback):
     def _write(self, net: Any) -> None:
         begin = time.perf_counter()
         content = {**self.header, "training": training_state(net)}
-        with whole_file(self.path) as part:
+        with atomic_write(self.path) as part:
             torch.save(content, part)
         end = time.perf_counter()
         self.next_ = end + (end - begin) * (1 / LARGEST_SHARE - 1)

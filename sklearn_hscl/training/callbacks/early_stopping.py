@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.training.batches.tensors import LabelledRows, select_rows
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
@@ -40,7 +40,7 @@ def held_out_loss(net: Any, rows: Tensor, targets: Tensor) -> float:
     total = 0.0
     with torch.inference_mode():
         for first in range(n_batches):  # every n-th row, whatever their order
-            batch = net.without_dummies(
+            batch = net.drop_placeholder_targets(
                 Batch(rows[first::n_batches], targets[first::n_batches])
             )
             objective = batch_objective(
@@ -134,7 +134,7 @@ class BestWeights(TrainingCallback):
         net.module_.load_state_dict(self.best_weights_)
 
 
-class HeldOut(BestWeights):
+class HeldOutEarlyStopping(BestWeights):
     """Score by held-out rows.
 
     It is the share of held-out rows whose nearest training rows vote for their class
@@ -171,7 +171,7 @@ class HeldOut(BestWeights):
         return (votes == labels).double().mean().item()
 
 
-class OutOfFold(BestWeights):
+class OutOfFoldEarlyStopping(BestWeights):
     """Score training rows by the member of an ensemble that does not see them.
 
     It is minus the Brier score of that member's class probabilities: no row has to be
@@ -230,7 +230,7 @@ def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:
     -------
     Tensor of int64, shape (n,)
     """
-    queries, train = unit_rows(queries), unit_rows(train)
+    queries, train = l2_normalize(queries), l2_normalize(train)
     n_neighbors = min(N_NEIGHBORS, len(train))
     votes = []
     for chunk in queries.split(1024):

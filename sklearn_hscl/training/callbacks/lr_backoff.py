@@ -111,7 +111,7 @@ def _each_tensor(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return tree
 
 
-class Fallback(TrainingCallback):
+class LRBackoff(TrainingCallback):
     """Keep the states at the end of the last two epochs, to go back to one of them once.
 
     Parameters

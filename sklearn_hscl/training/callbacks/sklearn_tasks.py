@@ -9,7 +9,7 @@ from sklearn.callback import CallbackContext
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 
 
-class FitTasks(TrainingCallback):
+class SklearnCallbackBridge(TrainingCallback):
     """Report each epoch to scikit-learn's callbacks, and stop where one asks for it.
 
     Parameters

@@ -17,7 +17,7 @@ from sklearn_hscl.training.loop.step import Batch
 BatchStep = Callable[[Batch], tuple[Tensor, LossStats]]
 
 
-class EpochFigures(NamedTuple):
+class EpochStats(NamedTuple):
     """Means over the batches of an epoch; one for each model where several train."""
 
     loss: Tensor
@@ -27,9 +27,9 @@ class EpochFigures(NamedTuple):
     effective_negatives: Tensor
     n_rows: int
 
-    def of(self, model: int) -> "EpochFigures":
+    def of(self, model: int) -> "EpochStats":
         """Return the figures of one of several models."""
-        return EpochFigures(
+        return EpochStats(
             self.loss[model],
             self.losses[:, model],
             self.skipped_anchors[model],
@@ -38,7 +38,7 @@ class EpochFigures(NamedTuple):
         )
 
 
-def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
+def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochStats:
     """Run all batches, without a wait for the device in between.
 
     On CPU, where asking is no wait, the epoch of a model ends when its loss is not finite.
@@ -52,7 +52,7 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
 
     Returns
     -------
-    EpochFigures
+    EpochStats
     """
     losses, skipped, counts, n_rows = [], [], [], 0
     with closing(iter(batches)) as remaining:  # type: ignore[type-var]
@@ -65,7 +65,7 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochFigures:
             if value.ndim == 0 and value.device.type == "cpu" and not isfinite(value):
                 break
     by_batch = torch.stack(losses)
-    return EpochFigures(
+    return EpochStats(
         by_batch.mean(0),
         by_batch,
         torch.stack(skipped).sum(0),
@@ -93,14 +93,14 @@ class DivergenceError(FloatingPointError, ValueError):
     rows: NDArray[np.int64] | None = None
 
 
-def check_finite(net: Any, figures: EpochFigures, batches: EpochBatches) -> None:
+def check_finite(net: Any, figures: EpochStats, batches: EpochBatches) -> None:
     """Look at the losses of an epoch, and at the weights that it ended with.
 
     Parameters
     ----------
     net : ContrastiveNet
         After the last batch.
-    figures : EpochFigures
+    figures : EpochStats
         Of the epoch.
     batches : EpochBatches
         That made it.

@@ -33,7 +33,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-class HasGroups(Protocol):
+class HasParamGroups(Protocol):
     """An optimizer, or what updates several models as one."""
 
     @property
@@ -60,7 +60,7 @@ class LearningRate:
 
     def __init__(
         self,
-        optimizer: HasGroups,
+        optimizer: HasParamGroups,
         schedule: Schedule,
         n_steps: int,
         *,

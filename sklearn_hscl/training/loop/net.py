@@ -17,11 +17,11 @@ from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import BetaSchedule, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.views import Views, check_views_differ, fitted_augment
-from sklearn_hscl.training.callbacks.lr_backoff import Fallback
+from sklearn_hscl.training.callbacks.lr_backoff import LRBackoff
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import (
     DivergenceError,
-    EpochFigures,
+    EpochStats,
     check_finite,
     run_epoch,
 )
@@ -39,7 +39,7 @@ class EpochLog(PrintLog):
             super().on_epoch_end(net, **kwargs)
 
 
-class EventfulNet(NeuralNet):
+class CallbackNet(NeuralNet):
     """skorch net whose callbacks of one training come and go, and may stop it.
 
     skorch swallows Ctrl-C as the way of its own callbacks to stop; here that of the user
@@ -55,7 +55,7 @@ class EventfulNet(NeuralNet):
         return [("epoch_timer", EpochTimer()), ("print_log", EpochLog())]
 
     @contextmanager
-    def heard_by(
+    def with_callbacks(
         self,
         monitors: Sequence[TrainingCallback],
         report: TrainingCallback,
@@ -164,7 +164,7 @@ def _names(net: Any) -> list[str]:
 SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
 
 
-class ContrastiveNet(EventfulNet):
+class ContrastiveNet(CallbackNet):
     """skorch net that trains an encoder with a contrastive loss.
 
     Differs from skorch's in four points: batches are slices of tensors on the
@@ -235,14 +235,14 @@ class ContrastiveNet(EventfulNet):
         keepers: Sequence[TrainingCallback] = (),
     ) -> "ContrastiveNet":
         """Train with callbacks that live for this training only."""
-        with self.heard_by(monitors, report, keepers):
+        with self.with_callbacks(monitors, report, keepers):
             return self.partial_fit(X, y)
 
     def torch_compile(self, module: Any, name: str) -> Any:
         """Compile the network, but not the loss, whose kernels are made by hand."""
         return super().torch_compile(module, name) if name == "module" else module
 
-    def go_on_from(self, earlier: "ContrastiveNet") -> None:
+    def load_warm_start(self, earlier: "ContrastiveNet") -> None:
         """Take over weights, the optimizer's memory and the history of a trained net.
 
         Raises
@@ -310,7 +310,7 @@ class ContrastiveNet(EventfulNet):
         try:
             super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
         except DivergenceError as error:
-            fallbacks = [part for _, part in self.callbacks_ if isinstance(part, Fallback)]
+            fallbacks = [part for _, part in self.callbacks_ if isinstance(part, LRBackoff)]
             if not fallbacks:
                 raise
             fallbacks[0].go_back(self, error)
@@ -376,7 +376,7 @@ class ContrastiveNet(EventfulNet):
                     training=True,
                 )
 
-        return self.step_(self.without_dummies(batch), on_gradient)
+        return self.step_(self.drop_placeholder_targets(batch), on_gradient)
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Open the epoch; set the strength of its tilt, where that has a schedule."""
@@ -389,7 +389,7 @@ class ContrastiveNet(EventfulNet):
             self.criterion_.set_beta(beta)
             self.history.record("beta", beta)
 
-    def without_dummies(self, batch: Batch) -> Batch:
+    def drop_placeholder_targets(self, batch: Batch) -> Batch:
         """Take the targets off a batch where they only fill a place."""
         return batch._replace(targets=None) if self.target_kind is None else batch
 
@@ -412,7 +412,7 @@ class ContrastiveNet(EventfulNet):
         figures = run_epoch(iterator, lambda b: self._run_batch(b, training, step_fn))
         self.record_epoch(figures, iterator)
 
-    def record_epoch(self, figures: EpochFigures, batches: EpochBatches) -> None:
+    def record_epoch(self, figures: EpochStats, batches: EpochBatches) -> None:
         """Write the figures of an epoch down.
 
         Raises

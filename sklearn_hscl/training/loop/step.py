@@ -99,7 +99,7 @@ class Trainable(Protocol):
         """Return the weights, with their gradients, of one model after the other."""
 
 
-class Updates(Protocol):
+class OptimizerLike(Protocol):
     """What a training step asks of an optimizer."""
 
     def zero_grad(self) -> None:
@@ -132,7 +132,7 @@ class TrainingStep:
 
     module: Trainable
     loss: ContrastiveLoss
-    optimizer: Updates
+    optimizer: OptimizerLike
     views: Views
     differentiate: Callable[..., tuple[Tensor, LossStats]] = whole_batch
     clip_norm: float | None = None

@@ -14,7 +14,7 @@ TEMPERATURES = (0.5, 0.2, 1.0)
 DEFAULTS = (BETAS[0], TEMPERATURES[0])
 
 
-def is_open(value: Any) -> bool:
+def is_auto(value: Any) -> bool:
     """Whether a value of `beta` or `temperature` is to be chosen."""
     return isinstance(value, str)  # "auto", as the constraints say
 
@@ -22,8 +22,8 @@ def is_open(value: Any) -> bool:
 def choices(beta: Any, temperature: Any, hardened: bool) -> list[dict[str, Any]]:
     """Return the pairs to try; one where both are given, or beta plays no part."""
     betas = BETAS if hardened else BETAS[:1]
-    betas = betas if is_open(beta) else (beta,)
-    temperatures = TEMPERATURES if is_open(temperature) else (temperature,)
+    betas = betas if is_auto(beta) else (beta,)
+    temperatures = TEMPERATURES if is_auto(temperature) else (temperature,)
     return [{"beta": b, "temperature": t} for b, t in product(betas, temperatures)]
 
 

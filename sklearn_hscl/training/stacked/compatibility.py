@@ -19,7 +19,7 @@ from sklearn_hscl.training.stacked.module import ELEMENTWISE
 NUMBERS = ("beta", "temperature", "threshold", "ce_weight")
 
 
-def why_alone(run: TrainingRun) -> str | None:
+def reason_not_stackable(run: TrainingRun) -> str | None:
     """Say why a run cannot be trained in a stack; None if it can.
 
     Parameters

@@ -27,7 +27,7 @@ from sklearn_hscl.training.stacked.compatibility import (
     NUMBERS,
     form,
     models_at_once,
-    why_alone,
+    reason_not_stackable,
 )
 from sklearn_hscl.training.stacked.module import StackedModule, StackedOptimizer
 
@@ -50,7 +50,7 @@ class StackedModel:
 
     def notify(self, event: str, **details: Any) -> None:
         """Call the callbacks of the net; take note of how that ends."""
-        with self.net.heard_by(self.monitors, TrainingCallback()):
+        with self.net.with_callbacks(self.monitors, TrainingCallback()):
             try:
                 self.net.notify(event, **details)
             except StopTraining:
@@ -80,7 +80,7 @@ class StackedModel:
 _WARM_BYTES = 31 * 2**20
 
 
-def train_together(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+def train_stacked(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     """Train runs of one form, on the same rows and from the same seeds, as one stack.
 
     Parameters
@@ -135,8 +135,8 @@ def train_all(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     """
     forms = [form(run) for run in runs]
     are_alike = len(runs) > 1 and forms.count(forms[0]) == len(runs)
-    if are_alike and not any(why_alone(run) for run in runs):
-        return train_together(runs)
+    if are_alike and not any(reason_not_stackable(run) for run in runs):
+        return train_stacked(runs)
     return train_one_by_one(runs)
 
 
@@ -210,7 +210,7 @@ class _Stack:
         def run_batch(batch: Batch) -> tuple[Tensor, LossStats]:
             if rate is not None:
                 rate.advance()
-            result = step(self.first.without_dummies(batch))
+            result = step(self.first.drop_placeholder_targets(batch))
             self.averaging.on_batch_end(self)
             return result
 

@@ -5,8 +5,8 @@ All of it: `python benchmarks/fuzz_bundles.py`.
 
 import numpy as np
 import pytest
-from damage import BLIND, SIGNED, Trial, flipped_header, header_length
-from stored_models import SMALL, frame, images, labels, words
+from helpers.damaged_bundles import BLIND, SIGNED, Trial, flipped_header, header_length
+from helpers.stored_models import SMALL, frame, images, labels, words
 
 from sklearn_hscl import HSCLEmbedder
 

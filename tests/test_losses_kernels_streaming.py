@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers.loss_reference import reference_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import reference_loss
 
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.kernels import label_sorted
@@ -53,7 +53,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(label_sorted, "_PADDED", 20)
 
 
-def unit_rows(n_rows=N_ROWS, width=5, seed=0, dtype=torch.float64, offset=0.0):
+def l2_normalize(n_rows=N_ROWS, width=5, seed=0, dtype=torch.float64, offset=0.0):
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(n_rows, width, generator=generator, dtype=torch.float64) + offset
     return (z / z.norm(dim=1, keepdim=True)).to(dtype)
@@ -93,7 +93,7 @@ SCALES = [(0.0, 0.5), (1.0, 0.5), (2.5, 0.3), (5.0, 0.1), (9.0, 0.01)]
 @pytest.mark.parametrize("options", COMBINATIONS, ids=str)
 @pytest.mark.usefixtures("small_tiles")
 def test_every_option_equals_dense(groups, beta, temperature, options):
-    z = unit_rows()
+    z = l2_normalize()
     assert_equals_dense(z, groups, beta=beta, temperature=temperature, **options)
 
 
@@ -102,7 +102,7 @@ def test_every_option_equals_dense(groups, beta, temperature, options):
 def test_default_tiles_equal_dense(n_groups, beta):
     n_rows = 1100
     groups = torch.from_numpy(np.random.default_rng(0).integers(n_groups, size=n_rows))
-    z = unit_rows(n_rows, 16)
+    z = l2_normalize(n_rows, 16)
     for detach in (True, False):
         assert_equals_dense(z, groups, beta=beta, detach_weights=detach)
 
@@ -110,7 +110,7 @@ def test_default_tiles_equal_dense(n_groups, beta):
 @pytest.mark.parametrize("options", COMBINATIONS, ids=str)
 @pytest.mark.usefixtures("small_tiles")
 def test_equals_the_explicit_reference(options):
-    z, groups = unit_rows(14), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 0, 0, 3, 0, 2, 0])
+    z, groups = l2_normalize(14), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 0, 0, 3, 0, 2, 0])
     options = {**options, "beta": 1.7, "temperature": 0.3}
 
     def reference(z, groups, **options):
@@ -131,7 +131,7 @@ def test_gradcheck_through_the_weights(reduction, beta, temperature):
     groups = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])
     options = {**DEFAULTS, "beta": beta, "temperature": temperature}
     options |= {"reduction": reduction, "detach_weights": False}
-    z = unit_rows(10, 4).requires_grad_()
+    z = l2_normalize(10, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: streaming_loss(z, groups, **options)[0], z)
 
 
@@ -144,7 +144,7 @@ def test_gradcheck_through_the_weights(reduction, beta, temperature):
 @pytest.mark.parametrize("spread", [2.0, 0.5, 0.1], ids=["random", "clusters", "points"])
 def test_float32_error(beta, temperature, detach, spread):
     groups = torch.arange(600) % 10
-    z = unit_rows(10, 64, seed=1)[groups] + spread * unit_rows(600, 64)
+    z = l2_normalize(10, 64, seed=1)[groups] + spread * l2_normalize(600, 64)
     z = (z / z.norm(dim=1, keepdim=True)).float()
     options = {"beta": beta, "temperature": temperature, "detach_weights": detach}
     value, gradient, _ = evaluate(streaming_loss, z, groups, **options)
@@ -168,7 +168,7 @@ def test_float32_error(beta, temperature, detach, spread):
 def test_any_setting_is_finite_and_equals_dense(
     seed, groups, temperature, beta, dtype, kind, detach, mass
 ):
-    z, groups = unit_rows(len(groups), seed=seed, dtype=dtype), torch.tensor(groups)
+    z, groups = l2_normalize(len(groups), seed=seed, dtype=dtype), torch.tensor(groups)
     z = {"random": z, "duplicates": z[:1].repeat(len(z), 1), "zeros": 0 * z}[kind]
     options = {"beta": beta, "temperature": temperature, "detach_weights": detach}
     options["negative_mass"] = mass
@@ -187,7 +187,7 @@ def test_any_setting_is_finite_and_equals_dense(
 
 @pytest.mark.parametrize("temperature", [0.01, 0.5])
 def test_infinite_beta_is_the_hardest_negative(temperature):
-    z, groups = unit_rows(10), torch.tensor([0, 1] * 5)
+    z, groups = l2_normalize(10), torch.tensor([0, 1] * 5)
     s = z @ z.T / temperature
     same = groups[:, None] == groups
     hardest = s.masked_fill(same, -torch.inf).amax(1, keepdim=True) + np.log(5)
@@ -202,7 +202,7 @@ def test_infinite_beta_is_the_hardest_negative(temperature):
 @pytest.mark.parametrize("temperature", [0.5, 0.001])
 def test_batch_without_usable_anchor(groups, temperature):
     value, gradient, stats = evaluate(
-        streaming_loss, unit_rows(4), torch.tensor(groups), temperature=temperature
+        streaming_loss, l2_normalize(4), torch.tensor(groups), temperature=temperature
     )
     assert value == 0
     assert (gradient == 0).all()
@@ -213,9 +213,9 @@ def test_batch_without_usable_anchor(groups, temperature):
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
 def test_statistic_only_when_asked(beta):
     options = {**DEFAULTS, "beta": beta}
-    with_it, stats = streaming_loss(unit_rows(), GROUPS["ten"], **options)
+    with_it, stats = streaming_loss(l2_normalize(), GROUPS["ten"], **options)
     without, fewer = streaming_loss(
-        unit_rows(), GROUPS["ten"], **options, effective_negatives=False
+        l2_normalize(), GROUPS["ten"], **options, effective_negatives=False
     )
     assert with_it == without
     assert stats.effective_negatives.isfinite()
@@ -223,7 +223,7 @@ def test_statistic_only_when_asked(beta):
 
 
 def test_gradient_only_when_wanted_and_only_once():
-    z = unit_rows().requires_grad_()
+    z = l2_normalize().requires_grad_()
     value, _ = streaming_loss(z.detach(), GROUPS["ten"], **DEFAULTS)
     assert not value.requires_grad
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_gradient_only_when_wanted_and_only_once():
 @pytest.mark.usefixtures("small_tiles")
 def test_tiles_cover_each_pair_of_negatives_once():
     for groups in GROUPS.values():
-        rows = label_sorted.sort_rows(unit_rows(), groups)
+        rows = label_sorted.sort_rows(l2_normalize(), groups)
         covered = torch.zeros(N_ROWS, N_ROWS)
         for tile in symmetric._tiles(rows.bounds):
             covered[tile.rows, tile.columns] += 1
@@ -254,7 +254,7 @@ def test_tiles_cover_each_pair_of_negatives_once():
 def test_memory_grows_linearly():
     largest = {}
     for n_rows in (1500, 3000):
-        z = unit_rows(n_rows, 8, dtype=torch.float32).requires_grad_()
+        z = l2_normalize(n_rows, 8, dtype=torch.float32).requires_grad_()
         sizes = _LargestTensor()
         with sizes:
             streaming_loss(z, torch.arange(n_rows) % 30, **DEFAULTS)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from reference import (
+from helpers.loss_reference import (
     official_hscl,
     official_hucl,
     pairs_of,

@@ -1,7 +1,8 @@
 """The quantities of the H-SCL paper's theory, written as loops from their formulas."""
 
 import numpy as np
-from metric_references import unit
+
+from helpers.metric_references import unit
 
 
 def theory(X, y, beta, temperature, negative_mass, view_ids=None):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from helpers.streamed_losses import assert_stand_for_a_tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -14,12 +15,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from streamed import assert_stand_for_a_tensor
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.encoders.preprocessing import PreparedTable, Standardization
-from sklearn_hscl.training.batches.tensors import HostRows
+from sklearn_hscl.encoders.preprocessing import Standardization, TablePreprocessor
+from sklearn_hscl.training.batches.tensors import LazyRows
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
@@ -48,7 +48,7 @@ def test_sparse_rows_of_any_format(name, kind, loss):
 
 def test_sparse_columns_are_scaled_and_not_centred():
     rows = np.array([[0.0, 3, np.nan, 0], [2, 3, 0, 0], [0, 3, 1e300, 0], [0, 3, 0, 0]])
-    prepare = PreparedTable.of(scipy.sparse.csr_array(rows))
+    prepare = TablePreprocessor.of(scipy.sparse.csr_array(rows))
     expected = [[0, 1, np.nan, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
     # Six of the twelve entries of columns that are not empty are not 0.
     np.testing.assert_allclose(prepare(rows), np.sqrt(2) * np.array(expected), rtol=1e-6)
@@ -76,8 +76,8 @@ def test_units_and_rarity_of_sparse_columns_do_not_matter(density, units, seed):
 
 def test_sparse_rows_stand_for_a_tensor():
     rows = scipy.sparse.csr_array(SPARSE)
-    dense = PreparedTable.of(rows)(SPARSE)
-    sparse = HostRows(rows, PreparedTable.of(rows), dense.device)
+    dense = TablePreprocessor.of(rows)(SPARSE)
+    sparse = LazyRows(rows, TablePreprocessor.of(rows), dense.device)
     assert len(dense) == 30
     assert_stand_for_a_tensor(sparse, dense)
     mask = torch.from_numpy(Y == 1)

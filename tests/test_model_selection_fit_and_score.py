@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from searches import (
+from helpers.searches import (
     BETAS,
     SMOOTHINGS,
     assert_same_tables,

@@ -1,18 +1,20 @@
-"""Files that every later version has to load: `python tests/write_bundles.py` writes them.
+"""Write the files that every later version has to load.
 
 To be run once for a new format, after its number went up; files of former formats stay.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
-from stored_models import frame, images, labels, numbers, words
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+from helpers.stored_models import frame, images, labels, numbers, words
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, WarmUpBeta
 from sklearn_hscl.persistence.safetensors_file import FORMAT_VERSION
 
-FORMATS = Path(__file__).parent / "data"
+FORMATS = Path(__file__).parents[1] / "data"
 TINY = {"max_epochs": 2, "random_state": 0, "n_components": 4}
 TWO = {"hidden_layer_sizes": [8, 8]}
 GOLDEN = {

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from helpers.stacks import assert_same_fit, compare, embedder, tabular
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine
-from stacks import assert_same_fit, compare, embedder, tabular
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import CosineBeta, LinearBeta

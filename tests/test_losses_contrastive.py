@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
+from helpers.loss_reference import official_hscl, reference_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import official_hscl, reference_loss
 
 from sklearn_hscl.losses import ContrastiveLoss
 

@@ -4,11 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from damage import parts, signed
+from helpers.damaged_bundles import parts, signed
+from helpers.stored_models import fitted
+from helpers.write_bundles import FORMATS, GOLDEN, rows_of, targets_of
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file, save_file
-from stored_models import fitted
-from write_bundles import FORMATS, GOLDEN, rows_of, targets_of
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.persistence import BundleError, read_card

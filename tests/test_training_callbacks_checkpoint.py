@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kills
 import numpy as np
 import pytest
 import torch
+from helpers import killed_fits as kills
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.augment import PictureTransforms
+from sklearn_hscl.augment import ImageTransforms
 
 pytest.importorskip("kornia")
 NOTHING = {"crop": None, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
@@ -15,7 +15,7 @@ PICTURES = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(1))
 
 
 def views(pictures=PICTURES, seed=0, **parameters):
-    transforms = PictureTransforms(**(NOTHING | parameters)).fitted(pictures)
+    transforms = ImageTransforms(**(NOTHING | parameters)).fitted(pictures)
     return transforms(pictures, torch.Generator().manual_seed(seed))
 
 
@@ -125,7 +125,7 @@ def test_erased_fields_are_black_and_the_rest_is_kept():
 
 def test_views_follow_from_the_generator_and_leave_torch_alone():
     before = torch.get_rng_state()
-    defaults = PictureTransforms().get_params()
+    defaults = ImageTransforms().get_params()
     first, again, other = (views(seed=seed, **defaults) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -138,7 +138,7 @@ def test_training_on_views(n_channels):
     images = rng.integers(0, 256, (24, 8, 8, n_channels), dtype=np.uint8)
     fits = [
         HSCLEmbedder(
-            loss="hucl", augment=PictureTransforms(), max_epochs=2, random_state=0
+            loss="hucl", augment=ImageTransforms(), max_epochs=2, random_state=0
         ).fit(images)
         for _ in range(2)
     ]
@@ -177,7 +177,7 @@ def test_equal_views_are_refused():
     images = np.zeros((20, 8, 8), np.uint8)
     only_grey = NOTHING | {"grey": 1.0}  # which grey pictures are already
     for parameters in (NOTHING, only_grey):
-        augment = PictureTransforms(**parameters)
+        augment = ImageTransforms(**parameters)
         with pytest.raises(ValueError, match="nothing to learn"):
             HSCLEmbedder(loss="hucl", augment=augment).fit(images)
 

@@ -5,14 +5,21 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from helpers.streamed_losses import (
+    IMAGES,
+    X,
+    Y,
+    assert_same_fit,
+    assert_stand_for_a_tensor,
+    fit,
+)
 from numpy.testing import assert_array_equal
-from streamed import IMAGES, X, Y, assert_same_fit, assert_stand_for_a_tensor, fit
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.out_of_core import MappedRows, is_memory_mapped
-from sklearn_hscl.encoders.preprocessing import AsIs, PreparedTable
-from sklearn_hscl.training.batches.tensors import HostRows
+from sklearn_hscl.encoders.preprocessing import Identity, TablePreprocessor
+from sklearn_hscl.training.batches.tensors import LazyRows
 
 CPU = torch.device("cpu")
 
@@ -105,8 +112,8 @@ def test_categories_of_a_memory_map(mapped):
 
 def test_host_rows_stand_for_a_tensor(mapped):
     rows = MappedRows(mapped(X)).select(np.arange(59, -1, -1))
-    prepare = PreparedTable.of(X)
-    dense, stored = prepare(X[::-1]), HostRows(rows, prepare, CPU)
+    prepare = TablePreprocessor.of(X)
+    dense, stored = prepare(X[::-1]), LazyRows(rows, prepare, CPU)
     assert len(dense) == 60
     assert_stand_for_a_tensor(stored, dense)
     chosen = stored.select(torch.from_numpy(Y == 1))
@@ -119,7 +126,7 @@ def test_host_rows_stand_for_a_tensor(mapped):
 def test_read_only_arrays_are_copied_for_torch():
     rows = X.astype(np.float32)
     rows.flags.writeable = False
-    tensor = AsIs()(rows)
+    tensor = Identity()(rows)
     tensor += 1
     assert_array_equal(rows, X.astype(np.float32))
 

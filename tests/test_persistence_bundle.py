@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EarlyStopping
-from stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
 
 from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.augment import ClassCorruption, FeatureCorruption, FunctionAugmentation

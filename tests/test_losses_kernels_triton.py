@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.runtime.normalize import unit_rows
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 pytest.importorskip("triton")
 
@@ -44,7 +44,7 @@ def test_is_imported_only_where_used():
 
 def batch(n_rows, n_columns, n_groups, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    z = unit_rows(torch.randn(n_rows, n_columns, generator=generator))
+    z = l2_normalize(torch.randn(n_rows, n_columns, generator=generator))
     groups = torch.randint(n_groups, (n_rows,), generator=generator) * 7 - 3
     return z.to(DEVICE), groups.to(DEVICE)
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers.searches import fit_both, pipeline
+from helpers.stacks import compare, embedder, tabular
+from helpers.streamed_losses import X, Y, assert_same_fit, fit
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
-from searches import fit_both, pipeline
 from sklearn.model_selection import GridSearchCV
-from stacks import compare, embedder, tabular
-from streamed import X, Y, assert_same_fit, fit
 from torch import nn
 from torch.utils.data import TensorDataset
 

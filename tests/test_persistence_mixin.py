@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import skops.io
 import torch
+from helpers.stored_models import MODELS, N_ROWS, OWN, SMALL, fitted, frame, labels, numbers
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from stored_models import MODELS, N_ROWS, OWN, SMALL, fitted, frame, labels, numbers
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, StepBeta

@@ -7,13 +7,17 @@ from numpy.testing import assert_array_equal
 
 from sklearn_hscl.data.out_of_core import MappedRows
 from sklearn_hscl.encoders.mlp import ColumnExpansion
-from sklearn_hscl.encoders.preprocessing import ColumnLayout, PreparedTable, Standardization
+from sklearn_hscl.encoders.preprocessing import (
+    ColumnLayout,
+    Standardization,
+    TablePreprocessor,
+)
 
 
 def test_prepared_table():
     nan = np.nan
     rows = np.array([[0.0, 1, 5, nan], [2, 2, 5, 1], [nan, 2, 5, 1], [4, 2, 5, 2]])
-    prepare = PreparedTable.of(rows, np.array([False, True, False, True]))
+    prepare = TablePreprocessor.of(rows, np.array([False, True, False, True]))
     layout = prepare.layout
     assert layout.numeric.tolist() == [0, 2]
     assert layout.categorical.tolist() == [1, 3]
@@ -28,7 +32,7 @@ def test_prepared_table():
 
 def test_levels_are_numbered_by_frequency():
     codes = np.repeat([1.0, 2, 3], [2, 5, 3])[:, None]
-    prepare = PreparedTable.of(codes, np.array([True]))
+    prepare = TablePreprocessor.of(codes, np.array([True]))
     assert_array_equal(prepare(np.array([[0.0], [1], [2], [3]])), [[0], [3], [1], [2]])
 
 
@@ -69,19 +73,19 @@ def test_noise_on_codes_is_rounded_away():
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
 def test_statistics_leave_missing_values_out(scale):
     rows = np.array([[1.0, 7, np.nan], [3, np.nan, np.nan], [np.nan, 7, np.nan]]) * scale
-    prepared = PreparedTable.of(rows)(rows)
+    prepared = TablePreprocessor.of(rows)(rows)
     nan = np.nan
     np.testing.assert_allclose(prepared, [[-1, 0, nan], [1, nan, nan], [nan, 0, nan]])
 
 
 def test_plain_layout():
     rows = np.array([[1.0, 2.0], [3.0, 4.0]])
-    layout = PreparedTable.of(rows).layout
+    layout = TablePreprocessor.of(rows).layout
     assert layout.is_plain
     assert layout.numeric.tolist() == [0, 1]
     rows[0, 0] = np.nan
-    assert not PreparedTable.of(rows).layout.is_plain
-    assert PreparedTable.of(rows[1:])(rows)[0, 0] == 0  # never missing in training
+    assert not TablePreprocessor.of(rows).layout.is_plain
+    assert TablePreprocessor.of(rows[1:])(rows)[0, 0] == 0  # never missing in training
 
 
 USUAL = np.random.default_rng(0).normal(size=600)
@@ -99,7 +103,7 @@ FAR = {
 @pytest.mark.parametrize("container", [np.asarray, MappedRows])
 def test_far_values_leave_the_others_apart(usual, is_far, far, container):
     rows = np.where(is_far, far, usual)[:, None]
-    found = PreparedTable.of(container(rows))(rows)[:, 0].double().numpy()
+    found = TablePreprocessor.of(container(rows))(rows)[:, 0].double().numpy()
     known = ~is_far & ~np.isnan(usual)
     assert np.corrcoef(found[known], usual[known])[0, 1] > 0.9999
     distances = np.sign(far) * (found[is_far] - found[known].mean())
@@ -111,14 +115,14 @@ def test_rounding_noise_does_not_make_ordinary_values_far():
     rng = np.random.default_rng(0)
     noise = np.round(rng.normal(size=600)) * 1e-17
     rows = np.where(np.arange(600) % 7 == 0, rng.normal(size=600), noise)[:, None]
-    found = PreparedTable.of(rows)(rows)[:, 0].double().numpy()
+    found = TablePreprocessor.of(rows)(rows)[:, 0].double().numpy()
     assert np.corrcoef(found, rows[:, 0])[0, 1] > 0.9999
 
 
 def test_far_values_among_more_rows_than_are_read_for_bounds():
     column = np.random.default_rng(0).normal(size=(20_000, 1))
     column[7] = 1e15
-    found = PreparedTable.of(column)(column).numpy()
+    found = TablePreprocessor.of(column)(column).numpy()
     assert len(np.unique(found)) > 15_000
 
 

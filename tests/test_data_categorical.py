@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.encoders.preprocessing import PreparedTable
+from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 
 N = 60
 Y = np.arange(N) % 3
@@ -236,7 +236,7 @@ def test_statistics_are_learnt_on_training_rows_only():
     n_train = 180
     kept = embedder._prepare.numbers
     assert kept.magnitude.shape == (2,)
-    on_all = PreparedTable.of(embedder._columns.encode(X), embedder.is_categorical_)
+    on_all = TablePreprocessor.of(embedder._columns.encode(X), embedder.is_categorical_)
     assert kept.mean[0] != on_all.numbers.mean[0]
     X["colour"] = [f"level {i // 2}" for i in range(200)]  # each level in two rows
     embedder.fit(X, y)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from searches import (
+from helpers.searches import (
     BETAS,
     SMOOTHINGS,
     embedder,

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from helpers.stacks import assert_same_fit, compare, embedder, tabular
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from skorch.callbacks import EpochTimer
-from stacks import assert_same_fit, compare, embedder, tabular
 from torch import nn
 
 from sklearn_hscl.losses import LinearBeta
 from sklearn_hscl.model_selection.batched_fit import fit_together
-from sklearn_hscl.training.stacked.train import train_together
+from sklearn_hscl.training.stacked.train import train_stacked
 
 # A user's own encoder ---------------------------------------------------------------
 
@@ -222,7 +222,7 @@ def test_models_are_apart_after_training(iris):
 def test_best_weights_are_no_copies_of_the_stack(iris):
     embedders = [embedder(early_stopping=True, beta=beta) for beta in range(3)]
     runs = [each._prepare_run(*iris) for each in embedders]
-    assert train_together(runs) == [None] * 3
+    assert train_stacked(runs) == [None] * 3
     for run in runs:
         for weight in run.monitors[0].best_weights_.values():
             assert weight.untyped_storage().nbytes() == weight.nbytes

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers.streamed_losses import IMAGES, X, Y, assert_same_fit, fit
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_validate
 from sklearn.pipeline import make_pipeline
-from streamed import IMAGES, X, Y, assert_same_fit, fit
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 

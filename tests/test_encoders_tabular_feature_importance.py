@@ -11,11 +11,11 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
-from sklearn_hscl.encoders.tabular.encoder import feature_importance as module
+from sklearn_hscl.encoders.tabular import feature_importance as module
 from sklearn_hscl.encoders.tabular.feature_importance import (
     FLOOR,
     LARGEST,
-    column_relevance,
+    feature_importance,
 )
 from sklearn_hscl.training import run
 
@@ -29,7 +29,7 @@ def table(n_rows: int = 300, n_columns: int = 40, *, seed: int = 0):
 
 
 def test_columns_that_tell_classes_apart_count_more_than_all_others():
-    relevance = column_relevance(*table(), None, n_members=3, seed=0)
+    relevance = feature_importance(*table(), None, n_members=3, seed=0)
     assert relevance.shape == (3, 40)
     assert relevance[:, :2].min() > 3 * relevance[:, 2:].max()
     assert (relevance == relevance[0]).all()
@@ -39,7 +39,7 @@ def test_columns_that_tell_classes_apart_count_more_than_all_others():
 
 def test_no_column_counts_more_than_the_most():
     rows, _ = table(n_rows=1000, n_columns=100)
-    relevance = column_relevance(rows, (rows[:, 7] > 0).long(), None, 1, 0)
+    relevance = feature_importance(rows, (rows[:, 7] > 0).long(), None, 1, 0)
     assert relevance[0, 7] == relevance.max() == LARGEST
 
 
@@ -47,8 +47,8 @@ def test_the_forest_of_a_member_does_not_see_rows_that_the_member_does_not():
     rows, codes = table()
     folds = torch.arange(len(codes)) % 3
     other = torch.where(folds == 1, 1 - codes, codes)
-    before = column_relevance(rows, codes, folds, 3, 0)
-    after = column_relevance(rows, other, folds, 3, 0)
+    before = feature_importance(rows, codes, folds, 3, 0)
+    after = feature_importance(rows, other, folds, 3, 0)
     assert [bool((a == b).all()) for a, b in zip(before, after, strict=True)] == [
         False,
         True,
@@ -60,18 +60,18 @@ def test_rows_without_a_label_do_not_matter():
     rows, codes = table()
     known = torch.arange(len(codes)) % 4 > 0
     folds = torch.arange(len(codes)) % 2
-    some = column_relevance(rows, torch.where(known, codes, -1), folds, 2, 0)
-    alone = column_relevance(rows[known], codes[known], folds[known], 2, 0)
+    some = feature_importance(rows, torch.where(known, codes, -1), folds, 2, 0)
+    alone = feature_importance(rows[known], codes[known], folds[known], 2, 0)
     assert (some == alone).all()
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e9, 1e300])
 def test_relevance_does_not_depend_on_units(scale):
     rows, codes = table()
-    relevance = column_relevance(rows, codes, None, 1, 0)
-    assert (column_relevance(rows * scale, codes, None, 1, 0) == relevance).all()
+    relevance = feature_importance(rows, codes, None, 1, 0)
+    assert (feature_importance(rows * scale, codes, None, 1, 0) == relevance).all()
     rows[:, 0] = 1.7e9 + rows[:, 0].argsort().argsort().double()  # seconds since 1970
-    assert (column_relevance(rows, codes, None, 1, 0) == relevance).all()
+    assert (feature_importance(rows, codes, None, 1, 0) == relevance).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -82,7 +82,7 @@ def test_missing_infinite_and_constant_columns_count_the_least(dtype):
     rows[:, 6] = torch.finfo(dtype).max
     rows[::2, 7] = -torch.inf
     rows[1::3, 0] = torch.nan
-    relevance = column_relevance(rows, codes, None, 1, 0)[0]
+    relevance = feature_importance(rows, codes, None, 1, 0)[0]
     assert relevance.isfinite().all()
     assert (relevance[5:7] == relevance.min()).all()
     assert relevance[:2].min() > 2 * relevance[2:].max()
@@ -90,27 +90,27 @@ def test_missing_infinite_and_constant_columns_count_the_least(dtype):
 
 def test_where_nothing_can_be_told_all_columns_are_alike():
     _, codes = table()
-    relevance = column_relevance(torch.ones(len(codes), 16), codes, None, 2, 0)
+    relevance = feature_importance(torch.ones(len(codes), 16), codes, None, 2, 0)
     assert (relevance == 1).all()
 
 
 def test_narrow_tables_one_class_and_very_many_classes_are_left_alone():
     rows, codes = table()
     many = torch.arange(len(codes)) % 65
-    assert column_relevance(rows[:, :15], codes, None, 1, 0) is None
-    assert column_relevance(rows[:, :16], codes, None, 1, 0) is not None
-    assert column_relevance(rows, torch.where(codes == 0, 0, -1), None, 1, 0) is None
-    assert column_relevance(rows, many, None, 1, 0) is None
-    assert column_relevance(rows, many % 64, None, 1, 0) is not None
+    assert feature_importance(rows[:, :15], codes, None, 1, 0) is None
+    assert feature_importance(rows[:, :16], codes, None, 1, 0) is not None
+    assert feature_importance(rows, torch.where(codes == 0, 0, -1), None, 1, 0) is None
+    assert feature_importance(rows, many, None, 1, 0) is None
+    assert feature_importance(rows, many % 64, None, 1, 0) is not None
 
 
 def test_members_with_fewer_than_five_rows_a_class_weigh_all_columns_alike():
     rows, _ = table(n_rows=79, n_columns=16)
     sixteen = torch.arange(80) % 16
-    assert (column_relevance(rows, sixteen[:79], None, 1, 0) == 1).all()
+    assert (feature_importance(rows, sixteen[:79], None, 1, 0) == 1).all()
     rows, _ = table(n_rows=80, n_columns=16)
     rows[:, 3] = sixteen
-    assert column_relevance(rows, sixteen, None, 1, 0)[0].argmax() == 3
+    assert feature_importance(rows, sixteen, None, 1, 0)[0].argmax() == 3
 
 
 def test_a_member_of_whose_few_rows_none_is_drawn_weighs_all_columns_alike():
@@ -118,7 +118,7 @@ def test_a_member_of_whose_few_rows_none_is_drawn_weighs_all_columns_alike():
     folds = torch.zeros(20_000, dtype=torch.long)
     folds[:2] = 1
     with patch.object(module, "MAX_ROWS", 1000):
-        relevance = column_relevance(rows, codes, folds, 2, 3)
+        relevance = feature_importance(rows, codes, folds, 2, 3)
     assert (relevance[0] == 1).all()
     assert relevance[1, :2].min() > 3 * relevance[1, 2:].max()
 
@@ -132,7 +132,7 @@ def test_rows_are_drawn_from_all_of_a_long_table():
         autospec=True,
         side_effect=ensemble.RandomForestClassifier.fit,
     ) as fit:
-        relevance = column_relevance(rows[in_order], codes[in_order], None, 1, 0)
+        relevance = feature_importance(rows[in_order], codes[in_order], None, 1, 0)
     assert fit.call_args.args[1].shape == (4096, 40)
     assert relevance[0, :2].min() > 3 * relevance[0, 2:].max()
 
@@ -140,7 +140,7 @@ def test_rows_are_drawn_from_all_of_a_long_table():
 def test_columns_are_less_unequal_where_rows_are_few():
     rows, codes = table(n_rows=4000)
     least = [
-        column_relevance(rows[:n], codes[:n], None, 1, 0).min() for n in (50, 250, 4000)
+        feature_importance(rows[:n], codes[:n], None, 1, 0).min() for n in (50, 250, 4000)
     ]
     assert least[0] > 0.8
     assert 0.55 < least[1] < 0.7
@@ -150,24 +150,24 @@ def test_columns_are_less_unequal_where_rows_are_few():
 def test_forests_of_the_same_rows_are_grown_once():
     rows, codes = table(n_rows=120, n_columns=18, seed=5)
     module._known.clear()
-    first = column_relevance(rows, codes, None, 2, 0)
+    first = feature_importance(rows, codes, None, 2, 0)
     with patch.object(ensemble, "RandomForestClassifier", side_effect=AssertionError):
-        assert (column_relevance(rows, codes, None, 2, 0) == first).all()
+        assert (feature_importance(rows, codes, None, 2, 0) == first).all()
         for other in ((rows.flip(1), codes, 0), (rows, 1 - codes, 0), (rows, codes, 1)):
             with pytest.raises(AssertionError):
-                column_relevance(*other[:2], None, 2, other[2])
+                feature_importance(*other[:2], None, 2, other[2])
 
 
 def test_few_forests_are_remembered():
     rows, codes = table(n_rows=30, n_columns=16)
     for seed in range(module.MOST_KNOWN + 3):
-        column_relevance(rows, codes, None, 1, seed)
+        feature_importance(rows, codes, None, 1, seed)
     assert 0 < len(module._known) <= module.MOST_KNOWN
 
 
 def test_a_fold_with_one_class_left_weighs_all_columns_alike_for_its_member():
     rows, codes = table()
-    relevance = column_relevance(rows, codes, codes, 2, 0)
+    relevance = feature_importance(rows, codes, codes, 2, 0)
     assert (relevance == 1).all()
 
 
@@ -184,7 +184,7 @@ def test_the_encoder_does_not_see_a_column_that_counts_nothing(column):
         assert (encoder(rows) != encoder(changed)).any()
         relevance = torch.ones(encoder.n_members, 4)
         relevance[:, column] = 0
-        encoder.weigh_columns(relevance)
+        encoder.scale_by_importance(relevance)
         assert (encoder(rows) == encoder(changed)).all()
 
 
@@ -195,7 +195,7 @@ def test_few_useful_columns_of_many_are_found_in_a_fit():
     def accuracy() -> float:
         return classifier.fit(rows[:200], codes[:200]).score(rows[200:], codes[200:])
 
-    with patch.object(run, "column_relevance", return_value=None):
+    with patch.object(run, "feature_importance", return_value=None):
         alike = accuracy()
     assert accuracy() > alike + 0.15
 
@@ -203,7 +203,7 @@ def test_few_useful_columns_of_many_are_found_in_a_fit():
 def test_only_fits_from_the_start_with_classes_weigh_columns():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     embedder = HSCLEmbedder(encoder="tabular", max_epochs=1, random_state=0)
-    with patch.object(run, "column_relevance", wraps=column_relevance) as weigh:
+    with patch.object(run, "feature_importance", wraps=feature_importance) as weigh:
         embedder.partial_fit(rows, codes, classes=[0, 1])
         assert weigh.call_count == 1
         embedder.partial_fit(rows, codes)
@@ -215,7 +215,7 @@ def test_only_fits_from_the_start_with_classes_weigh_columns():
 def test_forests_of_members_do_not_see_their_folds_in_a_fit():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     embedder = HSCLEmbedder(max_epochs=1, random_state=0)
-    with patch.object(run, "column_relevance", wraps=column_relevance) as weigh:
+    with patch.object(run, "feature_importance", wraps=feature_importance) as weigh:
         embedder.fit(rows, codes)
         _, _, folds, n_members, seed = weigh.call_args.args
         assert n_members == 4
@@ -232,7 +232,7 @@ def test_forests_of_members_do_not_see_their_folds_in_a_fit():
 def test_wrong_parameters_are_found_before_forests_grow():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     with (
-        patch.object(run, "column_relevance", side_effect=AssertionError),
+        patch.object(run, "feature_importance", side_effect=AssertionError),
         pytest.raises(ValueError, match="freeze"),
     ):
         HSCLEmbedder(freeze=["nope"], max_epochs=1).fit(rows, codes)

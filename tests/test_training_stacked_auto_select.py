@@ -12,7 +12,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training.stacked.auto_select import BETAS, TEMPERATURES
-from sklearn_hscl.training.stacked.train import train_together
+from sklearn_hscl.training.stacked.train import train_stacked
 
 X, Y = load_wine(return_X_y=True)
 
@@ -103,9 +103,9 @@ def test_all_that_is_tried_sees_the_same_rows_and_random_numbers(random_state, m
 
     def train(runs):
         seen.extend(runs)
-        return train_together(runs)
+        return train_stacked(runs)
 
-    monkeypatch.setattr("sklearn_hscl.training.stacked.train.train_together", train)
+    monkeypatch.setattr("sklearn_hscl.training.stacked.train.train_stacked", train)
     embedder(beta="auto", random_state=random_state).fit(X, Y)
     assert len(seen) == len(BETAS)
     assert len({run.seeds for run in seen}) == 1

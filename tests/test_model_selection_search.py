@@ -5,8 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import loguniform
-from searches import (
+from helpers.searches import (
     BETAS,
     SMOOTHINGS,
     embedder,
@@ -16,6 +15,7 @@ from searches import (
     reasons,
     without_times,
 )
+from scipy.stats import loguniform
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA

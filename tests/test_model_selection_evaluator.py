@@ -6,8 +6,8 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
+from helpers.searches import BETAS, SMOOTHINGS, assert_same, embedder, pipeline, reasons
 from numpy.testing import assert_array_equal
-from searches import BETAS, SMOOTHINGS, assert_same, embedder, pipeline, reasons
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext, ProgressBar
 from sklearn.decomposition import PCA
