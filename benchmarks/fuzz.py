@@ -2,8 +2,8 @@
 
 Prints Markdown: how many cases of each kind were fitted, how many refused with a clear
 error, and how many violate what ``tests/helpers/fuzzing.py`` demands. Violations are
-shown when they are found, one of each kind. A further case has as many categories as rows, a million
-by default.
+shown when they are found, one of each kind. A further case has as many categories as
+rows, a million by default.
 """
 
 import argparse
