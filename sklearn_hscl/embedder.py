@@ -33,6 +33,7 @@ from sklearn_hscl.data.validation import (
     learn_columns,
     open_labelled,
 )
+from sklearn_hscl.encoders.batches import TABLE_SIZES
 from sklearn_hscl.encoders.inference import embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
@@ -731,8 +732,10 @@ class HSCLEmbedder(
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Embed rows.
 
-        The embedding of a row depends on that row alone: on CPU, any batching, subset
-        or order of rows gives the same bits.
+        The embedding of a sample depends on that sample alone. On a CPU, any batching,
+        subset or order gives the same bits, with one number of threads: the first call
+        measures in which batches the encoder does so on this processor. Last bits may
+        differ if it finds none, as for custom modules that mix samples.
 
         Parameters
         ----------
@@ -770,7 +773,7 @@ class HSCLEmbedder(
         self, rows: Any, encoder: nn.Module, *, normalize: bool
     ) -> NDArray[Any]:
         """Embed validated rows."""
-        small = has_small_steps(rows.shape[0], rows.ndim)
+        small = has_small_steps(TABLE_SIZES[-1], rows.ndim)  # for any number of rows
         with torch_threads(choose_threads(self.n_threads, small_steps=small)):
             return embed_array(
                 encoder,

@@ -193,6 +193,19 @@ def test_single_rows_give_the_same_bits_at_any_width(n_components, n_features):
     assert_array_equal(np.concatenate(single), embedder.transform(X))
 
 
+@pytest.mark.parametrize("encoder", ["mlp", "tabular"])
+@pytest.mark.parametrize("hidden_layer_sizes", [(5, 5), (33,)])
+def test_batches_give_the_same_bits_in_float64(encoder, hidden_layer_sizes):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 7)), np.arange(40) % 2
+    settings = {"encoder": encoder, "hidden_layer_sizes": hidden_layer_sizes}
+    embedder = HSCLEmbedder(precision="float64", max_epochs=1, n_components=5, **settings)
+    Q = rng.normal(size=(300, 7))
+    whole = embedder.fit(X, y).transform(Q)
+    for rows in [slice(3, 4), slice(1, 34), slice(5, None, 2), slice(None, None, -1)]:
+        assert_array_equal(embedder.transform(Q[rows]), whole[rows])
+
+
 def test_fewer_rows_than_a_batch():
     X, y = np.array([[0.0], [1.0], [0.1], [1.1]]), [0, 1, 0, 1]
     embedding = HSCLEmbedder(max_epochs=2).fit_transform(X, y)

@@ -1,5 +1,6 @@
 """Embedding rows with a trained encoder, each row on its own."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,44 +9,63 @@ from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import issparse
 from torch import Tensor, nn
 
+from sklearn_hscl.encoders.batches import (
+    UNMEASURED_SIZES,
+    BatchLayout,
+    LayoutCache,
+    measured_layout,
+)
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
+from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.precision import Precision
 
-# Rows per forward pass: enough to keep the cores busy, little enough for the cache.
+# Rows that are read, prepared and embedded at a time.
 CHUNK_ROWS = 2048
-# Matrix kernels treat the last rows of a batch differently; up to this multiple, none
-# is last, and the bits of an embedding do not depend on its neighbours.
-ROW_MULTIPLE = 32
-# Multiplications from which torch leaves a product to oneDNN: 16³.
-_SMALLEST_ONEDNN = 4096
+_layouts = LayoutCache()
 
 
 def embed_tensor(encoder: nn.Module, rows: Any, precision: Precision) -> Tensor:
     """Embed rows (n, ...) in chunks, in eval mode and without gradients: (n, D).
 
-    Rows are a tensor, or what else can be split into tensors.
+    Rows are a tensor, or what else can be split into tensors. Their last bits may depend
+    on the others in their chunk.
     """
     encoder.eval()
-    multiple = _row_multiple(encoder)
     with torch.inference_mode(), precision.products(), precision.autocast():
         chunks = rows.split(CHUNK_ROWS)
-        return torch.cat([_embed_padded(encoder, c, precision, multiple) for c in chunks])
+        return torch.cat([_forward(encoder, chunk, precision) for chunk in chunks])
 
 
-def _row_multiple(encoder: nn.Module) -> int:
-    """Return the multiple of rows up to which batches are filled.
+def embed_alike(
+    encoder: nn.Module,
+    rows: Tensor,
+    precision: Precision,
+    *,
+    normalize: bool,
+) -> Tensor:
+    """Embed rows (n, ...) such that their bits do not depend on the others: (n, D).
 
-    torch leaves very small products to its default kernel and others to oneDNN: with so
-    many rows, it decides for each layer as it would for a whole chunk.
+    On a CPU, a measurement finds batches that do so when rows of a kind come first.
     """
-    sizes = [
-        weight.numel()
-        for name, weight in encoder.named_parameters()
-        if weight.ndim > 1 and weight.numel() and not name.endswith("bias")
-    ]
-    enough = _SMALLEST_ONEDNN // min(sizes, default=_SMALLEST_ONEDNN) + 1
-    return min(CHUNK_ROWS, ROW_MULTIPLE * -(-enough // ROW_MULTIPLE))
+    encoder.eval()
+
+    def embed(batch: Tensor) -> Tensor:
+        embedding = _forward(encoder, batch, precision)
+        return l2_normalize(embedding) if normalize else embedding
+
+    with torch.inference_mode(), precision.products(), precision.autocast():
+        if rows.device.type != "cpu":
+            return BatchLayout(UNMEASURED_SIZES).embed(embed, rows)
+        products = chosen_products() if precision.name == "float32" else ""
+        environment = (precision, products, normalize, torch.get_num_threads())
+        key = (*environment, rows.shape[1:], rows.dtype)
+        measure = partial(measured_layout, embed, rows)
+        return _layouts.get(encoder, key, measure).embed(embed, rows)
+
+
+def _forward(encoder: nn.Module, rows: Tensor, precision: Precision) -> Tensor:
+    return encoder(as_float(rows, precision.dtype)).to(precision.dtype)
 
 
 def embed_array(
@@ -90,9 +110,13 @@ def embed_array(
     for start in range(0, rows.shape[0], CHUNK_ROWS):
         values = _dense_floats(rows[start : start + CHUNK_ROWS])
         chunk = prepare(values, precision.dtype)
-        embedding = embed_tensor(encoder, chunk.to(device), precision)
+        embedding = embed_alike(
+            encoder,
+            chunk.to(device),
+            precision,
+            normalize=normalize,
+        )
         _check_finite(embedding, start)
-        embedding = l2_normalize(embedding) if normalize else embedding
         if embeddings is None:
             embeddings = np.empty((rows.shape[0], embedding.shape[1]), dtype=dtype)
         embeddings[start : start + CHUNK_ROWS] = embedding.cpu().numpy()
@@ -116,12 +140,3 @@ def _dense_floats(rows: Any) -> NDArray[Any]:
     if rows.ndim == 2 and rows.dtype not in (np.float32, np.float64):
         return rows.astype(np.float64)
     return rows
-
-
-def _embed_padded(
-    encoder: nn.Module, rows: Tensor, precision: Precision, multiple: int
-) -> Tensor:
-    n_missing = -len(rows) % multiple
-    padding = rows.new_zeros(n_missing, *rows.shape[1:])
-    rows_and_padding = as_float(torch.cat([rows, padding]), precision.dtype)
-    return encoder(rows_and_padding)[: len(rows)].to(precision.dtype)

@@ -21,12 +21,10 @@ def l2_normalize(z: Tensor) -> Tensor:
     return _UnitRows.apply(z)[0]
 
 
-def _squares_fit(length: Tensor) -> bool:
+def _fitting(length: Tensor) -> Tensor:
+    """Return which rows are neither too short nor too long for their squares."""
     limits = torch.finfo(length.dtype)
-    if not length.numel():
-        return True
-    shortest, longest = torch.aminmax(length)
-    return bool(shortest > limits.tiny**0.5 * 1e4) and bool(longest < limits.max**0.5)
+    return (length > limits.tiny**0.5 * 1e4) & (length < limits.max**0.5)
 
 
 class _UnitRows(torch.autograd.Function):
@@ -39,7 +37,8 @@ class _UnitRows(torch.autograd.Function):
         # GPU the question alone would cost more than always asking for the largest, and
         # an exported network cannot ask.
         ask = not (z.is_cuda or torch.compiler.is_exporting())
-        if not (ask and _squares_fit(length)):
+        if not (ask and bool(_fitting(length).all())):
+            direct = length
             largest = z.abs().amax(-1, keepdim=True)
             largest = torch.where(largest > 0, largest, 1.0)
             shape = z / largest
@@ -47,6 +46,10 @@ class _UnitRows(torch.autograd.Function):
             length = torch.where(length > 0, length, 1.0)
             unit = shape / length
             length = length * largest
+            if ask:  # a row keeps its bits, whatever the others are like
+                fits = _fitting(direct)
+                unit = torch.where(fits, z / direct, unit)
+                length = torch.where(fits, direct, length)
         else:
             unit = z / length
         return unit, length
