@@ -3,11 +3,13 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, Self, cast
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -23,15 +25,15 @@ from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_hscl.data.categorical import FROM_DTYPE, TableColumns
-from sklearn_hscl.data.targets import UNLABELLED, fit_targets
+from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.data.validation import (
     INPUT_ATTRIBUTES,
+    FitInput,
+    FittedInput,
+    TargetOptions,
     check_rows,
-    check_training_data,
     embedding_dtype,
-    learn_columns,
-    open_labelled,
+    read_training_data,
 )
 from sklearn_hscl.encoders.batches import TABLE_SIZES
 from sklearn_hscl.encoders.inference import embed_array
@@ -46,17 +48,27 @@ from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_
 from sklearn_hscl.training.batches.views import AugmentParameter
 from sklearn_hscl.training.callbacks.checkpoint import (
     Checkpoint,
+    fingerprint_of_fit,
     open_checkpoint,
     refuse_checkpoint,
+    surroundings_of_fit,
 )
 from sklearn_hscl.training.callbacks.sklearn_tasks import SklearnCallbackBridge
+from sklearn_hscl.training.config import GivenConfig
 from sklearn_hscl.training.ensemble import length_of_means
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.learning_rate import Schedule
 from sklearn_hscl.training.param_constraints import CONSTRAINTS
+from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun, WarmStart, prepare_run
-from sklearn_hscl.training.stacked.auto_select import DEFAULTS, choices, is_auto, train_best
+from sklearn_hscl.training.stacked.auto_select import (
+    DEFAULT_SCALES,
+    LossScales,
+    is_auto,
+    loss_scales,
+    train_best,
+)
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5
@@ -591,52 +603,40 @@ class HSCLEmbedder(
             Inside of a pipeline or a search, and where `beta` or `temperature` is chosen,
             the ``KeyboardInterrupt`` goes on.
         """
-        self._fit(X, y, X_val=X_val, y_val=y_val, groups=groups)
+        self._fit(FitInput(X, y, X_val, y_val, groups))
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        groups: Any = None,
-    ) -> TrainingRun:
+    def _fit(self, given: FitInput) -> TrainingRun:
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
-        tasks.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        previous = self._previous_fit() if self.warm_start else None
+        tasks.call_on_fit_task_begin(estimator=self, X=given.X, y=given.y)
+        previous = self._warm_start() if self.warm_start else None
         if previous is not None and self.cross_fit is not None:
             raise ValueError(
                 f"cross_fit={self.cross_fit} cannot go on from a fit whose members have "
                 f"seen rows of all folds: set warm_start=False."
             )
-        with _keeping_previous_fit(self):
-            checkpoint = open_checkpoint(self)
-            # The same random numbers for all that are tried.
-            seeds = self._draw_seeds(previous, checkpoint)
-            prepare = partial(
-                self._prepare_run, X, y, X_val, y_val, groups=groups, seeds=seeds
+        checkpoint = open_checkpoint(self)
+        seeds = self._draw_seeds(previous, checkpoint)
+        data = self._read(given, previous)
+        scales = self._loss_scales(data, previous)
+        if len(scales) > 1:
+            refuse_checkpoint(self, "beta='auto' and temperature='auto' train several")
+            run = train_best(partial(self._prepare_run, data, seeds), scales)
+            fitted = self._take_over(run)
+        else:
+            run = self._prepare_run(
+                data, seeds, scales[0], previous=previous, checkpoint=checkpoint
             )
-            numbers = self._numbers(y, previous)
-            if len(numbers) > 1:
-                refuse_checkpoint(self, "beta='auto' and temperature='auto' train several")
-                run = train_best(lambda pair: prepare(**pair), numbers)
-                fitted = self._take_over(run)
-            else:
-                run = prepare(previous=previous, checkpoint=checkpoint, **numbers[0])
-                seen = {
-                    name: getattr(self, name)
-                    for name in INPUT_ATTRIBUTES
-                    if hasattr(self, name)
-                }
-                report = SklearnCallbackBridge(
-                    tasks, self, X, y, lambda net: seen | run.snapshot()
-                )
-                fitted = self._train(run, report)
+            report = SklearnCallbackBridge(
+                tasks, self, given.X, given.y, lambda net: run.snapshot()
+            )
+            fitted = self._train(run, report)
         tasks.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=lambda: fitted
+            estimator=self,
+            X=given.X,
+            y=given.y,
+            reconstruction_attributes=lambda: fitted,
         )
         return run
 
@@ -665,7 +665,7 @@ class HSCLEmbedder(
         """
         if self.cross_fit is None:
             return super().fit_transform(X, y, **fit_params)
-        folds = self._fit(X, y, **fit_params).folds
+        folds = self._fit(FitInput(X, y, **fit_params)).folds
         assert folds is not None  # as cross_fit says so
         folds = folds.cpu().numpy()
         members = self._embed(X, AllMembers(self.module_), normalize=False)
@@ -707,26 +707,26 @@ class HSCLEmbedder(
         ValueError
             As in :meth:`fit`, and for labels that the first call has not announced.
         """
-        once: dict[str, Any] = {
+        once = {
             "max_epochs": 1,
             "lr_schedule": "constant",
             "early_stopping": False,
+            "cross_fit": None,
+            "n_members": self.n_members or self.cross_fit,
         }
-        once |= {"cross_fit": None, "n_members": self.n_members or self.cross_fit}
         self._validate_params()  # which scikit-learn spares fitted estimators here
         refuse_checkpoint(self, "partial_fit trains piece by piece")
-        previous = self._previous_fit()
-        numbers = self._numbers(y, previous)
-        if len(numbers) > 1:
+        previous = self._warm_start()
+        data = self._read(FitInput(X, y), previous, classes)
+        scales = self._loss_scales(data, previous)
+        if len(scales) > 1:
             raise ValueError(
-                f"beta={self.beta!r} and temperature={self.temperature!r} are chosen by "
-                f"held-out rows, which partial_fit has none of: pass numbers."
+                f"beta={self.beta!r} and temperature={self.temperature!r} are selected on "
+                f"held-out samples, which partial_fit does not have. Pass numbers."
             )
-        with _keeping_previous_fit(self):
-            run = self._prepare_run(
-                X, y, classes=classes, previous=previous, **once, **numbers[0]
-            )
-            self._train(run, TrainingCallback())
+        seeds = self._draw_seeds(previous)
+        run = self._prepare_run(data, seeds, scales[0], previous=previous, changes=once)
+        self._train(run, TrainingCallback())
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -802,66 +802,12 @@ class HSCLEmbedder(
         attributes = super()._get_fitted_attr_html(doc_link)
         return AttributesAndRecord(self, attributes)
 
-    def _previous_fit(self) -> WarmStart | None:
-        """Return what a fit can go on from, if there was one."""
+    def _warm_start(self) -> WarmStart | None:
+        """Return what a fit can continue; None before the first one."""
         if not hasattr(self, "net_"):
             return None
-        return WarmStart(
-            self.net_,
-            self._prepare,
-            self._encode_targets,
-            self._columns,
-            self.input_shape_,
-            self._seeds,
-        )
-
-    def _prepare_run(
-        self,
-        X: Any,
-        y: Any,
-        X_val: Any = None,
-        y_val: Any = None,
-        *,
-        groups: Any = None,
-        classes: Any = None,
-        previous: WarmStart | None = None,
-        seeds: Seeds | None = None,
-        checkpoint: Checkpoint | None = None,
-        **changes: Any,
-    ) -> TrainingRun:
-        """Validate the data and build what training needs; `changes` are parameters."""
-        open_both = partial(open_labelled, self, needs_labels=self._requires_labels())
-        X, y = open_both(X, y)
-        X_val, y_val = open_both(X_val, y_val, name="X_val")
-        params = self.get_params(deep=False) | changes
-        loss = self._contrastive_loss(y, params["beta"], params["temperature"])
-        encode = None if previous is None else previous.encode
-        if encode is None and classes is not None:
-            encode = fit_targets(
-                classes,
-                loss=loss.loss,
-                target_type="class",
-                unlabeled_label=self.unlabeled_label,
-            )
-        columns = self._learn_columns(X) if previous is None else previous.columns
-        shape = None if previous is None else previous.input_shape
-        data = check_training_data(
-            self,
-            X,
-            y,
-            X_val,
-            y_val,
-            groups=groups,
-            loss=loss,
-            encode=encode,
-            columns=columns,
-            shape=shape,
-        )
-        if data.target_kind is not None:  # y is encoded now, whatever loss was given
-            loss.target_type = data.target_kind
-            loss.unlabeled_label = None if self.unlabeled_label is None else UNLABELLED
-        seeds = self._draw_seeds(previous) if seeds is None else seeds
-        return prepare_run(params, data, loss, seeds, previous, checkpoint)
+        fitted = FittedInput(self._encode_targets, self._columns, self.input_shape_)
+        return WarmStart(self.net_, self._prepare, fitted, self._seeds)
 
     def _draw_seeds(
         self, previous: WarmStart | None = None, checkpoint: Checkpoint | None = None
@@ -874,26 +820,85 @@ class HSCLEmbedder(
         # Another piece of data gets other random numbers, but always the same ones.
         return draw_seeds(previous.seeds.batches)
 
-    def _numbers(self, y: Any, previous: WarmStart | None) -> list[dict[str, Any]]:
+    def _read(
+        self,
+        given: FitInput,
+        previous: WarmStart | None = None,
+        classes: ArrayLike | None = None,
+    ) -> PreparedData:
+        """Validate what `fit` gets; nothing is written on the estimator."""
+        options = self._target_options(classes)
+        fitted = None if previous is None else previous.input
+        return PreparedData(read_training_data(self, given, options, fitted))
+
+    def _target_options(self, classes: ArrayLike | None = None) -> TargetOptions:
+        """Return how the loss and the parameters read y."""
+        loss = self._contrastive_loss(has_labels=True)
+        return TargetOptions(
+            loss=loss.loss,
+            uses_labels=loss.uses_labels(True),
+            requires_labels=self._requires_labels(),
+            target_type=self.target_type,
+            unlabeled_label=self.unlabeled_label,
+            classes=classes,
+        )
+
+    def _reading_key(self) -> Hashable:
+        """Return what is equal for embedders that validate the same data alike."""
+        chosen = self.categorical_features
+        return (
+            replace(self._target_options(), loss=""),  # named in messages only
+            chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
+            self.channels,
+            isinstance(self.encoder, str),
+            isinstance(self.encoder, str) and self.encoder == "tabular",
+        )
+
+    def _prepare_run(
+        self,
+        data: PreparedData,
+        seeds: Seeds,
+        scales: LossScales,
+        *,
+        previous: WarmStart | None = None,
+        checkpoint: Checkpoint | None = None,
+        changes: Mapping[str, object] = MappingProxyType({}),
+    ) -> TrainingRun:
+        """Build what training needs; `changes` are parameters."""
+        params = self.get_params(deep=False) | scales._asdict() | changes
+        loss = self._contrastive_loss(data.data.has_labels, scales)
+        config = GivenConfig.of(params)
+        run = prepare_run(config, data, loss, seeds, previous, checkpoint)
+        if checkpoint is not None:
+            fingerprint = fingerprint_of_fit(params, data.data, seeds, run.net)
+            checkpoint.belongs_to(fingerprint, surroundings_of_fit(run.n_threads), seeds)
+        return run
+
+    def _given_scales(self) -> LossScales:
+        """Return beta and temperature as given; neither is to be selected."""
+        return LossScales(cast(float, self.beta), cast(float, self.temperature))
+
+    def _loss_scales(
+        self, data: PreparedData, previous: WarmStart | None
+    ) -> list[LossScales]:
         """Return the values of beta and temperature to try; one pair if they are given."""
         if not (is_auto(self.beta) or is_auto(self.temperature)):
-            return [{}]
+            return [self._given_scales()]
         if isinstance(self.loss, ContrastiveLoss):
             raise ValueError(
                 f"beta={self.beta!r} and temperature={self.temperature!r} are settings of "
                 f"losses by name, but loss is a ContrastiveLoss with its own: leave them."
             )
-        if previous is None:
-            loss = self._contrastive_loss(y, *DEFAULTS)
-            return choices(self.beta, self.temperature, loss.options.hardened)
-        chosen = {"beta": self.beta_, "temperature": self.temperature_}
-        return [{name: chosen[name] for name in chosen if is_auto(getattr(self, name))}]
-
-    def _learn_columns(self, X: Any) -> TableColumns | None:
-        """Learn which columns are categorical; a user's module gets them if asked for."""
-        chosen, built_in = self.categorical_features, isinstance(self.encoder, str)
-        by_dtype = isinstance(chosen, str)
-        return learn_columns(X, None if by_dtype and not built_in else chosen)
+        if previous is not None:
+            given = self._given_scales()
+            return [
+                LossScales(
+                    self.beta_ if is_auto(given.beta) else given.beta,
+                    self.temperature_ if is_auto(given.temperature) else given.temperature,
+                )
+            ]
+        hardened = self._contrastive_loss(data.data.has_labels).options.hardened
+        return loss_scales(self.beta, self.temperature, hardened=hardened)
 
     def _train(self, run: TrainingRun, report: TrainingCallback) -> dict[str, Any]:
         """Train, and take over all fitted attributes, which are returned, too."""
@@ -914,25 +919,22 @@ class HSCLEmbedder(
     def _take_over(self, run: TrainingRun) -> dict[str, Any]:
         """Take over all fitted attributes of a run; return them, too."""
         fitted = run.fitted_attributes()
-        for name in OPTIONAL_ATTRIBUTES:
+        for name in (*OPTIONAL_ATTRIBUTES, *INPUT_ATTRIBUTES):
             self.__dict__.pop(name, None)  # of a fit on other data before
         self.__dict__.update(fitted)
         return fitted
 
     def _contrastive_loss(
-        self, y: Any, beta: float | BetaSchedule, temperature: float
+        self, has_labels: bool, scales: LossScales = DEFAULT_SCALES
     ) -> ContrastiveLoss:
-        if self._requires_labels() and y is None:
-            raise ValueError(
-                f"This HSCLEmbedder requires y to be passed, but the target y is None: "
-                f"loss={self.loss!r} compares labels. Pass y, or use loss='hucl' or 'ucl'."
-            )
+        """Return a new loss by the parameters."""
         if isinstance(self.loss, ContrastiveLoss):
             check_one_loss(self.loss.options)
             return copy.deepcopy(self.loss)
-        loss = ("hucl" if y is None else "hscl") if self.loss == "auto" else self.loss
+        beta, temperature = scales
+        automatic = "hscl" if has_labels else "hucl"
         return ContrastiveLoss(
-            loss,
+            automatic if self.loss == "auto" else self.loss,
             preset=self.preset,
             hardening=self.hardening,
             beta=0.0 if isinstance(beta, BetaSchedule) else beta,
@@ -952,17 +954,3 @@ class HSCLEmbedder(
         if isinstance(self.loss, ContrastiveLoss):
             return self.loss.requires_labels
         return self.loss in REQUIRE_LABELS
-
-
-@contextmanager
-def _keeping_previous_fit(estimator: BaseEstimator) -> Iterator[None]:
-    """Give a failed fit the input description of the previous one back."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        for name in INPUT_ATTRIBUTES:
-            vars(estimator).pop(name, None)
-            if name in before:
-                setattr(estimator, name, before[name])
-        raise

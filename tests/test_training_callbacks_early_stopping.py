@@ -14,8 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.preprocessing import normalize as unit
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.training.batches.tensors import LabelledArrays, split_held_out
+from sklearn_hscl.data.training_data import LabelledArrays
 from sklearn_hscl.training.callbacks.early_stopping import neighbor_votes
+from sklearn_hscl.training.prepared_data import split_held_out
 
 
 def embedder(**parameters):

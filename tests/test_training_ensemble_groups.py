@@ -17,14 +17,15 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.targets import encode_groups
+from sklearn_hscl.data.training_data import LabelledArrays
 from sklearn_hscl.training import build_callbacks as watchers
 from sklearn_hscl.training.batches import tensors as training_data
-from sklearn_hscl.training.batches.tensors import LabelledArrays, split_held_out
 from sklearn_hscl.training.ensemble import (
     draw_group_folds,
     draw_member_folds,
     hold_out_groups,
 )
+from sklearn_hscl.training.prepared_data import split_held_out
 
 # Eight groups of different sizes, each with rows of all three classes of iris.
 GROUPS = np.repeat(range(8), [2, 3, 5, 5, 5, 8, 10, 12])[np.arange(150) % 50]

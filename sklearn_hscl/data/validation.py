@@ -1,10 +1,11 @@
-"""From what users pass as X and y to arrays that an encoder understands."""
+"""From what users pass as X, y and groups to validated data and the form of X."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length
@@ -24,95 +25,197 @@ from sklearn_hscl.data.out_of_core import MappedRows, StoredRows, is_memory_mapp
 from sklearn_hscl.data.table_validation import check_is_loaded, check_table
 from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
 from sklearn_hscl.data.torch_dataset import DatasetRows, ItemList, array_of, holds_items
-from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.training.batches.tensors import LabelledArrays, TrainingData
+from sklearn_hscl.data.training_data import InputSchema, LabelledArrays, TrainingData
 
-# Attributes of an estimator that say what it was fitted with.
+# Attributes in which scikit-learn's validation, and ours, keep the form of X.
 INPUT_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "_pixel_scale")
 
 
-def check_training_data(
+@dataclass(frozen=True)
+class FitInput:
+    """Arguments of `fit`."""
+
+    X: ArrayLike
+    y: ArrayLike | None = None
+    X_val: ArrayLike | None = None
+    y_val: ArrayLike | None = None
+    groups: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """How the loss and the parameters of the estimator read y."""
+
+    loss: str
+    """Name of the loss, for messages."""
+    uses_labels: bool
+    """Whether the loss compares labels where y is passed."""
+    requires_labels: bool
+    target_type: str
+    unlabeled_label: int | str | None
+    classes: ArrayLike | None = None
+    """All class labels that will come; None for those in y."""
+
+    def fit(self, y: ArrayLike) -> TargetEncoder:
+        """Learn how to encode y, or the announced classes."""
+        if self.classes is not None:
+            given, target_type = self.classes, "class"
+        else:
+            given, target_type = y, self.target_type
+        return fit_targets(
+            given,
+            loss=self.loss,
+            target_type=target_type,
+            unlabeled_label=self.unlabeled_label,
+        )
+
+
+@dataclass(frozen=True)
+class FittedInput:
+    """What an earlier fit has settled about X and y."""
+
+    encode: TargetEncoder | None
+    columns: TableColumns | None
+    shape: tuple[int, ...]
+    """Of a sample."""
+
+
+def read_training_data(
     estimator: BaseEstimator,
-    X: Any,
-    y: Any,
-    X_val: Any,
-    y_val: Any,
-    *,
-    loss: ContrastiveLoss,
-    groups: Any = None,
-    encode: TargetEncoder | None = None,
-    columns: TableColumns | None = None,
-    shape: tuple[int, ...] | None = None,
+    given: FitInput,
+    options: TargetOptions,
+    fitted: FittedInput | None = None,
 ) -> TrainingData:
-    """Validate all that `fit` gets.
+    """Validate everything that `fit` gets; the estimator stays as it is.
 
     Parameters
     ----------
-    estimator : estimator
-        Gets `n_features_in_` and `feature_names_in_`.
-    X, X_val : array-like
-        Training rows and held-out rows (or None).
-    y, y_val : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Their targets; ignored by losses without labels.
-    loss : ContrastiveLoss
-        The loss; the estimator's `target_type` and `unlabeled_label` say how to read y.
-    groups : array-like of shape (n_samples,) or None
-        Which rows of X belong together.
-    encode : TargetEncoder or None
-        How to read y, where an earlier fit has settled it.
-    columns : TableColumns or None
-        What was learnt of the columns of `X`.
-    shape : tuple of int or None
-        Shape of a row, where an earlier fit has settled it.
+    estimator : HSCLEmbedder
+        Its parameters and tags say what X may be.
+    given : FitInput
+        Samples, targets and groups.
+    options : TargetOptions
+        How to read y.
+    fitted : FittedInput or None
+        The earlier fit that training continues.
 
     Returns
     -------
     TrainingData
     """
-    if X_val is None and y_val is not None:
-        raise ValueError("y_val was passed without X_val: pass both, or neither.")
-    rows = check_rows(estimator, X, columns=columns, fitted_shape=shape)
-    codes = None if groups is None else encode_groups(groups, rows.shape[0])
-    train = LabelledArrays(rows, None, codes)
-    if not loss.uses_labels(y is not None):
-        encode = None
-    else:
-        check_consistent_length(rows, y)
-        encode = encode or fit_targets(
-            y,
-            loss=loss.loss,
-            target_type=estimator.target_type,
-            unlabeled_label=estimator.unlabeled_label,
+    if given.X_val is None and given.y_val is not None:
+        raise ValueError("y_val was passed without X_val. Pass both, or neither.")
+    reader = _reader(estimator, INPUT_ATTRIBUTES if fitted is None else ())
+    X, y = _open_labelled(reader, given.X, given.y, options, "X")
+    X_val, y_val = _open_labelled(reader, given.X_val, given.y_val, options, "X_val")
+    if options.requires_labels and y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} requires y to be passed, but the target y "
+            f"is None: loss={options.loss!r} compares labels. Pass y, or use "
+            f"loss='hucl' or 'ucl'."
         )
-        try:
-            train = train._replace(targets=encode(y))
-        except ValueError as error:
-            raise ValueError(f"y cannot be used: {error}") from error
+    columns = _learn_columns(reader, X) if fitted is None else fitted.columns
+    shape = None if fitted is None else fitted.shape
+    rows = check_opened(reader, X, columns=columns, fitted_shape=shape)
+    schema = _schema(reader, rows.shape[1:], columns)
+    groups = None if given.groups is None else encode_groups(given.groups, rows.shape[0])
+    train, encode = LabelledArrays(rows, None, groups), None
+    if options.requires_labels or (options.uses_labels and y is not None):
+        check_consistent_length(rows, y)
+        encode = (None if fitted is None else fitted.encode) or options.fit(y)
+        train = replace(train, targets=_encoded(encode, y, "y"))
     held_out = None
     if X_val is not None:
-        shape = train.rows.shape[1:]
-        rows = check_rows(
-            estimator, X_val, columns=columns, fitted_shape=shape, name="X_val"
+        rows = check_opened(
+            reader, X_val, columns=columns, fitted_shape=schema.shape, name="X_val"
         )
-        held_out = _label_held_out(rows, y_val, encode, loss)
-    return TrainingData(train, held_out, encode, columns)
+        held_out = LabelledArrays(rows, _held_out_targets(rows, y_val, encode, options))
+    return TrainingData(train, held_out, encode, schema, y is not None)
 
 
-def _label_held_out(
-    rows: Any, y_val: Any, encode: TargetEncoder | None, loss: ContrastiveLoss
-) -> LabelledArrays:
+def _reader(estimator: BaseEstimator, forget: tuple[str, ...]) -> BaseEstimator:
+    """Return a shallow copy that scikit-learn's validation may write on."""
+    reader = object.__new__(type(estimator))
+    kept = {name: value for name, value in vars(estimator).items() if name not in forget}
+    vars(reader).update(kept)
+    return reader
+
+
+def _schema(
+    reader: BaseEstimator, shape: tuple[int, ...], columns: TableColumns | None
+) -> InputSchema:
+    n_features, names, scale = map(vars(reader).get, INPUT_ATTRIBUTES)
+    return InputSchema(shape, n_features, names, scale, columns)
+
+
+def _encoded(encode: TargetEncoder, y: ArrayLike, name: str) -> np.ndarray:
+    try:
+        return encode(y)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be used: {error}") from error
+
+
+def _held_out_targets(
+    rows: Any, y_val: Any, encode: TargetEncoder | None, options: TargetOptions
+) -> np.ndarray | None:
     if encode is None:
-        return LabelledArrays(rows, None)
+        return None
     if y_val is None:
-        raise ValueError(f"X_val needs y_val, as loss={loss.loss!r} uses labels.")
+        raise ValueError(f"X_val needs y_val, as loss={options.loss!r} uses labels.")
     try:
         check_consistent_length(rows, y_val)
-        return LabelledArrays(rows, encode(y_val))
     except ValueError as error:
         raise ValueError(f"y_val cannot be used: {error}") from error
+    return _encoded(encode, y_val, "y_val")
+
+
+def _open_labelled(
+    estimator: BaseEstimator, X: Any, y: Any, options: TargetOptions, name: str
+) -> tuple[Any, Any]:
+    """Open samples as :func:`open_rows` does; take labels from the items of datasets.
+
+    A dataset is read into an array where a table is learnt from as a whole.
+    """
+    X = open_rows(estimator, X, name)
+    if not isinstance(X, DatasetRows):
+        return X, y
+    y = X.labels() if y is None and options.requires_labels else y
+    chosen = estimator.categorical_features
+    learns = isinstance(estimator.encoder, str) or not (
+        chosen is None or isinstance(chosen, str)
+    )
+    return (X[:] if X.ndim == 2 and learns else X), y
+
+
+def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
+    """Learn the columns of a table; custom encoders get categories only if named."""
+    chosen = estimator.categorical_features
+    by_dtype = chosen is None or isinstance(chosen, str)
+    if by_dtype and not isinstance(estimator.encoder, str):
+        chosen = None
+    ndim = _n_dimensions(X)
+    if not by_dtype and len(chosen) and (ndim > 2 or issparse(X)):
+        raise ValueError(
+            f"categorical_features={chosen!r} needs a table that is not sparse, got "
+            f"{'images' if ndim > 2 else 'a sparse X'}. Leave it out."
+        )
+    return TableColumns.learn(X, chosen) if ndim == 2 else None
 
 
 def check_rows(
+    estimator: BaseEstimator,
+    X: Any,
+    *,
+    columns: TableColumns | None,
+    fitted_shape: tuple[int, ...],
+    name: str = "X",
+) -> Any:
+    """Open and validate samples in the form that `fit` got; see :func:`check_opened`."""
+    X = open_rows(estimator, X, name)
+    return check_opened(estimator, X, columns=columns, fitted_shape=fitted_shape, name=name)
+
+
+def check_opened(
     estimator: BaseEstimator,
     X: Any,
     *,
@@ -143,7 +246,6 @@ def check_rows(
         Tables in a numeric type, float32 or float64 in fit; images in their own type.
         StoredRows where X is a memory map or a dataset.
     """
-    X = open_rows(estimator, X, name)
     ndim = _n_dimensions(X)
     if ndim > 4:
         raise ValueError(
@@ -160,8 +262,6 @@ def check_rows(
     elif fitted_shape is None or len(fitted_shape) == 1:
         is_fit = fitted_shape is None
         rows = check_table(estimator, X, columns=columns, is_fit=is_fit, name=name)
-        if is_fit:
-            vars(estimator).pop("_pixel_scale", None)  # of a fit on images before
     else:
         rows = X if isinstance(X, StoredRows) else np.asarray(X)
     if fitted_shape is not None and rows.shape[1:] != fitted_shape:
@@ -191,46 +291,6 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)
     return X
-
-
-def open_labelled(
-    estimator: BaseEstimator, X: Any, y: Any, *, needs_labels: bool, name: str = "X"
-) -> tuple[Any, Any]:
-    """Open training rows as :func:`open_rows` does, and take labels from their items.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Its `encoder` and `categorical_features` say whether a table is learnt from as a
-        whole: a dataset is then read into an array.
-    X, y : array-like, tensor, sparse or torch Dataset; array-like or None
-        Rows and labels.
-    needs_labels : bool
-        Whether to read the labels of a dataset where `y` is None.
-    name : str
-        Name of X, for messages.
-    """
-    X = open_rows(estimator, X, name)
-    if not isinstance(X, DatasetRows):
-        return X, y
-    y = X.labels() if y is None and needs_labels else y
-    chosen = estimator.categorical_features
-    learns = isinstance(estimator.encoder, str) or not (
-        chosen is None or isinstance(chosen, str)
-    )
-    return (X[:] if X.ndim == 2 and learns else X), y
-
-
-def learn_columns(X: Any, categorical_features: Any) -> TableColumns | None:
-    """Learn the columns of training rows that are a table; see :class:`TableColumns`."""
-    ndim = _n_dimensions(X)
-    by_dtype = categorical_features is None or isinstance(categorical_features, str)
-    if not by_dtype and len(categorical_features) and (ndim > 2 or issparse(X)):
-        raise ValueError(
-            f"categorical_features={categorical_features!r} needs a table that is not "
-            f"sparse, got {'images' if ndim > 2 else 'a sparse X'}: leave it out."
-        )
-    return TableColumns.learn(X, categorical_features) if ndim == 2 else None
 
 
 def embedding_dtype(rows: Any) -> DTypeLike:

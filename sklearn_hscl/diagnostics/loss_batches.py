@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import take_rows
+from sklearn_hscl.data.training_data import LabelledArrays
 from sklearn_hscl.diagnostics.sample import Subject
 from sklearn_hscl.losses.dispatch import choose_kernel, compute
 from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
@@ -19,8 +20,8 @@ from sklearn_hscl.losses.pair_sets import Pairs, Targets
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training.batches.tensors import LabelledArrays, to_tensors
 from sklearn_hscl.training.batches.views import Views, fitted_augment
+from sklearn_hscl.training.prepared_data import to_tensors
 from sklearn_hscl.training.run import constant_embedding_batches
 
 # Numbers that a block of anchors may hold, each with the rows of its batch: 64 MB.

@@ -2,13 +2,15 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.runtime.random_state import draw_seeds
+from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.compatibility import form, reason_not_stackable
 from sklearn_hscl.training.stacked.train import train_stacked
@@ -57,12 +59,13 @@ def fit_together(
     list of Outcome
     """
     outcomes = [Outcome() for _ in embedders]
+    data = _SharedData(X, y)
     stacks: dict[Any, list[tuple[HSCLEmbedder, TrainingRun, Outcome]]] = {}
     alone = []
     for embedder, outcome in zip(embedders, outcomes, strict=True):
         start = time.perf_counter()
         try:
-            run = _prepared(embedder, X, y, seed)
+            run = _prepared(embedder, data, seed)
         except Exception as error:
             outcome.fail(error)
             continue
@@ -107,12 +110,28 @@ def _fit_stack(
     return [(embedder, outcome) for embedder, _, outcome in stack]
 
 
-def _prepared(embedder: HSCLEmbedder, X: Any, y: Any, seed: int) -> TrainingRun:
+class _SharedData:
+    """Training data that are read once for all embedders that read them alike."""
+
+    def __init__(self, X: Any, y: Any) -> None:
+        self.given = FitInput(X, y)
+        self._read: dict[Hashable, PreparedData] = {}
+
+    def of(self, embedder: HSCLEmbedder) -> PreparedData:
+        """Return the data as an embedder reads them."""
+        key = embedder._reading_key()
+        if key not in self._read:
+            self._read[key] = embedder._read(self.given)
+        return self._read[key]
+
+
+def _prepared(embedder: HSCLEmbedder, data: _SharedData, seed: int) -> TrainingRun:
     embedder._validate_params()
     # A copy, as a fit of its own would begin with the same random numbers.
     own = copy.deepcopy(embedder.random_state)
     seeds = draw_seeds(seed if own is None else own)
-    return embedder._prepare_run(X, y, seeds=seeds)
+    scales = embedder._given_scales()
+    return embedder._prepare_run(data.of(embedder), seeds, scales)
 
 
 def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None:

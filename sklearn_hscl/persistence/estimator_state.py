@@ -12,6 +12,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
+from sklearn_hscl.data.training_data import data_attributes
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.persistence.encoder_state import (
@@ -31,7 +32,6 @@ from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import Precision, resolve_precision
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
-from sklearn_hscl.training.batches.tensors import data_attributes
 from sklearn_hscl.training.batches.views import choose_augment
 
 # Attributes of a fit that a state stands for.

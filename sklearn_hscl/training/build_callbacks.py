@@ -1,14 +1,11 @@
-"""Who watches over the weights in training, on which rows, and who keeps them."""
-
-from typing import Any
+"""Builds the callbacks of a run: scoring, averaging, checkpointing."""
 
 import torch
 from torch import Tensor
 
-from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.batches.tensors import LabelledRows, TrainingData, to_tensors
 from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
 from sklearn_hscl.training.callbacks.early_stopping import (
     HeldOutEarlyStopping,
@@ -17,59 +14,53 @@ from sklearn_hscl.training.callbacks.early_stopping import (
 from sklearn_hscl.training.callbacks.lr_backoff import LRBackoff
 from sklearn_hscl.training.callbacks.scale_calibration import CalibratedScale
 from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
-from sklearn_hscl.training.config import FEWEST_ROWS, EncoderDefaults, epochs_between_scores
+from sklearn_hscl.training.config import MIN_ROWS_OUT_OF_FOLD, FitConfig, FitContext
 from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
 from sklearn_hscl.training.loop.callback import TrainingCallback
 
 
 def member_folds(
-    params: dict[str, Any],
-    data: TrainingData,
-    loss: ContrastiveLoss,
-    seeds: Seeds,
-    device: torch.device,
+    config: FitConfig, data: TrainingData, loss: ContrastiveLoss, seeds: Seeds
 ) -> Tensor | None:
-    """Draw who does not see which row, where that is asked for or gives a score."""
-    codes, groups, n_members = data.train.targets, data.train.groups, params["n_members"]
+    """Draw the member that does not see a sample (n,), for scores or `cross_fit`.
+
+    Returns
+    -------
+    Tensor of int, shape (n,), or None
+        None if all members see all samples.
+    """
+    codes, groups = data.train.targets, data.train.groups
     if data.target_kind != "class" or codes is None:
         return None
-    if params["cross_fit"] is None:
-        can_score = _scores_out_of_fold(params, loss)
-        if not can_score or n_members == 1 or len(codes) < FEWEST_ROWS:
+    if config.cross_fit is None:
+        can_score = _scores_out_of_fold(config, loss) and config.n_members > 1
+        if not can_score or len(codes) < MIN_ROWS_OUT_OF_FOLD:
             return None
     if groups is None:
-        folds = draw_folds(codes, n_members, seeds.split)
+        folds = draw_folds(codes, config.n_members, seeds.split)
     else:
-        folds = draw_member_folds(codes, groups, n_members, seeds.split)
-    return torch.from_numpy(folds).to(device)
+        folds = draw_member_folds(codes, groups, config.n_members, seeds.split)
+    return torch.from_numpy(folds)
 
 
-def monitoring_callbacks(
-    params: dict[str, Any],
-    recipe: EncoderDefaults,
-    loss: ContrastiveLoss,
-    folds: Tensor | None,
-    prepare: Preparation,
-    data: TrainingData,
-    train: LabelledRows,
-) -> list[TrainingCallback]:
-    """Return what watches over the weights, in the order of their work."""
+def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[TrainingCallback]:
+    """Return the callbacks that average, score and calibrate, in that order."""
     monitors: list[TrainingCallback] = []
-    if recipe.averaging is not None:
-        monitors.append(AveragedWeights(recipe.averaging))
+    data, folds = context.data, context.folds
+    if config.defaults.averaging is not None:
+        monitors.append(AveragedWeights(config.defaults.averaging))
     settings = {
-        "patience": params["n_iter_no_change"],
-        "tol": params["tol"],
-        "every": epochs_between_scores(recipe, params["max_epochs"]),
+        "patience": config.n_iter_no_change,
+        "tol": config.tol,
+        "every": config.epochs_between_scores,
     }
-    if data.held_out is not None:
+    if context.held_out is not None:
         _check_held_out(data)
-        held_out = to_tensors(data.held_out, prepare, train.rows.device, train.rows.dtype)
-        monitors.append(HeldOutEarlyStopping(held_out, **settings))
-    elif folds is not None and _scores_out_of_fold(params, loss):
+        monitors.append(HeldOutEarlyStopping(context.held_out, **settings))
+    elif folds is not None and _scores_out_of_fold(config, context.loss):
         monitors.append(OutOfFoldEarlyStopping(folds, **settings))
     if folds is not None:
-        cross_fit = params["cross_fit"] is not None
+        cross_fit = config.cross_fit is not None
         monitors.append(CalibratedScale(folds, cross_fit=cross_fit))
     return monitors
 
@@ -90,21 +81,21 @@ def _check_held_out(data: TrainingData) -> None:
         )
 
 
-def _scores_out_of_fold(params: dict[str, Any], loss: ContrastiveLoss) -> bool:
-    """Whether members score rows, which takes a jointly trained classifier."""
-    return params["early_stopping"] == "auto" and bool(loss.options.ce_weight)
+def _scores_out_of_fold(config: FitConfig, loss: ContrastiveLoss) -> bool:
+    """Return whether members score samples, which takes a jointly trained classifier."""
+    return config.early_stopping == "auto" and bool(loss.options.ce_weight)
 
 
 def checkpoint_callbacks(
-    params: dict[str, Any], checkpoint: Checkpoint | None
+    config: FitConfig, checkpoint: Checkpoint | None
 ) -> list[TrainingCallback]:
-    """Return who keeps the state of training, in memory and on disk."""
+    """Return the callbacks that keep the state of training, on disk and in memory."""
     # The checkpoint first: it may bring the state that there is to go back to.
     keepers: list[TrainingCallback] = [] if checkpoint is None else [checkpoint]
-    factor = params["lr_backoff"]
+    factor = config.lr_backoff
     if factor is None:
         return keepers
-    if params["lr_schedule"] is None:
+    if config.lr_schedule is None:
         raise ValueError(
             f"lr_backoff={factor} lowers the rate of lr_schedule, but net_callbacks hold "
             f"an LRScheduler, which sets the rate itself: leave one of the two out."

@@ -1,32 +1,97 @@
-"""What is chosen for the user: the encoder, and the settings that suit it."""
+"""Configuration of a fit, what its defaults resolve to, and the context it runs in."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, Self
 
+import torch
 from scipy.sparse import issparse
 from skorch.callbacks import LRScheduler
+from torch import Tensor, nn
 
-from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.data.targets import UNLABELLED
+from sklearn_hscl.data.training_data import TrainingData
+from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.batch_sampler import rows_in_epoch
-from sklearn_hscl.training.batches.tensors import TrainingData
+from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.training.batches.views import AugmentParameter
+from sklearn_hscl.training.loop.learning_rate import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class GivenConfig:
+    """Parameters of the embedder that decide about training, as they were given."""
+
+    beta: float | BetaSchedule
+    encoder: str | nn.Module | Callable[..., nn.Module]
+    hidden_layer_sizes: Sequence[int] | None
+    dropout: float | None
+    freeze: Sequence[str] | None
+    n_components: int | None
+    n_members: int | None
+    projection_dim: int | str | None
+    cross_fit: int | None
+    augment: AugmentParameter
+    n_views: int | str
+    batch_size: int | None
+    device_batch_size: int | str
+    sampler: str
+    max_epochs: int | None
+    lr: float | None
+    lr_schedule: str | Schedule | None
+    lr_backoff: float | None
+    weight_decay: float | None
+    clip_norm: float | None
+    early_stopping: bool | str
+    validation_fraction: float
+    n_iter_no_change: int | None
+    tol: float
+    device: str | torch.device
+    precision: str
+    compile: bool
+    n_threads: int | None
+    verbose: int | bool
+    net_params: dict[str, Any] | None
+    net_callbacks: Sequence[Any] | None
+    has_plain_loss: bool
+    """Whether the loss is given by name, without preset: then the encoder's default
+    adds a fraction of cross-entropy, unless `ce_weight` is given."""
+    ce_weight: float | None
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Self:
+        """Take what is needed from the parameters of an embedder."""
+        plain = isinstance(params["loss"], str) and params["preset"] is None
+        params = {**params, "has_plain_loss": plain}
+        return cls(**{field.name: params[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderDefaults:
-    """Settings of a kind of encoder, for parameters that are left open.
+    """Values of an encoder for parameters that are left open.
 
-    The figures behind them are in the project's ``benchmarks/results``.
+    The measurements behind them are in the project's ``benchmarks/results``.
     """
 
-    parameters: dict[str, Any]
-    """Values of parameters of the embedder."""
     epochs: Callable[[int, int], int]
-    """From the numbers of rows and of batches in an epoch to the number of epochs."""
+    """Maps the numbers of samples and of batches in an epoch to the number of epochs."""
+    batch_size: int = 256
+    n_members: int = 1
+    hidden_layer_sizes: tuple[int, ...] | None = None
+    dropout: float = 0.0
+    projection_dim: int | None = 64
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    lr_schedule: str = "cosine"
+    early_stopping: bool | str = False
+    n_iter_no_change: int = 10
     ce_weight: float | None = None
-    """Share of the cross-entropy; None: as the loss has it."""
+    """Fraction of the cross-entropy; None: as the loss has it."""
     label_smoothing: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW."""
@@ -38,10 +103,54 @@ class EncoderDefaults:
     """Scores for early stopping in a training run; 0 for one in every epoch."""
 
 
-# Where a recipe says nothing better; the authors advise at least so many.
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(GivenConfig):
+    """The same with every default resolved."""
+
+    n_members: int
+    dropout: float
+    projection_dim: int | None
+    batch_size: int
+    max_epochs: int
+    lr: float
+    lr_schedule: str | Schedule | None
+    weight_decay: float
+    n_iter_no_change: int
+    defaults: EncoderDefaults
+
+    @property
+    def epochs_between_scores(self) -> int:
+        """Number of epochs from one score of early stopping to the next."""
+        n_scores = self.defaults.n_scores
+        return max(1, ceil(self.max_epochs / n_scores)) if n_scores else 1
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What is trained on, where and from which seeds; :class:`FitConfig` says how."""
+
+    data: TrainingData
+    """With the held-out samples of the split."""
+    prepare: Preparation
+    """Maps samples to the encoder's input."""
+    train: LabelledRows
+    held_out: LabelledRows | None
+    folds: Tensor | None
+    """The member that does not see a sample (n,); None if all see all."""
+    loss: ContrastiveLoss
+    seeds: Seeds
+    precision: Precision
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self.train.targets.device
+
+
+# The authors advise at least so many.
 BATCH_SIZE = 256
-# Fewer rows are too few to keep a part of them from a member, unless asked for.
-FEWEST_ROWS = 40
+# Fewer samples are too few to keep a part of them from a member, unless asked for.
+MIN_ROWS_OUT_OF_FOLD = 40
 
 
 def _convolution_epochs(n_rows: int, n_batches: int) -> int:
@@ -51,50 +160,36 @@ def _convolution_epochs(n_rows: int, n_batches: int) -> int:
 
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = max(150 * n_rows // 256, 400)
-    if n_steps > 1500:  # rows then bring ever less that is new
+    if n_steps > 1500:  # further samples then add less and less
         n_steps = min(round(sqrt(1500 * n_steps)), 6000)
-    if n_rows < FEWEST_ROWS:
-        n_steps = 100  # as nothing stops them earlier
+    if n_rows < MIN_ROWS_OUT_OF_FOLD:
+        n_steps = 100  # as early stopping needs more samples
     return max(1, round(n_steps / n_batches))
 
 
-PLAIN = EncoderDefaults(
-    parameters={
-        "batch_size": BATCH_SIZE,
-        "n_members": 1,
-        "dropout": 0.0,
-        "projection_dim": 64,
-        "lr": 2e-3,
-        "weight_decay": 1e-4,
-        "lr_schedule": "cosine",
-        "early_stopping": False,
-        "n_iter_no_change": 10,
-    },
-    epochs=lambda n_rows, n_batches: 20,
-)
+PLAIN = EncoderDefaults(epochs=lambda n_rows, n_batches: 20)
 # Without labels a step teaches less, and a cosine ends too early at the same rate.
-UNLABELLED = replace(PLAIN, parameters=PLAIN.parameters | {"lr": 4e-3})
+NO_LABELS = replace(PLAIN, lr=4e-3)
 # Words of a text separate its classes almost linearly: a second layer overfits.
-SPARSE = replace(PLAIN, parameters=PLAIN.parameters | {"hidden_layer_sizes": (256,)})
-# Convolutions cost so much a row that steps have to be small to be many.
+SPARSE = replace(PLAIN, hidden_layer_sizes=(256,))
+# Convolutions cost so much per sample that steps have to be small to be many.
 CONVOLUTION = replace(
     PLAIN,
-    parameters=PLAIN.parameters | {"batch_size": 32, "projection_dim": None, "lr": 4e-3},
     epochs=_convolution_epochs,
+    batch_size=32,
+    projection_dim=None,
+    lr=4e-3,
     ce_weight=0.5,
 )
 TABULAR = EncoderDefaults(
-    parameters={
-        "batch_size": BATCH_SIZE,
-        "n_members": 4,
-        "dropout": 0.15,
-        "projection_dim": None,
-        "lr": 2e-3,
-        "weight_decay": 0.03,
-        "lr_schedule": "warm_up",
-        "n_iter_no_change": 5,
-    },
     epochs=_tabular_epochs,
+    n_members=4,
+    dropout=0.15,
+    projection_dim=None,
+    weight_decay=0.03,
+    lr_schedule="warm_up",
+    early_stopping="auto",
+    n_iter_no_change=5,
     ce_weight=0.5,
     label_smoothing=0.1,
     betas=(0.9, 0.95),
@@ -107,15 +202,17 @@ TABULAR = EncoderDefaults(
 _BY_DIMENSIONS = {2: "tabular", 4: "conv"}
 
 
-def choose_encoder(encoder: Any, data: TrainingData) -> Any:
-    """Settle the encoder: what suits dense tables, or images, with classes.
+def _choose_encoder(
+    encoder: str | nn.Module | Callable[..., nn.Module], data: TrainingData
+) -> str | nn.Module | Callable[..., nn.Module]:
+    """Return the encoder that suits the data, for ``"auto"``.
 
     Without classes and for sparse rows ``"auto"`` is ``"mlp"``: the others are not made for
     sparse rows, were not measured on tables without classes, and hardly gain on images
-    without them (3,000 of Fashion-MNIST, one seed: a linear readout of 75.5 against 74.9 %,
+    without them (3,000 of Fashion-MNIST, one seed: a linear probe of 75.5 against 74.9 %,
     in 50 times the time).
     """
-    if encoder != "auto":
+    if not (isinstance(encoder, str) and encoder == "auto"):
         return encoder
     rows = data.train.rows
     if data.target_kind != "class" or issparse(rows):
@@ -123,84 +220,128 @@ def choose_encoder(encoder: Any, data: TrainingData) -> Any:
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
 
-def choose_recipe(encoder: Any, data: TrainingData) -> EncoderDefaults:
-    """Settle the recipe, by the encoder and by what there is to learn from."""
+def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
+    """Return the defaults for an encoder and the kind of data."""
     if encoder == "tabular":
         return TABULAR
     if data.target_kind is None:
-        return UNLABELLED
+        return NO_LABELS
     if encoder == "conv" and data.target_kind == "class":
         return CONVOLUTION
     is_text_like = issparse(data.train.rows) and data.target_kind == "class"
     return SPARSE if is_text_like else PLAIN
 
 
-def resolve_defaults(
-    params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss
-) -> tuple[dict[str, Any], EncoderDefaults]:
-    """Fill in the parameters that are left open, by the recipe of the encoder.
+def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
+    """Fill in the parameters that are left open, by the defaults of the encoder.
 
     Parameters
     ----------
-    params : dict
-        Parameters of the embedder; None or ``"auto"`` where they are left open.
+    given : GivenConfig
+        Parameters; None or ``"auto"`` where they are left open.
     data : TrainingData
         All data that `fit` got.
-    loss : ContrastiveLoss
-        The loss. It gets a share of cross-entropy where the recipe says so and the user
-        nothing else.
 
     Returns
     -------
-    params : dict
-        With all values settled.
-    recipe : Recipe
+    FitConfig
     """
-    encoder = choose_encoder(params["encoder"], data)
-    params = params | {"encoder": encoder}
-    if params["cross_fit"] is not None and params["n_members"] is None:
-        params["n_members"] = params["cross_fit"]
-    recipe = choose_recipe(encoder, data)
-    if params["lr_schedule"] == "auto" and _has_scheduler(params["net_callbacks"]):
-        params["lr_schedule"] = None
-    if params["early_stopping"] == "auto" and data.held_out is not None:
-        params["early_stopping"] = True
-    for name, value in recipe.parameters.items():
-        if _is_left_open(name, params[name]):
-            params[name] = value
-    if params["max_epochs"] is None:
-        n_rows = data.train.rows.shape[0]
-        n_in_epoch = rows_in_epoch(data.train.targets, n_rows, params["sampler"])
-        n_batches = ceil(n_in_epoch / params["batch_size"])
-        params["max_epochs"] = recipe.epochs(n_rows, n_batches)
-    if params["cross_fit"] is not None:
-        _check_cross_fit(params, data)
-    by_name = isinstance(params["loss"], str) and params["preset"] is None
-    open_share = params["ce_weight"] is None and not loss.options.ce_weight
-    if by_name and open_share and recipe.ce_weight and data.target_kind == "class":
-        loss.options = replace(loss.options, ce_weight=recipe.ce_weight)
-    if by_name:
-        loss.label_smoothing = recipe.label_smoothing
-    if params["cross_fit"] is not None:
-        _warn_of_long_training(params, data, loss)
-    return params, recipe
+    encoder = _choose_encoder(given.encoder, data)
+    defaults = _choose_defaults(encoder, data)
+    batch_size = _first(given.batch_size, defaults.batch_size)
+    config = FitConfig(
+        **vars(given)
+        | {
+            "encoder": encoder,
+            "defaults": defaults,
+            "n_members": _first(given.n_members, given.cross_fit, defaults.n_members),
+            "hidden_layer_sizes": _first(
+                given.hidden_layer_sizes, defaults.hidden_layer_sizes
+            ),
+            "dropout": _first(given.dropout, defaults.dropout),
+            "projection_dim": _unless_auto(given.projection_dim, defaults.projection_dim),
+            "batch_size": batch_size,
+            "max_epochs": _first(given.max_epochs, _n_epochs(given, defaults, data)),
+            "lr": _first(given.lr, defaults.lr),
+            "lr_schedule": _lr_schedule(given, defaults),
+            "weight_decay": _first(given.weight_decay, defaults.weight_decay),
+            "early_stopping": _early_stopping(given, defaults, data),
+            "n_iter_no_change": _first(given.n_iter_no_change, defaults.n_iter_no_change),
+        }
+    )
+    if config.cross_fit is not None:
+        _check_cross_fit(config, data)
+    return config
 
 
-def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
-    """Raise where rows cannot be embedded by members that have not seen them."""
-    n_folds = params["cross_fit"]
-    if params["encoder"] != "tabular" or data.target_kind != "class":
+def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:
+    """Complete the loss of a fit, in place: cross-entropy, smoothing, kind of targets.
+
+    Warns
+    -----
+    UserWarning
+        If `cross_fit` trains without early stopping.
+    """
+    defaults, encode = config.defaults, data.encode
+    if encode is not None:  # the loss gets codes, whatever y holds
+        loss.target_type = encode.kind
+        loss.unlabeled_label = None if encode.unlabelled is None else UNLABELLED
+    is_open = config.ce_weight is None and not loss.options.ce_weight
+    has_classes = data.target_kind == "class"
+    if config.has_plain_loss and is_open and defaults.ce_weight and has_classes:
+        loss.options = replace(loss.options, ce_weight=defaults.ce_weight)
+    if config.has_plain_loss:
+        loss.label_smoothing = defaults.label_smoothing
+    if config.cross_fit is not None:
+        _warn_of_long_training(config, data, loss)
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is not None; None if there is none."""
+    return next((value for value in values if value is not None), None)
+
+
+def _unless_auto(value: Any, default: Any) -> Any:
+    """Return the value, or the default for ``"auto"``; None is a value."""
+    return default if isinstance(value, str) and value == "auto" else value
+
+
+def _n_epochs(given: GivenConfig, defaults: EncoderDefaults, data: TrainingData) -> int:
+    n_rows = data.train.rows.shape[0]
+    n_in_epoch = rows_in_epoch(data.train.targets, n_rows, given.sampler)
+    batch_size = _first(given.batch_size, defaults.batch_size)
+    return defaults.epochs(n_rows, ceil(n_in_epoch / batch_size))
+
+
+def _lr_schedule(given: GivenConfig, defaults: EncoderDefaults) -> str | Schedule | None:
+    if given.lr_schedule == "auto" and _has_scheduler(given.net_callbacks):
+        return None
+    return _unless_auto(given.lr_schedule, defaults.lr_schedule)
+
+
+def _early_stopping(
+    given: GivenConfig, defaults: EncoderDefaults, data: TrainingData
+) -> bool | str:
+    if given.early_stopping == "auto" and data.held_out is not None:
+        return True
+    return _unless_auto(given.early_stopping, defaults.early_stopping)
+
+
+def _check_cross_fit(config: FitConfig, data: TrainingData) -> None:
+    """Raise if samples cannot be embedded by members that have not seen them."""
+    n_folds = config.cross_fit
+    if config.encoder != "tabular" or data.target_kind != "class":
         raise ValueError(
             f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
-            f"can be kept from rows; got encoder={params['encoder']!r}. Pass a dense "
+            f"can be kept from rows; got encoder={config.encoder!r}. Pass a dense "
             f"table and y with classes, or cross_fit=None."
         )
-    if params["n_members"] != n_folds:
+    if config.n_members != n_folds:
         raise ValueError(
             f"cross_fit={n_folds} makes one member for each fold, but n_members="
-            f"{params['n_members']}: leave n_members=None."
+            f"{config.n_members}: leave n_members=None."
         )
-    if params["early_stopping"] is True and data.held_out is None:
+    if config.early_stopping is True and data.held_out is None:
         raise ValueError(
             f"cross_fit={n_folds} embeds all rows, but early_stopping=True would hold some "
             f"out: use early_stopping='auto', which scores the folds, or pass X_val."
@@ -208,14 +349,14 @@ def _check_cross_fit(params: dict[str, Any], data: TrainingData) -> None:
 
 
 def _warn_of_long_training(
-    params: dict[str, Any], data: TrainingData, loss: ContrastiveLoss
+    config: FitConfig, data: TrainingData, loss: ContrastiveLoss
 ) -> None:
-    """Warn where nothing stops members, which share weights, before they know all rows."""
+    """Warn if the ensemble may overfit the held-out folds, as early stopping is off."""
     scored = data.held_out is not None or loss.options.ce_weight
-    if params["early_stopping"] and scored:
+    if config.early_stopping and scored:
         return
     warnings.warn(
-        f"cross_fit={params['cross_fit']} without early stopping: the members share "
+        f"cross_fit={config.cross_fit} without early stopping: the members share "
         f"weights, so after long training rows out of fold look like rows that were "
         f"trained on. Leave early_stopping='auto' and ce_weight above 0.",
         UserWarning,
@@ -223,25 +364,10 @@ def _warn_of_long_training(
     )
 
 
-# Parameters for which None is a value.
-_AUTOMATIC = ("projection_dim", "lr_schedule", "early_stopping")
-
-
-def _is_left_open(name: str, value: Any) -> bool:
-    return (
-        isinstance(value, str) and value == "auto" if name in _AUTOMATIC else value is None
-    )
-
-
-def _has_scheduler(net_callbacks: Any) -> bool:
-    """Whether the user brings a scheduler of the learning rate."""
+def _has_scheduler(net_callbacks: Sequence[Any] | None) -> bool:
+    """Return whether the user passes a learning rate scheduler of skorch."""
     return any(
         isinstance(part, LRScheduler) or part is LRScheduler
         for entry in net_callbacks or []
         for part in (entry if isinstance(entry, tuple | list) else [entry])
     )
-
-
-def epochs_between_scores(recipe: EncoderDefaults, n_epochs: int) -> int:
-    """Return how many epochs lie between two scores."""
-    return max(1, ceil(n_epochs / recipe.n_scores)) if recipe.n_scores else 1

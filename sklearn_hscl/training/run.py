@@ -4,49 +4,43 @@ import copy
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.targets import TargetEncoder
+from sklearn_hscl.data.training_data import TrainingData, data_attributes
+from sklearn_hscl.data.validation import INPUT_ATTRIBUTES, FittedInput
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
-from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
-from sklearn_hscl.encoders.tabular.feature_importance import feature_importance
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision
 from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
-from sklearn_hscl.training.batches.tensors import (
-    LabelledRows,
-    TrainingData,
-    data_attributes,
-    fit_preparation,
-    split_held_out,
-    to_tensors,
-)
+from sklearn_hscl.training.batches.tensors import LabelledRows
 from sklearn_hscl.training.build_callbacks import (
     checkpoint_callbacks,
     member_folds,
     monitoring_callbacks,
 )
 from sklearn_hscl.training.build_net import build_net
-from sklearn_hscl.training.callbacks.checkpoint import (
-    Checkpoint,
-    fingerprint_of_fit,
-    surroundings_of_fit,
-)
+from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
-from sklearn_hscl.training.config import resolve_defaults
+from sklearn_hscl.training.config import (
+    FitConfig,
+    FitContext,
+    GivenConfig,
+    resolve_defaults,
+    resolve_loss,
+)
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
 from sklearn_hscl.training.loop.step import Batch, batch_objective
+from sklearn_hscl.training.prepared_data import Placement, PreparedData, PreparedSplit
 
 
 @dataclass
@@ -54,15 +48,35 @@ class TrainingRun:
     """What a fit is made of, before, during and after training."""
 
     net: ContrastiveNet
-    train: LabelledRows
-    folds: Tensor | None
+    context: FitContext
     monitors: list[TrainingCallback]
     keepers: list[TrainingCallback]
-    prepare: Preparation
-    data: TrainingData
-    seeds: Seeds
-    device: torch.device
     n_threads: int
+
+    @property
+    def data(self) -> TrainingData:
+        """Validated data, with the held-out samples of the split."""
+        return self.context.data
+
+    @property
+    def train(self) -> LabelledRows:
+        """Training samples as tensors; runs on the same data share them."""
+        return self.context.train
+
+    @property
+    def folds(self) -> Tensor | None:
+        """The member that does not see a sample (n,); None if all see all."""
+        return self.context.folds
+
+    @property
+    def seeds(self) -> Seeds:
+        """Seeds of the fit."""
+        return self.context.seeds
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self.context.device
 
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
@@ -120,10 +134,10 @@ class TrainingRun:
             "temperature_": loss["temperature"],
             "_n_anchors": self.net.n_anchors_,
             "_seeds": self.seeds,
-            "_prepare": self.prepare,
+            "_prepare": self.context.prepare,
             "_n_features_out": self.net.module_.n_components,
         }
-        return attributes | data_attributes(self.data.encode, self.data.columns)
+        return attributes | _data_attributes(self.data)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the same for a callback to keep: training on does not change it."""
@@ -141,39 +155,47 @@ def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class WarmStart(NamedTuple):
-    """What a fit that goes on from an earlier one takes over."""
+def _data_attributes(data: TrainingData) -> dict[str, Any]:
+    """Return the attributes that describe targets, columns and the form of X."""
+    schema = data.schema
+    attributes = data_attributes(data.encode, schema.columns)
+    form = (schema.n_features, schema.feature_names, schema.pixel_scale)
+    found = zip(INPUT_ATTRIBUTES, form, strict=True)
+    return attributes | {name: value for name, value in found if value is not None}
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a fit takes over from the one that it continues."""
 
     net: ContrastiveNet
     prepare: Preparation
-    encode: TargetEncoder | None
-    columns: TableColumns | None
-    input_shape: tuple[int, ...]
+    input: FittedInput
     seeds: Seeds
 
 
 def prepare_run(
-    params: dict[str, Any],
-    data: TrainingData,
+    given: GivenConfig,
+    data: PreparedData,
     loss: ContrastiveLoss,
     seeds: Seeds,
     previous: WarmStart | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainingRun:
-    """Build all that training needs.
+    """Build everything that training needs.
 
     Parameters
     ----------
-    params : dict
+    given : GivenConfig
         Parameters of the embedder.
-    data : TrainingData
-        Validated rows and codes.
+    data : PreparedData
+        Validated data, shared by all runs on them.
     loss : ContrastiveLoss
-        The loss.
+        Of this run alone; completed in place.
     seeds : Seeds
         Seeds of this fit.
-    previous : Previous or None
-        The fit to go on from.
+    previous : WarmStart or None
+        The fit to continue.
     checkpoint : Checkpoint or None
         Where to keep the state of training.
 
@@ -181,60 +203,51 @@ def prepare_run(
     -------
     TrainingRun
     """
-    given, all_data = params, data
-    params, recipe = resolve_defaults(params, data, loss)
-    data = _with_held_out(params, data, seeds)
-    device = resolve_device(params["device"])
-    ndim = data.train.rows.ndim
-    precision = resolve_precision(params["precision"], device, ndim)
-    built_in = isinstance(params["encoder"], str)
-    prepare = (
-        fit_preparation(data.train.rows, built_in, data.is_categorical)
-        if previous is None
-        else previous.prepare
-    )
-    train = to_tensors(data.train, prepare, device, precision.dtype)
-    # Members of an earlier fit have seen all rows: nothing would be out of fold.
-    folds = member_folds(params, data, loss, seeds, device) if previous is None else None
-    net = build_net(params, recipe, train, folds, prepare, data, loss, seeds, precision)
+    config = resolve_defaults(given, data.data)
+    resolve_loss(loss, config, data.data)
+    split = data.split(config, seeds)
+    context = _context(config, split, loss, seeds, previous)
+    net = build_net(config, context)
     if previous is not None:
         net.load_warm_start(previous.net)
-    elif params["encoder"] == "tabular" and data.target_kind == "class":
-        _weigh_columns(net.module_.encoder, train, folds, seeds)
-    monitors = monitoring_callbacks(params, recipe, loss, folds, prepare, data, train)
-    small = has_small_steps(net.n_views * net.batch_size, ndim)
-    n_threads = choose_threads(params["n_threads"], small_steps=small)
-    keepers = checkpoint_callbacks(params, checkpoint)
-    if checkpoint is not None:
-        fingerprint = fingerprint_of_fit(given, all_data, seeds, net)
-        checkpoint.belongs_to(fingerprint, surroundings_of_fit(n_threads), seeds)
-    return TrainingRun(
-        net, train, folds, monitors, keepers, prepare, data, seeds, device, n_threads
+    elif config.encoder == "tabular" and context.data.target_kind == "class":
+        importance = split.importance(context.train, context.folds, config.n_members, seeds)
+        if importance is not None:
+            net.module_.encoder.scale_by_importance(importance)
+    monitors = monitoring_callbacks(config, context)
+    small = has_small_steps(net.n_views * net.batch_size, context.train.rows.ndim)
+    n_threads = choose_threads(config.n_threads, small_steps=small)
+    keepers = checkpoint_callbacks(config, checkpoint)
+    return TrainingRun(net, context, monitors, keepers, n_threads)
+
+
+def _context(
+    config: FitConfig,
+    split: PreparedSplit,
+    loss: ContrastiveLoss,
+    seeds: Seeds,
+    previous: WarmStart | None,
+) -> FitContext:
+    """Prepare the data of a split for the encoder, the device and the precision."""
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device, split.data.train.rows.ndim)
+    place, folds = Placement(device, precision.dtype), None
+    if previous is not None:
+        prepare = previous.prepare
+    else:
+        prepare = split.preprocessing(built_in=isinstance(config.encoder, str))
+        # Members of an earlier fit have seen all samples: none would be out of fold.
+        folds = member_folds(config, split.data, loss, seeds)
+    return FitContext(
+        data=split.data,
+        prepare=prepare,
+        train=split.train(prepare, place),
+        held_out=split.held_out(prepare, place),
+        folds=None if folds is None else folds.to(device),
+        loss=loss,
+        seeds=seeds,
+        precision=precision,
     )
-
-
-def _weigh_columns(
-    encoder: TabularEncoder, train: LabelledRows, folds: Tensor | None, seeds: Seeds
-) -> None:
-    """Let each column start at what it counts for telling the classes apart."""
-    rows, codes = train
-    relevance = feature_importance(rows, codes, folds, encoder.n_members, seeds.weights)
-    if relevance is not None:
-        encoder.scale_by_importance(relevance)
-
-
-def _with_held_out(
-    params: dict[str, Any], data: TrainingData, seeds: Seeds
-) -> TrainingData:
-    if data.held_out is not None and not params["early_stopping"]:
-        raise ValueError(
-            "X_val was passed, but early_stopping=False: set early_stopping=True to "
-            "stop on it, or leave it out."
-        )
-    if data.held_out is not None or params["early_stopping"] is not True:
-        return data
-    train, held_out = split_held_out(data.train, params["validation_fraction"], seeds.split)
-    return data._replace(train=train, held_out=held_out)
 
 
 def constant_embedding_batches(

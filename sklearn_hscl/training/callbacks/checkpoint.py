@@ -17,11 +17,11 @@ import torch
 from scipy.sparse import issparse
 
 from sklearn_hscl.data.out_of_core import StoredRows
+from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime import matmul as gemm
 from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
 from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.batches.tensors import LabelledArrays, TrainingData
 from sklearn_hscl.training.callbacks.lr_backoff import restore_training, training_state
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 
@@ -103,7 +103,7 @@ def _of_arrays(arrays: LabelledArrays | None, names: tuple[str, str, str]) -> Fi
         return dict.fromkeys(names, "None")
     return {
         name: "None" if part is None else _hash(part)
-        for name, part in zip(names, arrays, strict=True)
+        for name, part in zip(names, vars(arrays).values(), strict=True)
     }
 
 

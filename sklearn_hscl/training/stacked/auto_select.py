@@ -1,48 +1,61 @@
-"""Choosing beta and temperature by a held-out score, in one stacked training run."""
+"""Select beta and temperature by a held-out score, in one stacked training run."""
 
 from collections.abc import Callable, Sequence
-from itertools import product
-from typing import Any
+from typing import NamedTuple
 
+from sklearn_hscl.losses import BetaSchedule
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
 
-# The defaults come first: equal scores keep the first one.
+# The defaults come first: of equal scores the first is retained.
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)
 TEMPERATURES = (0.5, 0.2, 1.0)
-DEFAULTS = (BETAS[0], TEMPERATURES[0])
 
 
-def is_auto(value: Any) -> bool:
-    """Whether a value of `beta` or `temperature` is to be chosen."""
+def is_auto(value: object) -> bool:
+    """Return whether a value of `beta` or `temperature` is to be selected."""
     return isinstance(value, str)  # "auto", as the constraints say
 
 
-def choices(beta: Any, temperature: Any, hardened: bool) -> list[dict[str, Any]]:
-    """Return the pairs to try; one where both are given, or beta plays no part."""
+class LossScales(NamedTuple):
+    """A strength of the tilt and a temperature."""
+
+    beta: float | BetaSchedule
+    temperature: float
+
+
+DEFAULT_SCALES = LossScales(BETAS[0], TEMPERATURES[0])
+
+
+def loss_scales(
+    beta: float | str | BetaSchedule, temperature: float | str, *, hardened: bool
+) -> list[LossScales]:
+    """Return the pairs to try; one if both are given, or `beta` has no effect."""
     betas = BETAS if hardened else BETAS[:1]
-    betas = betas if is_auto(beta) else (beta,)
-    temperatures = TEMPERATURES if is_auto(temperature) else (temperature,)
-    return [{"beta": b, "temperature": t} for b, t in product(betas, temperatures)]
+    return [
+        LossScales(b, t)
+        for b in ((beta,) if not isinstance(beta, str) else betas)
+        for t in ((temperature,) if not isinstance(temperature, str) else TEMPERATURES)
+    ]
 
 
 def train_best(
-    prepare: Callable[[dict[str, Any]], TrainingRun], numbers: Sequence[dict[str, Any]]
+    prepare: Callable[[LossScales], TrainingRun], scales: Sequence[LossScales]
 ) -> TrainingRun:
     """Train a run with each pair, and return the one with the best held-out score.
 
     Parameters
     ----------
     prepare : callable
-        Makes a run of a pair, always on the same rows and from the same seeds.
-    numbers : sequence of dict
+        Builds a run with a pair, always on the same samples and from the same seeds.
+    scales : sequence of LossScales
         The pairs.
 
     Returns
     -------
     TrainingRun
-        Trained; of equal scores the first. Runs that fail are passed over.
+        Trained; of equal scores the first. Runs that fail are skipped.
 
     Raises
     ------
@@ -52,34 +65,23 @@ def train_best(
     Exception
         What went wrong in the first run, if all fail.
     """
-    runs = _prepared(prepare, numbers)
+    runs = [prepare(pair) for pair in scales]
     monitored = any(isinstance(monitor, BestWeights) for monitor in runs[0].monitors)
     if not monitored or runs[0].net.target_kind != "class":
         raise ValueError(
-            "beta='auto' and temperature='auto' choose by how well the classes of "
-            "held-out rows are told, but no rows or no classes are held out: pass class "
+            "beta='auto' and temperature='auto' are selected by held-out classification "
+            "accuracy, which requires class labels and held-out samples. Pass class "
             "labels, and early_stopping=True or X_val; or pass numbers."
         )
     try:
         errors = train_all(runs)
     except Exception:  # a module that cannot be stacked after all
-        runs = _prepared(prepare, numbers)
+        runs = [prepare(pair) for pair in scales]
         errors = train_one_by_one(runs)
     trained = [run for run, error in zip(runs, errors, strict=True) if error is None]
     if not trained:
         raise next(error for error in errors if error is not None)
     return max(trained, key=_score)
-
-
-def _prepared(
-    prepare: Callable[[dict[str, Any]], TrainingRun], numbers: Sequence[dict[str, Any]]
-) -> list[TrainingRun]:
-    runs: list[TrainingRun] = []
-    for pair in numbers:
-        run = prepare(pair)
-        run.train = runs[0].train if runs else run.train  # one copy of the rows
-        runs.append(run)
-    return runs
 
 
 def _score(run: TrainingRun) -> float:

@@ -100,8 +100,6 @@ def train_stacked(runs: Sequence[TrainingRun]) -> list[Exception | None]:
         If two batches would not fit into memory at once.
     """
     first = runs[0]
-    for run in runs[1:]:
-        run.train = first.train
     most = models_at_once(first)  # equal for all, as they are of one form
     if most < 2:
         raise MemoryError("two batches would not fit into memory at once")

@@ -1,0 +1,89 @@
+"""What a fit learns from: validated samples, encoded targets, and the form of X."""
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, csr_matrix
+
+from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.out_of_core import StoredRows, take_rows
+from sklearn_hscl.data.targets import TargetEncoder
+
+Rows: TypeAlias = "np.ndarray | StoredRows | csr_array | csr_matrix"
+"""Validated samples: (n, F) or (n, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class LabelledArrays:
+    """Validated samples with their targets and groups."""
+
+    rows: Rows
+    targets: np.ndarray | None
+    """Class codes (n,), -1 for unlabelled; indicators or numbers (n, K); None where the
+    loss uses no labels."""
+    groups: NDArray[np.int64] | None = None
+    """Group codes (n,), which no split separates; None where each sample is its own."""
+
+    def select(self, index: NDArray[np.int64]) -> "LabelledArrays":
+        """Return some of the samples; those out of core are not read."""
+        targets = None if self.targets is None else self.targets[index]
+        groups = None if self.groups is None else self.groups[index]
+        return LabelledArrays(take_rows(self.rows, index), targets, groups)
+
+
+@dataclass(frozen=True)
+class InputSchema:
+    """Form of X, learnt in `fit` and checked in `transform`."""
+
+    shape: tuple[int, ...]
+    """Of a sample."""
+    n_features: int | None
+    """Columns of a table, or channels of images."""
+    feature_names: np.ndarray | None
+    """Column names; None where they are not all strings."""
+    pixel_scale: str | None
+    """Range of the pixels; None for tables and where it is not known."""
+    columns: TableColumns | None
+    """Categorical columns and their levels; None where there can be none."""
+
+    @property
+    def is_categorical(self) -> NDArray[np.bool_] | None:
+        """Mask of the columns that hold category codes; None where there can be none."""
+        return None if self.columns is None else self.columns.is_categorical
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that a fit learns from."""
+
+    train: LabelledArrays
+    held_out: LabelledArrays | None
+    encode: TargetEncoder | None
+    """Maps y to targets; None where y is ignored."""
+    schema: InputSchema
+    has_labels: bool
+    """Whether labels were passed, used or not."""
+
+    @property
+    def target_kind(self) -> str | None:
+        """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
+        return None if self.encode is None else self.encode.kind
+
+    def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
+        """Return the same data with other training and held-out samples."""
+        return replace(self, train=train, held_out=held_out)
+
+
+def data_attributes(
+    encode: TargetEncoder | None, columns: TableColumns | None
+) -> dict[str, Any]:
+    """Return the attributes of a fitted embedder that tell of its targets and columns."""
+    attributes: dict[str, Any] = {"_encode_targets": encode, "_columns": columns}
+    if encode is not None and encode.classes is not None:
+        attributes["classes_"] = encode.classes
+    if columns is not None and columns.is_categorical.any():
+        attributes["is_categorical_"] = columns.is_categorical
+        attributes["categories_"] = columns.categories
+    return attributes
