@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -843,7 +844,7 @@ class HSCLEmbedder(
             classes=classes,
         )
 
-    def _reading_key(self) -> Hashable:
+    def _reading_key(self, X: object) -> Hashable:
         """Return what is equal for embedders that validate the same data alike."""
         chosen = self.categorical_features
         return (
@@ -851,7 +852,7 @@ class HSCLEmbedder(
             chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
             self.channels,
             isinstance(self.encoder, str),
-            isinstance(self.encoder, str) and self.encoder == "tabular",
+            issparse(X) and self.encoder == "tabular",  # which refuses them
         )
 
     def _prepare_run(

@@ -174,14 +174,14 @@ def _spread(estimator, X, y):
 
 @pytest.mark.parametrize("y", [None, X[:, 0], np.eye(3, dtype=int)[Y]])
 def test_a_held_out_loss_cannot_choose(y):
-    with pytest.raises(ValueError, match="no classes are held out"):
+    with pytest.raises(ValueError, match="requires class labels and held-out samples"):
         embedder(beta="auto").fit(X, y)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"early_stopping": False}, "pass class labels, and early_stopping=True"),
+        ({"early_stopping": False}, "Pass class labels, and early_stopping=True"),
         ({"loss": ContrastiveLoss("hscl")}, "loss is a ContrastiveLoss"),
         ({"beta": "best"}, "beta"),
     ],
@@ -192,5 +192,5 @@ def test_what_cannot_be_chosen(parameters, message):
 
 
 def test_pieces_hold_nothing_out():
-    with pytest.raises(ValueError, match="partial_fit has none"):
+    with pytest.raises(ValueError, match="partial_fit does not have"):
         embedder(temperature="auto").partial_fit(X, Y)

@@ -9,8 +9,10 @@ from sklearn.base import clone
 from skorch.callbacks import EpochTimer
 from torch import nn
 
+from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.losses import LinearBeta
 from sklearn_hscl.model_selection.batched_fit import fit_together
+from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.stacked.train import train_stacked
 
 # A user's own encoder ---------------------------------------------------------------
@@ -221,7 +223,9 @@ def test_models_are_apart_after_training(iris):
 
 def test_best_weights_are_no_copies_of_the_stack(iris):
     embedders = [embedder(early_stopping=True, beta=beta) for beta in range(3)]
-    runs = [each._prepare_run(*iris) for each in embedders]
+    data = embedders[0]._read(FitInput(*iris))
+    seeds = draw_seeds(0)
+    runs = [each._prepare_run(data, seeds, each._given_scales()) for each in embedders]
     assert train_stacked(runs) == [None] * 3
     for run in runs:
         for weight in run.monitors[0].best_weights_.values():

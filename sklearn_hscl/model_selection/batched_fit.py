@@ -119,7 +119,7 @@ class _SharedData:
 
     def of(self, embedder: HSCLEmbedder) -> PreparedData:
         """Return the data as an embedder reads them."""
-        key = embedder._reading_key()
+        key = embedder._reading_key(self.given.X)
         if key not in self._read:
             self._read[key] = embedder._read(self.given)
         return self._read[key]
