@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.out_of_core import StoredRows, take_rows
+from sklearn_hscl.data.out_of_core import OutOfCoreRows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
 
-Rows: TypeAlias = "np.ndarray | StoredRows | csr_array | csr_matrix"
+Rows: TypeAlias = "np.ndarray | OutOfCoreRows | csr_array | csr_matrix"
 """Validated samples: (n, F) or (n, C, H, W)."""
 
 
@@ -69,7 +69,7 @@ class TrainingData:
     @property
     def target_kind(self) -> str | None:
         """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
-        return None if self.encode is None else self.encode.kind
+        return None if self.encode is None else self.encode.target_type
 
     def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
         """Return the same data with other training and held-out samples."""
