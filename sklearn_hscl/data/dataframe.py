@@ -35,7 +35,7 @@ _LEVEL_TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 class Table:
-    """A table whose columns are listed once, and factorized once each at most.
+    """A table that asks for each of its columns once, and factorizes it once at most.
 
     Parameters
     ----------
@@ -50,6 +50,7 @@ class Table:
     def __init__(self, data: object) -> None:
         self.data: Frame = data
         self.is_frame = is_frame(data)
+        self._columns: dict[int, Column] = {}
         self._factorized: dict[int, Factorized] = {}
 
     @classmethod
@@ -77,10 +78,11 @@ class Table:
 
     def column(self, index: int) -> Column:
         """Return a column: a series of a frame, or an array."""
-        if not self.is_frame:
-            return self._array[:, index]
-        by_index = self.data.iloc if hasattr(self.data, "iloc") else self.data
-        return by_index[:, index]
+        if index not in self._columns:
+            data = self.data if self.is_frame else self._array
+            by_index = data.iloc if hasattr(data, "iloc") else data
+            self._columns[index] = by_index[:, index]
+        return self._columns[index]
 
     def factorize(self, index: int) -> Factorized:
         """Return the codes and levels of a column; see :func:`factorize`.

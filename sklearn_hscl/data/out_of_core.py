@@ -79,7 +79,7 @@ class MappedRows(OutOfCoreRows):
         return rows.astype(self.dtype, copy=isinstance(indices, slice))
 
 
-# What validation makes of X.
+# X after validation.
 Rows: TypeAlias = NDArray[np.number] | csr_array | OutOfCoreRows
 
 

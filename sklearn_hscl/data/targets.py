@@ -53,7 +53,7 @@ class TargetEncoder:
         if not np.abs(scaled).max() <= np.finfo(np.float32).max:
             raise ValueError(
                 f"it holds {float(values.flat[np.abs(scaled).argmax()])}, too far from the "
-                f"values of the fit (mean {self.scale.mean_})."
+                f"values of the fit (mean {self.scale.mean_}): leave that row out."
             )
         return scaled
 
@@ -62,7 +62,8 @@ class TargetEncoder:
     ) -> NDArray[np.int64]:
         if y.shape[:1] != (y.size,):
             raise ValueError(
-                f"it has shape {y.shape}, but the classes were fitted on one label per row."
+                f"it has shape {y.shape}, but the classes were fitted on one label per "
+                f"row: pass y of shape (n_samples,)."
             )
         y = label_array(y.ravel())
         labeled = is_labeled(y, self.unlabeled_label)
