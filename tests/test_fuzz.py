@@ -45,9 +45,9 @@ FOUND = {
         early_stopping=True
     ).fit(ROWS, np.linspace(0, 1, 20), X_val=ROWS[:2], y_val=[1e300, 0.5]),
     "'n_views' parameter": lambda e: e.set_params(n_views=2**63).fit(ROWS, LABELS),
-    "y holds labels of types that cannot be compared": lambda e: e.set_params(target_type="class").fit(
-        ROWS, np.array([1, "a"] * 10, dtype=object)
-    ),
+    "y holds labels of types that cannot be compared": lambda e: e.set_params(
+        target_type="class"
+    ).fit(ROWS, np.array([1, "a"] * 10, dtype=object)),
     "Column 'c' .* cannot be converted to float64": lambda e: e.fit(
         pd.DataFrame({"c": [1j, 2] * 10, "d": ["a", "b"] * 10}, dtype=object), LABELS
     ),

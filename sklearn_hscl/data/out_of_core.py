@@ -6,7 +6,7 @@ from typing import Self, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 Indices: TypeAlias = slice | NDArray[np.int64]
 
@@ -79,8 +79,8 @@ class MappedRows(OutOfCoreRows):
         return rows.astype(self.dtype, copy=isinstance(indices, slice))
 
 
-# X after validation.
-Rows: TypeAlias = NDArray[np.number] | csr_array | OutOfCoreRows
+Rows: TypeAlias = np.ndarray | OutOfCoreRows | csr_array | csr_matrix
+"""Validated samples: (n, F) or (n, C, H, W)."""
 
 
 def take_rows(rows: Rows, indices: NDArray[np.int64]) -> Rows:

@@ -1,18 +1,14 @@
 """What a fit learns from: validated samples, encoded targets, and the form of X."""
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, csr_matrix
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.out_of_core import OutOfCoreRows, take_rows
+from sklearn_hscl.data.out_of_core import Rows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
-
-Rows: TypeAlias = "np.ndarray | OutOfCoreRows | csr_array | csr_matrix"
-"""Validated samples: (n, F) or (n, C, H, W)."""
 
 
 @dataclass(frozen=True)
