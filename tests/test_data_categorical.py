@@ -1,4 +1,4 @@
-"""Raw data frames: which columns are categorical, their codes, missing values."""
+"""Raw data frames: categorical columns, their codes, missing values."""
 
 import pickle
 import re
@@ -74,7 +74,7 @@ def test_text_in_a_column_that_is_not_listed_is_named():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (["shape"], "'shape', which is no column of X.*'colour'"),
+        (["shape"], "'shape', which is not a column of X.*'colour'"),
         ([4], "4.*from 0 to 3"),
         ([-1], "-1"),
         ([0.5], "0.5"),
@@ -184,7 +184,7 @@ def test_names_of_columns_are_compared_with_fit(frame):
             embedder.transform(changed)
 
 
-def test_columns_that_changed_their_kind_are_named():
+def test_columns_that_changed_their_type_are_named():
     embedder = fit(mixed())
     with pytest.raises(ValueError, match="Column 'colour' .* holds 1.*like 'blue'"):
         embedder.transform(mixed().assign(colour=1))
@@ -192,7 +192,7 @@ def test_columns_that_changed_their_kind_are_named():
         embedder.transform(mixed().assign(size="big"))
     with pytest.raises(ValueError, match="Column 'size' .* holds dates"):
         embedder.transform(mixed().assign(size=pd.Timestamp(0)))
-    with pytest.raises(ValueError, match="Column 'colour' .* no values .*list"):
+    with pytest.raises(ValueError, match="Column 'colour' .* cannot be categories .*list"):
         embedder.transform(mixed().assign(colour=[[1]] * N))
 
 
@@ -234,10 +234,10 @@ def test_statistics_are_learnt_on_training_rows_only():
     y = np.arange(200) % 2
     embedder = HSCLEmbedder(max_epochs=1, early_stopping=True, random_state=0).fit(X, y)
     n_train = 180
-    kept = embedder._prepare.numbers
-    assert kept.magnitude.shape == (2,)
+    fitted = embedder._prepare.numbers
+    assert fitted.magnitude.shape == (2,)
     on_all = TablePreprocessor.of(embedder._columns.encode(X), embedder.is_categorical_)
-    assert kept.mean[0] != on_all.numbers.mean[0]
+    assert fitted.mean[0] != on_all.numbers.mean[0]
     X["colour"] = [f"level {i // 2}" for i in range(200)]  # each level in two rows
     embedder.fit(X, y)
     n_levels = embedder._prepare.layout.n_levels[1]
@@ -280,7 +280,7 @@ def test_a_failed_fit_keeps_the_columns_of_the_previous_one():
     assert_array_equal(embedder.transform(mixed()), before)
 
 
-def test_modules_get_codes_only_where_these_are_asked_for():
+def test_modules_get_codes_only_if_these_are_asked_for():
     X = mixed()[["count", "old"]]
     module = nn.Linear(2, 3)
     assert not hasattr(fit(X, encoder=module), "is_categorical_")  # bools as numbers

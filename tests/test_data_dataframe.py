@@ -1,4 +1,4 @@
-"""What a column of a frame is, by its dtype and its values, and the codes of its levels."""
+"""Columns of a data frame: types by dtype and values, levels, codes, missing values."""
 
 from datetime import datetime, timedelta
 
@@ -10,8 +10,17 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.data import dataframe
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import kind_of
+from sklearn_hscl.data.dataframe import (
+    Table,
+    factorize,
+    is_missing,
+    level_type,
+    missing_mask,
+)
+from sklearn_hscl.data.table_validation import check_table
+from sklearn_hscl.data.targets import encode_groups, label_array
 
 ARROW_LIST = pd.ArrowDtype(pyarrow.list_(pyarrow.int64()))
 ENUM = polars.Enum(["z", "y"])
@@ -95,7 +104,10 @@ def test_a_column_without_any_value_is_numeric(column):
 BAD = {
     "mixed": (pd.Series([1, "a", None], dtype=object), "objects of int and str"),
     "lists": (pd.Series([[1], [2], [3]]), "unhashable.*drop it"),
-    "arrow lists": (pd.Series([[1], [2], [3]], dtype=ARROW_LIST), "no values .*drop it"),
+    "arrow lists": (
+        pd.Series([[1], [2], [3]], dtype=ARROW_LIST),
+        "cannot be categories .*drop it",
+    ),
     "dicts": (pd.Series([{}, {}, {}]), "unhashable"),
     "bytes": (pd.Series([b"a", b"b", b"c"]), "objects of bytes"),
     "dates": (pd.Series(pd.date_range("2020", periods=3)), "holds dates .*weekday"),
@@ -135,7 +147,7 @@ def as_objects(levels):
 @pytest.mark.parametrize(
     ("other", "shown"), [(1.5, "1.5"), (np.inf, "inf"), (True, "True"), (("x",), "tuple|x")]
 )
-def test_levels_of_another_kind_are_named_whatever_their_order(order, other, shown):
+def test_levels_of_another_type_are_named_whatever_their_order(order, other, shown):
     X = as_objects(["a", "b"] * 3)
     columns = TableColumns.learn(X, "from_dtype")
     new = as_objects(["a", other, "unseen"][::order])
@@ -144,7 +156,7 @@ def test_levels_of_another_kind_are_named_whatever_their_order(order, other, sho
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_fit_on_mixed_kinds_takes_them_all(order):
+def test_a_fit_on_mixed_types_takes_them_all(order):
     levels = ["a", 1, "a", "b", 1, "c"][::order]
     X = as_objects(pd.Categorical(levels)).astype({"c": "category"})
     embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(X, [0, 1] * 3)
@@ -154,7 +166,7 @@ def test_a_fit_on_mixed_kinds_takes_them_all(order):
         embedder.transform(as_objects(["a", ("a",)]))
 
 
-def test_kinds_of_levels_that_are_not_kept_are_known_after_loading(tmp_path):
+def test_types_of_levels_that_are_not_saved_are_known_after_loading(tmp_path):
     X = as_objects(pd.Categorical(["a", 1, "a", "b", "a", "b"]))  # 1: of a single row
     embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(
         X.astype({"c": "category"}), [0, 1] * 3
@@ -193,14 +205,164 @@ def test_arrow_tables_of_numbers_are_taken():
     assert_array_equal(embedder.transform(X), embedder.transform(X.to_pandas()))
 
 
-def test_equal_levels_are_of_one_kind():
+def test_equal_levels_are_of_one_type():
     columns = TableColumns.learn(pd.DataFrame({"c": [True, False]}), "from_dtype")
     for same in ([1, 0], [1.0, 0.0], np.array([True, False], dtype=object)):
         assert_array_equal(columns.encode(pd.DataFrame({"c": same})), [[2], [1]])
 
 
-def test_dates_and_durations_of_any_type_are_of_one_kind():
+def test_dates_and_durations_of_any_class_are_of_one_type():
     dates = pd.Timestamp("2020-01-02"), datetime(2020, 1, 2), np.datetime64("2020-01-02")
     durations = pd.Timedelta(days=1), timedelta(days=1), np.timedelta64(1, "D")
-    assert {kind_of(date) for date in dates} == {"dates"}
-    assert {kind_of(duration) for duration in durations} == {"durations"}
+    assert {level_type(date) for date in dates} == {"dates"}
+    assert {level_type(duration) for duration in durations} == {"durations"}
+
+
+ROWS = {
+    "text": ["u", "v", None, "u"],
+    "more": ["a", "a", "b", "b"],
+    "flag": [True, None, False, True],
+    "size": [1.0, None, 2.0, 3.0],
+    "count": [1, 2, 3, 4],
+}
+MIXED = [
+    pd.DataFrame(ROWS),
+    pd.DataFrame(ROWS).astype(object),
+    pd.DataFrame(ROWS).convert_dtypes(),
+    polars.DataFrame(ROWS),
+]
+
+
+@pytest.fixture
+def factorized(monkeypatch):
+    """Return the list of the columns that were factorized."""
+    columns = []
+
+    def count(column):
+        columns.append(column)
+        return factorize(column)
+
+    monkeypatch.setattr(dataframe, "factorize", count)
+    return columns
+
+
+@pytest.mark.parametrize("chosen", ["from_dtype", list(ROWS)])
+@pytest.mark.parametrize("X", MIXED)
+def test_a_table_factorizes_a_column_at_most_once(X, chosen, factorized):
+    table = Table.of(X)
+    assert Table.of(table) is table
+    columns = TableColumns.learn(table, chosen)
+    rows = check_table(HSCLEmbedder(), table, columns=columns, is_fit=True, name="X")
+    is_object = [isinstance(X, pd.DataFrame) and X[name].dtype == object for name in X]
+    assert len(factorized) == np.count_nonzero(columns.is_categorical | is_object)
+    table.is_categorical(0)
+    columns.encode(table)
+    assert len(factorized) <= 5
+    expected = TableColumns.learn(X, chosen)
+    assert_array_equal(rows, expected.encode(X))
+    assert_array_equal(columns.is_categorical, expected.is_categorical)
+    assert columns.level_types == expected.level_types
+    for levels, same in zip(columns.categories, expected.categories, strict=True):
+        assert_array_equal(levels, same)
+
+
+class CountingFrame:
+    """A polars frame that counts how often it is asked for columns and their names."""
+
+    def __init__(self, frame):
+        self.frame, self.n_listed, self.read = frame, 0, []
+
+    @property
+    def columns(self):
+        self.n_listed += 1
+        return self.frame.columns
+
+    @property
+    def dtypes(self):
+        return self.frame.dtypes
+
+    @property
+    def shape(self):
+        return self.frame.shape
+
+    def __getitem__(self, key):
+        self.read.append(key[1])
+        return self.frame[key]
+
+
+def test_a_table_asks_for_its_columns_once():
+    X = CountingFrame(polars.DataFrame(ROWS))
+    table = Table(X)
+    assert len(table) == 4 and table.is_frame and not table.has_plain_numbers
+    X.n_listed = 0
+    TableColumns.learn(table, "from_dtype").encode(table)
+    assert X.n_listed == 1
+    assert X.read == [0, 1, 2, 3, 4]
+
+
+def test_tables_of_arrays_and_lists():
+    for data in ([[1, "a"], [2, "b"]], np.array([[1, "a"], [2, "b"]], dtype=object)):
+        table = Table(data)
+        assert len(table) == 2 and table.names == [0, 1] and not table.is_frame
+        assert table.label(1) == "Column 1 (index 1)"
+        assert_array_equal(table.to_floats(0), [1.0, 2.0])
+        assert table.factorize(1)[1] == ["a", "b"]
+    with pytest.raises(ValueError, match="Expected 2D array, got an array of shape"):
+        _ = Table([1, 2]).names
+
+
+@pytest.mark.parametrize("X", ["text", [], 3])
+def test_what_is_not_a_table_is_named(X):
+    columns = TableColumns.learn(pd.DataFrame({"c": ["u", "v"]}), "from_dtype")
+    message = "Expected X to be a table with at least one row, got .*(str|list|int)"
+    with pytest.raises(ValueError, match=message):
+        check_table(HSCLEmbedder(), X, columns=columns, is_fit=False, name="X")
+
+
+MISSING = [
+    None,
+    np.nan,
+    float("nan"),
+    np.float32("nan"),
+    pd.NA,
+    pd.NaT,
+    np.datetime64("NaT"),
+    np.timedelta64("NaT"),
+]
+
+
+@pytest.mark.parametrize("value", MISSING, ids=repr)
+def test_missing_values_are_the_same_for_labels_levels_and_groups(value):
+    assert is_missing(value)
+    values = np.array(["a", "b", "a"], dtype=object)
+    values[1] = value
+    assert_array_equal(missing_mask(values), [False, True, False])
+    for column in (values, pd.Series(values, dtype=object)):
+        codes, levels = factorize(column)
+        assert_array_equal(codes, [0, -1, 0])
+        assert levels == ["a"]
+    with pytest.raises(ValueError, match="y holds a missing label in row 1"):
+        label_array(values)
+    with pytest.raises(ValueError, match="groups holds a missing value in row 1"):
+        encode_groups(values, 3)
+
+
+@pytest.mark.parametrize("unit", ["ns", "D", "Y"])
+@pytest.mark.parametrize("kind", ["M8", "m8"])
+def test_missing_dates_of_arrays(kind, unit):
+    dates = np.array([5, 7, 5], dtype="i8").astype(f"{kind}[{unit}]")
+    assert_array_equal(factorize(dates)[0], [0, 1, 0])
+    dates[1] = "NaT"
+    assert_array_equal(missing_mask(dates), [False, True, False])
+    assert_array_equal(factorize(dates)[0], [0, -1, 0])
+
+
+@pytest.mark.parametrize("value", [0, 0.0, "", "nan", False, np.inf, (), "NaT"])
+def test_values_that_are_not_missing(value):
+    assert not is_missing(value)
+
+
+def test_missing_mask_has_the_shape_of_the_array():
+    assert_array_equal(missing_mask(np.array(np.nan)), True)
+    assert_array_equal(missing_mask(np.array([["a"], [None]])), [[False], [True]])
+    assert_array_equal(missing_mask(np.array([[1, 2]])), [[False, False]])

@@ -1,4 +1,4 @@
-"""Paths of pictures as X."""
+"""Paths of image files as X."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.image_files import ImageFiles
 from sklearn_hscl.data.torch_dataset import ItemList
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
 Y = np.arange(12) % 2
 
 
 @pytest.fixture
 def paths(tmp_path):
-    names = [tmp_path / f"{k}.png" for k in range(len(PICTURES))]
-    for name, picture in zip(names, PICTURES, strict=True):
-        Image.fromarray(picture).save(name)
+    names = [tmp_path / f"{k}.png" for k in range(len(IMAGES))]
+    for name, image in zip(names, IMAGES, strict=True):
+        Image.fromarray(image).save(name)
     return names
 
 
@@ -33,38 +33,38 @@ def embedder():
 @pytest.mark.parametrize(
     "form", [list, tuple, np.array, lambda paths: np.array([str(p) for p in paths])]
 )
-def test_paths_give_the_embedding_of_the_pictures(paths, form):
-    expected = embedder().fit(PICTURES, Y).transform(PICTURES)
+def test_paths_give_the_embedding_of_the_images(paths, form):
+    expected = embedder().fit(IMAGES, Y).transform(IMAGES)
     fitted = embedder().fit(form(paths), Y)
     np.testing.assert_allclose(fitted.transform(form(paths)), expected, atol=1e-6)
 
 
-def test_a_list_of_opened_pictures_is_a_stack(paths):
+def test_a_list_of_opened_images_is_a_stack(paths):
     opened = [Image.open(path) for path in paths]
-    expected = embedder().fit(PICTURES, Y).transform(PICTURES)
+    expected = embedder().fit(IMAGES, Y).transform(IMAGES)
     fitted = embedder().fit(opened, Y)
     np.testing.assert_array_equal(fitted.transform(opened), expected)
 
 
-def test_opened_pictures_of_other_sizes():
-    opened = [Image.fromarray(picture) for picture in [*PICTURES[:11], PICTURES[0, :4]]]
+def test_opened_images_of_other_sizes():
+    opened = [Image.fromarray(image) for image in [*IMAGES[:11], IMAGES[0, :4]]]
     message = r"image 11 is \(4, 6, 3\), image 0 \(8, 6, 3\)"
     with pytest.raises(ValueError, match=message):
         embedder().fit(opened, Y)
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK"])
-def test_opened_pictures_without_brightness(mode):
-    opened = [Image.fromarray(picture).convert(mode) for picture in PICTURES]
+def test_opened_images_without_brightness(mode):
+    opened = [Image.fromarray(image).convert(mode) for image in IMAGES]
     with pytest.raises(ValueError, match=f"mode '{mode}'.*convert"):
         embedder().fit(opened, Y)
     with pytest.raises(ValueError, match=f"Item 0 of X.*mode '{mode}'"):
         embedder().fit(list(zip(opened, Y, strict=True)))
 
 
-def test_datasets_of_opened_pictures_in_cross_validation():
-    items = [(Image.fromarray(x), int(y)) for x, y in zip(PICTURES, Y, strict=True)]
-    expected = cross_validate(embedder(), PICTURES, Y, cv=2, scoring=n_dims)
+def test_datasets_of_opened_images_in_cross_validation():
+    items = [(Image.fromarray(x), int(y)) for x, y in zip(IMAGES, Y, strict=True)]
+    expected = cross_validate(embedder(), IMAGES, Y, cv=2, scoring=n_dims)
     for dataset in (ItemList(items), ItemList([list(item) for item in items])):
         scores = cross_validate(embedder(), dataset, Y, cv=2, scoring=n_dims)
         np.testing.assert_array_equal(scores["test_score"], expected["test_score"])
@@ -80,7 +80,7 @@ def test_impossible_sizes(paths, size):
         ImageFiles(paths, size=size)
 
 
-def test_lists_of_several_rows_are_no_rows_with_labels():
+def test_lists_of_several_rows_are_not_rows_with_labels():
     rows = [[np.zeros(4), np.zeros(3)] for _ in Y]
     with pytest.raises(ValueError, match="inhomogeneous"):
         embedder().fit(rows, Y)
@@ -101,7 +101,7 @@ def test_single_paths_and_iterators(paths):
 def test_paths_in_cross_validation(paths):
     pipe = make_pipeline(embedder(), LogisticRegression())
     scores = cross_validate(pipe, [str(path) for path in paths], Y, cv=3)["test_score"]
-    assert scores == pytest.approx(cross_validate(pipe, PICTURES, Y, cv=3)["test_score"])
+    assert scores == pytest.approx(cross_validate(pipe, IMAGES, Y, cv=3)["test_score"])
 
 
 def test_sizes_and_modes(paths):
@@ -109,14 +109,14 @@ def test_sizes_and_modes(paths):
     grey = ImageFiles(paths, mode="L")
     assert grey[3].shape == (8, 6)
     assert embedder().fit(grey, Y).input_shape_ == (1, 8, 6)
-    np.testing.assert_array_equal(ImageFiles(paths)[4], PICTURES[4])
+    np.testing.assert_array_equal(ImageFiles(paths)[4], IMAGES[4])
     with pytest.raises(ValueError, match=r"shape \(3, 8, 6\).*files were read.*'RGB'"):
         embedder().fit(grey, Y).transform(paths)
 
 
-def test_pictures_of_other_sizes(paths, tmp_path):
+def test_images_of_other_sizes(paths, tmp_path):
     odd = tmp_path / "odd.png"
-    Image.fromarray(PICTURES[0, :4]).save(odd)
+    Image.fromarray(IMAGES[0, :4]).save(odd)
     files = [*paths[:11], odd]
     with pytest.raises(ValueError, match="item 11 is uint8 .4, 6, 3., item 0.*ImageFiles"):
         embedder().fit(files, Y)
@@ -124,7 +124,7 @@ def test_pictures_of_other_sizes(paths, tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["missing.png", "text.png", "cut.ppm"])
-def test_files_that_are_no_pictures(paths, tmp_path, broken):
+def test_files_that_cannot_be_read_as_images(paths, tmp_path, broken):
     Path(tmp_path / "cut.ppm").write_bytes(b"P6 8")
     Path(tmp_path / "text.png").write_text("no picture")
     files = [*paths[:5], str(tmp_path / broken)]
@@ -137,14 +137,14 @@ def test_series_of_paths(paths):
     assert embedder().fit(names, Y).transform(names[:3]).shape == (3, 64)
 
 
-def test_pictures_are_turned_as_their_camera_says(tmp_path):
+def test_images_are_turned_as_their_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    Image.fromarray(PICTURES[0]).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(IMAGES[0]).save(tmp_path / "turned.jpg", exif=exif)
     assert ImageFiles([tmp_path / "turned.jpg"])[0].shape == (6, 8, 3)
 
 
-def test_deep_pictures_and_other_modes_are_refused(tmp_path):
+def test_deep_images_and_other_modes_are_refused(tmp_path):
     deep = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000
     Image.fromarray(deep).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="more than 8 bits"):
@@ -153,7 +153,7 @@ def test_deep_pictures_and_other_modes_are_refused(tmp_path):
         ImageFiles([], mode="XYZ")
 
 
-def test_text_columns_are_no_paths():
+def test_text_columns_are_not_paths():
     table = np.array([["a", "b"]] * 12)
     with pytest.raises(ValueError, match="could not convert|categorical|numbers|text"):
         embedder().fit(table, Y)

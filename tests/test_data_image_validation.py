@@ -1,4 +1,4 @@
-"""Stacks of images as X: where their channels are, their type, and inside of searches."""
+"""Stacks of images as X: channels, types, pixel range, and images in searches."""
 
 import pickle
 
@@ -13,6 +13,7 @@ from skorch.callbacks import Callback
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import RandomShift
+from sklearn_hscl.data.image_validation import check_images
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 
 RNG = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def embedder(**parameters):
         (np.concatenate([COLOUR, GREY[..., None]], axis=3), (4, 8, 6)),
     ],
 )
-def test_forms_of_images(images, shape):
+def test_shapes_of_images(images, shape):
     fitted = embedder().fit(images, Y)
     assert fitted.input_shape_ == shape
     assert fitted.n_features_in_ == shape[0]
@@ -57,7 +58,7 @@ def test_ambiguous_shapes_are_settled_by_channels(channels, shape):
     assert embedder(channels=channels).fit(images, Y).input_shape_ == shape
 
 
-def test_channels_that_nobody_would_guess():
+def test_channels_that_cannot_be_guessed():
     spectra = RNG.random((36, 8, 6, 7), dtype=np.float32)
     with pytest.raises(ValueError, match="channels='first'"):
         embedder().fit(spectra, Y)
@@ -99,7 +100,7 @@ def test_lists_of_images_of_other_shapes():
         lambda images: images / 255,
     ],
 )
-def test_the_scale_of_fit_is_kept(same):
+def test_the_pixel_range_of_fit_is_kept(same):
     fitted = embedder().fit(COLOUR, Y)
     expected = fitted.transform(COLOUR)
     np.testing.assert_allclose(fitted.transform(same(COLOUR)), expected, atol=1e-6)
@@ -115,7 +116,7 @@ def test_the_scale_of_fit_is_kept(same):
         (COLOUR.astype("f4"), COLOUR, "uint8 images.*fitted with others: pass X.astype"),
     ],
 )
-def test_another_scale_than_that_of_fit(trained, later, message, tmp_path):
+def test_another_pixel_range_than_that_of_fit(trained, later, message, tmp_path):
     fitted = embedder().fit(trained, Y)
     fitted.save(tmp_path / "embedder")
     loaded = HSCLEmbedder.load(tmp_path / "embedder")
@@ -141,7 +142,7 @@ def test_integers_of_a_memory_map_are_not_read_as_a_whole(tmp_path):
         fitted.transform(np.load(tmp_path / "images.npy", mmap_mode="r"))
 
 
-def test_single_wild_pixels_are_no_other_scale():
+def test_single_faulty_pixels_do_not_change_the_pixel_range():
     images = COLOUR / 255
     fitted = embedder().fit(COLOUR, Y)
     expected = fitted.transform(images)
@@ -157,7 +158,7 @@ def test_flattened_images_name_the_remedy():
 
 
 class Seen(Callback):
-    """Takes down what types of rows training sees."""
+    """Records the types of rows in training."""
 
     types = ()
 
@@ -169,12 +170,12 @@ class Seen(Callback):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kept"), [(np.uint8, torch.uint8), (np.float64, torch.float32)]
+    ("dtype", "retained"), [(np.uint8, torch.uint8), (np.float64, torch.float32)]
 )
-def test_bytes_stay_bytes_until_a_batch_is_made(dtype, kept):
+def test_bytes_stay_bytes_until_a_batch_is_made(dtype, retained):
     fitted = embedder(net_callbacks=[("seen", Seen())]).fit(COLOUR.astype(dtype), Y)
     seen = dict(fitted.net_.callbacks_)["seen"].types
-    assert seen == (kept,) * 4  # all rows, and three batches
+    assert seen == (retained,) * 4  # all rows, and three batches
 
 
 def test_images_in_pipelines_and_searches():
@@ -186,8 +187,8 @@ def test_images_in_pipelines_and_searches():
         "hsclembedder__augment__fraction": [0.0, 0.25],
     }
     searches = [
-        kind(pipe, grid, cv=2, error_score="raise").fit(COLOUR, Y)
-        for kind in (GridSearchCV, BatchedGridSearchCV)
+        search(pipe, grid, cv=2, error_score="raise").fit(COLOUR, Y)
+        for search in (GridSearchCV, BatchedGridSearchCV)
     ]
     results = [search.cv_results_["mean_test_score"] for search in searches]
     np.testing.assert_allclose(*results, atol=1 / 36)  # float32: one image may tip over
@@ -198,3 +199,16 @@ def test_images_after_pickling():
     fitted = embedder().fit(COLOUR, Y)
     Z = pickle.loads(pickle.dumps(fitted)).transform(COLOUR)
     assert_array_equal(Z, fitted.transform(COLOUR))
+
+
+def test_only_attributes_of_the_input_are_set_and_only_in_fit():
+    fitted = embedder()
+    fitted.feature_names_in_ = np.array(["a"], dtype=object)  # of a fit on a table
+    parameters = set(vars(fitted)) - {"feature_names_in_"}
+    images = check_images(fitted, COLOUR, is_fit=True, name="X")
+    assert images.base is not None and images.shape == (36, 3, 8, 6)  # a view
+    assert set(vars(fitted)) - parameters == {"n_features_in_", "_pixel_scale"}
+    assert (fitted.n_features_in_, fitted._pixel_scale) == (3, "bytes")
+    before = dict(vars(fitted))
+    check_images(fitted, COLOUR / 255, is_fit=False, name="X")
+    assert vars(fitted) == before

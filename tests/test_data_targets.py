@@ -30,19 +30,19 @@ def same_weights(first, second):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_unlabelled_rows_help_and_are_no_class(iris):
+def test_unlabeled_rows_help_and_are_not_a_class(iris):
     X, y = iris
     few = np.where(np.arange(150) % 10 == 0, y, -1)
     fitted = embedder(unlabeled_label=-1, max_epochs=20).fit(X, few)
     assert_array_equal(fitted.classes_, [0, 1, 2])
     assert fitted.net_.n_views == 2  # rows without label have their views only
     assert fitted.history_[0]["skipped_anchors"] == 0
-    labelled = few >= 0
-    classifier = LogisticRegression().fit(fitted.transform(X[labelled]), y[labelled])
+    labeled = few >= 0
+    classifier = LogisticRegression().fit(fitted.transform(X[labeled]), y[labeled])
     assert classifier.score(fitted.transform(X), y) > 0.85
 
 
-def test_unlabelled_strings_and_early_stopping(iris):
+def test_unlabeled_strings_and_early_stopping(iris):
     X, y = iris
     names = np.asarray(["a", "b", "c", "?"])
     few = names[np.where(np.arange(150) % 3 == 0, y, 3)]
@@ -95,9 +95,9 @@ def test_few_integers_of_a_single_row_are_classes(iris, n_classes, rest):
     X, _ = iris
     y = np.full(150, rest)
     y[:n_classes] = np.arange(n_classes) + 1
-    unlabelled = {"unlabeled_label": -1} if rest == -1 else {}
-    fitted = embedder(max_epochs=1, encoder="mlp", **unlabelled).fit(X, y)
-    assert set(fitted.classes_) == set(y) - set(unlabelled.values())
+    unlabeled = {"unlabeled_label": -1} if rest == -1 else {}
+    fitted = embedder(max_epochs=1, encoder="mlp", **unlabeled).fit(X, y)
+    assert set(fitted.classes_) == set(y) - set(unlabeled.values())
 
 
 def test_joint_cross_entropy(iris):
@@ -114,7 +114,7 @@ def test_joint_cross_entropy(iris):
 
 
 @pytest.mark.parametrize("loss", ["supcon", "sscl", "schane"])
-def test_neighbours_of_the_family_separate_classes(iris, loss):
+def test_related_losses_separate_classes(iris, loss):
     X, y = iris
     fitted = embedder(loss=loss, max_epochs=20).fit(X, y)
     assert cross_val_score(LogisticRegression(), fitted.transform(X), y).mean() > 0.9
@@ -145,7 +145,7 @@ def test_hardenings(iris, hardening):
         assert fitted.history_[0]["effective_negatives"] == pytest.approx(3, abs=0.1)
 
 
-def test_a_loss_of_ones_own(iris):
+def test_a_custom_loss(iris):
     loss = ContrastiveLoss("hscl", beta=2.0, reduction="classes")
     plain = partial(embedder, encoder="mlp")
     fitted = plain(loss=loss, beta=7.0).fit(*iris)
@@ -154,11 +154,11 @@ def test_a_loss_of_ones_own(iris):
     named = plain(loss="hscl", beta=2.0, reduction="classes").fit(*iris)
     assert same_weights(fitted, named)
     few = np.where(np.arange(150) % 3 == 0, iris[1], 9)  # 9: no label
-    own, same = (
+    custom, same = (
         plain(loss=given, unlabeled_label=9).fit(iris[0], few)
         for given in (ContrastiveLoss("hscl"), "hscl")
     )
-    assert same_weights(own, same)
+    assert same_weights(custom, same)
     grid = {"loss": [loss, "scl"]}
     search = GridSearchCV(
         embedder(max_epochs=1), grid, cv=2, scoring=lambda e, X, y: e.transform(X).std()

@@ -1,4 +1,4 @@
-"""Torch datasets in place of arrays, read item by item."""
+"""Torch datasets as X, read item by item."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from sklearn_hscl import HSCLEmbedder
 
 
 class Items(Dataset):
-    """Items that are made one by one, and counted."""
+    """Items that are read one by one, and counted."""
 
     def __init__(self, items):
         self.items, self.n_read = items, 0
@@ -24,17 +24,17 @@ class Items(Dataset):
     def __len__(self):
         return len(self.items)
 
-    def __getitem__(self, place):
+    def __getitem__(self, index):
         self.n_read += 1
-        return self.items[place]
+        return self.items[index]
 
 
-def own_module():
+def custom_module():
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
 
 
 @pytest.mark.parametrize("array", [X, X.astype(np.float32), IMAGES, IMAGES[..., 0]])
-@pytest.mark.parametrize("encoder", ["auto", own_module])
+@pytest.mark.parametrize("encoder", ["auto", custom_module])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_datasets_have_the_bits_of_arrays(array, encoder, early_stopping):
     settings = {"encoder": encoder, "early_stopping": early_stopping}
@@ -50,9 +50,9 @@ def test_datasets_have_the_bits_of_arrays(array, encoder, early_stopping):
 def test_items_of_integers_and_tables_that_miss_values():
     counts = (10 * X).astype(np.int64)
     assert_same_fit(Items(list(counts)), counts)
-    assert_same_fit(Items(list(counts)), counts, encoder=own_module)
-    gaps = np.where(X > 1, np.nan, X)
-    assert_same_fit(Items(list(gaps)), gaps)
+    assert_same_fit(Items(list(counts)), counts, encoder=custom_module)
+    missing = np.where(X > 1, np.nan, X)
+    assert_same_fit(Items(list(missing)), missing)
     codes = np.column_stack([X, Y.astype(float)])
     assert_same_fit(Items(list(codes)), codes, categorical_features=[4])
     half = torch.from_numpy(X).bfloat16()
@@ -74,21 +74,21 @@ def test_tables_are_read_once_and_images_by_the_batch():
 @pytest.mark.parametrize(
     "labels", [Y, np.array(["a", "bc", "d"])[Y], np.eye(3, dtype=int)[Y]]
 )
-def test_labels_come_from_the_items_where_the_loss_needs_them(labels):
+def test_labels_come_from_the_items_if_the_loss_needs_them(labels):
     items = Items([(image, label) for image, label in zip(IMAGES, labels, strict=True)])
     settings = {"loss": "hscl", "early_stopping": True}
     embedder = fit(items, None, X_val=items, **settings)
     expected = fit(IMAGES, labels, X_val=IMAGES, y_val=labels, **settings)
     assert embedder.loss_curve_ == expected.loss_curve_
     assert_array_equal(embedder.transform(items), expected.transform(IMAGES))
-    unlabelled = fit(items, None)  # "auto" learns without labels where y is None
-    assert not hasattr(unlabelled, "classes_")
-    assert_array_equal(unlabelled.transform(items), fit(IMAGES, None).transform(IMAGES))
+    unlabeled = fit(items, None)  # "auto" learns without labels where y is None
+    assert not hasattr(unlabeled, "classes_")
+    assert_array_equal(unlabeled.transform(items), fit(IMAGES, None).transform(IMAGES))
 
 
-def changed(place, item, array=IMAGES):
+def changed(index, item, array=IMAGES):
     items = list(array)
-    items[place] = item
+    items[index] = item
     return Items(items)
 
 
@@ -98,8 +98,8 @@ class Stream(IterableDataset):
 
 
 class NoLength(Dataset):
-    def __getitem__(self, place):
-        return X[place]
+    def __getitem__(self, index):
+        return X[index]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_datasets_that_cannot_be_used(items, match):
         fit(items, np.arange(n_items) % 3)
 
 
-def test_datasets_and_what_they_do_not_fit():
+def test_datasets_that_do_not_match():
     with pytest.raises(ValueError, match="inconsistent numbers of samples: .60, 59"):
         fit(Items(list(IMAGES)), Y[:59])
     with pytest.raises(ValueError, match="requires y to be passed"):
@@ -141,7 +141,7 @@ def test_datasets_and_what_they_do_not_fit():
     with pytest.raises(ValueError, match="labels in the items of X have different shapes"):
         fit(Items([(X[0], 0), (X[1], [1, 0])]), None, loss="hscl")
     with pytest.raises(ValueError, match="X as a dataset .* array or a memory map"):
-        fit(Items(list(X)), loss="hucl", encoder=own_module)
+        fit(Items(list(X)), loss="hucl", encoder=custom_module)
     with pytest.raises(ValueError, match="X_val is a dataset with 0 items"):
         fit(X_val=Items([]), early_stopping=True)
     embedder = fit()
@@ -171,6 +171,6 @@ def test_scikit_learn_splits_datasets_into_lists_of_items(array):
         assert_array_equal(scores, expected)
 
 
-def test_lists_of_channels_are_no_items():
+def test_lists_of_channels_are_not_items():
     planes = [tuple(image.transpose(2, 0, 1)) for image in IMAGES]
     assert_array_equal(fit(planes).transform(planes), fit(IMAGES).transform(IMAGES))

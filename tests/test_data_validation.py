@@ -1,4 +1,4 @@
-"""Bad input gets an error that names what is wrong, where, and the remedy."""
+"""Bad input raises an error that names the fault, its location, and the remedy."""
 
 import re
 from functools import partial
@@ -75,7 +75,7 @@ def test_bad_cells_of_arrays_lists_categories_and_polars():
         fit(frame, encoder=nn.Linear(5, 2))
 
 
-def test_duplicate_column_names_are_told_apart():
+def test_duplicate_column_names_are_distinguished():
     frame = pd.DataFrame(X.copy(), columns=list("aabb"))
     frame.iloc[4, 3] = np.inf
     with pytest.raises(ValueError, match=re.escape("Column 'b' (index 3)")):
@@ -190,7 +190,7 @@ def test_message(arguments, message):
         fit(**arguments)
 
 
-def test_dropout_tells_views_apart():
+def test_dropout_makes_views_differ():
     # The built-in dropout of "tabular" is a layer of its own.
     for encoder in ("tabular", "mlp"):
         embedder = fit(augment=None, loss="hucl", encoder=encoder, dropout=0.2)

@@ -110,7 +110,7 @@ def test_bad_stored_values_are_named(encoder):
             fit(rows, encoder=encoder)
 
 
-def test_sparse_rows_are_no_frames():
+def test_sparse_rows_are_not_frames():
     frame = pd.DataFrame({"a": ["u", "v"] * 15, "b": 1.0})
     embedder = fit(frame)
     with (
@@ -177,11 +177,11 @@ def test_sparse_rows_are_dense_by_the_chunk():
     assert peak < 0.75 * 160e6
 
 
-@pytest.mark.parametrize("place", [(0, 0), (40_000, 1)])
-def test_infinity_in_a_long_array_is_named(place):
+@pytest.mark.parametrize("cell", [(0, 0), (40_000, 1)])
+def test_infinity_in_a_long_array_is_named(cell):
     rows = np.zeros((50_000, 4))
-    rows[place] = np.inf
-    with pytest.raises(ValueError, match=f"index {place[1]}. holds inf in row {place[0]}"):
+    rows[cell] = np.inf
+    with pytest.raises(ValueError, match=f"index {cell[1]}. holds inf in row {cell[0]}"):
         fit().transform(rows)
 
 

@@ -352,7 +352,7 @@ def test_many_batches_are_limited(healthy):
     [
         ((X, None), "y=None, but loss='hscl' uses labels"),
         ((X, Y[:-1]), "inconsistent numbers of samples"),
-        ((X, np.where(Y == 1, 7, Y)), "y cannot be used: it holds the labels"),
+        ((X, np.where(Y == 1, 7, Y)), "y cannot be used: it contains the labels"),
         ((X[:1], Y[:1]), "X holds one row"),
         ((X[:, :3], Y), "3 features"),
     ],

@@ -45,10 +45,10 @@ FOUND = {
         early_stopping=True
     ).fit(ROWS, np.linspace(0, 1, 20), X_val=ROWS[:2], y_val=[1e300, 0.5]),
     "'n_views' parameter": lambda e: e.set_params(n_views=2**63).fit(ROWS, LABELS),
-    "y holds labels that cannot be sorted": lambda e: e.set_params(target_type="class").fit(
-        ROWS, np.array([1, "a"] * 10, dtype=object)
-    ),
-    "Column 'c' .* cannot be a float64": lambda e: e.fit(
+    "y holds labels of types that cannot be compared": lambda e: e.set_params(
+        target_type="class"
+    ).fit(ROWS, np.array([1, "a"] * 10, dtype=object)),
+    "Column 'c' .* cannot be converted to float64": lambda e: e.fit(
         pd.DataFrame({"c": [1j, 2] * 10, "d": ["a", "b"] * 10}, dtype=object), LABELS
     ),
     "lr_schedule=.* failed": lambda e: e.set_params(lr_schedule=len).fit(ROWS, LABELS),
@@ -57,7 +57,7 @@ FOUND = {
     "hardening=.* got <class 'int'>": lambda e: e.set_params(hardening=len).fit(
         ROWS, LABELS
     ),
-    "X, a list, is no table of at least one row": lambda e: e.fit(
+    "Expected X to be a table with at least one row, got an empty list": lambda e: e.fit(
         pd.DataFrame({"a": ["x", "y"] * 10}), LABELS
     ).transform([]),
     "temperature is out of range": lambda e: ContrastiveLoss("scl", temperature=len),

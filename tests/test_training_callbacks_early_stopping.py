@@ -100,7 +100,7 @@ def test_validation_rows_pass_through_a_pipeline(iris):
         (
             {},
             {"X_val": [[0] * 4], "y_val": [9]},
-            r"y_val .* it holds the labels \[9\]",
+            r"y_val .* it contains the labels \[9\]",
         ),
         ({}, {"X_val": [[0] * 4], "y_val": [0, 1]}, "y_val .* inconsistent numbers"),
         ({}, {"X_val": [[np.inf] * 4], "y_val": [0]}, "X_val cannot be used.*inf"),

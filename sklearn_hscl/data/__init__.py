@@ -1,1 +1,1 @@
-"""Internal. From what users pass as X, y and groups to arrays that an encoder takes."""
+"""Internal. Converts X, y and groups, as users pass them, to arrays for an encoder."""

@@ -1,210 +1,182 @@
-"""Which columns of a table are categorical, and the codes of their levels."""
+"""Categorical columns of a table, and the codes of their levels."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.data.dataframe import (
-    as_numbers,
-    columns_of,
-    factorize,
-    factorize_named,
-    holds_categories,
-    holds_plain_numbers,
-    is_frame,
-    kind_of,
-    sorted_levels,
-)
+from sklearn_hscl.data.dataframe import FloatArray, Table, level_type, sort_levels
 
 FROM_DTYPE = "from_dtype"
 
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The columns of a training table, and how one like it becomes an array of numbers.
+    """Columns of a training table, which encode such tables as numeric arrays.
 
     Attributes
     ----------
     is_categorical : ndarray of bool, shape (n_features,)
-        Which columns are categorical.
+        Mask of the categorical columns.
     categories : list of ndarray
-        The levels of each categorical column in the training table, in their order.
-    kinds : list of list of str
-        The kinds of these levels: "text", "numbers", "dates", or the name of a type.
+        The sorted levels of each categorical column in the training table.
+    level_types : list of list of str
+        The types of these levels: "text", "numbers", "dates", or the name of a type.
     """
 
     is_categorical: NDArray[np.bool_]
     categories: list[NDArray[np.object_]]
-    kinds: list[list[str]]
+    level_types: list[list[str]]
 
     @classmethod
-    def learn(cls, X: Any, categorical_features: ArrayLike | None) -> Self | None:
+    def learn(cls, X: object, categorical_features: ArrayLike | None) -> Self | None:
         """Learn the columns of a training table.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            A frame, array or nested list.
+        X : Table, or array-like of shape (n_samples, n_features)
+            A data frame, an array or a nested list.
         categorical_features : "from_dtype", array-like or None
             As in :class:`~sklearn_hscl.HSCLEmbedder`.
 
         Returns
         -------
         TableColumns or None
-            None where the whole table can be read as one array of numbers.
+            None if the whole table can be read as one numeric array.
 
         Raises
         ------
         ValueError
-            If a column is of no kind that can be used, or `categorical_features`
-            does not fit the table.
+            If a column is of an unsupported type, or `categorical_features` does not
+            fit the table.
         """
-        chosen = _chosen_columns(X, categorical_features)
-        if chosen is None:
+        table = Table.of(X)
+        is_categorical = _categorical_mask(table, categorical_features)
+        if is_categorical is None:
             return None
-        names, column_at = columns_of(X)
-        levels = [
-            factorize_named(column_at(index), f"Column {names[index]!r} (index {index})")[1]
-            for index in np.flatnonzero(chosen).tolist()
-        ]
-        categories = [sorted_levels(of_column) for of_column in levels]
-        return cls(chosen, categories, kinds_of(categories))
+        indices = np.flatnonzero(is_categorical).tolist()
+        categories = [sort_levels(table.factorize(index)[1]) for index in indices]
+        return cls(is_categorical, categories, level_types_of(categories))
 
-    def encode(self, X: Any) -> NDArray[Any]:
-        """Turn a table with the columns of the training table into an array.
+    def encode(self, X: object) -> FloatArray:
+        """Convert a table with the columns of the training table to an array.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : Table, or array-like of shape (n_samples, n_features)
             The table.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Numbers, and codes in categorical columns: 1, 2, ... for the levels, 0 for
-            others, NaN for missing values. float32 if all numbers are, else float64.
+            Numeric columns as they are; categorical columns as codes 1, 2, ... of the
+            levels, 0 for other levels, NaN for missing values. float32 if all numeric
+            columns are, else float64.
         """
-        names, column_at = columns_of(X)
-        fitted = zip(self.categories, self.kinds, strict=True)
-        encoded = np.empty((X.shape[0] if hasattr(X, "shape") else len(X), len(names)))
+        table = Table.of(X)
+        n_columns = len(table.names)
+        fitted = zip(self.categories, self.level_types, strict=True)
+        encoded = np.empty((len(table), n_columns))
         numeric_dtypes = set()
-        for index, name in enumerate(names):
-            where = f"Column {name!r} (index {index})"
+        for index in range(n_columns):
             if self.is_categorical[index]:
-                encoded[:, index] = _codes(column_at(index), *next(fitted), where)
+                encoded[:, index] = _category_codes(table, index, *next(fitted))
             else:
-                numbers = _numbers(column_at(index), name, index)
-                numeric_dtypes.add(numbers.dtype)
-                encoded[:, index] = numbers
+                values = _numeric_column(table, index)
+                numeric_dtypes.add(values.dtype)
+                encoded[:, index] = values
         only_float32 = numeric_dtypes == {np.dtype(np.float32)}
         return encoded.astype(np.float32) if only_float32 else encoded
 
 
-def kinds_of(categories: list[NDArray[np.object_]]) -> list[list[str]]:
-    """Return which kinds of levels each categorical column has."""
-    return [sorted(set(map(kind_of, levels))) for levels in categories]
+def level_types_of(categories: list[NDArray[np.object_]]) -> list[list[str]]:
+    """Return the types of levels of each categorical column."""
+    return [sorted(set(map(level_type, levels))) for levels in categories]
 
 
-def _codes(
-    column: Any, categories: NDArray[np.object_], kinds: list[str], where: str
+def _category_codes(
+    table: Table, index: int, categories: NDArray[np.object_], level_types: list[str]
 ) -> NDArray[np.float64]:
-    """Return the code of each value: 0 for others than the categories, NaN for missing."""
-    codes, levels = factorize_named(column, where)
-    _check_same_kind(levels, categories, kinds, where)
-    known = dict(zip(categories, range(1, len(categories) + 1), strict=True))
-    return np.array([*(known.get(level, 0) for level in levels), np.nan])[codes]
-
-
-def _check_same_kind(
-    levels: list[Hashable], categories: NDArray[np.object_], kinds: list[str], where: str
-) -> None:
-    other = [level for level in levels if kind_of(level) not in kinds] if kinds else []
-    if other:
-        like = f", like {categories[0]!r}" if len(categories) else ""
+    """Return the code of each value: 0 for unknown levels, NaN for missing values."""
+    codes, levels = table.factorize(index)
+    other = [level for level in levels if level_type(level) not in level_types]
+    if other and level_types:
+        example = f", like {categories[0]!r}" if len(categories) else ""
         raise ValueError(
-            f"{where} holds {other[0]!r}, but the categories of the fit are "
-            f"{' and '.join(kinds)}{like}: convert the column to the type that it had in "
-            f"fit."
+            f"{table.label(index)} holds {other[0]!r}, but the categories of the fit are "
+            f"{' and '.join(level_types)}{example}: convert the column to the type that "
+            f"it had in fit."
         )
+    code_of = dict(zip(categories, range(1, len(categories) + 1), strict=True))
+    return np.array([*(code_of.get(level, 0) for level in levels), np.nan])[codes]
 
 
-def _numbers(column: Any, name: Any, index: int) -> NDArray[Any]:
-    if not holds_plain_numbers(column.dtype) and _is_text(column, name, index):
-        value = factorize(column)[1][0]
-        raise ValueError(
-            f"Column {name!r} (index {index}) holds {value!r}, not a number: a numeric "
-            f"column must hold numbers or missing values. Columns of text are categories "
-            f"if they are so in fit, by their dtype or listed in categorical_features."
-        )
+def _numeric_column(table: Table, index: int) -> FloatArray:
+    if table.is_categorical(index):
+        text = [x for x in table.factorize(index)[1] if isinstance(x, str)]
+        if text:
+            raise ValueError(
+                f"{table.label(index)} holds {text[0]!r}, not a number: a numeric column "
+                f"must hold numbers or missing values. Columns of text are categories "
+                f"if they are so in fit, by their dtype or listed in categorical_features."
+            )
     try:
-        return as_numbers(column)
+        return table.to_floats(index)
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Column {name!r} (index {index}) holds what cannot be a float64 ({error}): "
+            f"{table.label(index)} cannot be converted to float64 ({error}): "
             f"make it a column of real numbers, or drop it."
         ) from error
 
 
-def _is_text(column: Any, name: Any, index: int) -> bool:
-    if not holds_categories(column, name, index):
-        return False
-    return any(isinstance(level, str) for level in factorize(column)[1])
-
-
-def _chosen_columns(X: Any, chosen: ArrayLike | None) -> NDArray[np.bool_] | None:
+def _categorical_mask(table: Table, chosen: ArrayLike | None) -> NDArray[np.bool_] | None:
     if chosen is None:
         return None
     if not isinstance(chosen, str):
-        return _explicit_columns(X, chosen)
+        return _explicit_mask(table, np.asarray(chosen))
     if chosen != FROM_DTYPE:
         raise ValueError(
             f"categorical_features={chosen!r} must be 'from_dtype', None, or a list of "
             f"names or indices or a mask: write [{chosen!r}] for a single column."
         )
-    if not is_frame(X) or all(map(holds_plain_numbers, X.dtypes)):
+    if table.has_plain_numbers:
         return None
-    names, column_at = columns_of(X)
-    kinds = [holds_categories(column_at(i), name, i) for i, name in enumerate(names)]
-    return np.array(kinds, dtype=bool)
+    return np.array([table.is_categorical(i) for i in range(len(table.names))], dtype=bool)
 
 
-def _explicit_columns(X: Any, chosen: ArrayLike) -> NDArray[np.bool_] | None:
-    wanted = np.asarray(chosen)
-    if wanted.size == 0:
+def _explicit_mask(table: Table, chosen: NDArray[np.generic]) -> NDArray[np.bool_] | None:
+    if chosen.size == 0:
         return None
-    names, _ = columns_of(X)
-    mask = np.zeros(len(names), dtype=bool)
-    if wanted.dtype.kind == "b":
-        if wanted.shape != mask.shape:
+    mask = np.zeros(len(table.names), dtype=bool)
+    if chosen.dtype.kind == "b":
+        if chosen.shape != mask.shape:
             raise ValueError(
-                f"categorical_features is a mask of shape {wanted.shape}, but X has "
-                f"{len(names)} features: give it one entry per column."
+                f"categorical_features is a mask of shape {chosen.shape}, but X has "
+                f"{len(mask)} features: give it one entry per column."
             )
-        return wanted if wanted.any() else None
-    for item in wanted.ravel().tolist():
-        mask[_position(item, names, is_frame(X))] = True
+        return chosen.astype(bool) if chosen.any() else None
+    mask[[_column_index(table, item) for item in chosen.ravel().tolist()]] = True
     return mask
 
 
-def _position(item: Any, names: list[Any], has_names: bool) -> int:
+def _column_index(table: Table, item: object) -> int:
+    names = table.names
     if isinstance(item, str):
-        if not has_names:
+        if not table.is_frame:
             raise ValueError(
                 f"categorical_features holds the name {item!r}, but X has no column "
-                f"names: pass positions or a mask, or X as a data frame."
+                f"names: pass indices or a mask, or X as a data frame."
             )
         if item in names:
             return names.index(item)
         raise ValueError(
-            f"categorical_features holds {item!r}, which is no column of X: its columns "
+            f"categorical_features holds {item!r}, which is not a column of X: its columns "
             f"are {names}."
         )
     if isinstance(item, int) and 0 <= item < len(names):
         return item
     raise ValueError(
-        f"categorical_features holds {item!r}: it takes names, positions from 0 to "
+        f"categorical_features holds {item!r}: it takes names, indices from 0 to "
         f"{len(names) - 1}, or a mask."
     )

@@ -1,4 +1,4 @@
-"""Pictures in files as a dataset, decoded when they are needed."""
+"""Image files as a dataset, decoded when they are needed."""
 
 import os
 from collections.abc import Iterable
@@ -9,37 +9,39 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-MODES = ("L", "RGB", "RGBA")
+_MODES = ("L", "RGB", "RGBA")
+# Modes of Pillow whose values are not the brightness of channels.
+_OTHER_MODES = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 class ImageFiles(Dataset[NDArray[np.uint8]]):
-    """Pictures in files, as uint8 arrays (H, W, C), or (H, W) where they are grey.
+    """Image files, as uint8 arrays (H, W, C), or (H, W) if they are grey.
 
     A plain list of paths passed to :class:`~sklearn_hscl.HSCLEmbedder` is read as
     ``ImageFiles(paths)``; this class adds a common size and other colour modes. Files
     are decoded by Pillow (``pip install sklearn-hscl[images]``) when a batch needs them,
-    and never kept.
+    and never cached.
 
     Parameters
     ----------
     paths : iterable of str or path-like
         The files.
     size : (int, int) or None, default=None
-        Height and width to which pictures are resized; None leaves them as they are, and
-        then all must be of one size.
+        Height and width to which images are resized; with None they keep their size,
+        which must then be the same for all.
     mode : str, default="RGB"
         Colour mode to convert to: ``"L"`` is grey, ``"RGBA"`` keeps transparency.
 
     Raises
     ------
     ValueError
-        If the mode is none of these, `size` is no pair of positive integers, or `paths` is
+        If `mode` is another, `size` is not a pair of positive integers, or `paths` is
         a single path.
 
     Notes
     -----
-    Pictures are turned as their EXIF data say. Grey pictures of more than 8 bits are
-    refused; of colour ones Pillow keeps the upper 8 bits of each channel.
+    Images are rotated as their EXIF data say. Grey images of more than 8 bits are
+    refused; of colour images Pillow keeps the upper 8 bits of each channel.
 
     Examples
     --------
@@ -60,8 +62,8 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         size: tuple[int, int] | None = None,
         mode: str = "RGB",
     ) -> None:
-        if mode not in MODES:
-            raise ValueError(f"mode={mode!r} must be one of {list(MODES)}.")
+        if mode not in _MODES:
+            raise ValueError(f"mode={mode!r} must be one of {list(_MODES)}.")
         if not (size is None or _is_size(size)):
             raise ValueError(
                 f"size={size!r} must be None or (height, width), two positive integers."
@@ -74,68 +76,68 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> NDArray[np.uint8]:
-        """Decode one picture.
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Decode one image.
 
         Raises
         ------
         ValueError
-            If the file is missing or no picture, naming it.
+            If the file is missing or cannot be read as an image; the message names it.
         """
-        image, turned = _pillow()
-        path = self.paths[place]
+        pillow, rotated = _pillow()
+        path = self.paths[index]
         try:
-            with image.open(path) as file:
+            with pillow.open(path) as file:
                 if file.mode.startswith(("I", "F")):
-                    raise OSError(f"it has more than 8 bits a channel ({file.mode})")
-                picture = turned(file).convert(self.mode)
+                    raise OSError(f"it has more than 8 bits per channel ({file.mode})")
+                image = rotated(file).convert(self.mode)
                 if self.size is not None:
-                    picture = picture.resize(self.size[::-1])  # Pillow: width first
-                return np.array(picture, dtype=np.uint8)
-        # Pillow's own errors for broken files are of many kinds.
-        except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
+                    image = image.resize(self.size[::-1])  # Pillow: width first
+                return np.array(image, dtype=np.uint8)
+        # Pillow's own errors for broken files are of many types.
+        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
             raise ValueError(
-                f"Item {place} of X, {path!r}, cannot be read as a picture: {error}. "
+                f"Item {index} of X, {path!r}, cannot be read as an image: {error}. "
                 f"Repair the file or leave it out."
             ) from error
 
 
 def holds_paths(X: Any) -> bool:
-    """Say whether X is a plain sequence of paths, and no table."""
+    """Return whether X is a plain sequence of paths, and not a table."""
     if getattr(X, "ndim", None) == 1 and hasattr(X, "tolist"):  # an array or a Series
         X = X[:1].tolist()
     is_sequence = isinstance(X, list | tuple) and len(X) > 0
     return is_sequence and isinstance(X[0], str | os.PathLike)
 
 
-def read_mode_hint(dataset: Any) -> str:
-    """Add to an error on shapes how files were read, if they were."""
+def read_mode_hint(dataset: object) -> str:
+    """Return the colour mode in which image files were read, to end a message on shapes."""
     if not isinstance(dataset, ImageFiles):
         return ""
     return f" The files were read with mode={dataset.mode!r}: see ImageFiles for others."
 
 
-def refuse_single_path(X: Any, name: str) -> None:
-    """Raise where one path stands for a list of them."""
+def refuse_single_path(X: object, name: str) -> None:
+    """Reject one path in place of a list of them."""
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"{name}={X!r} is a single path: pass a list of paths.")
 
 
-def picture_array(picture: Any) -> NDArray[Any]:
-    """Return a picture that was opened by Pillow, or is an array-like, as an array.
+def image_array(image: Any) -> NDArray[np.number]:
+    """Return an image that was opened by Pillow, or is an array-like, as an array.
 
     Raises
     ------
     ValueError
-        If its numbers are no brightness of channels.
+        If its values are not the brightness of channels.
     """
-    mode = getattr(picture, "mode", None)
-    if mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+    mode = getattr(image, "mode", None)
+    if mode in _OTHER_MODES:
         raise ValueError(
-            f"a picture is of Pillow's mode {mode!r}, whose numbers are no brightness of "
-            f"red, green and blue: pass picture.convert('RGB')."
+            f"an image is of Pillow's mode {mode!r}, whose values are not the brightness "
+            f"of red, green and blue: pass image.convert('RGB')."
         )
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def _is_size(size: Any) -> bool:
@@ -149,6 +151,6 @@ def _pillow() -> Any:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ImportError(
-            "Reading pictures from files needs Pillow: pip install sklearn-hscl[images]."
+            "Reading image files needs Pillow: pip install sklearn-hscl[images]."
         ) from error
     return Image, ImageOps.exif_transpose

@@ -1,8 +1,7 @@
-"""Validation of tables, down to the cell that cannot be used."""
+"""Validation of tables, with messages that locate the cell at fault."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,106 +11,122 @@ from sklearn.utils import InputTags, assert_all_finite
 from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import DATE_REMEDY, columns_of, holds_float32, is_frame
-from sklearn_hscl.data.out_of_core import StoredRows, is_memory_mapped
+from sklearn_hscl.data.dataframe import (
+    DATE_REMEDY,
+    Column,
+    FloatArray,
+    Frame,
+    Table,
+    has_only_float32,
+)
+from sklearn_hscl.data.out_of_core import OutOfCoreRows, Rows, is_memory_mapped
 
-# Rows whose values are checked at a time, where an array may be larger than memory.
-CHECK_ROWS = 16_384
+# Rows that are checked at a time, as an array may be larger than memory.
+_CHUNK_ROWS = 16_384
 
 
 def check_table(
     estimator: BaseEstimator,
-    X: Any,
+    X: object,
     *,
     columns: TableColumns | None,
     is_fit: bool,
     name: str,
-) -> Any:
+) -> Rows:
     """Validate X as a table.
 
     Parameters
     ----------
     estimator : estimator
-        Gets `n_features_in_` and `feature_names_in_` in fit, is checked against them
-        later; its tags say whether missing values are allowed.
-    X : array-like, sparse or StoredRows of shape (n_samples, n_features)
+        Gets `n_features_in_` and `feature_names_in_` in fit, and nothing else; X is
+        compared with these later. Its tags say whether missing values are allowed.
+    X : Table, array-like, sparse or OutOfCoreRows of shape (n_samples, n_features)
         The table.
     columns : TableColumns or None
-        What was learnt of the columns; None where the table is plain numbers.
+        The fitted columns; None if the table is numeric.
     is_fit : bool
-        Whether X is what the estimator is fitted on.
+        Whether the estimator is fitted on X.
     name : str
         Name of X, for messages.
 
     Returns
     -------
-    ndarray, CSR array or StoredRows of shape (n_samples, n_features)
-        Of float32 or float64; memory maps, and plain numbers that are not fitted on,
-        keep their type.
+    ndarray, CSR array or OutOfCoreRows of shape (n_samples, n_features)
+        In float32 or float64; memory maps, and numeric arrays after fit, keep their type.
     """
-    if getattr(getattr(X, "dtype", None), "kind", None) in ("m", "M"):
+    table = Table.of(X)
+    data = table.data
+    if getattr(getattr(data, "dtype", None), "kind", None) in ("m", "M"):
         raise ValueError(f"{name} holds {DATE_REMEDY}.")
     tags = estimator.__sklearn_tags__().input_tags
-    allow_nan = tags.allow_nan
     try:
         if columns is not None:
-            return _encoded(estimator, X, columns, allow_nan, is_fit)
-        if isinstance(X, StoredRows):  # whose values are checked when they are read
-            validate_data(estimator, X, skip_check_array=True, reset=is_fit)
-            return X
-        if _can_stay(X, is_fit):
-            return _in_place(estimator, X, allow_nan, is_fit)
-        return _converted(estimator, X, tags, is_fit)
+            return _encode(estimator, table, columns, tags.allow_nan, is_fit)
+        if isinstance(data, OutOfCoreRows):  # values are checked when they are read
+            _check_features(estimator, data, is_fit)
+            return data
+        if _needs_no_conversion(data, is_fit):
+            return _check_in_place(estimator, data, tags.allow_nan, is_fit)
+        return _convert(estimator, data, tags, is_fit)
     except ValueError as error:
         if name == "X":
             raise
         raise ValueError(f"{name} cannot be used: {error}") from error
 
 
-def check_is_loaded(X: Any, name: str) -> None:
-    """Raise where X is a query, or an arrow table of other columns than numbers."""
+def check_is_loaded(X: object, name: str) -> None:
+    """Reject lazy frames, and arrow tables with columns that are not numeric."""
     if type(X).__name__ == "LazyFrame":
         raise TypeError(
-            f"{name} is a LazyFrame, whose rows are not there yet: pass {name}.collect()."
+            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
         )
     is_arrow = type(X).__module__.split(".")[0] == "pyarrow" and hasattr(X, "to_pandas")
     if is_arrow and np.asarray(X).dtype.kind not in "biuf":
         raise TypeError(
-            f"{name}, a {type(X).__name__} of pyarrow, holds other columns than numbers: "
+            f"{name}, a {type(X).__name__} of pyarrow, has columns that are not numeric: "
             f"pass {name}.to_pandas()."
         )
 
 
-def _converted(estimator: BaseEstimator, X: Any, tags: InputTags, is_fit: bool) -> Any:
+# Three ways from a table to its rows. Only scikit-learn's validate_data writes on the
+# estimator: n_features_in_ and feature_names_in_, in fit (reset=True).
+
+
+def _check_features(estimator: BaseEstimator, X: Frame, is_fit: bool) -> None:
+    """Set number and names of features in fit, and compare X with them later."""
+    validate_data(estimator, X, skip_check_array=True, reset=is_fit)
+
+
+def _convert(estimator: BaseEstimator, X: Frame, tags: InputTags, is_fit: bool) -> Rows:
+    """Check a numeric table and convert it to one array."""
     if issparse(X) and not tags.sparse:
         raise TypeError(
             f"X is sparse, but encoder={estimator.encoder!r} takes dense tables: use "
             f"encoder='mlp' or 'auto', or pass X.toarray()."
         )
+    preferred = [np.float64, np.float32]
     with locate_bad_cell(X, tags.allow_nan):
         return validate_data(
             estimator,
             X,
             accept_sparse="csr" if tags.sparse else False,
-            dtype=[np.float32, np.float64]
-            if holds_float32(X)
-            else [np.float64, np.float32],
+            dtype=preferred[::-1] if has_only_float32(X) else preferred,
             ensure_all_finite="allow-nan" if tags.allow_nan else True,
             reset=is_fit,
             ensure_min_samples=2 if is_fit else 1,
         )
 
 
-def _can_stay(X: Any, is_fit: bool) -> bool:
-    """Say whether X is an array of numbers that need not be converted as a whole."""
+def _needs_no_conversion(X: Frame, is_fit: bool) -> bool:
+    """Return whether X is a numeric array that is converted batch by batch."""
     is_array = isinstance(X, np.ndarray) and X.dtype.kind in "biuf"
     return is_array and (not is_fit or is_memory_mapped(X))
 
 
-def _in_place(
-    estimator: BaseEstimator, X: NDArray[Any], allow_nan: bool, is_fit: bool
-) -> NDArray[Any]:
-    """Check an array without a copy: chunk by chunk, whatever its type."""
+def _check_in_place(
+    estimator: BaseEstimator, X: NDArray[np.number], allow_nan: bool, is_fit: bool
+) -> NDArray[np.number]:
+    """Check an array chunk by chunk, without a copy of it."""
     rows = validate_data(
         estimator,
         X,
@@ -121,9 +136,9 @@ def _in_place(
         ensure_min_samples=2 if is_fit else 1,
     )
     with locate_bad_cell(X, allow_nan):
-        for start in range(0, len(rows), CHECK_ROWS):
+        for start in range(0, len(rows), _CHUNK_ROWS):
             assert_all_finite(
-                rows[start : start + CHECK_ROWS],
+                rows[start : start + _CHUNK_ROWS],
                 allow_nan=allow_nan,
                 estimator_name=type(estimator).__name__,
                 input_name="X",
@@ -131,20 +146,29 @@ def _in_place(
     return rows
 
 
-def _encoded(
-    estimator: BaseEstimator, X: Any, columns: TableColumns, allow_nan: bool, is_fit: bool
-) -> NDArray[Any]:
+def _encode(
+    estimator: BaseEstimator,
+    table: Table,
+    columns: TableColumns,
+    allow_nan: bool,
+    is_fit: bool,
+) -> FloatArray:
+    """Check a table with categorical columns and convert it to one array."""
+    X = table.data
     if not hasattr(X, "shape") and (not isinstance(X, list | tuple) or not X):
-        raise ValueError(f"X, a {type(X).__name__}, is no table of at least one row.")
-    validate_data(estimator, X, skip_check_array=True, reset=is_fit)
+        empty = "an empty " if isinstance(X, list | tuple) else ""
+        got = empty + type(X).__name__
+        raise ValueError(f"Expected X to be a table with at least one row, got {got}.")
+    _check_features(estimator, X, is_fit)
     if issparse(X):
         raise ValueError(
             "X is sparse, but the embedder was fitted on a table with categorical "
-            "columns: pass a table like that one."
+            "columns: pass a table with the same columns."
         )
-    X = X[:] if isinstance(X, StoredRows) else X
-    rows = columns.encode(X)
-    with locate_bad_cell(rows, allow_nan, columns_of(X)[0]):
+    if isinstance(X, OutOfCoreRows):
+        table = Table(X[:])
+    rows = columns.encode(table)
+    with locate_bad_cell(rows, allow_nan, table.names):
         return check_array(
             rows,
             dtype=[np.float64, np.float32],
@@ -155,100 +179,81 @@ def _encoded(
         )
 
 
+# Location of the cell at fault. This code runs only after an error.
+
+
 @contextmanager
 def locate_bad_cell(
-    X: Any, allow_nan: bool = False, names: Sequence[Any] | None = None
+    X: Frame, allow_nan: bool = False, names: Sequence[Hashable] | None = None
 ) -> Iterator[None]:
-    """Add the offending column, row and value to scikit-learn's message.
+    """Add column, row and value of the first bad cell to scikit-learn's message.
 
     Parameters
     ----------
     X : array-like or sparse of shape (n_samples, n_features)
         The table.
     allow_nan : bool
-        Whether missing values are no offence.
+        Whether missing values are allowed.
     names : sequence or None
-        Names of the columns, where `X` has none of its own.
+        Names of the columns, if `X` has none of its own.
     """
     try:
         with np.errstate(invalid="ignore"):  # sums of infinity and minus infinity
             yield
     except (TypeError, ValueError) as error:
-        cell = (_bad_stored_cell if issparse(X) else _bad_cell)(X, allow_nan, names)
+        find = _find_bad_sparse_cell if issparse(X) else _find_bad_cell
+        cell = find(X, allow_nan, names)
         if cell is None and isinstance(error, TypeError):
             cell = f"X, of type {type(X).__name__}, cannot be read as a table of numbers."
         if cell is None:
             raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{error}\n{cell}") from error
+        error_type = TypeError if isinstance(error, TypeError) else ValueError
+        raise error_type(f"{error}\n{cell}") from error
 
 
-def _bad_cell(X: Any, allow_nan: bool, names: Sequence[Any] | None) -> str | None:
-    for index, (name, column) in enumerate(_columns(X)):
+def _find_bad_cell(
+    X: Frame, allow_nan: bool, names: Sequence[Hashable] | None
+) -> str | None:
+    for index, (name, column) in enumerate(_named_columns(X)):
         name = name if names is None else names[index]
         values = np.asarray(column)
         if values.dtype.kind == "c":
             return None
         if values.dtype.kind in "mM":
             return f"Column {name!r} (index {index}) holds {DATE_REMEDY}."
-        row = _first_text(values, allow_nan)
+        row = _first_not_numeric(values, allow_nan)
         if row is not None:
             return (
-                f"Column {name!r} (index {index}) holds {_plain(values[row])!r} in row "
+                f"Column {name!r} (index {index}) holds {_as_python(values[row])!r} in row "
                 f"{row}, not a number: encode text and categories first, for example "
                 f"with sklearn.preprocessing.OneHotEncoder in a ColumnTransformer, or "
                 f"name the column in categorical_features."
             )
-        row = _first_bad(_as_floats(values), allow_nan)
+        row = _first_not_finite(_as_float64(values), allow_nan)
         if row is not None:
             return _not_finite(name, index, row, values[row])
     return None
 
 
-def _bad_stored_cell(X: Any, allow_nan: bool, names: Sequence[Any] | None) -> str | None:
-    stored = X.tocoo()
-    if stored.data.dtype.kind != "f":
+def _find_bad_sparse_cell(
+    X: Frame, allow_nan: bool, names: Sequence[Hashable] | None
+) -> str | None:
+    cells = X.tocoo()
+    if cells.data.dtype.kind != "f":
         return None
-    place = _first_bad(stored.data, allow_nan)
-    if place is None:
+    first = _first_not_finite(cells.data, allow_nan)
+    if first is None:
         return None
-    row, index = int(stored.row[place]), int(stored.col[place])
+    row, index = int(cells.row[first]), int(cells.col[first])
     name = index if names is None else names[index]
-    return _not_finite(name, index, row, stored.data[place])
+    return _not_finite(name, index, row, cells.data[first])
 
 
-def _first_text(values: NDArray[Any], allow_nan: bool) -> int | None:
-    if values.dtype.kind in "buif":
-        return None
-    for row, value in enumerate(values):
-        if not (_is_number(value) or (allow_nan and value is None)):
-            return row
-    return None
-
-
-def _as_floats(values: NDArray[Any]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float64)
-
-
-def _first_bad(values: NDArray[Any], allow_nan: bool) -> int | None:
-    bad = np.isinf(values) if allow_nan else ~np.isfinite(values)
-    return int(bad.argmax()) if bad.any() else None
-
-
-def _not_finite(name: Any, index: int, row: int, value: Any) -> str:
-    value = _plain(value)
-    remedy = "impute or drop it, for example with sklearn.impute.SimpleImputer"
-    if value in (np.inf, -np.inf):
-        remedy = "replace it by a number, or drop the row or the column"
-    return f"Column {name!r} (index {index}) holds {value!r} in row {row}: {remedy}."
-
-
-def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
-    if is_frame(X):
-        names, column_at = columns_of(X)
-        for index, name in enumerate(names):
-            yield name, column_at(index)
+def _named_columns(X: Frame) -> Iterator[tuple[Hashable, Column]]:
+    table = Table(X)
+    if table.is_frame:
+        for index, name in enumerate(table.names):
+            yield name, table.column(index)
     elif hasattr(X, "__array__"):
         array = np.asarray(X)
         yield from enumerate(array.T) if array.ndim == 2 else ()
@@ -256,13 +261,40 @@ def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(zip(*X, strict=False))
 
 
-def _plain(value: Any) -> Any:
+def _first_not_numeric(values: NDArray[np.generic], allow_nan: bool) -> int | None:
+    if values.dtype.kind in "buif":
+        return None
+    for row, value in enumerate(values):
+        if not (_is_numeric(value) or (allow_nan and value is None)):
+            return row
+    return None
+
+
+def _first_not_finite(values: FloatArray, allow_nan: bool) -> int | None:
+    bad = np.isinf(values) if allow_nan else ~np.isfinite(values)
+    return int(bad.argmax()) if bad.any() else None
+
+
+def _not_finite(name: Hashable, index: int, row: int, value: object) -> str:
+    value = _as_python(value)
+    remedy = "impute or drop it, for example with sklearn.impute.SimpleImputer"
+    if value in (np.inf, -np.inf):
+        remedy = "replace it by a number, or drop the row or the column"
+    return f"Column {name!r} (index {index}) holds {value!r} in row {row}: {remedy}."
+
+
+def _as_float64(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float64)
+
+
+def _as_python(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _is_number(value: Any) -> bool:
+def _is_numeric(value: object) -> bool:
     try:
-        float(value)
+        float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return False
     return True

@@ -1,20 +1,22 @@
-"""Targets: from y to what the loss compares, and from groups to codes."""
+"""Targets and groups: y as what the loss compares, groups as integer codes."""
 
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.preprocessing import LabelEncoder, StandardScaler
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
-from sklearn_hscl.data.dataframe import MISSING, factorize
+from sklearn_hscl.data.dataframe import MISSING_CODE, factorize, missing_mask
 
-UNLABELLED = -1  # code of rows without label
-KINDS = {
+Targets: TypeAlias = NDArray[Any]  # int64 or float64, by the type of the targets
+
+UNLABELED = -1  # code of rows without label
+_TARGET_TYPES = {
     "binary": "class",
     "multiclass": "class",
     "multilabel-indicator": "multilabel",
@@ -27,35 +29,23 @@ KINDS = {
 class TargetEncoder:
     """Fitted map from y to targets."""
 
-    kind: str
+    target_type: str
     """``"class"``, ``"multilabel"`` or ``"continuous"``."""
-    unlabelled: Any
+    unlabeled_label: Hashable
     labels: LabelEncoder | None
     scale: StandardScaler | None
 
     @property
-    def classes(self) -> NDArray[Any] | None:
-        """Sorted class labels, where y holds classes."""
+    def classes(self) -> NDArray[np.generic] | None:
+        """Sorted class labels, if y holds classes."""
         return None if self.labels is None else self.labels.classes_
 
-    @np.errstate(invalid="ignore")  # what is found invalid raises an error
-    def __call__(self, y: Any) -> NDArray[Any]:
-        """Turn y into codes (n,), indicators (n, K) or standardised numbers (n, K)."""
+    @np.errstate(invalid="ignore")  # invalid values raise an error
+    def __call__(self, y: ArrayLike) -> Targets:
+        """Encode y as codes (n,), indicators (n, K) or standardised values (n, K)."""
         if self.labels is not None:
-            y = np.asarray(y)
-            if y.shape[:1] != (y.size,):
-                raise ValueError(
-                    f"it has shape {y.shape}, but the classes were settled by one label "
-                    f"per row."
-                )
-            y = label_array(y.ravel())
-            codes = np.full(len(y), UNLABELLED, dtype=np.int64)
-            known = is_labelled(y, self.unlabelled)
-            _check_seen(y[known], self.labels.classes_)
-            codes[known] = self.labels.transform(y[known])
-            return codes
-        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        values = values.reshape(len(values), -1)
+            return self._class_codes(np.asarray(y), self.labels)
+        values = _float_matrix(y)
         if self.scale is None:
             return values
         with np.errstate(over="ignore"):
@@ -63,24 +53,38 @@ class TargetEncoder:
         if not np.abs(scaled).max() <= np.finfo(np.float32).max:
             raise ValueError(
                 f"it holds {float(values.flat[np.abs(scaled).argmax()])}, too far from the "
-                f"numbers of the fit (mean {self.scale.mean_})."
+                f"values of the fit (mean {self.scale.mean_}): leave that row out."
             )
         return scaled
 
+    def _class_codes(
+        self, y: NDArray[np.generic], labels: LabelEncoder
+    ) -> NDArray[np.int64]:
+        if y.shape[:1] != (y.size,):
+            raise ValueError(
+                f"it has shape {y.shape}, but the classes were fitted on one label per "
+                f"row: pass y of shape (n_samples,)."
+            )
+        y = label_array(y.ravel())
+        labeled = is_labeled(y, self.unlabeled_label)
+        unseen = sorted(set(y[labeled].tolist()) - set(labels.classes_.tolist()), key=str)
+        if unseen:
+            raise ValueError(
+                f"it contains the labels {unseen[:5]} that were not seen during fit: leave "
+                f"those rows out, or name all `classes` in the first partial_fit."
+            )
+        codes = np.full(len(y), UNLABELED, dtype=np.int64)
+        codes[labeled] = labels.transform(y[labeled])
+        return codes
 
-def _check_seen(y: NDArray[Any], classes: NDArray[Any]) -> None:
-    unseen = sorted(set(y.tolist()) - set(classes.tolist()), key=str)
-    if unseen:
-        raise ValueError(
-            f"it holds the labels {unseen[:5]}, which were not there when the classes "
-            f"were settled: leave those rows out, or name all `classes` in the first "
-            f"partial_fit."
-        )
 
-
-@np.errstate(invalid="ignore")  # what is found invalid raises an error
+@np.errstate(invalid="ignore")  # invalid values raise an error
 def fit_targets(
-    y: Any, *, loss: str, target_type: str = "auto", unlabeled_label: Any = None
+    y: ArrayLike,
+    *,
+    loss: str,
+    target_type: str = "auto",
+    unlabeled_label: Hashable = None,
 ) -> TargetEncoder:
     """Learn how to encode y.
 
@@ -88,11 +92,11 @@ def fit_targets(
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Class labels, an indicator matrix of several labels per row, or numbers. A
-        column vector draws a ``DataConversionWarning``.
+        column vector raises a ``DataConversionWarning``.
     loss : str
         Name of the loss, for messages.
     target_type : {"auto", "class", "multilabel", "continuous"}
-        What y holds; ``"auto"`` asks ``type_of_target``.
+        Type of y; ``"auto"`` asks ``type_of_target``.
     unlabeled_label : int, str or None
         Class label that marks rows without label.
 
@@ -103,22 +107,80 @@ def fit_targets(
     Raises
     ------
     ValueError
-        If y is of no such type, holds one class only, or is an integer target that
-        looks like numbers.
+        If y is of another type, holds one class only, or holds integers that look
+        like numbers.
     """
     y = label_array(y)
-    kind = _kind(y, loss, target_type)
-    if kind == "class":
-        return _fit_classes(y, loss, target_type, unlabeled_label)
+    target_type, was_auto = _resolve_type(y, loss, target_type), target_type == "auto"
+    if target_type == "class":
+        encoder = _fit_classes(y, loss, unlabeled_label)
+        if y.dtype.kind in "iuf" and unlabeled_label is None:
+            _check_integers(encoder.transform(y), encoder.classes_, was_auto)
+        return TargetEncoder("class", unlabeled_label, encoder, None)
     if unlabeled_label is not None:
         raise ValueError(
-            f"unlabeled_label={unlabeled_label!r} is for class labels, but y is {kind}."
+            f"unlabeled_label={unlabeled_label!r} is for class labels, but y is "
+            f"{target_type}."
         )
-    scale = None
-    if kind == "continuous":
-        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        scale = _fit_scale(values.reshape(len(values), -1))
-    return TargetEncoder(kind, None, None, scale)
+    scale = _fit_scale(_float_matrix(y)) if target_type == "continuous" else None
+    return TargetEncoder(target_type, None, None, scale)
+
+
+def _resolve_type(y: NDArray[np.generic], loss: str, target_type: str) -> str:
+    if target_type != "auto":
+        return target_type
+    try:
+        found = type_of_target(y, input_name="y")
+    except TypeError as error:
+        raise _not_comparable(error) from error
+    if found not in _TARGET_TYPES:
+        raise ValueError(
+            f"Unknown label type: y is {found} (shape {y.shape}, dtype {y.dtype}), but "
+            f"loss={loss!r} compares class labels, label indicators or numbers: pass one "
+            f"of these, or use loss='hucl' or 'ucl', which ignore y."
+        )
+    return _TARGET_TYPES[found]
+
+
+def _fit_classes(
+    y: NDArray[np.generic], loss: str, unlabeled_label: Hashable
+) -> LabelEncoder:
+    labels = y[is_labeled(y, unlabeled_label)]
+    if len(labels) == 0:
+        raise ValueError(
+            f"y holds unlabeled_label={unlabeled_label!r} only: pass some labels, or use "
+            f"loss='hucl' or 'ucl', which ignore y."
+        )
+    try:
+        encoder = LabelEncoder().fit(labels)
+    except TypeError as error:
+        raise _not_comparable(error) from error
+    if len(encoder.classes_) < 2:
+        raise ValueError(
+            f"y holds one class only ({encoder.classes_.tolist()[0]!r}), but "
+            f"loss={loss!r} needs at least 2: without labels use loss='hucl' or 'ucl'."
+        )
+    return encoder
+
+
+def _check_integers(
+    codes: NDArray[np.int64], classes: NDArray[np.generic], was_auto: bool
+) -> None:
+    """Reject integers that may be numbers, and warn if -1 may mark rows without label."""
+    sizes = np.bincount(codes)
+    n_single = int((sizes == 1).sum())
+    if was_auto and n_single > sizes.sum() / 2:
+        raise ValueError(
+            f"y holds {len(sizes)} different integers, {n_single} of them once: pass "
+            f"target_type='continuous' if they are numbers, 'class' if they are classes."
+        )
+    if len(classes) > 2 and -1 in classes:
+        warnings.warn(
+            "y holds -1 among its classes, which is taken as a class: pass "
+            "unlabeled_label=-1 if it marks rows without label.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 @np.errstate(over="ignore")
@@ -132,128 +194,66 @@ def _fit_scale(values: NDArray[np.float64]) -> StandardScaler:
     return scale
 
 
-def label_array(y: Any) -> NDArray[Any]:
-    """Make an array of y, of one dimension where it is a column; no label is missing."""
+def _float_matrix(y: ArrayLike) -> NDArray[np.float64]:
+    values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    return values.reshape(len(values), -1)
+
+
+# Labels
+
+
+def label_array(y: ArrayLike) -> NDArray[np.generic]:
+    """Return y as an array, of one dimension if it is a column, without missing labels."""
     y = np.asarray(y)
-    missing = _missing(y)
+    missing = np.atleast_1d(missing_mask(y))
     if missing.any():
         row = int(np.argwhere(missing)[0, 0])
         raise ValueError(
             f"y holds a missing label in row {row}: drop the row, or mark it with a label "
-            f"of its own and pass that as unlabeled_label, where y holds classes."
+            f"of its own and pass that as unlabeled_label, if y holds classes."
         )
     if y.dtype.kind in "fc":
         assert_all_finite(y, input_name="y")
     return column_or_1d(y, warn=True) if y.ndim < 2 or y.shape[1] == 1 else y
 
 
-def class_codes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the sorted classes, and the place of each label (n,) among them."""
+def is_labeled(y: NDArray[np.generic], unlabeled_label: Hashable) -> NDArray[np.bool_]:
+    """Return which labels differ from the one that marks rows without label."""
+    if unlabeled_label is None:
+        return np.ones(len(y), dtype=bool)
+    return np.asarray([value != unlabeled_label for value in y.tolist()], dtype=bool)
+
+
+def class_codes(
+    labels: NDArray[np.generic],
+) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+    """Return the sorted classes, and the index of each label (n,) among them."""
     try:
         classes, codes = np.unique(labels, return_inverse=True)
     except TypeError as error:
-        raise ValueError(
-            f"y holds labels of types that cannot be compared ({error}): make all of them "
-            f"strings, or all of them numbers."
-        ) from error
+        raise _not_comparable(error) from error
     return classes, codes
 
 
-def _kind(y: NDArray[Any], loss: str, target_type: str) -> str:
-    if target_type != "auto":
-        return target_type
-    try:
-        found = type_of_target(y, input_name="y")
-    except TypeError as error:
-        raise ValueError(
-            f"y holds labels of types that cannot be compared ({error}): make all of them "
-            f"strings, or all of them numbers."
-        ) from error
-    if found not in KINDS:
-        raise ValueError(
-            f"Unknown label type: y is {found} (shape {y.shape}, dtype {y.dtype}), but "
-            f"loss={loss!r} compares class labels, label indicators or numbers: pass one "
-            f"of these, or use loss='hucl' or 'ucl', which ignore y."
-        )
-    return KINDS[found]
+def _not_comparable(error: TypeError) -> ValueError:
+    return ValueError(
+        f"y holds labels of types that cannot be compared ({error}): make all of them "
+        f"strings, or all of them numbers."
+    )
 
 
-def _fit_classes(
-    y: NDArray[Any], loss: str, target_type: str, unlabeled_label: Any
-) -> TargetEncoder:
-    labelled = y[is_labelled(y, unlabeled_label)]
-    if len(labelled) == 0:
-        raise ValueError(
-            f"y holds unlabeled_label={unlabeled_label!r} only: pass some labels, or use "
-            f"loss='hucl' or 'ucl', which ignore y."
-        )
-    try:
-        encoder = LabelEncoder().fit(labelled)
-    except TypeError as error:
-        raise ValueError(
-            f"y holds labels that cannot be sorted ({error}): make all of them strings, or "
-            f"all of them numbers."
-        ) from error
-    sizes = np.bincount(encoder.transform(labelled))
-    if len(sizes) < 2:
-        raise ValueError(
-            f"y holds one class only ({encoder.classes_.tolist()[0]!r}), but "
-            f"loss={loss!r} needs at least 2: without labels use loss='hucl' or 'ucl'."
-        )
-    if y.dtype.kind in "iuf":
-        _check_integers(encoder.classes_, sizes, target_type, unlabeled_label)
-    return TargetEncoder("class", unlabeled_label, encoder, None)
+# Groups
 
 
-def _check_integers(
-    classes: NDArray[Any], sizes: NDArray[Any], target_type: str, unlabeled_label: Any
-) -> None:
-    n_single = int((sizes == 1).sum())
-    may_be_numbers = target_type == "auto" and unlabeled_label is None
-    if may_be_numbers and n_single > sizes.sum() / 2:
-        raise ValueError(
-            f"y holds {len(sizes)} different integers, {n_single} of them once: pass "
-            f"target_type='continuous' if they are numbers, 'class' if they are classes."
-        )
-    if unlabeled_label is None and len(classes) > 2 and -1 in classes:
-        warnings.warn(
-            "y holds -1 among its classes, which is taken as a class: pass "
-            "unlabeled_label=-1 if it marks rows without label.",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def _missing(y: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which entries of an array are missing, at least one-dimensional."""
-    if y.dtype.kind in "fc":
-        return np.atleast_1d(np.isnan(y))
-    if y.dtype.kind != "O":
-        return np.zeros(1, dtype=bool)
-    found = [_is_missing(label) for label in y.flat]
-    return np.reshape(found, y.shape or 1)
-
-
-def _is_missing(label: Any) -> bool:
-    return label is None or is_scalar_nan(label) or is_pandas_na(label)
-
-
-def is_labelled(y: NDArray[Any], unlabelled: Any) -> NDArray[np.bool_]:
-    """Whether each label of an array is another than the one that marks rows without."""
-    if unlabelled is None:
-        return np.ones(len(y), dtype=bool)
-    return np.asarray([value != unlabelled for value in y.tolist()], dtype=bool)
-
-
-def encode_groups(groups: Any, n_rows: int) -> NDArray[np.int64]:
-    """Give the groups that rows belong to numbers.
+def encode_groups(groups: ArrayLike, n_rows: int) -> NDArray[np.int64]:
+    """Encode the groups of the rows as integers.
 
     Parameters
     ----------
     groups : array-like of shape (n_samples,)
         The group of each row: numbers, strings, dates or other values.
     n_rows : int
-        Rows of X.
+        Number of rows of X.
 
     Returns
     -------
@@ -263,7 +263,7 @@ def encode_groups(groups: Any, n_rows: int) -> NDArray[np.int64]:
     Raises
     ------
     ValueError
-        If groups holds no single value for each row.
+        If groups does not hold one value per row.
     """
     try:
         column = groups if hasattr(groups, "factorize") else np.asarray(groups)
@@ -283,10 +283,10 @@ def encode_groups(groups: Any, n_rows: int) -> NDArray[np.int64]:
             f"groups holds {len(codes)} values for the {n_rows} rows of X: pass one for "
             f"each row."
         )
-    missing = codes == MISSING
+    missing = codes == MISSING_CODE
     if missing.any():
         raise ValueError(
             f"groups holds a missing value in row {int(missing.argmax())}: drop the row, "
-            f"or make it a group of its own."
+            f"or make it a separate group."
         )
     return codes.astype(np.int64)

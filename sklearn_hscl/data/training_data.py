@@ -1,18 +1,14 @@
 """What a fit learns from: validated samples, encoded targets, and the form of X."""
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, csr_matrix
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.out_of_core import StoredRows, take_rows
+from sklearn_hscl.data.out_of_core import Rows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
-
-Rows: TypeAlias = "np.ndarray | StoredRows | csr_array | csr_matrix"
-"""Validated samples: (n, F) or (n, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class TrainingData:
     @property
     def target_kind(self) -> str | None:
         """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
-        return None if self.encode is None else self.encode.kind
+        return None if self.encode is None else self.encode.target_type
 
     def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
         """Return the same data with other training and held-out samples."""

@@ -21,7 +21,12 @@ from sklearn_hscl.data.image_files import (
     refuse_single_path,
 )
 from sklearn_hscl.data.image_validation import check_images
-from sklearn_hscl.data.out_of_core import MappedRows, StoredRows, is_memory_mapped
+from sklearn_hscl.data.out_of_core import (
+    MappedRows,
+    OutOfCoreRows,
+    Rows,
+    is_memory_mapped,
+)
 from sklearn_hscl.data.table_validation import check_is_loaded, check_table
 from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
 from sklearn_hscl.data.torch_dataset import DatasetRows, ItemList, array_of, holds_items
@@ -244,7 +249,7 @@ def check_opened(
     -------
     ndarray of shape (n_samples, n_features) or (n_samples, C, H, W), or CSR array
         Tables in a numeric type, float32 or float64 in fit; images in their own type.
-        StoredRows where X is a memory map or a dataset.
+        OutOfCoreRows where X is a memory map or a dataset.
     """
     ndim = _n_dimensions(X)
     if ndim > 4:
@@ -252,18 +257,18 @@ def check_opened(
             f"{name} has {ndim} dimensions: expected a table (n_samples, n_features) "
             f"or images (n_samples, H, W), (n_samples, H, W, C), (n_samples, C, H, W)."
         )
-    if isinstance(X, StoredRows) and fitted_shape is None and len(X) < 2:
+    if isinstance(X, OutOfCoreRows) and fitted_shape is None and len(X) < 2:
         raise ValueError(
             f"{name} holds 1 row, but a minimum of 2 is required: there is nothing to "
             f"compare it with."
         )
     if ndim > 2:
-        rows = check_images(estimator, X, is_fit=fitted_shape is None, name=name)
+        rows: Rows = check_images(estimator, X, is_fit=fitted_shape is None, name=name)
     elif fitted_shape is None or len(fitted_shape) == 1:
         is_fit = fitted_shape is None
         rows = check_table(estimator, X, columns=columns, is_fit=is_fit, name=name)
     else:
-        rows = X if isinstance(X, StoredRows) else np.asarray(X)
+        rows = X if isinstance(X, OutOfCoreRows) else np.asarray(X)
     if fitted_shape is not None and rows.shape[1:] != fitted_shape:
         raise ValueError(
             f"{name} holds rows of shape {rows.shape[1:]}, but the embedder was fitted "

@@ -216,7 +216,7 @@ def _targets(
     try:
         if encode is not None:
             targets = encode(y)
-            return targets, (targets if encode.kind == "class" else None)
+            return targets, (targets if encode.target_type == "class" else None)
         # The loss ignores labels, but the embedding can be measured by them.
         encode = fit_targets(
             y,
@@ -224,6 +224,6 @@ def _targets(
             target_type=embedder.target_type,
             unlabeled_label=embedder.unlabeled_label,
         )
-        return None, (encode(y) if encode.kind == "class" else None)
+        return None, (encode(y) if encode.target_type == "class" else None)
     except ValueError as error:
         raise ValueError(f"{name} cannot be used: {error}") from error

@@ -86,7 +86,7 @@ def embed_array(
         Trained encoder on `device`.
     prepare : Preparation
         Maps an array of rows to the encoder's input.
-    rows : ndarray or StoredRows of shape (n_samples, ...), or CSR array
+    rows : ndarray or OutOfCoreRows of shape (n_samples, ...), or CSR array
         Validated rows; sparse ones are made dense, and stored ones read, chunk by chunk.
     device : torch.device
         Where to compute.

@@ -78,7 +78,7 @@ def column_bounds(
 
     Parameters
     ----------
-    rows : ndarray or StoredRows of shape (n, F)
+    rows : ndarray or OutOfCoreRows of shape (n, F)
         Numbers, NaN where missing.
     max_rows : int
         Rows to read at most. Of more, so many are drawn by chance: every n-th row of a
@@ -166,7 +166,7 @@ class Standardization:
 
     @classmethod
     def of(cls, rows: Any) -> Self:
-        """Learn the columns of `rows` (n, F): an array, CSR array or StoredRows."""
+        """Learn the columns of `rows` (n, F): an array, CSR array or OutOfCoreRows."""
         return cls._of_sparse(rows) if issparse(rows) else cls._of_dense(rows)
 
     @classmethod
@@ -315,7 +315,7 @@ class TablePreprocessor:
 
         Parameters
         ----------
-        rows : ndarray, CSR array or StoredRows of shape (n, F)
+        rows : ndarray, CSR array or OutOfCoreRows of shape (n, F)
             Numbers and codes, NaN where missing; stored rows hold numbers only.
         is_categorical : ndarray of bool, shape (F,), or None
             Which columns hold codes.

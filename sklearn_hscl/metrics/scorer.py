@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_hscl.data.targets import is_labelled
+from sklearn_hscl.data.targets import is_labeled
 from sklearn_hscl.metrics.collapse import (
     equal_inner_product_error,
     unit_norm_error,
@@ -112,7 +112,7 @@ class EmbeddingScorer:
             )
         embedding = np.asarray(estimator.transform(X))
         if y is not None:
-            known = is_labelled(np.asarray(y), self.unlabeled_label)
+            known = is_labeled(np.asarray(y), self.unlabeled_label)
             embedding, y = embedding[known], np.asarray(y)[known]
         targets = (y,) if "y" in signature(self.metric).parameters else ()
         return self.sign * self.metric(embedding, *targets, **self.kwargs)

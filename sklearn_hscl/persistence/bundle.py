@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.data.image_validation import SCALES
+from sklearn_hscl.data.image_validation import PIXEL_RANGES
 from sklearn_hscl.data.validation import INPUT_ATTRIBUTES
 from sklearn_hscl.persistence.encoder_state import check_left_out, given_encoder
 from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
@@ -223,7 +223,7 @@ def _check_input(kept: dict[str, Any], n_features: int) -> None:
         not isinstance(names, np.ndarray) or names.shape != (n_features,)
     ):
         raise BundleError("it does not name all features")
-    if kept.get("_pixel_scale") not in (*SCALES, None):
+    if kept.get("_pixel_scale") not in (*PIXEL_RANGES, None):
         raise BundleError("its images are on an unknown scale")
     if not isinstance(kept.get("_sklearn_output_config", {}), dict):
         raise BundleError("its output has no configuration")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
-from sklearn_hscl.data.categorical import TableColumns, kinds_of
+from sklearn_hscl.data.categorical import TableColumns, level_types_of
 from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.preprocessing import (
     ColumnLayout,
@@ -33,7 +33,7 @@ def table_state(columns: TableColumns | None, prepare: Preparation) -> tuple[Fac
     arrays: Arrays = {}
     if columns is not None:
         arrays["columns.is_categorical"] = columns.is_categorical
-        facts["categories"], facts["kinds"] = columns.categories, columns.kinds
+        facts["categories"], facts["kinds"] = columns.categories, columns.level_types
     if isinstance(prepare, TablePreprocessor):
         layout, numbers = prepare.layout, prepare.numbers
         arrays |= {"layout." + name: value for name, value in vars(layout).items()}
@@ -77,7 +77,7 @@ def _columns(
     for levels in categories:
         if not isinstance(levels, np.ndarray) or levels.dtype != object:
             raise BundleError("categories are no arrays of objects")
-    kinds = kinds_of(categories) if kinds is None else kinds
+    kinds = level_types_of(categories) if kinds is None else kinds
     if not mask.sum() == len(categories) == len(kinds):
         raise BundleError("categories are not those of the categorical columns")
     for names in kinds:
@@ -140,8 +140,8 @@ def target_state(encode: TargetEncoder | None) -> tuple[Facts | None, Arrays]:
         arrays["targets.mean"] = encode.scale.mean_
         arrays["targets.scale"] = encode.scale.scale_
     facts = {
-        "kind": encode.kind,
-        "unlabelled": encode.unlabelled,
+        "kind": encode.target_type,
+        "unlabelled": encode.unlabeled_label,
         "classes": encode.classes,
     }
     return facts, arrays

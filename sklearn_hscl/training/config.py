@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
-from sklearn_hscl.data.targets import UNLABELLED
+from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
@@ -284,8 +284,8 @@ def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -
     """
     defaults, encode = config.defaults, data.encode
     if encode is not None:  # the loss gets codes, whatever y holds
-        loss.target_type = encode.kind
-        loss.unlabeled_label = None if encode.unlabelled is None else UNLABELLED
+        loss.target_type = encode.target_type
+        loss.unlabeled_label = None if encode.unlabeled_label is None else UNLABELED
     is_open = config.ce_weight is None and not loss.options.ce_weight
     has_classes = data.target_kind == "class"
     if config.has_plain_loss and is_open and defaults.ce_weight and has_classes:

@@ -15,7 +15,7 @@ from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from sklearn_hscl.data.out_of_core import StoredRows
+from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.preprocessing import Identity, Preparation, TablePreprocessor
 from sklearn_hscl.encoders.tabular.feature_importance import feature_importance
@@ -214,7 +214,7 @@ def to_tensors(
     elif targets.dtype.kind == "f":
         targets = targets.astype(np.float32)
     on_device = torch.from_numpy(targets).to(device)
-    if issparse(data.rows) or isinstance(data.rows, StoredRows):
+    if issparse(data.rows) or isinstance(data.rows, OutOfCoreRows):
         return LabelledRows(LazyRows(data.rows, prepare, device, dtype), on_device)
     return LabelledRows(_prepared(data.rows, prepare, device, dtype), on_device)
 

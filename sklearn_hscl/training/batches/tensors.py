@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
-from sklearn_hscl.data.out_of_core import StoredRows, take_rows
+from sklearn_hscl.data.out_of_core import OutOfCoreRows, take_rows
 from sklearn_hscl.encoders.preprocessing import Preparation
 
 
@@ -21,7 +21,7 @@ class LazyRows:
 
     Parameters
     ----------
-    rows : CSR array or matrix of shape (n, F), or StoredRows of shape (n, ...)
+    rows : CSR array or matrix of shape (n, F), or OutOfCoreRows of shape (n, ...)
         Validated rows.
     prepare : Preparation
         Maps dense rows to the encoder's input, each column on its own.
@@ -70,7 +70,7 @@ class LazyRows:
         if dim != 0:
             raise ValueError(f"LazyRows gathers along dim=0 only, got dim={dim}.")
         donors = index.cpu().numpy().copy()  # scipy wants memory of numpy's own
-        if isinstance(self.rows, StoredRows):
+        if isinstance(self.rows, OutOfCoreRows):
             values = self.rows.cells(donors)
         else:
             columns = np.tile(np.arange(self.shape[1]), (len(index), 1))

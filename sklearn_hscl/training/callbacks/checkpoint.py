@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from sklearn_hscl.data.out_of_core import StoredRows
+from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime import matmul as gemm
@@ -123,7 +123,7 @@ def _chunks(part: Any) -> Any:
             yield part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     elif issparse(part):
         yield from (part.data, part.indices, part.indptr)
-    elif isinstance(part, StoredRows):
+    elif isinstance(part, OutOfCoreRows):
         n_rows = min(len(part), _SAMPLED_ROWS)
         yield part[np.linspace(0, len(part) - 1, n_rows).astype(np.int64)]
     else:
