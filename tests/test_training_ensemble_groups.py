@@ -19,7 +19,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.targets import encode_groups
 from sklearn_hscl.data.training_data import LabelledArrays
 from sklearn_hscl.training import build_callbacks as watchers
-from sklearn_hscl.training.batches import tensors as training_data
+from sklearn_hscl.training import prepared_data
 from sklearn_hscl.training.ensemble import (
     draw_group_folds,
     draw_member_folds,
@@ -187,7 +187,7 @@ def splits(monkeypatch):
 
         return wrapper
 
-    monkeypatch.setattr(training_data, "hold_out_groups", noting(hold_out_groups))
+    monkeypatch.setattr(prepared_data, "hold_out_groups", noting(hold_out_groups))
     monkeypatch.setattr(watchers, "draw_member_folds", noting(draw_member_folds))
     return noted
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import is_frame
+from sklearn_hscl.data.dataframe import Table, is_frame
 from sklearn_hscl.data.image_files import (
     ImageFiles,
     holds_paths,
@@ -119,6 +119,7 @@ def read_training_data(
             f"is None: loss={options.loss!r} compares labels. Pass y, or use "
             f"loss='hucl' or 'ucl'."
         )
+    X = _as_table(X)
     columns = _learn_columns(reader, X) if fitted is None else fitted.columns
     shape = None if fitted is None else fitted.shape
     rows = check_opened(reader, X, columns=columns, fitted_shape=shape)
@@ -192,6 +193,12 @@ def _open_labelled(
     return (X[:] if X.ndim == 2 and learns else X), y
 
 
+def _as_table(X: Any) -> Any:
+    """Wrap a table, so that each of its columns is asked for and factorized once."""
+    is_in_memory = not (issparse(X) or isinstance(X, OutOfCoreRows))
+    return Table.of(X) if is_in_memory and _n_dimensions(X) == 2 else X
+
+
 def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
     """Learn the columns of a table; custom encoders get categories only if named."""
     chosen = estimator.categorical_features
@@ -235,7 +242,7 @@ def check_opened(
     estimator : estimator
         Gets `n_features_in_` and `feature_names_in_` in fit, is checked against them
         later; its `channels` says where 4-D images hold theirs.
-    X : array-like, tensor, sparse or torch Dataset
+    X : array-like, Table, sparse or OutOfCoreRows
         Table of shape (n_samples, n_features), or images of shape (n_samples, H, W),
         (n_samples, H, W, C) or (n_samples, C, H, W).
     columns : TableColumns or None
@@ -251,6 +258,7 @@ def check_opened(
         Tables in a numeric type, float32 or float64 in fit; images in their own type.
         OutOfCoreRows where X is a memory map or a dataset.
     """
+    given, X = X, X.data if isinstance(X, Table) else X
     ndim = _n_dimensions(X)
     if ndim > 4:
         raise ValueError(
@@ -266,7 +274,7 @@ def check_opened(
         rows: Rows = check_images(estimator, X, is_fit=fitted_shape is None, name=name)
     elif fitted_shape is None or len(fitted_shape) == 1:
         is_fit = fitted_shape is None
-        rows = check_table(estimator, X, columns=columns, is_fit=is_fit, name=name)
+        rows = check_table(estimator, given, columns=columns, is_fit=is_fit, name=name)
     else:
         rows = X if isinstance(X, OutOfCoreRows) else np.asarray(X)
     if fitted_shape is not None and rows.shape[1:] != fitted_shape:
@@ -309,7 +317,7 @@ def embedding_dtype(rows: Any) -> DTypeLike:
 
 
 def _n_dimensions(X: Any) -> int:
-    if is_frame(X):
+    if isinstance(X, Table) or is_frame(X):
         return 2
     if hasattr(X, "ndim"):
         return int(X.ndim)
