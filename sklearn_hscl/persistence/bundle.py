@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.data.image_validation import SCALES
-from sklearn_hscl.data.validation import INPUT_ATTRIBUTES
 from sklearn_hscl.persistence.encoder_state import check_left_out, given_encoder
 from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
 from sklearn_hscl.persistence.json_codec import (
@@ -29,6 +28,7 @@ from sklearn_hscl.persistence.safetensors_file import (
     write_container,
 )
 from sklearn_hscl.persistence.schema import BundleError, check_facts, error_context
+from sklearn_hscl.training.fitted_state import INPUT_ATTRIBUTES
 
 LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
 # Values of a row on which a loaded encoder is tried.

@@ -12,7 +12,6 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
-from sklearn_hscl.data.training_data import data_attributes
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.persistence.encoder_state import (
@@ -33,35 +32,7 @@ from sklearn_hscl.runtime.precision import Precision, resolve_precision
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
 from sklearn_hscl.training.batches.views import choose_augment
-
-# Attributes of a fit that a state stands for.
-SERIALIZED_ATTRIBUTES = frozenset(
-    {
-        "module_",
-        "net_",
-        "history_",
-        "loss_curve_",
-        "n_iter_",
-        "best_epoch_",
-        "input_shape_",
-        "device_",
-        "n_threads_",
-        "beta_",
-        "temperature_",
-        "classes_",
-        "is_categorical_",
-        "categories_",
-        "_precision",
-        "_columns",
-        "_encode_targets",
-        "_seeds",
-        "_prepare",
-        "_n_features_out",
-        "chance_loss_",
-        "valid_score_name_",
-        "_n_anchors",
-    }
-)
+from sklearn_hscl.training.fitted_state import ENTRIES, FittedState
 
 
 @dataclass
@@ -180,18 +151,9 @@ def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State
         "optimizer": updates,
         "comparison": comparison_state(fitted["net_"]),
         "history": history_columns(fitted["history_"]),
-        "best_epoch": fitted["best_epoch_"],
-        "chance_loss": fitted["chance_loss_"],
-        "valid_score_name": fitted.get("valid_score_name_"),
-        "n_anchors": fitted["_n_anchors"],
-        "input_shape": [int(size) for size in fitted["input_shape_"]],
-        "n_threads": fitted["n_threads_"],
-        "precision": fitted["_precision"].name,
-        "device_type": fitted["device_"].type,
-        "beta": _storable_beta(fitted["beta_"]),
-        "temperature": fitted["temperature_"],
-        "seeds": list(fitted["_seeds"]),
     }
+    facts |= {e.key: e.write(fitted.get(name)) for name, e in ENTRIES.items()}
+    facts["beta"] = _storable_beta(facts["beta"])
     return State(facts, weights | schema | scales | memory)
 
 
@@ -242,48 +204,30 @@ def restore(
     optimizer = restore_optimizer(facts["optimizer"], arrays, module, params)
     comparison = restore_comparison(facts["comparison"], params, len(shape) + 1)
     arrays.check_empty()
-    return (
-        {"device_": device, "_prepare": prepare}
-        | _of_facts(facts, params)
-        | _of_training(module, optimizer, comparison, history_epochs(facts["history"]))
-        | data_attributes(encode, columns)
+    history = history_epochs(facts["history"])
+    net = StoredNet(
+        **vars(comparison),
+        module_=module,
+        history=History(copy.deepcopy(history)),
+        optimizer_=optimizer,
     )
-
-
-def _of_facts(facts: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    fitted = {
-        "input_shape_": tuple(facts["input_shape"]),
-        "n_threads_": facts["n_threads"],
-        "best_epoch_": facts["best_epoch"],
-        "chance_loss_": facts["chance_loss"],
-        "_n_anchors": facts["n_anchors"],
-        "beta_": params["beta"] if facts["beta"] is None else facts["beta"],
-        "temperature_": facts["temperature"],
-        "_seeds": Seeds(*facts["seeds"]),
+    entries = {
+        name: entry.read(facts[entry.key])
+        for name, entry in ENTRIES.items()
+        if entry.read is not None
     }
-    if facts["valid_score_name"] is not None:
-        fitted["valid_score_name_"] = facts["valid_score_name"]
-    return fitted
-
-
-def _of_training(
-    module: ContrastiveModule,
-    optimizer: torch.optim.Optimizer | None,
-    comparison: Comparison,
-    history: list[dict[str, Any]],
-) -> dict[str, Any]:
-    epochs = History(copy.deepcopy(history))
-    return {
-        "module_": module.encoder,
-        "net_": StoredNet(
-            **vars(comparison), module_=module, history=epochs, optimizer_=optimizer
-        ),
-        "history_": history,
-        "loss_curve_": [epoch["train_loss"] for epoch in history],
-        "n_iter_": len(history),
-        "_precision": module.precision,
-        "_n_features_out": module.n_components,
-    }
+    return FittedState(
+        _columns=columns,
+        _prepare=prepare,
+        _encode_targets=encode,
+        module_=module.encoder,
+        net_=net,
+        history_=history,
+        _precision=module.precision,
+        device_=device,
+        beta_=params["beta"] if facts["beta"] is None else facts["beta"],
+        **entries,
+    ).attributes()
 
 
 def _storable_beta(beta: Any) -> Any:
@@ -302,17 +246,7 @@ def _check(facts: Any) -> Any:
         optimizer=dict | None,
         comparison=dict,
         history=dict,
-        best_epoch=int,
-        chance_loss=float,
-        valid_score_name=str | None,
-        n_anchors=int,
-        input_shape=list,
-        n_threads=int,
-        precision=str,
-        device_type=str,
-        beta=object,
-        temperature=int | float,
-        seeds=list,
+        **{entry.key: entry.type for entry in ENTRIES.values()},
     )
     shape, seeds = facts["input_shape"], facts["seeds"]
     if len(shape) not in (1, 3) or not all(type(n) is int and n > 0 for n in shape):

@@ -11,13 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.persistence.bundle import read_bundle, write_bundle
-from sklearn_hscl.persistence.estimator_state import (
-    SERIALIZED_ATTRIBUTES,
-    State,
-    fitted_state,
-    restore,
-)
+from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
 from sklearn_hscl.persistence.schema import BundleError, check_facts, error_context
+from sklearn_hscl.training.fitted_state import SERIALIZED_ATTRIBUTES
 
 PICKLE_VERSION = 1
 
