@@ -1,11 +1,11 @@
-"""The fitted attributes of an embedder: names, which are optional, how each is stored."""
+"""The fitted attributes of an embedder: names, optionality, storage."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from operator import attrgetter
 from types import UnionType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.preprocessing import Preparation
-from sklearn_hscl.losses import BetaSchedule
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.runtime.random_state import Seeds
 
@@ -28,6 +28,26 @@ class FittedNet(Protocol):
     @property
     def module_(self) -> ContrastiveModule:
         """Encoder, projection head and classifier."""
+
+    @property
+    def criterion_(self) -> ContrastiveLoss:
+        """The loss, with its resolved settings."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch."""
+
+    @property
+    def n_views(self) -> int:
+        """Views per sample."""
+
+    @property
+    def iterator_train__sampler(self) -> str:
+        """Name of the batch sampler."""
+
+    @property
+    def optimizer_(self) -> torch.optim.Optimizer | None:
+        """The optimizer, if its state is known."""
 
 
 class Storage(Enum):
@@ -81,34 +101,35 @@ def _sizes(shape: torch.Size | tuple[int, ...]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedState:
-    """All fitted attributes, under the names that the estimator gives them.
+    """All fitted attributes of an embedder.
 
-    A field with the default None is optional: the estimator lacks it if it is None. The
-    metadata of a field say how persistence stores it. Fields that follow from others are
-    computed.
+    Fields without a trailing underscore are private attributes, which have a leading one:
+    ``precision`` is `_precision` of the estimator. A field with the default None is
+    optional: the estimator lacks it if it is None. The metadata of a field say how
+    persistence stores it. Fields that follow from others are computed.
     """
 
     # X
     n_features_in_: int = field(init=False, metadata=_INPUT)
     feature_names_in_: NDArray[Any] | None = field(default=None, metadata=_INPUT)
-    _pixel_scale: str | None = field(default=None, metadata=_INPUT)
-    _columns: TableColumns | None = field(metadata=_COMPOSITE)
+    pixel_scale: str | None = field(default=None, metadata=_INPUT)
+    columns: TableColumns | None = field(metadata=_COMPOSITE)
     is_categorical_: NDArray[Any] | None = field(
         init=False, default=None, metadata=_DERIVED
     )
     categories_: list[NDArray[Any]] | None = field(
         init=False, default=None, metadata=_DERIVED
     )
-    _prepare: Preparation = field(metadata=_COMPOSITE)
+    prepare: Preparation = field(metadata=_COMPOSITE)
 
     # y
-    _encode_targets: TargetEncoder | None = field(metadata=_COMPOSITE)
+    encode_targets: TargetEncoder | None = field(metadata=_COMPOSITE)
     classes_: NDArray[Any] | None = field(init=False, default=None, metadata=_DERIVED)
 
     # The network
     module_: nn.Module = field(metadata=_COMPOSITE)
     net_: FittedNet = field(metadata=_COMPOSITE)
-    _n_features_out: int = field(init=False, metadata=_DERIVED)
+    n_features_out: int = field(metadata=_COMPOSITE)
 
     # The course of training
     history_: list[EpochRecord] = field(metadata=_COMPOSITE)
@@ -119,14 +140,14 @@ class FittedState:
     valid_score_name_: str | None = field(
         default=None, metadata={_STORAGE: Entry("valid_score_name", str | None)}
     )
-    _n_anchors: int = field(metadata={_STORAGE: Entry("n_anchors", int)})
+    n_anchors: int = field(metadata={_STORAGE: Entry("n_anchors", int)})
 
     # Resolved settings
     input_shape_: tuple[int, ...] = field(
         metadata={_STORAGE: Entry("input_shape", list, _sizes, tuple)}
     )
     n_threads_: int = field(metadata={_STORAGE: Entry("n_threads", int)})
-    _precision: Precision = field(
+    precision: Precision = field(
         metadata={_STORAGE: Entry("precision", str, attrgetter("name"), None)}
     )
     device_: torch.device = field(
@@ -136,27 +157,35 @@ class FittedState:
         metadata={_STORAGE: Entry("beta", object, read=None)}
     )
     temperature_: float = field(metadata={_STORAGE: Entry("temperature", int | float)})
-    _seeds: Seeds = field(metadata={_STORAGE: Entry("seeds", list, list, Seeds._make)})
+    seeds: Seeds = field(metadata={_STORAGE: Entry("seeds", list, list, Seeds._make)})
 
     def __post_init__(self) -> None:
         """Compute the fields that follow from others."""
         derived: dict[str, object] = {
             "n_features_in_": self.input_shape_[0],
-            "_n_features_out": self.net_.module_.n_components,
             "loss_curve_": [epoch["train_loss"] for epoch in self.history_],
             "n_iter_": len(self.history_),
         }
-        if self._encode_targets is not None:
-            derived["classes_"] = self._encode_targets.classes
-        if self._columns is not None and self._columns.is_categorical.any():
-            derived["is_categorical_"] = self._columns.is_categorical
-            derived["categories_"] = self._columns.categories
+        if self.encode_targets is not None:
+            derived["classes_"] = self.encode_targets.classes
+        if self.columns is not None and self.columns.is_categorical.any():
+            derived["is_categorical_"] = self.columns.is_categorical
+            derived["categories_"] = self.columns.categories
         for name, value in derived.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def of(cls, estimator: object) -> Self:
+        """Return the state of a fitted estimator."""
+        found = vars(estimator)
+        values: dict[str, Any] = {
+            f.name: found.get(_attribute(f)) for f in fields(cls) if f.init
+        }
+        return cls(**values)
+
     def attributes(self) -> dict[str, Any]:
         """Return the attributes by name, without the optional ones that are None."""
-        values = {name: getattr(self, name) for name in _STORAGE_OF}
+        values = {_attribute(f): getattr(self, f.name) for f in fields(self)}
         return {
             name: value
             for name, value in values.items()
@@ -164,14 +193,22 @@ class FittedState:
         }
 
 
-_STORAGE_OF: dict[str, Storage | Entry] = {
-    attribute.name: attribute.metadata[_STORAGE] for attribute in fields(FittedState)
-}
-OPTIONAL_ATTRIBUTES = tuple(f.name for f in fields(FittedState) if f.default is None)
+def _attribute(state_field: Field[Any]) -> str:
+    """Return the name that the estimator gives to a field."""
+    name = state_field.name
+    return name if name.endswith("_") else f"_{name}"
+
+
+_FIELDS = fields(FittedState)
+OPTIONAL_ATTRIBUTES = tuple(_attribute(f) for f in _FIELDS if f.default is None)
 """Attributes that only some fits have."""
-INPUT_ATTRIBUTES = tuple(n for n, how in _STORAGE_OF.items() if how is Storage.INPUT)
+INPUT_ATTRIBUTES = tuple(
+    _attribute(f) for f in _FIELDS if f.metadata[_STORAGE] is Storage.INPUT
+)
 """Attributes that describe X."""
-SERIALIZED_ATTRIBUTES = frozenset(_STORAGE_OF) - frozenset(INPUT_ATTRIBUTES)
+SERIALIZED_ATTRIBUTES = frozenset(map(_attribute, _FIELDS)) - frozenset(INPUT_ATTRIBUTES)
 """Attributes that persistence takes apart; all others are stored as they are."""
-ENTRIES = {n: how for n, how in _STORAGE_OF.items() if isinstance(how, Entry)}
-"""The attributes that have an entry of their own."""
+ENTRIES: dict[str, Entry] = {
+    f.name: f.metadata[_STORAGE] for f in _FIELDS if isinstance(f.metadata[_STORAGE], Entry)
+}
+"""The fields that have an entry of their own."""

@@ -116,24 +116,25 @@ class TrainingRun:
         best_epoch, score_name = self._best_epoch()
         return FittedState(
             feature_names_in_=schema.feature_names,
-            _pixel_scale=schema.pixel_scale,
-            _columns=schema.columns,
-            _prepare=self.context.prepare,
-            _encode_targets=self.data.encode,
+            pixel_scale=schema.pixel_scale,
+            columns=schema.columns,
+            prepare=self.context.prepare,
+            encode_targets=self.data.encode,
             module_=net.module_.encoder.eval(),
             net_=net,
+            n_features_out=net.module_.n_components,
             history_=[_public_record(epoch) for epoch in net.history],
             best_epoch_=best_epoch,
             chance_loss_=self.chance_loss,
             valid_score_name_=score_name,
-            _n_anchors=net.n_anchors_,
+            n_anchors=net.n_anchors_,
             input_shape_=self.data.train.rows.shape[1:],
             n_threads_=self.n_threads,
-            _precision=net.module_.precision,
+            precision=net.module_.precision,
             device_=self.device,
             beta_=net.beta if isinstance(net.beta, BetaSchedule) else loss["beta"],
             temperature_=loss["temperature"],
-            _seeds=self.seeds,
+            seeds=self.seeds,
         )
 
     def _best_epoch(self) -> tuple[int, str | None]:

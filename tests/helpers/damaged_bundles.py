@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.persistence import BundleError
-from sklearn_hscl.persistence.safetensors_file import _checksum
+from sklearn_hscl.persistence.safetensors_file import checksum
 
 # What a value of a document is replaced by.
 STRANGE = [
@@ -143,7 +143,7 @@ def parts(data):
 def signed(document, arrays, **metadata):
     """Return the bytes of a bundle whose checksums are right."""
     if isinstance(document, dict):
-        document = document | {"arrays_sha256": _checksum(arrays)}
+        document = document | {"arrays_sha256": checksum(arrays)}
     text = json.dumps(document)
     own = {"format": "sklearn-hscl", "version": "1", "document": text}
     own["sha256"] = hashlib.sha256(text.encode()).hexdigest()
