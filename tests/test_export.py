@@ -1,4 +1,4 @@
-"""ONNX models give what transform gives."""
+"""ONNX models return the embeddings of transform."""
 
 import numpy as np
 import onnxruntime

@@ -1,4 +1,4 @@
-"""One file without code: what goes in comes out, and nothing else does."""
+"""Bundles contain the parameters and the fit, and nothing else."""
 
 import os
 import pickle

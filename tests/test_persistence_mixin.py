@@ -1,4 +1,4 @@
-"""Embedders leave the process by pickle, joblib, cloudpickle, copies and skops."""
+"""Pickle, joblib, cloudpickle, skops and copies return equal embedders."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Files that are not what save writes, and files of former versions."""
+"""Invalid files, and files of earlier versions."""
 
 import tracemalloc
 
@@ -128,7 +128,7 @@ def test_other_tools_read_the_weights(stored):
         assert_array_equal(weights[f"encoder.{name}"], value.numpy())
 
 
-# Files of former versions ------------------------------------------------------------
+# Files of earlier versions -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("file", sorted(FORMATS.glob("*/*.safetensors")), ids=str)

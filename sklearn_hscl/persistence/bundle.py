@@ -34,6 +34,7 @@ from sklearn_hscl.persistence.schema import (
     Arrays,
     BundleError,
     Entries,
+    Params,
     check_schema,
     error_context,
 )
@@ -145,7 +146,7 @@ def _versions() -> dict[str, Json]:
 
 
 def read_bundle(
-    cls: type[Embedder], path: str | os.PathLike[str], passed: Mapping[str, Any]
+    cls: type[Embedder], path: str | os.PathLike[str], passed: Params
 ) -> Embedder:
     """Read an embedder; see :meth:`HSCLEmbedder.load` for the arguments.
 
@@ -190,7 +191,7 @@ def _check_passed(
 
 
 def _restore_embedder(
-    cls: type[Embedder], document: Entries, arrays: Arrays, passed: Mapping[str, Any]
+    cls: type[Embedder], document: Entries, arrays: Arrays, passed: Params
 ) -> Embedder:
     decode = JsonDecoder(take_strings(arrays))
     params = {name: decode(value) for name, value in document["parameters"].items()}
@@ -212,7 +213,7 @@ def _restore_embedder(
     return estimator
 
 
-def _with_parameters(cls: type[Embedder], params: dict[str, Any]) -> Embedder:
+def _with_parameters(cls: type[Embedder], params: Entries) -> Embedder:
     unknown = params.keys() - cls().get_params(deep=False).keys()
     if unknown:
         raise BundleError(

@@ -1,12 +1,12 @@
 """Entries and arrays of the network, and back.
 
-A built-in encoder is rebuilt from its configuration. Any other encoder is passed again by
+A built-in encoder is rebuilt from its configuration. Another encoder is passed again by
 the user, and gets its weights from the file.
 """
 
 import copy
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from sklearn_hscl.persistence.schema import (
     Arrays,
     BundleError,
     Entries,
+    Params,
     StoredArrays,
     check_schema,
 )
@@ -152,16 +153,16 @@ def restore_network(
         _load_weights(encoder, weights, assign=config is not None)
     if config is not None and isinstance(encoder, ResNetEncoder):
         encoder.channels_last()  # as in training, for the same bits
-    for part in ("head", "classifier"):
-        network, weights = getattr(module, part), _take_tensors(arrays, f"{part}.")
-        if network is not None:
-            _check_weights(network.to(dtype), weights, dtype)
-            _load_weights(network, weights, assign=True)
+    for name, part in (("head", module.head), ("classifier", module.classifier)):
+        weights = _take_tensors(arrays, f"{name}.")
+        if part is not None:
+            _check_weights(part.to(dtype), weights, dtype)
+            _load_weights(part, weights, assign=True)
     return module.eval()
 
 
 def _build_encoder(
-    config: dict[str, Any], weights: dict[str, Tensor], rows: RowFormat
+    config: Entries, weights: dict[str, Tensor], rows: RowFormat
 ) -> nn.Module:
     """Build the encoder of a configuration without weights, which are checked."""
     if config.get("n_layers", 0) > len(weights):
@@ -235,7 +236,7 @@ def check_encoder_is_storable(
 
 
 def build_custom_encoder(
-    params: Mapping[str, Any],
+    params: Params,
     passed: Collection[str],
     input_shape: tuple[int, ...],
     dtype: torch.dtype,

@@ -4,12 +4,11 @@
 separate module follow: the net, the history and the device.
 """
 
-import copy
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from skorch.history import History
@@ -35,6 +34,7 @@ from sklearn_hscl.persistence.schema import (
     Arrays,
     BundleError,
     Entries,
+    Params,
     StoredArrays,
     check_schema,
 )
@@ -101,7 +101,7 @@ def estimator_state(estimator: BaseEstimator, *, optimizer: bool = False) -> Sto
 
 def restore(
     state: StoredState,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     custom_encoder: CustomEncoder | None = None,
 ) -> FittedState:
@@ -134,31 +134,32 @@ def restore(
     precision = _restore_precision(entries, device, ndim)
     rows = RowFormat(input_shape, prepare.layout, precision)
     module = restore_network(entries["network"], arrays, rows, custom_encoder).to(device)
-    optimizer = restore_optimizer(
-        entries["optimizer"], arrays, module, params["net_params"]
+    net = RestoredNet(
+        **vars(_restore_loss_state(entries["comparison"], params, ndim)),
+        module_=module,
+        history=History(_history_epochs(entries["history"])),
+        optimizer_=restore_optimizer(
+            entries["optimizer"], arrays, module, params["net_params"]
+        ),
     )
-    loss = _restore_loss_state(entries["comparison"], params, ndim)
     arrays.check_empty()
-    history = _history_epochs(entries["history"])
-    epochs = History(copy.deepcopy(history))
+    plain_entries = {
+        name: entry.read(entries[entry.key])
+        for name, entry in ENTRIES.items()
+        if entry.read is not None
+    }
     return FittedState(
         columns=columns,
         prepare=prepare,
         encode_targets=encode_targets,
         module_=module.encoder,
-        net_=RestoredNet(
-            **vars(loss), module_=module, history=epochs, optimizer_=optimizer
-        ),
+        net_=net,
         n_features_out=module.n_components,
-        history_=history,
+        history_=_history_epochs(entries["history"]),
         precision=precision,
         device_=device,
         beta_=params["beta"] if entries["beta"] is None else entries["beta"],
-        **{
-            name: entry.read(entries[entry.key])
-            for name, entry in ENTRIES.items()
-            if entry.read is not None
-        },
+        **plain_entries,
     )
 
 
@@ -243,9 +244,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _restore_loss_state(
-    entries: Entries, params: Mapping[str, Any], ndim: int
-) -> _LossState:
+def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossState:
     """Return batches, views and loss; the inverse of :func:`_loss_state`.
 
     Parameters
@@ -287,9 +286,10 @@ def _history_columns(history: list[EpochRecord]) -> dict[str, list[object]]:
     return {k: v for k, v in columns.items() if any(value is not None for value in v)}
 
 
-def _to_plain(value: Any) -> bool | int | float | str | None:
+def _to_plain(value: object) -> bool | int | float | str | None:
     """Return a number or a string, or None for any other value."""
-    value = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
+        value = value.item()
     return value if isinstance(value, bool | int | float | str) else None
 
 

@@ -13,7 +13,13 @@ from torch import nn
 from sklearn_hscl.persistence.bundle import read_bundle, write_bundle
 from sklearn_hscl.persistence.encoder_state import ENCODER_PREFIX, CustomEncoder, to_cpu
 from sklearn_hscl.persistence.estimator_state import StoredState, estimator_state, restore
-from sklearn_hscl.persistence.schema import BundleError, check_schema, error_context
+from sklearn_hscl.persistence.schema import (
+    BundleError,
+    Entries,
+    Params,
+    check_schema,
+    error_context,
+)
 from sklearn_hscl.training.fitted_state import SERIALIZED_ATTRIBUTES
 
 _PICKLE_VERSION = 1
@@ -27,7 +33,7 @@ class PersistenceMixin:
     object except a custom `encoder`.
     """
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Entries:
         """Return parameters and fit as plain values."""
         state = {
             name: _portable(value)
@@ -44,7 +50,7 @@ class PersistenceMixin:
         fit = {"facts": entries, "arrays": arrays, "encoder": encoder}
         return state | {"_fit": fit | {"version": _PICKLE_VERSION}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Entries) -> None:
         """Restore the fit on the device of the parameters if it is available."""
         attributes = dict(state)
         fit = attributes.pop("_fit", None)
@@ -168,7 +174,7 @@ class PersistenceMixin:
         return other
 
 
-def _restore_fit(fit: object, params: Mapping[str, Any]) -> dict[str, Any]:
+def _restore_fit(fit: object, params: Params) -> Entries:
     """Return the fitted attributes of a pickled fit."""
     checked = check_schema(
         fit, "its fit", version=int, facts=dict, arrays=dict, encoder=nn.Module | None

@@ -1,7 +1,6 @@
 """Entries and arrays of the optimizer, and back."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,12 @@ from sklearn_hscl.persistence.schema import (
     Arrays,
     BundleError,
     Entries,
+    Params,
     StoredArrays,
     check_schema,
 )
 
-NetParams = Mapping[str, Any] | None
+NetParams = Params | None
 
 
 def optimizer_state(
@@ -82,7 +82,7 @@ def _tensor_state(
         yield key, value if key == "step" else _with_layout_of(weight, value)
 
 
-def _numeric_state(numbers: dict[str, Any], name: str) -> dict[str, Any]:
+def _numeric_state(numbers: Entries, name: str) -> Entries:
     """Return the numbers in the state of a weight."""
     prefix = _prefix(name)
     return {

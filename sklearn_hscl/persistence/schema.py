@@ -12,6 +12,8 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 # Named values of a fit, which JSON can hold once they are encoded.
 Entries = dict[str, Any]
+# Parameters of the embedder, or those that the user passes to `load`.
+Params = Mapping[str, Any]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Errors that invalid entries and arrays can raise beyond the checks.

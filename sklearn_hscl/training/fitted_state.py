@@ -5,8 +5,9 @@ from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from operator import attrgetter
 from types import UnionType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -19,7 +20,9 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.runtime.random_state import Seeds
 
+T = TypeVar("T")
 EpochRecord = dict[str, Any]
+Converter = Callable[[Any], Any]
 
 
 class FittedNet(Protocol):
@@ -63,7 +66,7 @@ class Storage(Enum):
     DERIVED = "derived"
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: T) -> T:
     return value
 
 
@@ -85,8 +88,8 @@ class Entry:
 
     key: str
     type: type | UnionType
-    write: Callable[[Any], Any] = _identity
-    read: Callable[[Any], Any] | None = _identity
+    write: Converter = _identity
+    read: Converter | None = _identity
 
 
 _STORAGE = "storage"
@@ -111,20 +114,22 @@ class FittedState:
 
     # X
     n_features_in_: int = field(init=False, metadata=_INPUT)
-    feature_names_in_: NDArray[Any] | None = field(default=None, metadata=_INPUT)
+    feature_names_in_: NDArray[np.object_] | None = field(default=None, metadata=_INPUT)
     pixel_scale: str | None = field(default=None, metadata=_INPUT)
     columns: TableColumns | None = field(metadata=_COMPOSITE)
-    is_categorical_: NDArray[Any] | None = field(
+    is_categorical_: NDArray[np.bool_] | None = field(
         init=False, default=None, metadata=_DERIVED
     )
-    categories_: list[NDArray[Any]] | None = field(
+    categories_: list[NDArray[np.object_]] | None = field(
         init=False, default=None, metadata=_DERIVED
     )
     prepare: Preparation = field(metadata=_COMPOSITE)
 
     # y
     encode_targets: TargetEncoder | None = field(metadata=_COMPOSITE)
-    classes_: NDArray[Any] | None = field(init=False, default=None, metadata=_DERIVED)
+    classes_: NDArray[np.generic] | None = field(
+        init=False, default=None, metadata=_DERIVED
+    )
 
     # The network
     module_: nn.Module = field(metadata=_COMPOSITE)
