@@ -7,6 +7,7 @@ import pytest
 from helpers.stored_models import MODELS, SMALL, fitted, frame, images, labels, numbers
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.data import validation
 from sklearn_hscl.training.fitted_state import (
     ENTRIES,
     INPUT_ATTRIBUTES,
@@ -41,6 +42,7 @@ def test_optional_attributes():
 
 def test_every_attribute_is_stored_in_one_way():
     assert set(INPUT_ATTRIBUTES) == {"n_features_in_", "feature_names_in_", "_pixel_scale"}
+    assert INPUT_ATTRIBUTES == validation.INPUT_ATTRIBUTES
     assert not set(INPUT_ATTRIBUTES) & SERIALIZED_ATTRIBUTES
     assert len(NAMES) == len(fields(FittedState))
     keys = [entry.key for entry in ENTRIES.values()]
