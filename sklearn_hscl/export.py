@@ -38,9 +38,9 @@ def to_onnx(
 ) -> None:
     """Write `transform` as an ONNX model.
 
-    The model has one input, ``X`` of shape (n_samples, n_features) or
-    (n_samples, channels, height, width), with any number of rows, and one output,
-    ``embedding`` of shape (n_samples, n_components). It standardises columns in float64 as
+    The input ``X`` has shape (n_samples, n_features) or (n_samples, channels, height,
+    width), with any number of samples. The output ``embedding`` has shape
+    (n_samples, n_components). The model standardises columns in float64 as
     `transform` does, and takes NaN as missing value if the encoder is built in. This
     function needs ``pip install sklearn-hscl[onnx]``. A runtime such as onnxruntime runs
     the model without this library.

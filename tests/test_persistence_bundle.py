@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
+from helpers.stored_models import (
+    MODELS,
+    OWN,
+    SMALL,
+    fitted,
+    frame,
+    labels,
+    numbers,
+    reloaded,
+)
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EarlyStopping
@@ -23,13 +32,6 @@ from sklearn_hscl.persistence import read_card
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.safetensors"
-
-
-def reloaded(embedder, path, **options):
-    left_out = options.get("leave_out", ())
-    embedder.save(path, **options)
-    given = {name: getattr(embedder, name) for name in left_out}
-    return HSCLEmbedder.load(path, **given)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -52,45 +54,6 @@ def test_round_trip(name, path):
     if name != "resnet":
         again.partial_fit(X, y)
         assert again.n_iter_ == embedder.n_iter_ + 1
-
-
-@pytest.mark.parametrize("name", ["tabular", "without labels", "resnet", "own encoder"])
-def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
-    embedder, X, y = fitted(name)
-    left_out = ("encoder",) if name in OWN else ()
-    again = reloaded(embedder, path, leave_out=left_out, optimizer=True)
-    twice = reloaded(again, path, leave_out=left_out, optimizer=True)
-    expected = embedder.partial_fit(X, y).transform(X)
-    assert_array_equal(again.partial_fit(X, y).transform(X), expected)
-    assert_array_equal(twice.partial_fit(X, y).transform(X), expected)
-    without = reloaded(fitted(name)[0], path, leave_out=left_out)
-    assert np.abs(without.partial_fit(X, y).transform(X) - expected).max() > 1e-7
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
-        {"optimizer": torch.optim.Adafactor},
-    ],
-)
-def test_another_optimizer(path, settings):
-    X, y = numbers(), labels()
-    embedder = HSCLEmbedder(encoder="mlp", net_params=settings, **SMALL).fit(X, y)
-    again = reloaded(embedder, path, optimizer=True)
-    assert again.net_params == settings
-    expected = embedder.partial_fit(X, y).transform(X)
-    assert_array_equal(again.partial_fit(X, y).transform(X), expected)
-
-
-def test_an_optimizer_that_is_exchanged_before_saving(path):
-    X, y = numbers(), labels()
-    momentum = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
-    for before, after in [(momentum, None), (None, momentum)]:
-        embedder = HSCLEmbedder(encoder="mlp", net_params=before, **SMALL).fit(X, y)
-        again = reloaded(embedder.set_params(net_params=after), path, optimizer=True)
-        expected = embedder.partial_fit(X, y).transform(X)
-        assert_array_equal(again.partial_fit(X, y).transform(X), expected)
 
 
 @pytest.mark.parametrize("augment", [FeatureCorruption(p=0.3), ClassCorruption(p=0.1)])

@@ -71,8 +71,8 @@ class PersistenceMixin:
 
         The file is safetensors: weights and statistics of the columns as arrays;
         parameters, columns, categories, classes, history and versions of libraries as
-        JSON, all with checksums. It holds no training row. Of the levels of a column it
-        holds only those that the encoder distinguishes, none of a single training row.
+        JSON, all with checksums. It holds no training row, and only the levels of a
+        column that the encoder distinguishes, none of a single training row.
 
         Parameters
         ----------
@@ -94,8 +94,8 @@ class PersistenceMixin:
         sklearn.exceptions.NotFittedError
             If the embedder is not fitted.
         ValueError
-            If a parameter or a level of a column is no plain value, or a parameter is
-            out of range. The message names it and the remedy.
+            If a parameter or a level of a column cannot be stored without code, or a
+            parameter is out of range. The message names it and the remedy.
         OSError
             If the file cannot be written. The embedder is unchanged.
 

@@ -180,9 +180,7 @@ class Trial:
             warnings.simplefilter("ignore")  # of a device that is not available
             try:
                 embedder = HSCLEmbedder.load(self.path)
-            except (
-                ValueError
-            ) as error:  # other than BundleError: asks for parameters that were left out
+            except ValueError as error:  # BundleError, or parameters are missing
                 if str(self.path) in str(error) and (
                     is_signed or type(error) is BundleError
                 ):

@@ -75,3 +75,11 @@ def fitted(name):
     parameters, rows, targets = MODELS[name]
     X, y = rows(), None if targets is None else targets()
     return HSCLEmbedder(**SMALL | parameters).fit(X, y), X, y
+
+
+def reloaded(embedder, path, **options):
+    """Save an embedder, and load it with the parameters that were left out."""
+    left_out = options.get("leave_out", ())
+    embedder.save(path, **options)
+    given = {name: getattr(embedder, name) for name in left_out}
+    return HSCLEmbedder.load(path, **given)
