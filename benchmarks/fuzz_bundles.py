@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from helpers.damaged_bundles import BLIND, SIGNED, Trial, flipped_header, header_length
 from measure import print_table
-from test_damaged_bundles import KINDS, TINY
+from test_persistence_bundle_damaged import KINDS, TINY
 
 from sklearn_hscl import HSCLEmbedder
 

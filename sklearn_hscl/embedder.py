@@ -28,7 +28,6 @@ from torch import nn
 
 from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.data.validation import (
-    INPUT_ATTRIBUTES,
     FitInput,
     FittedInput,
     TargetOptions,
@@ -57,6 +56,7 @@ from sklearn_hscl.training.callbacks.checkpoint import (
 from sklearn_hscl.training.callbacks.sklearn_tasks import SklearnCallbackBridge
 from sklearn_hscl.training.config import GivenConfig
 from sklearn_hscl.training.ensemble import length_of_means
+from sklearn_hscl.training.fitted_state import OPTIONAL_ATTRIBUTES
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.learning_rate import Schedule
@@ -73,13 +73,6 @@ from sklearn_hscl.training.stacked.auto_select import (
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5
-# Fitted attributes that only some fits have.
-OPTIONAL_ATTRIBUTES = (
-    "classes_",
-    "categories_",
-    "is_categorical_",
-    "valid_score_name_",
-)
 
 
 class HSCLEmbedder(
@@ -919,8 +912,8 @@ class HSCLEmbedder(
 
     def _take_over(self, run: TrainingRun) -> dict[str, Any]:
         """Take over all fitted attributes of a run; return them, too."""
-        fitted = run.fitted_attributes()
-        for name in (*OPTIONAL_ATTRIBUTES, *INPUT_ATTRIBUTES):
+        fitted = run.fitted_state().attributes()
+        for name in OPTIONAL_ATTRIBUTES:
             self.__dict__.pop(name, None)  # of a fit on other data before
         self.__dict__.update(fitted)
         return fitted

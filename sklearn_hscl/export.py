@@ -1,4 +1,4 @@
-"""Export of a fitted embedder to ONNX: preparation of rows, encoder and scaling in one."""
+"""ONNX export of a fitted embedder: preprocessing, encoder, normalisation in one model."""
 
 import logging
 import os
@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -21,13 +20,14 @@ from sklearn_hscl.encoders.preprocessing import (
     TablePreprocessor,
     as_float,
 )
-from sklearn_hscl.persistence.mixin import on_host
-from sklearn_hscl.persistence.safetensors_file import replacing
+from sklearn_hscl.persistence.encoder_state import to_cpu
+from sklearn_hscl.persistence.safetensors_file import atomic_file
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.training.fitted_state import FittedState
 
-INPUT, OUTPUT, ROWS = "X", "embedding", "n_samples"
-# Rows on which the exporter traces the network, and the exported one is not fixed to.
-_SAMPLE_ROWS = 2
+_INPUT, _OUTPUT, _BATCH_AXIS = "X", "embedding", "n_samples"
+# Rows for tracing the network. The exported model takes any number of rows.
+_N_TRACED_ROWS = 2
 
 
 def to_onnx(
@@ -36,31 +36,33 @@ def to_onnx(
     *,
     dtype: DTypeLike = np.float32,
 ) -> None:
-    """Write the whole of `transform` as an ONNX model.
+    """Write `transform` as an ONNX model.
 
-    The model has one input, ``X`` of shape (n_samples, n_features) or
-    (n_samples, channels, height, width), with any number of rows, and one output,
-    ``embedding`` of shape (n_samples, n_components). It standardises columns in float64 as
-    `transform` does, and takes NaN for missing values where the encoder is built in. This
-    function needs ``pip install sklearn-hscl[onnx]``; what runs the model, such as
-    onnxruntime, needs nothing of this library.
+    The input ``X`` has shape (n_samples, n_features) or (n_samples, channels, height,
+    width), with any number of samples. The output ``embedding`` has shape
+    (n_samples, n_components). The model standardises columns in float64 as
+    `transform` does, and takes NaN as missing value if the encoder is built in. This
+    function needs ``pip install sklearn-hscl[onnx]``. A runtime such as onnxruntime runs
+    the model without this library.
 
     Parameters
     ----------
     embedder : HSCLEmbedder
-        Fitted on numbers or images.
+        Embedder that was fitted on numeric features or images.
     path : str or path
-        Where. The file appears whole, or a former one stays as it was.
+        Path of the file. The file is written completely, or an existing one stays
+        unchanged.
     dtype : {float32, float64, uint8}, default=float32
-        Type of the input: float64 where numbers have more than seven digits that count,
-        such as times in seconds; uint8 for images that `transform` gets as such.
+        Type of the input. Use float64 for values with more than seven significant digits,
+        such as times in seconds, and uint8 for images of that type.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
-        If the embedder was not fitted.
+        If the embedder is not fitted.
     ValueError
-        If a column is categorical, `dtype` is another, or the encoder cannot be exported.
+        If a column is categorical, `dtype` is not supported, or the encoder cannot be
+        exported.
     ImportError
         If onnx or onnxscript is not installed.
     OSError
@@ -79,48 +81,48 @@ def to_onnx(
     """
     check_is_fitted(embedder)
     _check_numeric(embedder)
-    transform = _Transform(embedder).eval()
+    fitted = FittedState.of(embedder)
+    transform = _Transform(fitted, normalize=embedder.normalize).eval()
+    ndim = len(fitted.input_shape_)
     sample = torch.zeros(
-        (_SAMPLE_ROWS, *embedder.input_shape_),
-        dtype=_input_type(dtype, len(embedder.input_shape_)),
+        (_N_TRACED_ROWS, *fitted.input_shape_), dtype=_input_type(dtype, ndim)
     )
-    program = _exported(transform, sample)
-    with replacing(Path(path)) as temporary:
-        temporary.write_bytes(program.model_proto.SerializeToString())
+    model = _export(transform, sample)
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_bytes(model)
 
 
 def _check_numeric(embedder: HSCLEmbedder) -> None:
     if not hasattr(embedder, "categories_"):
         return
-    where = np.flatnonzero(embedder.is_categorical_).tolist()
     names = getattr(embedder, "feature_names_in_", np.arange(embedder.n_features_in_))
+    categorical = names[embedder.is_categorical_].tolist()
     raise ValueError(
-        f"ONNX models of this library take numbers, but the columns "
-        f"{[names[index] for index in where]} are categorical: encode them in front, for "
-        f"example by OrdinalEncoder or OneHotEncoder, and fit the embedder on numbers; or "
-        f"use `save`."
+        f"Expected numeric columns only, as ONNX models of this library take numbers, got "
+        f"the categorical columns {categorical}. Encode them before the embedder, for "
+        f"example with OrdinalEncoder or OneHotEncoder, or use `save`."
     )
 
 
 def _input_type(dtype: DTypeLike, ndim: int) -> torch.dtype:
-    known = {"float32": torch.float32, "float64": torch.float64}
+    supported = {"float32": torch.float32, "float64": torch.float64}
     if ndim > 1:
-        known["uint8"] = torch.uint8
+        supported["uint8"] = torch.uint8
     name = np.dtype(dtype).name
-    if name not in known:
-        raise ValueError(f"dtype={dtype!r} must be one of {list(known)} for this embedder.")
-    return known[name]
+    if name not in supported:
+        raise ValueError(f"Expected dtype to be one of {list(supported)}, got {dtype!r}.")
+    return supported[name]
 
 
 class _Transform(nn.Module):
-    """All that `transform` does with validated rows."""
+    """The part of `transform` after validation."""
 
-    def __init__(self, embedder: HSCLEmbedder) -> None:
+    def __init__(self, fitted: FittedState, *, normalize: bool) -> None:
         super().__init__()
-        self.prepare = _preparation(embedder._prepare, embedder._precision.dtype)
-        self.encoder = on_host(embedder.module_)
-        self.dtype = embedder._precision.dtype
-        self.normalize = embedder.normalize
+        self.dtype = fitted.precision.dtype
+        self.prepare = _preprocessing(fitted.prepare, self.dtype)
+        self.encoder = to_cpu(fitted.module_)
+        self.normalize = normalize
 
     def forward(self, rows: Tensor) -> Tensor:
         """Embed rows (B, ...): (B, n_components)."""
@@ -128,26 +130,26 @@ class _Transform(nn.Module):
         return l2_normalize(embedding) if self.normalize else embedding
 
 
-def _preparation(prepare: Preparation, dtype: torch.dtype) -> nn.Module:
-    return (
-        _Table(prepare, dtype) if isinstance(prepare, TablePreprocessor) else _Floats(dtype)
-    )
+def _preprocessing(prepare: Preparation, dtype: torch.dtype) -> nn.Module:
+    if isinstance(prepare, TablePreprocessor):
+        return _Standardization(prepare, dtype)
+    return _Floats(dtype)
 
 
 class _Floats(nn.Module):
-    """Rows as they are, uint8 images from 0 to 1."""
+    """Conversion to floats; uint8 images become values in [0, 1]."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Give rows (B, ...) the type of the encoder."""
+        """Convert rows (B, ...) to the type of the encoder."""
         return as_float(rows, self.dtype).to(self.dtype)
 
 
-class _Table(nn.Module):
-    """Standardised numbers, in the arithmetic of :class:`TablePreprocessor`."""
+class _Standardization(nn.Module):
+    """Standardisation of numeric columns, as in :class:`TablePreprocessor`."""
 
     magnitude: Tensor
     mean: Tensor
@@ -159,16 +161,12 @@ class _Table(nn.Module):
     def __init__(self, prepare: TablePreprocessor, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        numbers = prepare.numbers
-        for name, values in vars(numbers).items():
-            self._remember(name, values)
-        self._remember("has_missing", prepare.layout.has_missing)
-
-    def _remember(self, name: str, values: NDArray[Any]) -> None:
-        self.register_buffer(name, torch.from_numpy(values.copy()))
+        buffers = vars(prepare.numbers) | {"has_missing": prepare.layout.has_missing}
+        for name, values in buffers.items():
+            self.register_buffer(name, torch.from_numpy(values.copy()))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Prepare rows (B, F)."""
+        """Standardise rows (B, F)."""
         numbers = rows.double()
         missing = numbers.isnan()
         numbers = numbers.maximum(self.lowest).minimum(self.highest)
@@ -178,7 +176,8 @@ class _Table(nn.Module):
         return torch.where(missing & self.has_missing, torch.nan, known)
 
 
-def _exported(transform: nn.Module, sample: Tensor) -> Any:
+def _export(transform: _Transform, sample: Tensor) -> bytes:
+    """Return the serialised ONNX model."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -187,27 +186,29 @@ def _exported(transform: nn.Module, sample: Tensor) -> Any:
             "to_onnx needs onnx and onnxscript: pip install sklearn-hscl[onnx]."
         ) from error
     try:
-        with _silence():
-            return torch.onnx.export(
+        with _silence_exporter():
+            program = torch.onnx.export(
                 transform,
                 (sample,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim(ROWS, min=1)},),
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim(_BATCH_AXIS, min=1)},),
                 dynamo=True,
                 verbose=False,
                 external_data=False,
             )
-    except Exception as error:  # whatever a user's encoder makes of it
+    except Exception as error:  # a custom encoder can raise any error
         name = type(transform.encoder).__name__
         raise ValueError(
             f"The encoder {name} cannot be exported by torch.onnx: {error}"
         ) from error
+    assert program is not None  # as dynamo=True
+    return program.model_proto.SerializeToString()
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keep to itself what the exporter says of itself, and of libraries that it misses."""
+def _silence_exporter() -> Iterator[None]:
+    """Silence the exporter's log messages and warnings."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

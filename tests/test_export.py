@@ -1,4 +1,4 @@
-"""ONNX models give what transform gives."""
+"""ONNX models return the embeddings of transform."""
 
 import numpy as np
 import onnxruntime
@@ -74,7 +74,7 @@ def test_equal_to_transform(name, tmp_path):
 def test_categories_are_refused(tmp_path):
     embedder = HSCLEmbedder(**SMALL).fit(frame(), labels())
     with pytest.raises(
-        ValueError, match=r"\['colour', 'is_new', 'grade', 'name'\] are cat"
+        ValueError, match=r"categorical columns \['colour', 'is_new', 'grade', 'name'\]"
     ):
         to_onnx(embedder, tmp_path / "model.onnx")
 
@@ -96,5 +96,7 @@ def test_arguments(tmp_path):
     with pytest.raises(NotFittedError):
         to_onnx(HSCLEmbedder(), path)
     embedder = HSCLEmbedder(**SMALL).fit(numbers(), labels())
-    with pytest.raises(ValueError, match="dtype='uint8' must be one of"):
+    with pytest.raises(
+        ValueError, match=r"dtype to be one of \['float32', 'float64'\], got 'uint8'"
+    ):
         to_onnx(embedder, path, dtype="uint8")

@@ -1,4 +1,4 @@
-"""One file without code: what goes in comes out, and nothing else does."""
+"""Bundles contain the parameters and the fit, and nothing else."""
 
 import os
 import pickle
@@ -9,12 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.stored_models import MODELS, OWN, SMALL, fitted, frame, labels, numbers
+from helpers.stored_models import (
+    MODELS,
+    OWN,
+    SMALL,
+    fitted,
+    frame,
+    labels,
+    numbers,
+    reloaded,
+)
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EarlyStopping
 
-from sklearn_hscl import HSCLEmbedder, diagnose
+from sklearn_hscl import HSCLEmbedder, __version__, diagnose
 from sklearn_hscl.augment import ClassCorruption, FeatureCorruption, FunctionAugmentation
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, CosineBeta
 from sklearn_hscl.persistence import read_card
@@ -23,13 +32,6 @@ from sklearn_hscl.persistence import read_card
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.safetensors"
-
-
-def reloaded(embedder, path, **options):
-    left_out = options.get("leave_out", ())
-    embedder.save(path, **options)
-    given = {name: getattr(embedder, name) for name in left_out}
-    return HSCLEmbedder.load(path, **given)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -52,45 +54,6 @@ def test_round_trip(name, path):
     if name != "resnet":
         again.partial_fit(X, y)
         assert again.n_iter_ == embedder.n_iter_ + 1
-
-
-@pytest.mark.parametrize("name", ["tabular", "without labels", "resnet", "own encoder"])
-def test_with_the_optimizer_training_goes_on_as_if_nothing_happened(name, path):
-    embedder, X, y = fitted(name)
-    left_out = ("encoder",) if name in OWN else ()
-    again = reloaded(embedder, path, leave_out=left_out, optimizer=True)
-    twice = reloaded(again, path, leave_out=left_out, optimizer=True)
-    expected = embedder.partial_fit(X, y).transform(X)
-    assert_array_equal(again.partial_fit(X, y).transform(X), expected)
-    assert_array_equal(twice.partial_fit(X, y).transform(X), expected)
-    without = reloaded(fitted(name)[0], path, leave_out=left_out)
-    assert np.abs(without.partial_fit(X, y).transform(X) - expected).max() > 1e-7
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
-        {"optimizer": torch.optim.Adafactor},
-    ],
-)
-def test_another_optimizer(path, settings):
-    X, y = numbers(), labels()
-    embedder = HSCLEmbedder(encoder="mlp", net_params=settings, **SMALL).fit(X, y)
-    again = reloaded(embedder, path, optimizer=True)
-    assert again.net_params == settings
-    expected = embedder.partial_fit(X, y).transform(X)
-    assert_array_equal(again.partial_fit(X, y).transform(X), expected)
-
-
-def test_an_optimizer_that_is_exchanged_before_saving(path):
-    X, y = numbers(), labels()
-    momentum = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
-    for before, after in [(momentum, None), (None, momentum)]:
-        embedder = HSCLEmbedder(encoder="mlp", net_params=before, **SMALL).fit(X, y)
-        again = reloaded(embedder.set_params(net_params=after), path, optimizer=True)
-        expected = embedder.partial_fit(X, y).transform(X)
-        assert_array_equal(again.partial_fit(X, y).transform(X), expected)
 
 
 @pytest.mark.parametrize("augment", [FeatureCorruption(p=0.3), ClassCorruption(p=0.1)])
@@ -252,7 +215,9 @@ def test_own_encoder_that_takes_no_zeros(path):
 
 def test_what_load_refuses_is_refused_by_save(path):
     embedder, *_ = fitted("own encoder")
-    with pytest.raises(ValueError, match=r"encoder is 'mlp', but the layers .*leave_out="):
+    with pytest.raises(
+        ValueError, match=r"layers of encoder='mlp' .*got Sequential.*leave_out="
+    ):
         embedder.set_params(encoder="mlp").save(path)
     embedder, *_ = fitted("plain mlp")
     with pytest.raises(ValueError, match="'n_views' parameter of HSCLEmbedder must be"):
@@ -264,7 +229,9 @@ def test_arguments(path):
     embedder, *_ = fitted("tabular of numbers")
     with pytest.raises(NotFittedError):
         HSCLEmbedder().save(path)
-    with pytest.raises(ValueError, match="leave_out names"):
+    with pytest.raises(
+        ValueError, match=r"leave_out to name parameters .*got \['encodre'\]"
+    ):
         embedder.save(path, leave_out=["encodre"])
     with pytest.raises(ValueError, match="accuracy=nan"):
         embedder.save(path, metrics={"accuracy": np.nan})
@@ -285,6 +252,7 @@ def test_card(path):
     assert card["metrics"] == {"accuracy": 0.9, **figures}
     assert card["parameters"]["precision"] == "float64" and card["left_out"] == []
     assert card["versions"]["torch"] == torch.__version__ and card["n_features"] == 4
+    assert card["versions"]["sklearn-hscl"] == __version__
 
 
 def test_no_training_rows_in_the_file(path):
@@ -299,7 +267,7 @@ def test_no_training_rows_in_the_file(path):
 def test_levels_that_a_file_cannot_hold(path):
     days = pd.Categorical(pd.date_range("2020-01-01", periods=2).repeat(30))
     embedder = HSCLEmbedder(**SMALL).fit(frame().assign(day=days), labels())
-    with pytest.raises(ValueError, match="Timestamp.*make categories and labels strings"):
+    with pytest.raises(ValueError, match="Timestamp.*Make categories and labels strings"):
         embedder.save(path)
 
 
@@ -339,12 +307,12 @@ def test_a_file_is_replaced_as_a_whole(path):
 def test_folders_that_cannot_be_written_to(path):
     embedder, X, _ = fitted("tabular of numbers")
     before = embedder.transform(X)
-    with pytest.raises(FileNotFoundError, match="embedder in memory is as it was"):
+    with pytest.raises(FileNotFoundError, match="The embedder in memory .* unchanged"):
         embedder.save(path / "no" / "folder")
-    with pytest.raises(IsADirectoryError, match="pass the path of a file"):
+    with pytest.raises(IsADirectoryError, match="Pass the path of a file"):
         embedder.save(path.parent)
     path.write_text("a file")
-    with pytest.raises(OSError, match="embedder in memory is as it was"):
+    with pytest.raises(OSError, match="The embedder in memory .* unchanged"):
         embedder.save(path / "below a file")
     assert_array_equal(embedder.transform(X), before)
 
@@ -360,7 +328,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     embedder.save(sys.argv[1])
 except OSError as error:
-    assert "cannot be written" in str(error) and "Make room" in str(error)
+    assert "cannot be written" in str(error) and "Free disk space" in str(error)
     assert (embedder.transform(X) == before).all()
     print("refused")
 """

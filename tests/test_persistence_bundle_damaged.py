@@ -1,6 +1,6 @@
-"""Damaged files are refused, or what they give passes; a share of the offline run.
+"""Damaged files are refused or harmless; a fraction of the cases of the offline run.
 
-All of it: `python benchmarks/fuzz_bundles.py`.
+The offline run: `python benchmarks/fuzz_bundles.py`.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ KINDS = {
     "mlp": ({"encoder": "mlp", "hidden_layer_sizes": [8]}, frame, labels),
     "conv": ({"encoder": "conv", "hidden_layer_sizes": [4]}, images, labels),
 }
-N_CASES = 60  # of each kind of damage
-STEP = 20  # every so many bytes of the header are flipped
+N_CASES = 60  # per type of damage
+STEP = 20  # every 20th byte of the header is flipped
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,10 +1,11 @@
-"""Embedders leave the process by pickle, joblib, cloudpickle, copies and skops."""
+"""Pickle, joblib, cloudpickle, skops and copies return equal embedders."""
 
 import copy
 import pickle
 import pickletools
 import subprocess
 import sys
+from importlib import import_module
 from io import BytesIO
 
 import cloudpickle
@@ -25,6 +26,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, StepBeta
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.persistence import SKOPS_TRUSTED, BundleError
+from sklearn_hscl.persistence.json_codec import _CLASSES
 
 
 def by_pickle(estimator):
@@ -130,7 +132,9 @@ def test_a_device_that_is_not_there():
     embedder, X, _ = fitted("tabular of numbers")
     expected = embedder.transform(X)
     written = pickle.dumps(embedder.set_params(device="cuda:1"))
-    with pytest.warns(UserWarning, match="device='cuda:1' is not there"):
+    with pytest.warns(
+        UserWarning, match="device='cuda:1' is not available; loading on the CPU"
+    ):
         again = pickle.loads(written)
     assert_array_equal(again.transform(X), expected)
 
@@ -236,13 +240,20 @@ def test_skops_needs_no_type_for_a_directory_and_a_device(tmp_path):
 
 
 @pytest.mark.parametrize("path", SKOPS_TRUSTED)
-def test_trusted_types_exist(path):
+def test_trusted_types_exist_under_the_path_that_skops_writes(path):
     module, _, name = path.rpartition(".")
-    assert isinstance(getattr(__import__(module, fromlist=[name]), name), type)
+    trusted = getattr(import_module(module), name)
+    assert isinstance(trusted, type)
+    assert (trusted.__module__, trusted.__qualname__) == (module, name)
+
+
+def test_all_classes_that_bundles_store_by_name_are_trusted():
+    paths = {f"{cls.__module__}.{cls.__qualname__}" for cls in _CLASSES.values()}
+    assert paths <= set(SKOPS_TRUSTED)
 
 
 def test_every_attribute_of_a_fit_is_stored():
-    # A new one is added to persistence/estimator_state.py, or it is pickled as it is.
+    # A new one is added to training/fitted_state.py, or it is pickled as it is.
     embedder, _, _ = fitted("tabular")
     parameters = embedder.get_params(deep=False).keys()
     as_they_are = embedder.__getstate__().keys() - parameters - {"_fit"}
@@ -252,10 +263,10 @@ def test_every_attribute_of_a_fit_is_stored():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "has the form 2"),
+        ({"version": 2}, "expected pickle version 1, got 2"),
         ({"arrays": {}}, "missing"),
         ({"facts": {}}, "missing or unknown entries"),
-        ({"encoder": 3}, "encoder of its fit is 3"),
+        ({"encoder": 3}, "encoder of its fit has the invalid value 3"),
     ],
 )
 def test_pickles_of_other_versions(change, message):

@@ -1,7 +1,6 @@
 """What a fit learns from: validated samples, encoded targets, and the form of X."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,16 +69,3 @@ class TrainingData:
     def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
         """Return the same data with other training and held-out samples."""
         return replace(self, train=train, held_out=held_out)
-
-
-def data_attributes(
-    encode: TargetEncoder | None, columns: TableColumns | None
-) -> dict[str, Any]:
-    """Return the attributes of a fitted embedder that tell of its targets and columns."""
-    attributes: dict[str, Any] = {"_encode_targets": encode, "_columns": columns}
-    if encode is not None and encode.classes is not None:
-        attributes["classes_"] = encode.classes
-    if columns is not None and columns.is_categorical.any():
-        attributes["is_categorical_"] = columns.is_categorical
-        attributes["categories_"] = columns.categories
-    return attributes

@@ -1,4 +1,4 @@
-"""Embedders in files: bundles without code, and what skops has to trust."""
+"""Storage of embedders: bundles without code, and the types that skops has to trust."""
 
 from sklearn_hscl.persistence.bundle import read_card
 from sklearn_hscl.persistence.schema import BundleError
@@ -22,8 +22,8 @@ SKOPS_TRUSTED = (
 )
 """Types of this library for ``trusted=`` of ``skops.io.load``.
 
-An embedder needs one of them, ``HSCLEmbedder``; the others are parameters that it may have,
-and searches. None of them runs code that is in a file.
+An embedder needs ``HSCLEmbedder``; the other types are possible parameters and searches.
+None of them runs code of a file.
 """
 
 __all__ = ["SKOPS_TRUSTED", "BundleError", "read_card"]

@@ -1,40 +1,63 @@
-"""One file without code: what goes in, and what is checked on the way out."""
+"""Bundles: files of parameters and a fit without code, which are validated on loading."""
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
-from sklearn_hscl.data.validation import INPUT_ATTRIBUTES
-from sklearn_hscl.persistence.encoder_state import check_left_out, given_encoder
-from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
+from sklearn_hscl.persistence.encoder_state import (
+    build_custom_encoder,
+    check_encoder_is_storable,
+)
+from sklearn_hscl.persistence.estimator_state import StoredState, estimator_state, restore
 from sklearn_hscl.persistence.json_codec import (
-    Decoder,
-    Encoder,
+    Json,
+    JsonDecoder,
+    JsonEncoder,
     NotStorable,
-    pool_arrays,
-    pool_strings,
+    string_arrays,
+    take_strings,
 )
 from sklearn_hscl.persistence.safetensors_file import (
     read_arrays,
     read_document,
-    write_container,
+    write_file,
 )
-from sklearn_hscl.persistence.schema import BundleError, check_facts, error_context
+from sklearn_hscl.persistence.schema import (
+    Arrays,
+    BundleError,
+    Entries,
+    Params,
+    check_schema,
+    error_context,
+)
+from sklearn_hscl.training.fitted_state import INPUT_ATTRIBUTES, FittedState
 
-LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
-# Values of a row on which a loaded encoder is tried.
-MOST_TRIED = 2**20
-# What fit knows of the input beside the covered attributes.
-INPUT = (*INPUT_ATTRIBUTES, "_sklearn_output_config")
+Embedder = TypeVar("Embedder", bound=BaseEstimator)
+
+_DOCUMENT_SCHEMA = {
+    "parameters": dict,
+    "left_out": list,
+    "input": dict,
+    "fit": dict,
+    "metrics": dict,
+    "versions": dict,
+    "arrays_sha256": str,
+}
+_LIBRARIES = ("numpy", "safetensors", "scikit-learn", "skorch", "torch")
+# Attributes that are stored as they are.
+_INPUT_ENTRIES = (*INPUT_ATTRIBUTES, "_sklearn_output_config")
+# Values of a row for which a loaded encoder is tried.
+_MAX_TRIED_VALUES = 2**20
+
+# Writing -----------------------------------------------------------------------------
 
 
 def write_bundle(
@@ -45,33 +68,37 @@ def write_bundle(
     metrics: Mapping[str, float] | None = None,
     optimizer: bool = False,
 ) -> None:
-    """Write a fitted embedder; :meth:`HSCLEmbedder.save` says what the arguments are."""
-    estimator._validate_params()  # may have been set since, and are checked by `load`
-    check_left_out(estimator, leave_out)
-    encode = Encoder()
-    state = fitted_state(vars(estimator), optimizer=optimizer)
-    kept = {name: vars(estimator)[name] for name in INPUT if name in vars(estimator)}
-    document = {
-        "parameters": _parameters(estimator, leave_out, encode),
+    """Write a fitted embedder; see :meth:`HSCLEmbedder.save` for the arguments."""
+    estimator._validate_params()  # may be set since the fit, and `load` checks them
+    check_encoder_is_storable(estimator.encoder, estimator.module_, leave_out)
+    encode = JsonEncoder()
+    state = estimator_state(estimator, optimizer=optimizer)
+    attributes = vars(estimator)
+    inputs = {name: attributes[name] for name in _INPUT_ENTRIES if name in attributes}
+    document: dict[str, Json] = {
+        "parameters": _encode_parameters(estimator, leave_out, encode),
         "left_out": list(leave_out),
-        "input": _encoded(encode, "what fit knows of X", kept),
+        "input": _encode_fit(encode, "the description of X", inputs),
         "fit": {
-            name: _encoded(encode, f"what fit knows: {name}", fact)
-            for name, fact in state.facts.items()
+            name: _encode_fit(encode, f"the entry {name} of the fit", value)
+            for name, value in state.entries.items()
         },
-        "metrics": _metrics(estimator, metrics),
+        "metrics": _all_metrics(FittedState.of(estimator), metrics or {}),
         "versions": _versions(),
     }
-    write_container(path, document, state.arrays | pool_arrays(encode.pool))
+    write_file(path, document, state.arrays | string_arrays(encode.strings))
 
 
-def _parameters(
-    estimator: BaseEstimator, leave_out: Sequence[str], encode: Encoder
-) -> dict[str, Any]:
+def _encode_parameters(
+    estimator: BaseEstimator, leave_out: Sequence[str], encode: JsonEncoder
+) -> dict[str, Json]:
     params = estimator.get_params(deep=False)
     unknown = set(leave_out) - params.keys()
     if unknown:
-        raise ValueError(f"leave_out names {sorted(unknown)}, which are no parameters.")
+        raise ValueError(
+            f"Expected leave_out to name parameters of {type(estimator).__name__}, got "
+            f"{sorted(unknown)}."
+        )
     stored = {}
     for name, value in params.items():
         if name in leave_out:
@@ -81,189 +108,172 @@ def _parameters(
         except NotStorable as error:
             raise ValueError(
                 f"The parameter {name} holds {error}, which a file without code cannot "
-                f"hold: save(path, leave_out=[{name!r}]), and pass it again as "
-                f"{type(estimator).__name__}.load(path, {name}=...); or set it to a value "
-                f"that is a number, a string or an object of this library; or use pickle."
+                f"hold. Call save(path, leave_out=[{name!r}]), and pass it again to "
+                f"{type(estimator).__name__}.load(path, {name}=...). Or set it to a "
+                f"number, a string or an object of this library, or use pickle."
             ) from error
     return stored
 
 
-def _encoded(encode: Encoder, what: str, value: Any) -> Any:
+def _encode_fit(encode: JsonEncoder, where: str, value: object) -> Json:
     try:
         return encode(value)
     except NotStorable as error:
         raise ValueError(
-            f"A file without code cannot hold {what}, which has {error}: make categories "
-            f"and labels strings or numbers before fit, or use pickle."
+            f"A file without code cannot hold {where}, which contains {error}. Make "
+            f"categories and labels strings or numbers before fit, or use pickle."
         ) from error
 
 
-def _metrics(
-    estimator: BaseEstimator, metrics: Mapping[str, float] | None
-) -> dict[str, float]:
-    """Return figures of training, and those of the user's."""
-    best = estimator.history_[estimator.best_epoch_ - 1]
-    names = ("train_loss", "valid_score")
-    figures = {name: float(best[name]) for name in names if name in best}
-    figures |= {name: float(value) for name, value in (metrics or {}).items()}
-    for name, value in figures.items():
+def _all_metrics(fitted: FittedState, metrics: Mapping[str, float]) -> dict[str, Json]:
+    """Return the metrics of the best epoch and those of the user."""
+    best = fitted.history_[fitted.best_epoch_ - 1]
+    own = {name: best[name] for name in ("train_loss", "valid_score") if name in best}
+    values = {name: float(value) for name, value in (own | dict(metrics)).items()}
+    for name, value in values.items():
         if not np.isfinite(value):
-            raise ValueError(f"metrics holds {name}={value}: pass finite numbers.")
-    return figures
+            raise ValueError(f"Expected metrics to be finite, got {name}={value}.")
+    return {**values}
 
 
-def _versions() -> dict[str, str]:
-    from sklearn_hscl import __version__
+def _versions() -> dict[str, Json]:
+    libraries = {name: version(name) for name in _LIBRARIES}
+    own = {"sklearn-hscl": version("sklearn-hscl"), "python": platform.python_version()}
+    return {**own, **libraries}
 
-    found = {name: version(name) for name in LIBRARIES}
-    return {"sklearn-hscl": __version__, "python": platform.python_version(), **found}
+
+# Reading -----------------------------------------------------------------------------
 
 
 def read_bundle(
-    kind: type[Any], path: str | os.PathLike[str], given: Mapping[str, Any]
-) -> Any:
-    """Read an embedder; :meth:`HSCLEmbedder.load` says what the arguments are.
+    cls: type[Embedder], path: str | os.PathLike[str], passed: Params
+) -> Embedder:
+    """Read an embedder; see :meth:`HSCLEmbedder.load` for the arguments.
 
     Parameters
     ----------
-    kind : type
-        HSCLEmbedder, or a class derived from it.
+    cls : type
+        HSCLEmbedder or a subclass.
     path : path
-        The file.
-    given : mapping
+        Path of the file.
+    passed : mapping
         Parameters that were left out.
     """
     document = read_document(path)
     with error_context(path):
-        check_facts(document, "document", **PARTS)
-    _check_given(kind, path, document["left_out"], given)
+        checked = check_schema(document, "document", **_DOCUMENT_SCHEMA)
+    _check_passed(cls, path, checked["left_out"], passed)
     arrays = read_arrays(path, document)
     with error_context(path):
-        return _restored(kind, document, arrays, given)
+        return _restore_embedder(cls, checked, arrays, passed)
 
 
-PARTS = {
-    "parameters": dict,
-    "left_out": list,
-    "input": dict,
-    "fit": dict,
-    "metrics": dict,
-    "versions": dict,
-    "arrays_sha256": str,
-}
-
-
-def _check_given(
-    kind: type[Any],
+def _check_passed(
+    cls: type[BaseEstimator],
     path: str | os.PathLike[str],
     left_out: list[str],
-    given: Mapping[str, Any],
+    passed: Collection[str],
 ) -> None:
-    missing = [name for name in left_out if name not in given]
+    missing = [name for name in left_out if name not in passed]
     if missing:
         arguments = ", ".join(f"{name}=..." for name in missing)
         raise ValueError(
-            f"{path} was written without the parameters {missing}: pass them, as in "
-            f"{kind.__name__}.load(path, {arguments})."
+            f"{path} was written without the parameters {missing}. Pass them, as in "
+            f"{cls.__name__}.load(path, {arguments})."
         )
-    unasked = given.keys() - {*left_out, "device"}
-    if unasked:
+    stored = set(passed) - {*left_out, "device"}
+    if stored:
         raise ValueError(
-            f"{path} holds the parameters {sorted(unasked)}: load without them, and change "
-            f"them by `set_params`. Only `device` and what was left out can be passed."
+            f"{path} holds the parameters {sorted(stored)}. Load without them, and change "
+            f"them with `set_params`: only `device` and parameters that were left out can "
+            f"be passed."
         )
 
 
-def _restored(
-    kind: type[Any],
-    document: dict[str, Any],
-    arrays: dict[str, NDArray[Any]],
-    given: Mapping[str, Any],
-) -> Any:
-    decode = Decoder(pool_strings(arrays))
+def _restore_embedder(
+    cls: type[Embedder], document: Entries, arrays: Arrays, passed: Params
+) -> Embedder:
+    decode = JsonDecoder(take_strings(arrays))
     params = {name: decode(value) for name, value in document["parameters"].items()}
-    kept = decode(document["input"])
-    facts = decode(document["fit"])
+    inputs = decode(document["input"])
+    entries = decode(document["fit"])
     decode.check_empty()
-    estimator = _with_parameters(kind, params | dict(given))
-    _check_input(kept, facts["input_shape"][0])
-    state = State(facts, arrays)
-    encoder = None
-    if facts["network"]["blueprint"] is None:
-        encoder = given_encoder(estimator, given, tuple(facts["input_shape"]))
-        double = facts["precision"] == "float64"
-        encoder = encoder.to(torch.float64 if double else torch.float32)
-    vars(estimator).update(kept)
-    vars(estimator).update(
-        restore(state, estimator.get_params(deep=False), encoder=encoder)
-    )
-    _try(estimator, is_built_in=encoder is None)
+    estimator = _with_parameters(cls, params | dict(passed))
+    params = estimator.get_params(deep=False)
+    input_shape = tuple(entries["input_shape"])
+    _check_inputs(inputs, input_shape[0])
+    custom_encoder = None
+    if entries["network"]["blueprint"] is None:
+        is_double = entries["precision"] == "float64"
+        dtype = torch.float64 if is_double else torch.float32
+        custom_encoder = build_custom_encoder(params, passed, input_shape, dtype)
+    fitted = restore(StoredState(entries, arrays), params, custom_encoder=custom_encoder)
+    _try_encoder(fitted, is_built_in=custom_encoder is None)
+    vars(estimator).update(inputs | fitted.attributes())
     return estimator
 
 
-def _with_parameters(kind: type[Any], params: dict[str, Any]) -> Any:
-    unknown = params.keys() - kind().get_params(deep=False).keys()
+def _with_parameters(cls: type[Embedder], params: Entries) -> Embedder:
+    unknown = params.keys() - cls().get_params(deep=False).keys()
     if unknown:
         raise BundleError(
-            f"it has the parameters {sorted(unknown)[:5]}, which {kind.__name__} of this "
-            f"version does not know"
+            f"{cls.__name__} of this version lacks the parameters {sorted(unknown)[:5]}"
         )
-    estimator = kind(**params)
+    estimator = cls(**params)
     estimator._validate_params()
     return estimator
 
 
-def _check_input(kept: dict[str, Any], n_features: int) -> None:
-    if not {"n_features_in_"} <= kept.keys() <= set(INPUT):
-        raise BundleError(f"it knows {sorted(kept)[:5]} of the input")
-    if kept["n_features_in_"] != n_features:
-        raise BundleError(f"its rows have {n_features} features, or others")
-    names = kept.get("feature_names_in_")
+def _check_inputs(inputs: Entries, n_features: int) -> None:
+    if not {"n_features_in_"} <= inputs.keys() <= set(_INPUT_ENTRIES):
+        raise BundleError(f"unexpected input metadata: {sorted(inputs)[:5]}")
+    if inputs["n_features_in_"] != n_features:
+        raise BundleError("inconsistent number of features in the file")
+    names = inputs.get("feature_names_in_")
     if names is not None and (
         not isinstance(names, np.ndarray) or names.shape != (n_features,)
     ):
-        raise BundleError("it does not name all features")
-    if kept.get("_pixel_scale") not in (*PIXEL_RANGES, None):
-        raise BundleError("its images are on an unknown scale")
-    if not isinstance(kept.get("_sklearn_output_config", {}), dict):
-        raise BundleError("its output has no configuration")
+        raise BundleError(f"expected {n_features} names of features")
+    if inputs.get("_pixel_scale") not in (*PIXEL_RANGES, None):
+        raise BundleError("unknown scale of the pixel values")
+    if not isinstance(inputs.get("_sklearn_output_config", {}), dict):
+        raise BundleError("expected the output configuration to be a dict")
 
 
-def _try(estimator: Any, *, is_built_in: bool) -> None:
-    """Embed a row, as a file could hold what no embedding comes of.
+def _try_encoder(fitted: FittedState, *, is_built_in: bool) -> None:
+    """Embed one row, so that a file that cannot produce embeddings fails on load.
 
-    It is a row of zeros, of which an encoder of the user's need not make numbers.
+    The row contains zeros, for which a custom encoder need not return finite values.
     """
-    shape, precision = estimator.input_shape_, estimator._precision
-    if prod(shape) > MOST_TRIED:
+    precision = fitted.precision
+    if prod(fitted.input_shape_) > _MAX_TRIED_VALUES:
         return
-    row = estimator._prepare(np.zeros((1, *shape)), precision.dtype)
+    row = fitted.prepare(np.zeros((1, *fitted.input_shape_)), precision.dtype)
     with torch.inference_mode(), precision.autocast():
-        embedding = estimator.module_(row.to(estimator.device_))
-    if embedding.shape != (1, estimator._n_features_out):
+        embedding = fitted.module_(row.to(fitted.device_))
+    if embedding.shape != (1, fitted.n_features_out):
         raise BundleError(
-            f"its encoder returns embeddings of shape {tuple(embedding.shape)}, not "
-            f"(1, {estimator._n_features_out}): pass the encoder that was trained"
+            f"expected its encoder to return an embedding of shape "
+            f"(1, {fitted.n_features_out}), got {tuple(embedding.shape)}: pass the encoder "
+            f"that was trained"
         )
     if is_built_in and not embedding.isfinite().all():
         raise BundleError("its encoder returns infinite embeddings")
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a file of :meth:`~sklearn_hscl.HSCLEmbedder.save` says of its embedder.
-
-    Weights are not read, and nothing is built.
+    """Read the description of the embedder in a file, without its weights.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        A file of :meth:`~sklearn_hscl.HSCLEmbedder.save`.
 
     Returns
     -------
     dict
-        ``"parameters"``, those that were stored, as JSON has them; ``"left_out"``, the
-        names of the others; ``"metrics"``: figures of the best epoch and those passed to
+        ``"parameters"``, those that were stored, as JSON values; ``"left_out"``, the
+        names of the others; ``"metrics"`` of the best epoch and those passed to
         ``save``; ``"versions"`` of the libraries that wrote it; ``"n_features"``.
 
     Raises
@@ -271,7 +281,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     OSError
         If the file cannot be read.
     BundleError
-        If it is no such file, or damaged.
+        If the file is damaged, or was not written by ``save``.
 
     Examples
     --------
@@ -287,7 +297,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     document = read_document(path)
     with error_context(path):
-        check_facts(document, "document", **PARTS)
+        checked = check_schema(document, "document", **_DOCUMENT_SCHEMA)
         names = ("parameters", "left_out", "metrics", "versions")
-        n_features = document["input"]["n_features_in_"]
-        return {name: document[name] for name in names} | {"n_features": n_features}
+        n_features = checked["input"]["n_features_in_"]
+        return {name: checked[name] for name in names} | {"n_features": n_features}

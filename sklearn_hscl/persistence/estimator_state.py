@@ -1,72 +1,202 @@
-"""A fit as facts and arrays."""
+"""Entries and arrays of a whole fit, and back.
 
-import copy
+:func:`estimator_state` and :func:`restore` come first. The parts of a fit without a
+separate module follow: the net, the history and the device.
+"""
+
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from skorch.history import History
-from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
-from sklearn_hscl.data.training_data import data_attributes
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.persistence.encoder_state import (
-    host_array,
+    CustomEncoder,
+    RowFormat,
     network_state,
     restore_network,
 )
-from sklearn_hscl.persistence.json_codec import SCHEDULES
+from sklearn_hscl.persistence.json_codec import Schedule
+from sklearn_hscl.persistence.optimizer_state import optimizer_state, restore_optimizer
 from sklearn_hscl.persistence.preprocessing_state import (
     restore_table,
     restore_targets,
     table_state,
     target_state,
 )
-from sklearn_hscl.persistence.schema import BundleError, StoredArrays, check_facts
+from sklearn_hscl.persistence.schema import (
+    Arrays,
+    BundleError,
+    Entries,
+    Params,
+    StoredArrays,
+    check_schema,
+)
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import Precision, resolve_precision
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
 from sklearn_hscl.training.batches.views import choose_augment
-
-# Attributes of a fit that a state stands for.
-SERIALIZED_ATTRIBUTES = frozenset(
-    {
-        "module_",
-        "net_",
-        "history_",
-        "loss_curve_",
-        "n_iter_",
-        "best_epoch_",
-        "input_shape_",
-        "device_",
-        "n_threads_",
-        "beta_",
-        "temperature_",
-        "classes_",
-        "is_categorical_",
-        "categories_",
-        "_precision",
-        "_columns",
-        "_encode_targets",
-        "_seeds",
-        "_prepare",
-        "_n_features_out",
-        "chance_loss_",
-        "valid_score_name_",
-        "_n_anchors",
-    }
+from sklearn_hscl.training.fitted_state import (
+    ENTRIES,
+    EpochRecord,
+    FittedNet,
+    FittedState,
 )
 
 
+class StoredState(NamedTuple):
+    """A fitted embedder without code."""
+
+    entries: Entries
+    """Numbers, strings, small objects of this library, lists and dictionaries of them."""
+    arrays: Arrays
+    """Weights and statistics of the columns."""
+
+
+def estimator_state(estimator: BaseEstimator, *, optimizer: bool = False) -> StoredState:
+    """Return the fit of an embedder as entries and arrays.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder
+        A fitted embedder.
+    optimizer : bool, default=False
+        Whether to store the state of the optimizer.
+
+    Returns
+    -------
+    StoredState
+        Its arrays share memory with the weights if these are on the CPU.
+    """
+    fitted = FittedState.of(estimator)
+    net = fitted.net_
+    network, arrays = network_state(fitted.module_, net.module_)
+    table, table_arrays = table_state(fitted.columns, fitted.prepare)
+    targets, target_arrays = target_state(fitted.encode_targets)
+    entries: Entries = {
+        "network": network,
+        "table": table,
+        "targets": targets,
+        "optimizer": None,
+        "comparison": _loss_state(net),
+        "history": _history_columns(fitted.history_),
+    }
+    entries |= {e.key: e.write(getattr(fitted, name)) for name, e in ENTRIES.items()}
+    entries["beta"] = _stored_beta(fitted.beta_)
+    arrays |= table_arrays | target_arrays
+    if optimizer:
+        entries["optimizer"], memory = optimizer_state(
+            net.optimizer_, net.module_, estimator.net_params
+        )
+        arrays |= memory
+    return StoredState(entries, arrays)
+
+
+def restore(
+    state: StoredState,
+    params: Params,
+    *,
+    custom_encoder: CustomEncoder | None = None,
+) -> FittedState:
+    """Return the fit of an embedder; the inverse of :func:`estimator_state`.
+
+    Parameters
+    ----------
+    state : StoredState
+        Entries and arrays.
+    params : mapping
+        Parameters of the embedder. `device` selects the device.
+    custom_encoder : CustomEncoder or None
+        The encoder if it is not built in; it is not copied.
+
+    Returns
+    -------
+    FittedState
+
+    Raises
+    ------
+    BundleError
+        If the entries and arrays are not those of a fitted embedder.
+    """
+    entries, arrays = _check_entries(state.entries), StoredArrays(state.arrays)
+    input_shape = tuple(entries["input_shape"])
+    ndim = len(input_shape) + 1
+    device = _available_device(params["device"])
+    columns, prepare = restore_table(entries["table"], arrays, input_shape[0])
+    encode_targets = restore_targets(entries["targets"], arrays)
+    precision = _restore_precision(entries, device, ndim)
+    rows = RowFormat(input_shape, prepare.layout, precision)
+    module = restore_network(entries["network"], arrays, rows, custom_encoder).to(device)
+    net = RestoredNet(
+        **vars(_restore_loss_state(entries["comparison"], params, ndim)),
+        module_=module,
+        history=History(_history_epochs(entries["history"])),
+        optimizer_=restore_optimizer(
+            entries["optimizer"], arrays, module, params["net_params"]
+        ),
+    )
+    arrays.check_empty()
+    plain_entries = {
+        name: entry.read(entries[entry.key])
+        for name, entry in ENTRIES.items()
+        if entry.read is not None
+    }
+    return FittedState(
+        columns=columns,
+        prepare=prepare,
+        encode_targets=encode_targets,
+        module_=module.encoder,
+        net_=net,
+        n_features_out=module.n_components,
+        history_=_history_epochs(entries["history"]),
+        precision=precision,
+        device_=device,
+        beta_=params["beta"] if entries["beta"] is None else entries["beta"],
+        **plain_entries,
+    )
+
+
+def _check_entries(entries: object) -> Entries:
+    checked = check_schema(
+        entries,
+        "embedder",
+        network=dict,
+        table=dict,
+        targets=dict | None,
+        optimizer=dict | None,
+        comparison=dict,
+        history=dict,
+        **{entry.key: entry.type for entry in ENTRIES.values()},
+    )
+    shape, seeds = checked["input_shape"], checked["seeds"]
+    if len(shape) not in (1, 3) or not all(type(n) is int and n > 0 for n in shape):
+        raise BundleError(f"the rows have the invalid shape {shape!r:.80}")
+    n_seeds = len(Seeds._fields)
+    if len(seeds) != n_seeds or not all(type(n) is int and n >= 0 for n in seeds):
+        raise BundleError(f"the seeds are invalid: {seeds!r:.80}")
+    return checked
+
+
+def _stored_beta(beta: float | BetaSchedule) -> float | Schedule | None:
+    """Return beta, or None for a custom schedule, which is in the parameters."""
+    if isinstance(beta, BetaSchedule) and not isinstance(beta, Schedule):
+        return None
+    return beta
+
+
+# The net -----------------------------------------------------------------------------
+
+
 @dataclass
-class Comparison:
-    """What a net knows of its batches and its loss, under the net's names."""
+class _LossState:
+    """Batches, views and loss of a net, under the net's names."""
 
     batch_size: int
     n_views: int
@@ -75,53 +205,9 @@ class Comparison:
     criterion_: ContrastiveLoss
 
 
-def comparison_state(net: Any) -> dict[str, Any]:
-    """Return settled numbers and names; functions and tensors are in the parameters."""
-    loss = net.criterion_.settings()
-    return {
-        "batch_size": int(net.batch_size),
-        "n_views": int(net.n_views),
-        "sampler": net.iterator_train__sampler,
-        "loss": {name: value for name, value in loss.items() if _is_plain(value)},
-    }
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def restore_comparison(facts: Any, params: Mapping[str, Any], ndim: int) -> Comparison:
-    """Return what a net knows; the opposite of :func:`comparison_state`.
-
-    Parameters
-    ----------
-    facts : dict
-        What was stored.
-    params : mapping
-        Parameters of the embedder, for what is code.
-    ndim : int
-        Dimensions of the training rows.
-    """
-    check_facts(facts, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
-    if facts["batch_size"] < 2 or facts["n_views"] < 1 or facts["sampler"] not in SAMPLERS:
-        raise BundleError(f"its batches are impossible: {facts!r:.80}")
-    given = params["loss"]
-    if isinstance(given, ContrastiveLoss):
-        code = given.settings()
-    else:
-        code = {"hardening": params["hardening"]}
-    return Comparison(
-        facts["batch_size"],
-        facts["n_views"],
-        facts["sampler"],
-        choose_augment(params["augment"], facts["n_views"], ndim),
-        ContrastiveLoss.from_settings(code | facts["loss"]),
-    )
-
-
 @dataclass
-class StoredNet(Comparison):
-    """What a stored embedder keeps of the net that trained it, by the net's names.
+class RestoredNet(_LossState):
+    """The part of a net that a stored embedder has, under the net's names.
 
     Attributes
     ----------
@@ -130,7 +216,7 @@ class StoredNet(Comparison):
     history : skorch.history.History
         One entry per epoch.
     optimizer_ : torch.optim.Optimizer or None
-        Where its state was stored.
+        The optimizer, if its state was stored.
     """
 
     module_: ContrastiveModule
@@ -143,205 +229,76 @@ class StoredNet(Comparison):
         return self.module_
 
 
-class State(NamedTuple):
-    """What a fitted embedder is, without code."""
-
-    facts: dict[str, Any]
-    """Numbers, strings, small objects of this library, lists and dictionaries of them."""
-    arrays: dict[str, NDArray[Any]]
-    """Weights and what is known of the columns."""
-
-
-def fitted_state(fitted: Mapping[str, Any], *, optimizer: bool = False) -> State:
-    """Take the fitted attributes of an embedder apart.
-
-    Parameters
-    ----------
-    fitted : mapping
-        Its attributes.
-    optimizer : bool, default=False
-        Whether to store the state of the optimizer.
-
-    Returns
-    -------
-    State
-        Its arrays share memory with the weights where these lie on the host.
-    """
-    network, weights = network_state(fitted["module_"], fitted["net_"])
-    table, schema = table_state(fitted["_columns"], fitted["_prepare"])
-    targets, scales = target_state(fitted["_encode_targets"])
-    updates, memory = (
-        optimizer_state(fitted["net_"], fitted["net_params"]) if optimizer else (None, {})
-    )
-    facts = {
-        "network": network,
-        "table": table,
-        "targets": targets,
-        "optimizer": updates,
-        "comparison": comparison_state(fitted["net_"]),
-        "history": history_columns(fitted["history_"]),
-        "best_epoch": fitted["best_epoch_"],
-        "chance_loss": fitted["chance_loss_"],
-        "valid_score_name": fitted.get("valid_score_name_"),
-        "n_anchors": fitted["_n_anchors"],
-        "input_shape": [int(size) for size in fitted["input_shape_"]],
-        "n_threads": fitted["n_threads_"],
-        "precision": fitted["_precision"].name,
-        "device_type": fitted["device_"].type,
-        "beta": _storable_beta(fitted["beta_"]),
-        "temperature": fitted["temperature_"],
-        "seeds": list(fitted["_seeds"]),
-    }
-    return State(facts, weights | schema | scales | memory)
-
-
-def restore(
-    state: State,
-    params: Mapping[str, Any],
-    *,
-    encoder: nn.Module | None = None,
-    is_trained: bool = False,
-) -> dict[str, Any]:
-    """Put the fitted attributes of an embedder together again.
-
-    Parameters
-    ----------
-    state : State
-        What :func:`fitted_state` returned.
-    params : mapping
-        Parameters of the embedder; `device` says where it shall lie.
-    encoder : nn.Module or None
-        The encoder, where it is a module of the user's; it is used as it is.
-    is_trained : bool, default=False
-        Whether `encoder` has its weights.
-
-    Returns
-    -------
-    dict
-        Attributes.
-
-    Raises
-    ------
-    BundleError
-        If the state is not that of a fitted embedder.
-    """
-    facts, arrays = _check(state.facts), StoredArrays(state.arrays)
-    shape = tuple(facts["input_shape"])
-    device = restored_device(params["device"])
-    columns, prepare = restore_table(facts["table"], arrays, shape[0])
-    encode = restore_targets(facts["targets"], arrays)
-    module = restore_network(
-        facts["network"],
-        arrays,
-        precision=restored_precision(facts, device, len(shape) + 1),
-        input_shape=shape,
-        layout=prepare.layout,
-        encoder=encoder,
-        is_trained=is_trained,
-    ).to(device)
-    optimizer = restore_optimizer(facts["optimizer"], arrays, module, params)
-    comparison = restore_comparison(facts["comparison"], params, len(shape) + 1)
-    arrays.check_empty()
-    return (
-        {"device_": device, "_prepare": prepare}
-        | _of_facts(facts, params)
-        | _of_training(module, optimizer, comparison, history_epochs(facts["history"]))
-        | data_attributes(encode, columns)
-    )
-
-
-def _of_facts(facts: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    fitted = {
-        "input_shape_": tuple(facts["input_shape"]),
-        "n_threads_": facts["n_threads"],
-        "best_epoch_": facts["best_epoch"],
-        "chance_loss_": facts["chance_loss"],
-        "_n_anchors": facts["n_anchors"],
-        "beta_": params["beta"] if facts["beta"] is None else facts["beta"],
-        "temperature_": facts["temperature"],
-        "_seeds": Seeds(*facts["seeds"]),
-    }
-    if facts["valid_score_name"] is not None:
-        fitted["valid_score_name_"] = facts["valid_score_name"]
-    return fitted
-
-
-def _of_training(
-    module: ContrastiveModule,
-    optimizer: torch.optim.Optimizer | None,
-    comparison: Comparison,
-    history: list[dict[str, Any]],
-) -> dict[str, Any]:
-    epochs = History(copy.deepcopy(history))
+def _loss_state(net: FittedNet) -> Entries:
+    """Return resolved values and names; functions and tensors are in the parameters."""
+    settings = net.criterion_.settings()
     return {
-        "module_": module.encoder,
-        "net_": StoredNet(
-            **vars(comparison), module_=module, history=epochs, optimizer_=optimizer
-        ),
-        "history_": history,
-        "loss_curve_": [epoch["train_loss"] for epoch in history],
-        "n_iter_": len(history),
-        "_precision": module.precision,
-        "_n_features_out": module.n_components,
+        "batch_size": int(net.batch_size),
+        "n_views": int(net.n_views),
+        "sampler": net.iterator_train__sampler,
+        "loss": {name: value for name, value in settings.items() if _is_plain(value)},
     }
 
 
-def _storable_beta(beta: Any) -> Any:
-    """Return it, or None for a schedule of the user's, which is in the parameters."""
-    is_own = isinstance(beta, BetaSchedule) and not isinstance(beta, SCHEDULES)
-    return None if is_own else beta
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
-def _check(facts: Any) -> Any:
-    check_facts(
-        facts,
-        "embedder",
-        network=dict,
-        table=dict,
-        targets=dict | None,
-        optimizer=dict | None,
-        comparison=dict,
-        history=dict,
-        best_epoch=int,
-        chance_loss=float,
-        valid_score_name=str | None,
-        n_anchors=int,
-        input_shape=list,
-        n_threads=int,
-        precision=str,
-        device_type=str,
-        beta=object,
-        temperature=int | float,
-        seeds=list,
+def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossState:
+    """Return batches, views and loss; the inverse of :func:`_loss_state`.
+
+    Parameters
+    ----------
+    entries : dict
+        Stored values.
+    params : mapping
+        Parameters of the embedder, for functions and augmentations.
+    ndim : int
+        Number of dimensions of the training data.
+    """
+    check_schema(entries, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
+    batch_size, n_views = entries["batch_size"], entries["n_views"]
+    if batch_size < 2 or n_views < 1 or entries["sampler"] not in SAMPLERS:
+        raise BundleError(f"its batches are invalid: {entries!r:.80}")
+    given = params["loss"]
+    if isinstance(given, ContrastiveLoss):
+        settings = given.settings()
+    else:
+        settings = {"hardening": params["hardening"]}
+    return _LossState(
+        batch_size,
+        n_views,
+        entries["sampler"],
+        choose_augment(params["augment"], n_views, ndim),
+        ContrastiveLoss.from_settings(settings | entries["loss"]),
     )
-    shape, seeds = facts["input_shape"], facts["seeds"]
-    if len(shape) not in (1, 3) or not all(type(n) is int and n > 0 for n in shape):
-        raise BundleError(f"rows have the impossible shape {shape!r:.80}")
-    n_seeds = len(Seeds._fields)
-    if len(seeds) != n_seeds or not all(type(n) is int and n >= 0 for n in seeds):
-        raise BundleError(f"the seeds are {seeds!r:.80}")
-    return facts
 
 
-def history_columns(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return plain numbers and strings of each epoch, column by column."""
+# The history -------------------------------------------------------------------------
+
+
+def _history_columns(history: list[EpochRecord]) -> dict[str, list[object]]:
+    """Return plain numbers and strings of the epochs, column by column."""
     names = dict.fromkeys(name for epoch in history for name in epoch)
-    columns = {name: [_plain(e.get(name)) for e in history] for name in names}
+    columns: dict[str, list[object]] = {
+        name: [_to_plain(epoch.get(name)) for epoch in history] for name in names
+    }
     return {k: v for k, v in columns.items() if any(value is not None for value in v)}
 
 
-def _plain(value: Any) -> Any:
-    """Make a number of numpy's one of Python's; drop what is neither number nor text."""
-    value = value.item() if getattr(value, "shape", None) == () else value
+def _to_plain(value: object) -> bool | int | float | str | None:
+    """Return a number or a string, or None for any other value."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
+        value = value.item()
     return value if isinstance(value, bool | int | float | str) else None
 
 
-def history_epochs(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Return the entries of the epochs; the opposite of :func:`history_columns`."""
+def _history_epochs(columns: dict[str, list[object]]) -> list[EpochRecord]:
+    """Return the records of the epochs; the inverse of :func:`_history_columns`."""
     values = list(columns.values())
     are_lists = all(isinstance(column, list) for column in values)
     if not are_lists or "train_loss" not in columns:
-        raise BundleError("the history is not one of training")
+        raise BundleError("expected the history to have the column train_loss")
     if len({len(column) for column in values}) > 1:
         raise BundleError("the columns of the history differ in length")
     return [
@@ -350,108 +307,28 @@ def history_epochs(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def restored_device(device: str | torch.device) -> torch.device:
-    """Return where the embedder shall lie: on the host where its device is not there."""
+# The device --------------------------------------------------------------------------
+
+
+def _available_device(device: str | torch.device) -> torch.device:
+    """Return the device, or the CPU with a warning if it is not available."""
     try:
         return resolve_device(device)
     except ValueError:
         warnings.warn(
-            f"device={str(device)!r} is not there: the embedder lies on the CPU. Set "
-            f"device='auto' to take a GPU where there is one.",
+            f"device={str(device)!r} is not available; loading on the CPU. Set "
+            f"device='auto' to use a GPU if one is available.",
             UserWarning,
             stacklevel=2,
         )
         return torch.device("cpu")
 
 
-def restored_precision(facts: dict[str, Any], device: torch.device, ndim: int) -> Precision:
-    """Return types of numbers: those of the fit, or on another device exact ones."""
-    name = facts["precision"]
-    if name != "float64" and device.type != facts["device_type"]:
+def _restore_precision(entries: Entries, device: torch.device, ndim: int) -> Precision:
+    """Return the precision of the fit, or float32 on a device of another type."""
+    name = entries["precision"]
+    if name != "float64" and device.type != entries["device_type"]:
         name = "float32"
     if name == "auto":
-        raise BundleError("the precision is 'auto'")
+        raise BundleError("expected a resolved precision, got 'auto'")
     return resolve_precision(name, device, ndim)
-
-
-def optimizer_state(
-    net: Any, net_params: dict[str, Any] | None
-) -> tuple[dict[str, Any] | None, dict[str, NDArray[Any]]]:
-    """Return the weights of each group by their names, and what is known of each weight.
-
-    None where `net_params` ask for an optimizer of another class by now, to which that
-    says nothing.
-    """
-    optimizer, kind = net.optimizer_, _kind(net_params)
-    if optimizer is None or (isinstance(kind, type) and type(optimizer) is not kind):
-        return None, {}
-    module = getattr(net.module_, "_orig_mod", net.module_)  # not what torch.compile made
-    names = {id(weight): name for name, weight in module.named_parameters()}
-    groups = [
-        [names[id(weight)] for weight in group["params"]]
-        for group in optimizer.param_groups
-    ]
-    arrays, numbers = {}, {}
-    for weight, memory in optimizer.state.items():
-        for key, value in memory.items():
-            name = f"optimizer.{names[id(weight)]}.{key}"
-            if isinstance(value, Tensor):
-                arrays[name] = host_array(value, name)
-            elif value is not None:
-                numbers[name] = value
-    return {"groups": groups, "numbers": numbers}, arrays
-
-
-def restore_optimizer(
-    facts: Any, arrays: StoredArrays, module: nn.Module, params: Any
-) -> torch.optim.Optimizer | None:
-    """Return an optimizer with its memory; the opposite of :func:`optimizer_state`."""
-    if facts is None:
-        return None
-    check_facts(facts, "optimizer", groups=list, numbers=dict)
-    weights = dict(module.named_parameters())
-    names = [name for group in facts["groups"] for name in group]
-    if sorted(names) != sorted(weights):
-        raise BundleError("the optimizer is one of other weights")
-    kind = _kind(params["net_params"])
-    groups = [{"params": [weights[name] for name in group]} for group in facts["groups"]]
-    optimizer = kind([group for group in groups if group["params"]], lr=1e-3)
-    for name, weight in weights.items():
-        prefix = f"optimizer.{name}."
-        memory: dict[str, Any] = {
-            key: torch.from_numpy(value) for key, value in arrays.take_group(prefix).items()
-        }
-        for key, value in memory.items():
-            if not _fits(value, weight):
-                raise BundleError(f"the optimizer's {key} of {name!r} has another shape")
-            memory[key] = value if key == "step" else _laid_out_like(weight, value)
-        memory |= {
-            key.removeprefix(prefix): value
-            for key, value in facts["numbers"].items()
-            if key.startswith(prefix)
-        }
-        if memory:
-            optimizer.state[weight] = memory
-    return optimizer
-
-
-def _kind(net_params: dict[str, Any] | None) -> Any:
-    return (net_params or {}).get("optimizer", torch.optim.AdamW)
-
-
-def _fits(value: Tensor, weight: Tensor) -> bool:
-    """Whether a value is of the weight's shape, of means over some of its axes, or one."""
-    same_axes = value.ndim == weight.ndim and all(
-        n in (1, m) for n, m in zip(value.shape, weight.shape, strict=True)
-    )
-    return same_axes or value.ndim == 0
-
-
-def _laid_out_like(weight: Tensor, value: Tensor) -> Tensor:
-    """Return a value on the weight's device, in its order in memory.
-
-    torch's fused optimizers pair weights and what is known of them in that order.
-    """
-    if value.shape != weight.shape:
-        return value.to(weight.device)
-    return torch.empty_like(weight, dtype=value.dtype).copy_(value)

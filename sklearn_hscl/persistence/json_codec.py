@@ -1,15 +1,18 @@
-"""Parameters as JSON, strings as an array."""
+"""Values as JSON without code: plain values, and objects of this library by name.
+
+A value of a type that JSON lacks is a dictionary with the key ``"$"``. The strings of
+arrays are collected into one table, which is stored as two arrays.
+"""
 
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sklearn_hscl.augment import (
     Augmentation,
@@ -25,159 +28,173 @@ from sklearn_hscl.losses import (
     StepBeta,
     WarmUpBeta,
 )
-from sklearn_hscl.persistence.schema import BundleError
+from sklearn_hscl.persistence.schema import Array, Arrays, BundleError
 
-TAG = "$"
-# Classes whose instances are told by name and settings.
-SCHEDULES = (WarmUpBeta, LinearBeta, CosineBeta, StepBeta)
-AUGMENTATIONS = (
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Schedule = WarmUpBeta | LinearBeta | CosineBeta | StepBeta
+NamedObject = Schedule | Augmentation | ContrastiveLoss
+
+_SCHEDULES = (WarmUpBeta, LinearBeta, CosineBeta, StepBeta)
+_AUGMENTATIONS = (
     Augmentation,
     ClassCorruption,
     FeatureCorruption,
     ImageTransforms,
     RandomShift,
 )
-BY_NAME: dict[str, Any] = {
-    kind.__name__: kind for kind in (*SCHEDULES, *AUGMENTATIONS, ContrastiveLoss)
+# Classes whose instances are stored as name and settings.
+_CLASSES: dict[str, type[NamedObject]] = {
+    cls.__name__: cls for cls in (*_SCHEDULES, *_AUGMENTATIONS, ContrastiveLoss)
 }
-# Names that classes had when earlier versions wrote them.
-_FORMER_NAMES = {"PictureTransforms": "ImageTransforms"}
-OPTIMIZERS: dict[str, Any] = {
-    name: kind
-    for name, kind in vars(torch.optim).items()
-    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
+# Names of classes in files of earlier versions.
+_EARLIER_NAMES = {"PictureTransforms": "ImageTransforms"}
+_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    name: cls
+    for name, cls in vars(torch.optim).items()
+    if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)
 }
-_NUMBERS = "biuf"
+_TAG = "$"
+# Types of tagged values; the decoder has a method for each.
+_TAGS = ("float", "tuple", "number", "device", "optimizer", "array", "strings", "object")
+_NUMERIC = "biuf"
 
 
-class NotStorable(TypeError):  # noqa: N818 - of a value, of which the caller says more
-    """A value is code, or holds it."""
+class NotStorable(TypeError):  # noqa: N818 - the caller raises an error with the context
+    """A value is code, or contains it."""
 
 
-class Encoder:
-    """From values to JSON.
+class JsonEncoder:
+    """Encoder of values as JSON.
 
     Attributes
     ----------
-    pool : list of str
-        Strings of arrays, in their order.
+    strings : list of str
+        The table of strings, in the order of the arrays.
     """
 
     def __init__(self) -> None:
-        self.pool: list[str] = []
+        self.strings: list[str] = []
 
-    def __call__(self, value: Any) -> Any:
-        """Return what `json` can write of a value.
+    def __call__(self, value: object) -> Json:
+        """Return a value in a form that the module json can write.
 
         Raises
         ------
         NotStorable
-            If it is, or holds, something else than values.
+            If the value is, or contains, code or an object of another library.
         """
-        if value is None or type(value) in (bool, int, str):
+        if value is None or type(value) is bool or type(value) is int or type(value) is str:
             return value
         if type(value) is float:
-            return value if math.isfinite(value) else {TAG: "float", "value": str(value)}
+            return value if math.isfinite(value) else {_TAG: "float", "value": str(value)}
         if type(value) is list:
             return [self(item) for item in value]
         if type(value) is tuple:
-            return {TAG: "tuple", "items": [self(item) for item in value]}
-        if type(value) is dict and all(type(key) is str for key in value):
-            items = {key: self(item) for key, item in value.items()}
-            return items if TAG not in value else self._refuse(value)
-        if isinstance(value, np.generic) and value.dtype.kind in _NUMBERS:
-            return {TAG: "number", "dtype": value.dtype.name, "value": self(value.item())}
-        if isinstance(value, np.str_):
-            return str(value)
-        if isinstance(value, np.ndarray) and value.ndim == 1:
+            return {_TAG: "tuple", "items": [self(item) for item in value]}
+        if type(value) is dict:
+            if _TAG in value or not all(type(key) is str for key in value):
+                self._refuse(value)
+            return {key: self(item) for key, item in value.items()}
+        if isinstance(value, np.generic):
+            return self._scalar(value)
+        if isinstance(value, np.ndarray):
             return self._array(value)
+        return self._named(value)
+
+    def _scalar(self, value: np.generic) -> Json:
+        if value.dtype.kind in _NUMERIC:
+            return {_TAG: "number", "dtype": value.dtype.name, "value": self(value.item())}
+        return str(value) if isinstance(value, np.str_) else self._refuse(value)
+
+    def _array(self, array: Array) -> Json:
+        if array.ndim != 1 or array.dtype.kind not in _NUMERIC + "OU":
+            self._refuse(array)
+        values = array.tolist()
+        if array.dtype.kind in _NUMERIC:
+            return {_TAG: "array", "dtype": array.dtype.name, "values": self(values)}
+        if all(type(value) is str for value in values):
+            self.strings += values
+            dtype = "object" if array.dtype.kind == "O" else "str"
+            return {_TAG: "strings", "dtype": dtype, "count": len(values)}
+        return {_TAG: "array", "dtype": "object", "values": [self(v) for v in values]}
+
+    def _named(self, value: object) -> Json:
         if isinstance(value, PurePath):
             return str(value)
         if isinstance(value, torch.device):
-            return {TAG: "device", "name": str(value)}
-        optimizer = next((n for n, kind in OPTIMIZERS.items() if kind is value), None)
+            return {_TAG: "device", "name": str(value)}
+        optimizer = next((n for n, cls in _OPTIMIZERS.items() if cls is value), None)
         if optimizer is not None:
-            return {TAG: "optimizer", "name": optimizer}
+            return {_TAG: "optimizer", "name": optimizer}
         name = type(value).__name__
-        if BY_NAME.get(name) is type(value):
-            return {TAG: "object", "name": name, "settings": self(_settings(value))}
+        if isinstance(value, NamedObject) and _CLASSES.get(name) is type(value):
+            return {_TAG: "object", "name": name, "settings": self(_settings(value))}
         return self._refuse(value)
 
-    def _array(self, array: NDArray[Any]) -> dict[str, Any]:
-        values = array.tolist()
-        if array.dtype.kind in _NUMBERS:
-            return {TAG: "array", "dtype": array.dtype.name, "values": self(values)}
-        if array.dtype.kind not in "OU":
-            self._refuse(array)
-        dtype = "object" if array.dtype.kind == "O" else "str"
-        if all(type(value) is str for value in values):
-            self.pool += values
-            return {TAG: "strings", "dtype": dtype, "count": len(values)}
-        return {TAG: "array", "dtype": "object", "values": [self(v) for v in values]}
-
-    def _refuse(self, value: Any) -> Any:
+    def _refuse(self, value: object) -> NoReturn:
         raise NotStorable(f"{value!r:.80} ({type(value).__name__})")
 
 
-def _settings(value: Any) -> dict[str, Any]:
-    if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+def _settings(value: NamedObject) -> dict[str, object]:
     if isinstance(value, ContrastiveLoss):
         return value.settings()
-    return value.get_params(deep=False)
+    if isinstance(value, Augmentation):
+        return value.get_params(deep=False)
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-class Decoder:
-    """From JSON to values; the opposite of :class:`Encoder`.
+class JsonDecoder:
+    """Decoder of JSON to values; the inverse of :class:`JsonEncoder`.
 
     Parameters
     ----------
-    pool : sequence of str
-        Strings of arrays, each of which is taken once.
+    strings : sequence of str
+        The table of strings, each of which is used once.
     """
 
-    def __init__(self, pool: Sequence[str]) -> None:
-        self.pool = pool
-        self.n_taken = 0
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._table = strings
+        self._n_used = 0
 
-    def __call__(self, stored: Any) -> Any:
-        """Return a value.
+    def __call__(self, stored: object) -> Any:
+        """Return the value.
 
         Raises
         ------
         BundleError
-            If it is not what :class:`Encoder` makes.
+            If :class:`JsonEncoder` does not write such a value.
         """
         if isinstance(stored, list):
             return [self(item) for item in stored]
         if not isinstance(stored, dict):
             return stored
-        if TAG not in stored:
+        if _TAG not in stored:
             return {key: self(item) for key, item in stored.items()}
-        entries = {key: item for key, item in stored.items() if key != TAG}
-        kind = stored[TAG]
-        if kind not in _KINDS:
-            raise BundleError(f"it holds a value of the unknown kind {kind!r:.80}")
+        entries = {key: item for key, item in stored.items() if key != _TAG}
+        tag = stored[_TAG]
+        if tag not in _TAGS:
+            raise BundleError(f"it holds a value of the unknown type {tag!r:.80}")
         try:
-            return getattr(self, f"_{kind}")(**entries)
+            return getattr(self, f"_{tag}")(**entries)
         except BundleError:
             raise
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
-            raise BundleError(f"it holds an impossible {kind}: {error}") from error
+            raise BundleError(f"it holds an invalid {tag}: {error}") from error
 
     def check_empty(self) -> None:
-        """Raise where strings are left, which nothing is known of."""
-        if self.n_taken != len(self.pool):
-            raise BundleError(f"it holds {len(self.pool) - self.n_taken} unknown strings")
+        """Raise an error if a string was not used."""
+        n_unused = len(self._table) - self._n_used
+        if n_unused:
+            raise BundleError(f"it holds {n_unused} unknown strings")
 
     def _float(self, value: str) -> float:
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[value]
 
-    def _tuple(self, items: list[Any]) -> tuple[Any, ...]:
+    def _tuple(self, items: list[Json]) -> tuple[object, ...]:
         return tuple(self(items))
 
-    def _number(self, dtype: str, value: Any) -> Any:
-        return _number_type(dtype).type(self(value))
+    def _number(self, dtype: str, value: Json) -> np.generic:
+        return _numeric_dtype(dtype).type(self(value))
 
     def _device(self, name: str) -> torch.device:
         try:
@@ -185,57 +202,58 @@ class Decoder:
         except RuntimeError as error:
             raise BundleError(f"it names the unknown device {name!r:.80}") from error
 
-    def _optimizer(self, name: str) -> Any:
-        return OPTIMIZERS[name]
+    def _optimizer(self, name: str) -> type[torch.optim.Optimizer]:
+        return _OPTIMIZERS[name]
 
-    def _array(self, dtype: str, values: list[Any]) -> NDArray[Any]:
-        values = self(values)
+    def _array(self, dtype: str, values: list[Json]) -> Array:
+        decoded = self(values)
         if dtype == "object":
-            return np.fromiter(values, dtype=object, count=len(values))
-        return np.array(values, dtype=_number_type(dtype)).reshape(len(values))
+            return np.fromiter(decoded, dtype=object, count=len(decoded))
+        return np.array(decoded, dtype=_numeric_dtype(dtype)).reshape(len(decoded))
 
-    def _strings(self, dtype: str, count: int) -> NDArray[Any]:
-        strings = self.pool[self.n_taken : self.n_taken + count]
+    def _strings(self, dtype: str, count: int) -> Array:
+        strings = self._table[self._n_used : self._n_used + count]
         if type(count) is not int or not 0 <= count == len(strings):
-            raise BundleError(f"it holds fewer than {count} strings")
-        self.n_taken += count
+            raise BundleError(f"expected {count} strings, got fewer")
+        self._n_used += count
         if dtype not in ("object", "str"):
-            raise ValueError(f"strings in an array of {dtype}")
+            raise ValueError(
+                f"expected the dtype of strings to be object or str, got {dtype}"
+            )
         return np.array(strings, dtype=dtype)
 
-    def _object(self, name: str, settings: dict[str, Any]) -> Any:
-        settings = self(settings)
+    def _object(self, name: str, settings: dict[str, Json]) -> NamedObject:
+        decoded = self(settings)
         if name == "ContrastiveLoss":
-            return ContrastiveLoss.from_settings(settings)
-        return BY_NAME[_FORMER_NAMES.get(name, name)](**settings)
+            return ContrastiveLoss.from_settings(decoded)
+        return _CLASSES[_EARLIER_NAMES.get(name, name)](**decoded)
 
 
-# What a tagged value can be; a method of the decoder for each.
-_KINDS = ("float", "tuple", "number", "device", "optimizer", "array", "strings", "object")
-
-
-def _number_type(name: str) -> np.dtype[Any]:
+def _numeric_dtype(name: str) -> np.dtype[np.generic]:
     dtype = np.dtype(name)
-    if dtype.kind not in _NUMBERS or dtype.name != name:
-        raise ValueError(f"{name} is no type of numbers")
+    if dtype.kind not in _NUMERIC or dtype.name != name:
+        raise ValueError(f"expected a numeric dtype, got {name}")
     return dtype
 
 
-def pool_arrays(pool: list[str]) -> dict[str, NDArray[Any]]:
-    """Return strings as their bytes and where each of them ends."""
-    encoded = [text.encode("utf-8", "surrogatepass") for text in pool]
+# The table of strings ----------------------------------------------------------------
+
+
+def string_arrays(strings: Sequence[str]) -> Arrays:
+    """Return a table of strings as bytes and the offset at which each string ends."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in strings]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     return {"text.bytes": np.frombuffer(b"".join(encoded), np.uint8), "text.ends": ends}
 
 
-def pool_strings(arrays: dict[str, NDArray[Any]]) -> list[str]:
-    """Return the strings; the opposite of :func:`pool_arrays`."""
+def take_strings(arrays: Arrays) -> list[str]:
+    """Remove the table of strings from the arrays, and return the strings."""
     text, ends = arrays.pop("text.bytes", None), arrays.pop("text.ends", None)
     if text is None or ends is None or text.dtype != np.uint8 or ends.dtype != np.int64:
-        raise BundleError("its strings are missing")
+        raise BundleError("the table of strings is missing")
     starts = np.concatenate([np.zeros(1, np.int64), ends])
     if text.ndim != 1 or starts[-1] != len(text) or (np.diff(starts) < 0).any():
-        raise BundleError("its strings end where they cannot")
+        raise BundleError("invalid string offsets")
     whole = text.tobytes()
     pairs = zip(starts[:-1].tolist(), ends.tolist(), strict=True)
     return [whole[i:j].decode("utf-8", "surrogatepass") for i, j in pairs]

@@ -1,4 +1,4 @@
-"""How an embedder leaves the process: copies, pickles and bundles."""
+"""Mixin of the estimator: save and load, pickling and copying."""
 
 import copy
 import os
@@ -11,27 +11,30 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl.persistence.bundle import read_bundle, write_bundle
-from sklearn_hscl.persistence.estimator_state import (
-    SERIALIZED_ATTRIBUTES,
-    State,
-    fitted_state,
-    restore,
+from sklearn_hscl.persistence.encoder_state import ENCODER_PREFIX, CustomEncoder, to_cpu
+from sklearn_hscl.persistence.estimator_state import StoredState, estimator_state, restore
+from sklearn_hscl.persistence.schema import (
+    BundleError,
+    Entries,
+    Params,
+    check_schema,
+    error_context,
 )
-from sklearn_hscl.persistence.schema import BundleError, check_facts, error_context
+from sklearn_hscl.training.fitted_state import SERIALIZED_ATTRIBUTES
 
-PICKLE_VERSION = 1
+_PICKLE_VERSION = 1
 
 
 class PersistenceMixin:
-    """Mixin of estimators that are stored as plain values, and copied whole.
+    """Mixin of estimators that are pickled as plain values, and copied as a whole.
 
-    Pickle, joblib, cloudpickle and skops get the parameters, and a fit taken apart into
-    numbers, strings and arrays on the host: no training row, nothing of the optimizer, no
-    torch object except an `encoder` of the user's.
+    Pickle, joblib, cloudpickle and skops store the parameters, and the fit as numbers,
+    strings and arrays on the CPU. They store no training row, no optimizer, and no torch
+    object except a custom `encoder`.
     """
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return parameters and fit in plain values."""
+    def __getstate__(self) -> Entries:
+        """Return parameters and fit as plain values."""
         state = {
             name: _portable(value)
             for name, value in vars(self).items()
@@ -39,22 +42,22 @@ class PersistenceMixin:
         }
         if not hasattr(self, "module_"):
             return state
-        facts, arrays = fitted_state(vars(self))
+        entries, arrays = estimator_state(self)
         encoder = None
-        if facts["network"]["blueprint"] is None:
-            encoder = on_host(self.module_)
-            arrays = {k: v for k, v in arrays.items() if not k.startswith("encoder.")}
-        fit = {"facts": facts, "arrays": arrays, "encoder": encoder}
-        return state | {"_fit": fit | {"version": PICKLE_VERSION}}
+        if entries["network"]["blueprint"] is None:
+            encoder = to_cpu(self.module_)
+            arrays = {k: v for k, v in arrays.items() if not k.startswith(ENCODER_PREFIX)}
+        fit = {"facts": entries, "arrays": arrays, "encoder": encoder}
+        return state | {"_fit": fit | {"version": _PICKLE_VERSION}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the fit again, on the device of the parameters if it is there."""
+    def __setstate__(self, state: Entries) -> None:
+        """Restore the fit on the device of the parameters if it is available."""
         attributes = dict(state)
         fit = attributes.pop("_fit", None)
         vars(self).update(attributes)
         if fit is not None:
             with error_context(f"The pickled {type(self).__name__}"):
-                vars(self).update(_fitted(fit, vars(self)))
+                vars(self).update(_restore_fit(fit, vars(self)))
 
     def save(
         self,
@@ -66,38 +69,39 @@ class PersistenceMixin:
     ) -> None:
         """Write the fitted embedder to one file that holds no code.
 
-        The file is safetensors: weights and what is known of the columns as arrays;
-        parameters, columns, categories, classes, the history and versions of libraries as
-        JSON, all with checksums. It holds no training row, and of the levels of a column
-        those that the encoder tells from others: none of a single training row.
+        The file is safetensors: weights and statistics of the columns as arrays;
+        parameters, columns, categories, classes, history and versions of libraries as
+        JSON, all with checksums. It holds no training row, and only the levels of a
+        column that the encoder distinguishes, none of a single training row.
 
         Parameters
         ----------
         path : str or path
-            Where. The file appears whole, or a former one stays as it was.
+            Path of the file. The file is written completely, or an existing one stays
+            unchanged.
         leave_out : sequence of str, default=()
             Parameters that are not stored, but passed to :meth:`load`: those that are
             code, such as a module or a callback.
         metrics : mapping of str to float, default=None
-            Figures to keep with the embedder, beside those of its best epoch.
+            Metrics to store in addition to those of the best epoch.
         optimizer : bool, default=False
-            Whether to store what the optimizer remembers, for ``warm_start`` and
-            ``partial_fit`` to go on as if nothing had happened; it takes twice the
-            weights with AdamW. Without, they start with a new optimizer.
+            Whether to store the state of the optimizer, so that ``warm_start`` and
+            ``partial_fit`` continue exactly as without saving. It takes twice the size of
+            the weights with AdamW. If False, they start with a new optimizer.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
-            If the embedder was not fitted.
+            If the embedder is not fitted.
         ValueError
-            If a parameter, or a level of a column, is no plain value, or a parameter is
-            out of range; the message names it and says what to do.
+            If a parameter or a level of a column cannot be stored without code, or a
+            parameter is out of range. The message names it and the remedy.
         OSError
-            If the file cannot be written. The embedder is as it was.
+            If the file cannot be written. The embedder is unchanged.
 
         See Also
         --------
-        sklearn_hscl.persistence.read_card : What a file says of its embedder.
+        sklearn_hscl.persistence.read_card : Read the description of a stored embedder.
 
         Examples
         --------
@@ -119,37 +123,38 @@ class PersistenceMixin:
     def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
         """Read an embedder from a file of :meth:`save`.
 
-        No pickle is read and no code executed that comes from the file, and what it holds
-        is checked: checksums, names, types, shapes. A checksum tells damage, not who
-        wrote the file.
+        No pickle is read, and no code of the file is executed. The contents are
+        validated: checksums, names, types, shapes. A checksum detects damage, but does
+        not authenticate the author of the file.
 
         Parameters
         ----------
         path : str or path
-            The file.
+            Path of the file.
         **parameters
-            The parameters that were left out, and `device` where it shall be another.
-            An `encoder` gives the layers; its weights are read from the file.
+            The parameters that were left out, and optionally another `device`. An
+            `encoder` provides the layers; its weights are read from the file.
 
         Returns
         -------
         HSCLEmbedder
-            Fitted; `transform` gives the same bits on the same kind of device.
+            Fitted embedder, whose `transform` returns the same bits on the same type of
+            device.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         sklearn_hscl.persistence.BundleError
-            If it is damaged, was written by a later version, or is something else; a
-            ``ValueError`` whose message names the file and what is wrong.
+            If the file is damaged, was written by a later version, or is of another
+            format. It is a ``ValueError`` that names the file and the fault.
         ValueError
-            If a parameter that was left out is missing, or another is passed.
+            If a parameter that was left out is missing, or another one is passed.
 
         Warns
         -----
         UserWarning
-            If `device` is not there: the embedder then lies on the CPU.
+            If `device` is not available; the embedder is then on the CPU.
         """
         return read_bundle(cls, path, parameters)
 
@@ -160,40 +165,34 @@ class PersistenceMixin:
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return an embedder with copies of all attributes, those of training too."""
+        """Return an embedder with copies of all attributes, including the net."""
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         vars(other).update(copy.deepcopy(vars(self), memo))
-        if hasattr(other, "net_"):  # which copies its module by itself
+        if hasattr(other, "net_"):  # the net copies its module without the memo
             vars(other)["module_"] = other.net_.module_.encoder
         return other
 
 
-def _fitted(fit: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    check_facts(
+def _restore_fit(fit: object, params: Params) -> Entries:
+    """Return the fitted attributes of a pickled fit."""
+    checked = check_schema(
         fit, "its fit", version=int, facts=dict, arrays=dict, encoder=nn.Module | None
     )
-    if fit["version"] != PICKLE_VERSION:
+    version, encoder = checked["version"], checked["encoder"]
+    if version != _PICKLE_VERSION:
         raise BundleError(
-            f"it has the form {fit['version']}, and this version of sklearn-hscl knows "
-            f"{PICKLE_VERSION}: load it with the version that wrote it, and store it by "
-            f"`save`, whose files later versions read"
+            f"expected pickle version {_PICKLE_VERSION}, got {version}: load it with the "
+            f"version of sklearn-hscl that wrote it, and store it with `save`, whose files "
+            f"later versions read"
         )
-    encoder = fit["encoder"]  # with its weights
-    stored = State(fit["facts"], fit["arrays"])
-    return restore(stored, params, encoder=encoder, is_trained=encoder is not None)
+    custom = None if encoder is None else CustomEncoder(encoder, is_trained=True)
+    state = StoredState(checked["facts"], checked["arrays"])
+    return restore(state, params, custom_encoder=custom).attributes()
 
 
-def _portable(value: Any) -> Any:
-    """Return a path or a device as a string, which skops trusts; a module on the host."""
-    return str(value) if isinstance(value, PurePath | torch.device) else on_host(value)
-
-
-def on_host(value: Any) -> Any:
-    """Return a module whose weights lie on the host; anything else as it is."""
-    if not isinstance(value, nn.Module):
-        return value
-    tensors = [*value.parameters(), *value.buffers()]
-    if all(tensor.device.type == "cpu" for tensor in tensors):
-        return value
-    return copy.deepcopy(value).cpu()
+def _portable(value: object) -> object:
+    """Return paths and devices as strings, which skops trusts, and modules on the CPU."""
+    if isinstance(value, PurePath | torch.device):
+        return str(value)
+    return to_cpu(value) if isinstance(value, nn.Module) else value

@@ -1,7 +1,7 @@
-"""A file of arrays and a document: safetensors, with JSON among its metadata.
+"""Safetensors files of arrays and a document, which is JSON in the metadata.
 
-The document has a checksum of its own, which is looked at before anything else is read, and
-holds that of the arrays.
+The document contains the checksum of the arrays. Its own checksum is verified before
+anything else is read.
 """
 
 import hashlib
@@ -10,131 +10,139 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sklearn_hscl.persistence.schema import BundleError
+from sklearn_hscl.persistence.json_codec import Json
+from sklearn_hscl.persistence.schema import Array, Arrays, BundleError
 from sklearn_hscl.runtime.atomic_write import atomic_write
 
-FORMAT = "sklearn-hscl"
+_FORMAT = "sklearn-hscl"
 FORMAT_VERSION = 1
-# Bytes of the header, document included: JSON takes many times as much in memory.
-LARGEST_HEADER = 16 * 2**20
+# Bytes of the header with the document. Parsed JSON takes many times as much memory.
+_MAX_HEADER_BYTES = 16 * 2**20
 _LENGTH_BYTES = 8
 _METADATA = ("format", "version", "document", "sha256")
 
 
-def write_container(
-    path: str | os.PathLike[str], document: dict[str, Any], arrays: Mapping[str, Any]
+def write_file(
+    path: str | os.PathLike[str], document: dict[str, Json], arrays: Mapping[str, Array]
 ) -> None:
-    """Write a file, whole or not at all.
+    """Write a file completely or not at all.
 
     Parameters
     ----------
     path : path
-        Where; a file that is there stays until the new one is complete.
+        Path of the file. An existing file is replaced once the new one is complete.
     document : dict
-        What JSON can hold.
+        JSON values.
     arrays : mapping of str to ndarray
-        Numbers and bools.
+        Numeric and bool arrays.
 
     Raises
     ------
     OSError
-        If it cannot be written, for example as the disk is full.
+        If the file cannot be written, for example because the disk is full.
     ValueError
         If the document is too large.
     """
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    document = document | {"arrays_sha256": _checksum(arrays)}
+    document = document | {"arrays_sha256": checksum(arrays)}
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    if 2 * len(text) > LARGEST_HEADER:
+    if 2 * len(text) > _MAX_HEADER_BYTES:
         raise ValueError(
-            f"The parameters and the history of this embedder take {len(text)} bytes as "
-            f"JSON, more than a file may hold ({LARGEST_HEADER // 2}): store it by pickle."
+            f"Expected parameters and history of at most {_MAX_HEADER_BYTES // 2} bytes as "
+            f"JSON, got {len(text)} bytes. Store the embedder with pickle."
         )
     metadata = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "version": str(FORMAT_VERSION),
         "document": text,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-    with replacing(Path(path)) as temporary:
+    with atomic_file(Path(path)) as temporary:
         save_file(arrays, temporary, metadata)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a new file beside `path` to write to, which takes its place when that is done.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, whose file replaces `path` at the end of the block.
 
     Raises
     ------
     OSError
-        Of the kind that the system gave, with the path and what is left of the old file.
+        An error of the type that the system raised, which names the path.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory: pass the path of a file.")
+        raise IsADirectoryError(f"{path} is a directory. Pass the path of a file.")
     try:
         with atomic_write(path) as temporary:
             yield temporary
     except (OSError, SafetensorError) as error:
-        raise _cannot_write(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _cannot_write(path: Path, error: Exception) -> OSError:
-    kind = type(error) if isinstance(error, OSError) else OSError
+def _write_error(path: Path, error: Exception) -> OSError:
+    error_type = type(error) if isinstance(error, OSError) else OSError
     message = (
-        f"{path} cannot be written ({error}): the embedder in memory is as it was, and "
-        f"so is a file that was there. Make room, or pass another path."
+        f"{path} cannot be written ({error}). The embedder in memory and any existing file "
+        f"are unchanged. Free disk space, or pass another path."
     )
-    number = getattr(error, "errno", None)
-    return kind(message) if number is None else kind(number, message)
+    errno = getattr(error, "errno", None)
+    return error_type(message) if errno is None else error_type(errno, message)
 
 
-def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the document of a file alone.
+def read_document(path: str | os.PathLike[str]) -> dict[str, Json]:
+    """Read the document of a file without its arrays.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     BundleError
-        If it is not one of :func:`write_container`, or damaged.
+        If the file is damaged, or was not written by :func:`write_file`.
     """
     _check_header(Path(path))
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, ValueError) as error:
-        raise BundleError(f"{path} is no safetensors file: {error}") from error
-    return _document(path, metadata)
+        raise BundleError(f"Expected {path} to be a safetensors file: {error}") from error
+    return _parse_document(path, metadata)
 
 
 def _check_header(path: Path) -> None:
+    """Raise an error before safetensors reads a truncated or oversized header."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
-        raise BundleError(f"{path} is no safetensors file, or cut off: {size} bytes.")
-    if length > LARGEST_HEADER:
         raise BundleError(
-            f"{path} has a header of {length} bytes, more than {LARGEST_HEADER}: no "
-            f"embedder was stored like that."
+            f"Expected {path} to be a safetensors file, got {size} bytes without a whole "
+            f"header."
+        )
+    if length > _MAX_HEADER_BYTES:
+        raise BundleError(
+            f"Expected {path} to have a header of at most {_MAX_HEADER_BYTES} bytes, got a "
+            f"header of {length} bytes."
         )
 
 
-def _document(path: Any, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if metadata.get("format") != FORMAT:
-        raise BundleError(f"{path} holds no HSCLEmbedder: write one by its method `save`.")
+def _parse_document(
+    path: str | os.PathLike[str], metadata: Mapping[str, str]
+) -> dict[str, Json]:
+    if metadata.get("format") != _FORMAT:
+        raise BundleError(
+            f"{path} does not contain an HSCLEmbedder. Write one with its method `save`."
+        )
     version = metadata.get("version", "")
     if version != str(FORMAT_VERSION):
         raise BundleError(
-            f"{path} has the format {version!r:.20}, but this version of sklearn-hscl "
-            f"reads {FORMAT_VERSION}: load it with the version that wrote it, or later."
+            f"Expected {path} to have the format version {FORMAT_VERSION}, got "
+            f"{version!r:.20}. Load it with the version of sklearn-hscl that wrote it, or "
+            f"a later one."
         )
     if metadata.keys() != set(_METADATA):
         raise BundleError(f"{path} has missing or unknown metadata.")
@@ -144,33 +152,33 @@ def _document(path: Any, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} holds a document that is no JSON: {error}") from error
+        raise BundleError(f"{path} holds a document of invalid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise BundleError(f"{path} holds a document that is no dictionary.")
+        raise BundleError(
+            f"Expected the document of {path} to be a dict, got {type(document).__name__}."
+        )
     return document
 
 
-def read_arrays(
-    path: str | os.PathLike[str], document: Mapping[str, Any]
-) -> dict[str, NDArray[Any]]:
-    """Read the arrays that belong to a document.
+def read_arrays(path: str | os.PathLike[str], document: Mapping[str, Json]) -> Arrays:
+    """Read the arrays of a file whose document was read.
 
     Raises
     ------
     BundleError
-        If they are damaged.
+        If the arrays are damaged.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} holds arrays that cannot be read: {error}") from error
-    if _checksum(arrays) != document.get("arrays_sha256"):
+    if checksum(arrays) != document.get("arrays_sha256"):
         raise BundleError(f"{path} is damaged: the checksum of its arrays differs.")
     return arrays
 
 
-def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+def checksum(arrays: Mapping[str, Array]) -> str:
     """Return a checksum of names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(arrays):

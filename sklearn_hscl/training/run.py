@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.data.training_data import TrainingData, data_attributes
-from sklearn_hscl.data.validation import INPUT_ATTRIBUTES, FittedInput
+from sklearn_hscl.data.training_data import TrainingData
+from sklearn_hscl.data.validation import FittedInput
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
@@ -36,6 +36,7 @@ from sklearn_hscl.training.config import (
     resolve_defaults,
     resolve_loss,
 )
+from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
@@ -108,60 +109,57 @@ class TrainingRun:
             batches = constant_embedding_batches(self.net, self.train.targets, self.folds)
             return chance_loss(self.net, next(iter(batches)))
 
-    def fitted_attributes(self) -> dict[str, Any]:
-        """Return the attributes of an embedder that was trained so far."""
-        history = self.net.history
-        best = len(history)
-        beta, loss = self.net.beta, self.net.criterion_.settings()
-        attributes: dict[str, Any] = {}
+    def fitted_state(self) -> FittedState:
+        """Return the fitted attributes of an embedder that was trained so far."""
+        net, schema = self.net, self.data.schema
+        loss = net.criterion_.settings()
+        best_epoch, score_name = self._best_epoch()
+        return FittedState(
+            feature_names_in_=schema.feature_names,
+            pixel_scale=schema.pixel_scale,
+            columns=schema.columns,
+            prepare=self.context.prepare,
+            encode_targets=self.data.encode,
+            module_=net.module_.encoder.eval(),
+            net_=net,
+            n_features_out=net.module_.n_components,
+            history_=[_public_record(epoch) for epoch in net.history],
+            best_epoch_=best_epoch,
+            chance_loss_=self.chance_loss,
+            valid_score_name_=score_name,
+            n_anchors=net.n_anchors_,
+            input_shape_=self.data.train.rows.shape[1:],
+            n_threads_=self.n_threads,
+            precision=net.module_.precision,
+            device_=self.device,
+            beta_=net.beta if isinstance(net.beta, BetaSchedule) else loss["beta"],
+            temperature_=loss["temperature"],
+            seeds=self.seeds,
+        )
+
+    def _best_epoch(self) -> tuple[int, str | None]:
+        """Return the epoch whose weights are used, and the name of the validation score."""
+        epoch, score_name = len(self.net.history), None
         for monitor in self.monitors:
-            best = getattr(monitor, "best_epoch_", best)
+            epoch = getattr(monitor, "best_epoch_", epoch)
             if isinstance(monitor, BestWeights):
-                attributes["valid_score_name_"] = monitor.score_name(self.net)
-        attributes |= {
-            "module_": self.net.module_.encoder.eval(),
-            "net_": self.net,
-            "history_": [_for_users(epoch) for epoch in history],
-            "loss_curve_": history[:, "train_loss"],
-            "n_iter_": len(history),
-            "best_epoch_": best,
-            "chance_loss_": self.chance_loss,
-            "input_shape_": self.data.train.rows.shape[1:],
-            "device_": self.device,
-            "n_threads_": self.n_threads,
-            "_precision": self.net.module_.precision,
-            "beta_": beta if isinstance(beta, BetaSchedule) else loss["beta"],
-            "temperature_": loss["temperature"],
-            "_n_anchors": self.net.n_anchors_,
-            "_seeds": self.seeds,
-            "_prepare": self.context.prepare,
-            "_n_features_out": self.net.module_.n_components,
-        }
-        return attributes | _data_attributes(self.data)
+                score_name = monitor.score_name(self.net)
+        return epoch, score_name
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the same for a callback to keep: training on does not change it."""
-        attributes = self.fitted_attributes()
+        """Return the attributes for a callback; further training does not change them."""
+        attributes = self.fitted_state().attributes()
         del attributes["net_"]
         return attributes | {"module_": copy.deepcopy(attributes["module_"])}
 
 
-def _for_users(epoch: dict[str, Any]) -> dict[str, Any]:
-    """Drop what only skorch's callbacks want to know of an epoch."""
+def _public_record(epoch: EpochRecord) -> EpochRecord:
+    """Return the history entry of an epoch without what only skorch's callbacks use."""
     return {
         name: value
         for name, value in epoch.items()
         if name != "batches" and not name.endswith("_best")
     }
-
-
-def _data_attributes(data: TrainingData) -> dict[str, Any]:
-    """Return the attributes that describe targets, columns and the form of X."""
-    schema = data.schema
-    attributes = data_attributes(data.encode, schema.columns)
-    form = (schema.n_features, schema.feature_names, schema.pixel_scale)
-    found = zip(INPUT_ATTRIBUTES, form, strict=True)
-    return attributes | {name: value for name, value in found if value is not None}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Damaged bundles: flipped bytes, files that end early, wrong contents that are signed."""
+"""Damaged bundles: flipped bytes, truncated files, invalid signed contents."""
 
 import hashlib
 import json
@@ -10,10 +10,10 @@ from safetensors.numpy import load, save
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.persistence import BundleError
-from sklearn_hscl.persistence.safetensors_file import _checksum
+from sklearn_hscl.persistence.safetensors_file import checksum
 
-# What a value of a document is replaced by.
-STRANGE = [
+# Replacements of values of a document.
+INVALID_VALUES = [
     None,
     True,
     -1,
@@ -64,17 +64,17 @@ def flipped(data, position, mask):
 
 
 def truncated(rng, data):
-    """Leave the end away."""
+    """Cut off the end."""
     return data[: rng.integers(len(data))]
 
 
 def longer(rng, data):
-    """Append something."""
+    """Append random bytes."""
     return data + rng.bytes(int(rng.integers(1, 100)))
 
 
 def other_length(rng, data):
-    """Give the header another length, small ones and huge ones alike."""
+    """Change the length of the header to any, small or huge."""
     bits = int(rng.integers(1, 65))
     return (
         int(rng.integers(0, 2**bits, dtype=np.uint64, endpoint=bits < 64)).to_bytes(
@@ -85,31 +85,30 @@ def other_length(rng, data):
 
 
 def other_document(rng, data):
-    """Replace, drop or add a value of the document, and sign it."""
+    """Replace, drop or add a value of the document, and recompute the checksum."""
     document, arrays = parts(data)
-    place = document
+    container = document
     while True:
-        key = list(place)[rng.integers(len(place))] if isinstance(place, dict) else None
-        if isinstance(place, list):
-            key = int(rng.integers(len(place)))
-        inner = place[key]
+        keys = list(container) if isinstance(container, dict) else range(len(container))
+        key = keys[int(rng.integers(len(keys)))]
+        inner = container[key]
         if not (isinstance(inner, dict | list) and inner) or rng.random() < 0.15:
             break
-        place = inner
+        container = inner
     how = rng.integers(4)
     if how == 0:
-        del place[key]
-    elif how == 1 and isinstance(place, dict):
-        place["unknown"] = place[key]
+        del container[key]
+    elif how == 1 and isinstance(container, dict):
+        container["unknown"] = container[key]
     elif how == 1:
-        place.append(place[key])
+        container.append(container[key])
     else:
-        place[key] = STRANGE[rng.integers(len(STRANGE))]
+        container[key] = INVALID_VALUES[rng.integers(len(INVALID_VALUES))]
     return signed(document, arrays)
 
 
 def other_arrays(rng, data):
-    """Replace, drop or add an array, and sign them."""
+    """Replace, drop or add an array, and recompute the checksum."""
     document, arrays = parts(data)
     name = list(arrays)[rng.integers(len(arrays))]
     array = arrays.pop(name)
@@ -129,8 +128,8 @@ def other_arrays(rng, data):
     elif how == 6:
         values = array.copy().ravel()
         if len(values):
-            strange = np.frombuffer(rng.bytes(values.itemsize), values.dtype)[0]
-            values[rng.integers(len(values))] = strange
+            random_value = np.frombuffer(rng.bytes(values.itemsize), values.dtype)[0]
+            values[rng.integers(len(values))] = random_value
         arrays[name] = values.reshape(array.shape)
     return signed(document, arrays)
 
@@ -141,9 +140,9 @@ def parts(data):
 
 
 def signed(document, arrays, **metadata):
-    """Return the bytes of a bundle whose checksums are right."""
+    """Return the bytes of a bundle with valid checksums."""
     if isinstance(document, dict):
-        document = document | {"arrays_sha256": _checksum(arrays)}
+        document = document | {"arrays_sha256": checksum(arrays)}
     text = json.dumps(document)
     own = {"format": "sklearn-hscl", "version": "1", "document": text}
     own["sha256"] = hashlib.sha256(text.encode()).hexdigest()
@@ -155,7 +154,7 @@ SIGNED = [other_document, other_arrays]
 
 
 class Trial:
-    """A bundle, and whether what was made of it by damage is refused or harmless.
+    """A bundle, and the check that damaged copies of it are refused or harmless.
 
     Parameters
     ----------
@@ -175,13 +174,13 @@ class Trial:
         self.expected = embedder.transform(rows)
 
     def outcome(self, data, *, is_signed=False):
-        """Return "refused" or "loaded"; anything else that happens is raised."""
+        """Return "refused" or "loaded"; raise any other outcome."""
         self.path.write_bytes(data)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a device that is not there
+            warnings.simplefilter("ignore")  # of a device that is not available
             try:
                 embedder = HSCLEmbedder.load(self.path)
-            except ValueError as error:  # not a BundleError: asks for what was left out
+            except ValueError as error:  # BundleError, or parameters are missing
                 if str(self.path) in str(error) and (
                     is_signed or type(error) is BundleError
                 ):

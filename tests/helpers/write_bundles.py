@@ -1,6 +1,6 @@
 """Write the files that every later version has to load.
 
-To be run once for a new format, after its number went up; files of former formats stay.
+Run it once for a new format, after increasing its number. Files of earlier formats stay.
 """
 
 import sys
