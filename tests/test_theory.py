@@ -246,7 +246,7 @@ BAD = np.where(np.arange(90).reshape(30, 3) == 50, np.nan, X)
         ((X, Y, ["hard"]), {}, "betas=.* sequence of numbers"),
         ((X, Y, [1, -1]), {}, "betas=.* from 0 up"),
         ((X, Y, [np.inf]), {}, "betas=.* finite"),
-        ((X, Y), {"temperature": 0}, "temperature is out of range"),
+        ((X, Y), {"temperature": 0}, "temperature must be from"),
         ((X, Y), {"negative_mass": 0}, "negative_mass must be above 0"),
         ((X, Y), {"negative_mass": "batch"}, "negative_mass='batch' must be a number"),
         ((X, Y), {"max_anchors": 0}, "max_anchors=0 must be an integer from 1"),

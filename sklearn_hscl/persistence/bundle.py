@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
 from sklearn_hscl.data.validation import INPUT_ATTRIBUTES
+from sklearn_hscl.losses.contrastive import with_current_values
 from sklearn_hscl.persistence.encoder_state import check_left_out, given_encoder
 from sklearn_hscl.persistence.estimator_state import State, fitted_state, restore
 from sklearn_hscl.persistence.json_codec import (
@@ -182,6 +183,7 @@ def _restored(
 ) -> Any:
     decode = Decoder(pool_strings(arrays))
     params = {name: decode(value) for name, value in document["parameters"].items()}
+    params = with_current_values(params)
     kept = decode(document["input"])
     facts = decode(document["fit"])
     decode.check_empty()

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sklearn_hscl.data.torch_dataset import array_of
-from sklearn_hscl.losses.equation import anchor_losses, tilted_mean
-from sklearn_hscl.losses.pair_sets import Pairs
-from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options, per_pair
+from sklearn_hscl.losses.equation import anchor_losses, per_pair, tilted_mean
+from sklearn_hscl.losses.pair_sets import PairWeights
+from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options
 from sklearn_hscl.metrics.geometry import float64_rows
 from sklearn_hscl.metrics.knn.similarity_tiles import map_blocks
 from sklearn_hscl.metrics.validation import Labelled
@@ -22,11 +22,11 @@ from sklearn_hscl.metrics.validation import Labelled
 class PairSets:
     """Positives of a block of anchors, and three kinds of negatives: (A, P) each."""
 
-    everything: Pairs
+    everything: PairWeights
     """All rows but the anchor and its views: negatives of UCL and H-UCL."""
-    different: Pairs
+    different: PairWeights
     """Rows of other classes: negatives of SCL and H-SCL."""
-    collisions: Pairs
+    collisions: PairWeights
     """Rows of the anchor's class among everything."""
 
 
@@ -136,9 +136,9 @@ def _can_be_anchor(
     return usable & (n_views > 1) if by_view else usable
 
 
-def _pairs(positive: Tensor, negative: Tensor) -> Pairs:
+def _pairs(positive: Tensor, negative: Tensor) -> PairWeights:
     absent = torch.zeros(negative.shape, dtype=torch.float64)
-    return Pairs(positive.double(), absent.masked_fill(~negative, -torch.inf))
+    return PairWeights(positive.double(), absent.masked_fill(~negative, -torch.inf))
 
 
 LOSSES = ("ucl", "scl", "hucl", "hscl")
@@ -168,14 +168,11 @@ def loss_options(
             f"negative_mass={negative_mass!r} must be a number, the same for all four "
             f"losses, or they could not be compared."
         )
-    preset = replace(PRESETS[name](), negative_mass=negative_mass)
-    options = LossOptions(
-        **vars(preset),
+    options = replace(
+        PRESETS[name](),
+        negative_mass=negative_mass,
         beta=torch.from_numpy(betas),
         temperature=temperature,
-        hardening="exponential",
-        threshold=-0.25,
-        top_k=1,
     )
     check_options(options)
     return options
