@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sklearn_hscl.theory import estimate as anchors
 from sklearn_hscl.theory import verify_embedding
-from sklearn_hscl.theory.estimate import Draw
+from sklearn_hscl.theory.estimate import PairSample
 
 LOSSES = ("ucl", "scl", "hucl", "hscl")
 BETAS = [0.0, 1.0, 6.0]
@@ -164,12 +164,12 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     expected = verify_embedding(X, Y, BETAS)
     shapes = []
 
-    def pairs(draw, block, original=Draw.pairs):
-        found = original(draw, block)
+    def pairs(sample, block, original=PairSample.pairs):
+        found = original(sample, block)
         shapes.append(found.different.positive.shape)
         return found
 
-    monkeypatch.setattr(Draw, "pairs", pairs)
+    monkeypatch.setattr(PairSample, "pairs", pairs)
     monkeypatch.setattr(anchors, "_BLOCK_PAIRS", 400)
     found = verify_embedding(X, Y, BETAS)
     assert max(height * width * len(BETAS) for height, width in shapes) <= 400
