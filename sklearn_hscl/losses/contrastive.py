@@ -63,7 +63,7 @@ _ATTRIBUTES = (
 # Former and present names of values, by parameter.
 _FORMER_VALUES = {"positives": {"twin": "view"}}
 Params = dict[str, Any]  # by name, as in scikit-learn
-_TORCH_UNLABELED = -100  # torch's own label of samples without label
+_TORCH_UNLABELED = -100  # torch's default label of unlabeled samples
 
 
 class ContrastiveLoss(nn.Module):
@@ -131,7 +131,7 @@ class ContrastiveLoss(nn.Module):
     ce_weight : float in [0, 1], optional
         Weight of the cross-entropy of `logits`; the contrastive loss has the rest. It
         ignores unlabeled samples: those of `unlabeled_label`, or, if that is None, of
-        -100, torch's own mark.
+        -100, torch's default.
     label_smoothing : float in [0, 1), default=0.0
         Fraction of the target probability that the cross-entropy spreads over all classes.
     target_type : {"class", "multilabel", "continuous"}, default="class"
@@ -330,7 +330,7 @@ class ContrastiveLoss(nn.Module):
         logits : Tensor of shape (..., B, n_classes), optional
             Output of a jointly trained classifier; needed if `ce_weight` is above 0.
         return_stats : bool, default=False
-            Also return the numbers of skipped anchors and of effective negatives.
+            Also return the counts of skipped anchors and of effective negatives.
 
         Returns
         -------

@@ -25,7 +25,7 @@ class ViewPairs:
 
     @property
     def identity(self) -> Tensor:
-        """Ids of the points to which the loss pulls samples, (..., B)."""
+        """Ids of the points to which the loss attracts samples, (..., B)."""
         return self.view_ids
 
     @property
@@ -47,7 +47,7 @@ class LabelPairs:
 
     @property
     def identity(self) -> Tensor:
-        """Ids of the points to which the loss pulls samples, (..., B)."""
+        """Ids of the points to which the loss attracts samples, (..., B)."""
         return self.labels
 
     @property

@@ -126,8 +126,8 @@ def schane() -> LossOptions:
     """Hard negatives and cross-entropy. The printed equation was not at hand.
 
     The reading of SCHaNe and CLCE implemented:
-    (1 - w) L + w CE, where CE is the cross-entropy of a classifier trained along
-    (`ce_weight` = w) and
+    (1 - w) L + w CE, where CE is the cross-entropy of a jointly trained
+    classifier (`ce_weight` = w) and
     L_i = -log( mean over p∈P_i of e^{s_ip} / (Σ_{p∈P_i} e^{s_ip} + Q_i E_i) ) with Q_i the
     number of negatives and η exponential: Khosla's L_in with weighted negatives.
 

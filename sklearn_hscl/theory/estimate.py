@@ -250,7 +250,7 @@ class TheoryEstimate:
     along : {"beta", "epoch"}
         Meaning of the points.
     points : ndarray of shape (n_points,)
-        Strengths of the tilt, or epochs counted from 1.
+        Strengths of the hardening, or epochs counted from 1.
     ucl, scl, hucl, hscl : Interval
         The losses, with the same positives and the same negative mass.
     assumption : Interval
@@ -299,7 +299,7 @@ class TheoryEstimate:
         estimates : sequence of TheoryEstimate
             Estimates of the same rows, one for each epoch, along beta.
         epochs : sequence of int
-            Their numbers, counted from 1.
+            The epochs, counted from 1.
         index : int
             Index of the beta.
 
@@ -340,7 +340,7 @@ def summarise(
     Parameters
     ----------
     betas : ndarray of shape (n_betas,)
-        Strengths of the tilt.
+        Strengths of the hardening.
     anchors : AnchorValues
         Losses and margins of each anchor.
     n_skipped : int

@@ -28,7 +28,7 @@ class ClosedFormOptions:
     negative_mass: str | float
     """Q_i: ``"negatives"`` (their number), ``"batch"`` (B - 2), or a constant."""
     reduction: str
-    """What has the same weight in the mean: ``"anchors"``, ``"pairs"`` or ``"classes"``."""
+    """Units of equal weight in the mean: ``"anchors"``, ``"pairs"`` or ``"classes"``."""
     detach_weights: bool
     """Whether the gradient treats the hardening weights as constants."""
     effective_negatives: bool = True

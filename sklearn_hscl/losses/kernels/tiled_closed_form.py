@@ -1,4 +1,4 @@
-"""The closed form tile by tile, each pair once; in log space where it would overflow."""
+"""The closed form tile by tile, each pair once; in log space if it would overflow."""
 
 import math
 from collections.abc import Iterator

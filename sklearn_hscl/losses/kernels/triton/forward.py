@@ -85,7 +85,7 @@ def forward_kernel(
     log_denominator,  # out, as all below: log2(Q_i E_i)
     largest,  # largest u of a negative; only if SHIFTED
     repulsion_1,  # factor of 2^((1+β)(u - largest)) in the gradient
-    repulsion_0,  # factor of 2^(β(u - largest)), 0 where weights are detached
+    repulsion_0,  # factor of 2^(β(u - largest)), 0 if weights are detached
     loss,  # contribution of the anchor to the loss
     effective,  # (Σ η)² / Σ η²
     n_rows,
@@ -217,7 +217,7 @@ def log2_of_1_plus_exp2(x):
 @triton.jit
 def scores(
     z,
-    zi,  # (BLOCK_M, BLOCK_D), the anchors where one read holds all columns
+    zi,  # (BLOCK_M, BLOCK_D), the anchors, if one read holds all columns
     first,
     col,
     sharpness,

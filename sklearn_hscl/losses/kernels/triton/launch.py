@@ -2,7 +2,7 @@
 
 Memory is linear in the batch. The gradient comes with the value, since the loss is a
 scalar: six B²D floating-point operations in all, and nothing of size B × B is stored.
-Import this module only where Triton is installed.
+Import this module only if Triton is installed.
 """
 
 import math
