@@ -401,6 +401,15 @@ def test_settings_of_earlier_versions():
     assert ContrastiveLoss.from_settings(given).tau_plus == 0.1
 
 
+def test_stored_losses_keep_their_parameters(iris, tmp_path):
+    loss = ContrastiveLoss(beta=np.float32(2), temperature=torch.tensor(0.25))
+    embedder = HSCLEmbedder(loss=loss, encoder="mlp", max_epochs=1).fit(*iris)
+    embedder.save(tmp_path / "embedder.safetensors")
+    again = HSCLEmbedder.load(tmp_path / "embedder.safetensors").loss
+    assert again.get_params() == loss.get_params()
+    assert again.set_params(loss="supcon").options.denominator == "all"
+
+
 def test_settings_are_not_changed_by_reading():
     settings = {"loss": "sscl", **FORMER}
     before = dict(settings)

@@ -381,23 +381,24 @@ class ContrastiveLoss(nn.Module):
             return self._pairs_by_target(z, y, view_ids), options
         return ViewPairs(self._required("view_ids", view_ids, z)), options
 
-    def settings(self) -> Params:
-        """Return arguments of the constructor that build an equal loss.
+    def plain_params(self) -> Params:
+        """Return the parameters, with scalars of numpy and torch as Python's."""
+        return {name: _plain_scalar(value) for name, value in self.get_params().items()}
 
-        They include options that training has changed. Scalars of numpy and torch are
-        converted to Python's.
+    def settings(self) -> Params:
+        """Return arguments of the constructor that build a loss of equal value.
+
+        Unlike :meth:`plain_params`, they list the options of the named loss and those
+        that training has changed.
         """
-        options = vars(self.options).copy()
+        options = {name: _plain_scalar(value) for name, value in vars(self.options).items()}
         del options["pairs"], options["hardened"]  # the name determines them
-        options["tau_plus"] = self.tau_plus
-        return {
-            name: _plain_scalar(value)
-            for name, value in (self.get_params() | options).items()
-        }
+        options["tau_plus"] = _plain_scalar(self.tau_plus)
+        return self.plain_params() | options
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Build a loss from :meth:`settings`, also from those of earlier versions."""
+        """Build a loss from what the two methods above return, in any version."""
         arguments = with_current_values(settings)
         arguments.pop("gave_tau_plus", None)
         by_default = not settings.get("gave_tau_plus", True)

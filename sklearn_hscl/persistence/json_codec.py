@@ -123,7 +123,7 @@ def _settings(value: Any) -> dict[str, Any]:
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, ContrastiveLoss):
-        return value.settings()
+        return value.plain_params()
     return value.get_params(deep=False)
 
 
