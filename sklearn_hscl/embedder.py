@@ -145,7 +145,7 @@ class HSCLEmbedder(
         classes then weigh more), or each class.
     detach_weights : bool or None, default=None
         Whether the tilt is a constant in the gradient.
-    positives : {"all", "twin"} or None, default=None
+    positives : {"all", "view"} or None, default=None
         Rows of the same class, or only views of the same row.
     ce_weight : float or None, default=None
         Share in [0, 1] of the cross-entropy of a linear classifier on the embedding that

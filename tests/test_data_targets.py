@@ -127,7 +127,7 @@ def test_options_reach_the_loss(iris):
         "negative_mass": "batch",
         "reduction": "classes",
         "detach_weights": False,
-        "positives": "twin",
+        "positives": "view",
     }
     fitted = embedder(loss="hscl", max_epochs=1, **options).fit(*iris)
     found = fitted.net_.criterion_.options

@@ -23,7 +23,7 @@ from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.sample import draw, make_subject
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
-from sklearn_hscl.losses.pair_sets import Pairs
+from sklearn_hscl.losses.pair_sets import PairWeights
 from sklearn_hscl.metrics import alignment, effective_rank, knn_accuracy, uniformity
 from sklearn_hscl.runtime.normalize import l2_normalize
 
@@ -184,7 +184,7 @@ def test_pair_gradients_are_those_of_the_cosines(loss):
     found = batch.pair_gradients()
     # Central differences: a step along the anchor changes one of its cosines.
     for i, j in [(0, 3), (4, 7), (6, 1)]:
-        pairs = Pairs(*(weight[i : i + 1] for weight in batch.pairs))
+        pairs = PairWeights(*(weight[i : i + 1] for weight in batch.pairs))
         losses = []
         for step in (-1e-6, 1e-6):
             rows = z.clone()

@@ -60,7 +60,7 @@ FOUND = {
     "Expected X to be a table with at least one row, got an empty list": lambda e: e.fit(
         pd.DataFrame({"a": ["x", "y"] * 10}), LABELS
     ).transform([]),
-    "temperature is out of range": lambda e: ContrastiveLoss("scl", temperature=len),
+    "temperature must be from": lambda e: ContrastiveLoss("scl", temperature=len),
     "negative_mass must be": lambda e: ContrastiveLoss("scl", negative_mass=[1]),
 }
 

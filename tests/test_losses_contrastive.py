@@ -1,14 +1,25 @@
 """The loss against an explicit reference, gradcheck and its mathematical properties."""
 
+import hashlib
+import inspect
 import itertools
+import json
 
+import numpy as np
 import pytest
 import torch
 from helpers.loss_reference import official_hscl, reference_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 
+from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.metrics import make_embedding_scorer, map_at_r
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 
 OPTIONS = {
     "hardening": ["exponential", "threshold"],
@@ -293,3 +304,139 @@ def test_unknown_options_are_named(arguments, message):
 def test_missing_targets_are_named(loss, missing):
     with pytest.raises(ValueError, match=f"needs `{missing}`"):
         ContrastiveLoss(loss)(embeddings())
+
+
+# Parameters, as in scikit-learn -------------------------------------------------------
+
+
+def test_parameters_are_those_of_the_constructor():
+    names = inspect.signature(ContrastiveLoss).parameters.keys()
+    assert ContrastiveLoss().get_params().keys() == names
+    given = {"beta": 3.0, "reduction": "pairs", "tau_plus": 0.0, "normalize": False}
+    params = ContrastiveLoss("sscl", **given).get_params(deep=True)
+    assert {name: params[name] for name in given} == given
+    assert params["loss"] == "sscl" and params["detach_weights"] is None
+    assert ContrastiveLoss(**params).get_params() == params
+
+
+def test_parameters_can_be_changed():
+    loss = ContrastiveLoss("hscl", preset="official")
+    assert loss.set_params(beta=2.0, preset=None, kernel="dense") is loss
+    expected = ContrastiveLoss("hscl", beta=2.0, kernel="dense")
+    assert loss.options == expected.options
+    assert loss.get_params() == expected.get_params()
+    loss.set_beta(5.0)
+    assert loss.get_params()["beta"] == 5.0
+    assert loss.set_params(loss="hucl").options.pairs == "view"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beta": 2.0, "bta": 1.0}, "Invalid parameter 'bta' for ContrastiveLoss.*beta"),
+        ({"beta": 2.0, "reduction": "sum"}, "reduction must be one of"),
+    ],
+)
+def test_an_invalid_change_changes_nothing(changes, message):
+    loss = ContrastiveLoss()
+    with pytest.raises(ValueError, match=message):
+        loss.set_params(**changes)
+    assert loss.get_params() == ContrastiveLoss().get_params()
+
+
+class SubclassedLoss(ContrastiveLoss):
+    def __init__(self, strength):
+        super().__init__("scl", beta=strength)
+
+
+@pytest.mark.parametrize(
+    "loss", [ContrastiveLoss("hucl", tau_plus=0.1), SubclassedLoss(2.0)], ids=type
+)
+def test_clone(loss):
+    embedder = HSCLEmbedder(loss=loss, max_epochs=1)
+    copied = clone(embedder).loss
+    assert type(copied) is type(loss) and copied is not loss
+    assert copied.get_params() == loss.get_params()
+    assert isinstance(copied, torch.nn.Module) and not list(copied.parameters())
+    other = clone(embedder).set_params(loss__beta=7.0)
+    assert other.loss.options.beta == other.get_params()["loss__beta"] == 7.0
+    assert loss.options.beta != 7.0
+
+
+@pytest.mark.parametrize("in_pipeline", [True, False])
+def test_searches_over_parameters_of_the_loss(iris, in_pipeline):
+    loss = ContrastiveLoss(reduction="pairs")
+    embedder = HSCLEmbedder(loss=loss, encoder="mlp", max_epochs=2, random_state=0)
+    grid = {"loss__beta": [0.0, 8.0], "loss__negative_mass": [None, 1.0]}
+    options = {"cv": StratifiedKFold(2), "scoring": make_embedding_scorer(map_at_r)}
+    if in_pipeline:
+        embedder = make_pipeline(embedder, KNeighborsClassifier())
+        grid = {f"hsclembedder__{name}": values for name, values in grid.items()}
+        options["scoring"] = "neg_log_loss"
+    single = GridSearchCV(embedder, grid, **options).fit(*iris)
+    batched = BatchedGridSearchCV(embedder, grid, **options).fit(*iris)
+    scores = single.cv_results_["mean_test_score"]
+    assert len(set(scores)) > 1
+    np.testing.assert_allclose(batched.cv_results_["mean_test_score"], scores, rtol=1e-5)
+    assert batched.best_params_ == single.best_params_
+    best = single.best_estimator_
+    trained = best[0] if in_pipeline else best
+    wanted = next(v for name, v in single.best_params_.items() if name.endswith("beta"))
+    assert trained.net_.criterion_.options.beta == wanted
+
+
+# Settings of stored losses ------------------------------------------------------------
+
+
+FORMER = {"gave_tau_plus": False, "tau_plus": 0.1, "positives": "twin", "beta": 2.0}
+
+
+def test_settings_of_earlier_versions():
+    loss = ContrastiveLoss.from_settings({"loss": "sscl", **FORMER})
+    assert loss.tau_plus is None and loss.options.tau_plus == 0.1
+    assert loss.options.positives == "view"
+    loss = ContrastiveLoss.from_settings({"loss": "hucl", **FORMER})
+    assert loss.options.tau_plus == 0.1
+    given = FORMER | {"loss": "sscl", "gave_tau_plus": True}
+    assert ContrastiveLoss.from_settings(given).tau_plus == 0.1
+
+
+def test_stored_losses_keep_their_parameters(iris, tmp_path):
+    loss = ContrastiveLoss(beta=np.float32(2), temperature=torch.tensor(0.25))
+    embedder = HSCLEmbedder(loss=loss, encoder="mlp", max_epochs=1).fit(*iris)
+    embedder.save(tmp_path / "embedder.safetensors")
+    again = HSCLEmbedder.load(tmp_path / "embedder.safetensors").loss
+    assert again.get_params() == loss.get_params()
+    assert again.set_params(loss="supcon").options.denominator == "all"
+
+
+def test_settings_are_not_changed_by_reading():
+    settings = {"loss": "sscl", **FORMER}
+    before = dict(settings)
+    ContrastiveLoss.from_settings(settings)
+    assert settings == before
+
+
+def replace_in_document(path, old, new):
+    content = path.read_bytes()
+    n_bytes = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + n_bytes])
+    metadata = header["__metadata__"]
+    assert old in metadata["document"]
+    text = metadata["document"].replace(old, new)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    header["__metadata__"] = metadata | {"document": text, "sha256": digest}
+    written = json.dumps(header).encode()
+    length = len(written).to_bytes(8, "little")
+    path.write_bytes(length + written + content[8 + n_bytes :])
+
+
+def test_stored_parameters_of_earlier_versions(iris, tmp_path):
+    embedder = HSCLEmbedder(encoder="mlp", positives="view", max_epochs=1, random_state=0)
+    path = tmp_path / "embedder.safetensors"
+    embedder.fit(*iris).save(path)
+    replace_in_document(path, '"positives":"view"', '"positives":"twin"')
+    again = HSCLEmbedder.load(path)
+    assert again.positives == "view"
+    assert again.net_.criterion_.options.positives == "view"
+    np.testing.assert_array_equal(again.transform(iris[0]), embedder.transform(iris[0]))

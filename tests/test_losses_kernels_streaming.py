@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.losses.kernels import label_sorted
-from sklearn_hscl.losses.kernels import tiled_closed_form as hardest
-from sklearn_hscl.losses.kernels import tiled_closed_form as symmetric
-from sklearn_hscl.losses.kernels.streaming import streaming_loss
+from sklearn_hscl.losses.kernels import label_sorted, streaming, tiled_closed_form
+from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 
 OPTIONS = {
     "negative_mass": ["negatives", "batch", 3.0],
@@ -43,20 +41,24 @@ GROUPS = {
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles so small that every kind of tile occurs, and few of them are kept."""
-    monkeypatch.setattr(symmetric, "_HEIGHT", 8)
-    monkeypatch.setattr(symmetric, "_WIDTH", 11)
-    monkeypatch.setattr(symmetric, "_KEPT", 300)
-    monkeypatch.setattr(symmetric, "_LARGE", 4)
-    monkeypatch.setattr(hardest, "_STRIP", 7 * N_ROWS)
-    monkeypatch.setattr(label_sorted, "_TILE", 5)
-    monkeypatch.setattr(label_sorted, "_PADDED", 20)
+    """Tiles so small that every kind of tile occurs, and few of them are cached."""
+    monkeypatch.setattr(tiled_closed_form, "_TILE_HEIGHT", 8)
+    monkeypatch.setattr(tiled_closed_form, "_TILE_WIDTH", 11)
+    monkeypatch.setattr(tiled_closed_form, "_MAX_CACHED", 300)
+    monkeypatch.setattr(tiled_closed_form, "_MAX_SMALL_GROUP", 4)
+    monkeypatch.setattr(tiled_closed_form, "_MAX_STRIP", 7 * N_ROWS)
+    monkeypatch.setattr(label_sorted, "_MAX_TILE", 5)
+    monkeypatch.setattr(label_sorted, "_MAX_PADDED", 20)
 
 
 def l2_normalize(n_rows=N_ROWS, width=5, seed=0, dtype=torch.float64, offset=0.0):
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(n_rows, width, generator=generator, dtype=torch.float64) + offset
     return (z / z.norm(dim=1, keepdim=True)).to(dtype)
+
+
+def streaming_loss(z, groups, **options):
+    return streaming.streaming_loss(z, groups, ClosedFormOptions(**options))
 
 
 def dense_loss(z, groups, **options):
@@ -241,7 +243,7 @@ def test_tiles_cover_each_pair_of_negatives_once():
     for groups in GROUPS.values():
         rows = label_sorted.sort_rows(l2_normalize(), groups)
         covered = torch.zeros(N_ROWS, N_ROWS)
-        for tile in symmetric._tiles(rows.bounds):
+        for tile in tiled_closed_form._tiles(rows.bounds):
             covered[tile.rows, tile.columns] += 1
             if tile.rows != tile.columns:
                 covered[tile.columns, tile.rows] += 1

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 
 pytest.importorskip("triton")
@@ -52,8 +53,8 @@ def batch(n_rows, n_columns, n_groups, seed=0):
 def by_kernel(z, groups, *, precision="ieee", **options):
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
-    z = z.clone().requires_grad_()
-    value, stats = triton_loss(z, groups, precision=precision, **options)
+    z, options = z.clone().requires_grad_(), ClosedFormOptions(**options)
+    value, stats = triton_loss(z, groups, options, precision=precision)
     (3 * value).backward()
     return value.detach(), z.grad / 3, stats
 
@@ -184,7 +185,8 @@ def test_value_without_gradient():
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
     z, groups = batch(40, 8, 4)
-    value, stats = triton_loss(z, groups, effective_negatives=False, **options_with())
+    options = ClosedFormOptions(**options_with(), effective_negatives=False)
+    value, stats = triton_loss(z, groups, options)
     assert not value.requires_grad
     assert stats.effective_negatives.isnan()
     assert not stats.skipped_anchors.requires_grad
@@ -195,7 +197,8 @@ def test_differentiable_only_once():
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
     z, groups = batch(17, 4, 4)
-    value, stats = triton_loss(z.requires_grad_(), groups, **options_with())
+    options = ClosedFormOptions(**options_with())
+    value, stats = triton_loss(z.requires_grad_(), groups, options)
     assert not stats.effective_negatives.requires_grad
     (gradient,) = torch.autograd.grad(value**2, z, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

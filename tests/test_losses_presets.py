@@ -122,7 +122,7 @@ def test_hardenings(loss, hardening, detach_weights, kernel, monkeypatch):
 )
 @pytest.mark.parametrize("pooling", ["out", "in"])
 @pytest.mark.parametrize("reduction", ["anchors", "pairs", "classes"])
-@pytest.mark.parametrize("positives", ["all", "twin"])
+@pytest.mark.parametrize("positives", ["all", "view"])
 def test_product_of_options(denominator, pooling, reduction, tau_plus, positives):
     options = {
         "denominator": denominator,
@@ -132,11 +132,11 @@ def test_product_of_options(denominator, pooling, reduction, tau_plus, positives
         "detach_weights": False,
     }
     y = LABELS[:5].repeat(2)
-    twins = VIEW_IDS if positives == "twin" else None
+    view_ids = VIEW_IDS if positives == "view" else None
     ours = ContrastiveLoss("hscl", positives=positives, beta=2.0, **options)
     assert_same(
         lambda z: ours(z, y, VIEW_IDS),
-        lambda z: reference_loss(z, pairs=pairs_of(y, twins), beta=2.0, **options)[0],
+        lambda z: reference_loss(z, pairs=pairs_of(y, view_ids), beta=2.0, **options)[0],
         embeddings(),
     )
     z = embeddings().requires_grad_()
@@ -219,7 +219,7 @@ def test_cross_entropy_leaves_out_unlabelled_rows():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_preset_says_what_it_follows(loss):
+def test_every_preset_names_its_sources(loss):
     text = PRESETS[loss].__doc__
     assert "Source" in text
     assert "arXiv" in text
@@ -267,7 +267,7 @@ def test_unlabelled_rows_are_classes_of_their_own():
     assert loss(z, y) == ContrastiveLoss()(z, alone)
 
 
-def test_minus_one_is_a_class_unless_told_otherwise():
+def test_minus_one_is_a_class_by_default():
     y = torch.tensor([-1, 1] * 5)
     z = embeddings()
     assert ContrastiveLoss()(z, y) == ContrastiveLoss()(z, (y + 1) // 2)

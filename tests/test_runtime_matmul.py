@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
 from sklearn_hscl.runtime import matmul as gemm
 
@@ -212,10 +213,11 @@ def test_eight_threads_mixing_kernels_and_plain_products(path):
 
     def loss(z):
         z = z.clone().requires_grad_()
-        value, _ = streaming_loss(
-            z, groups, beta=1.0, temperature=0.5, negative_mass="negatives",
+        options = ClosedFormOptions(
+            beta=1.0, temperature=0.5, negative_mass="negatives",
             reduction="anchors", detach_weights=True,
         )  # fmt: skip
+        value, _ = streaming_loss(z, groups, options)
         value.backward()
         return z.grad
 

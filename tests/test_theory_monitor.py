@@ -56,7 +56,7 @@ def test_other_transformers(iris):
     found = verify_estimator(pca, X, y, [2], max_anchors=10)
     expected = verify_embedding(pca.transform(X), y, [2], max_anchors=10)
     np.testing.assert_array_equal(found.margins, expected.margins)
-    with pytest.raises(TypeError, match="LogisticRegression has no transform"):
+    with pytest.raises(TypeError, match="got LogisticRegression, which has no transform"):
         verify_estimator(LogisticRegression(), X, y)
 
 
@@ -150,7 +150,7 @@ def test_display_shows_losses_and_share(iris):
     np.testing.assert_array_equal(line.get_ydata(), display.estimate.assumption.value)
     low, high = share.get_ylim()
     assert low < 0 and high > 1
-    assert share.get_xlabel() == "Strength of the tilt, beta"
+    assert share.get_xlabel() == "Strength of the hardening, beta"
     assert [t.get_text() for t in share.get_xticklabels()] == ["0", "1", "8"]
     np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2])
     display.figure_.canvas.draw()

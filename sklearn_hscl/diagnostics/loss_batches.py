@@ -16,7 +16,7 @@ from sklearn_hscl.data.training_data import LabelledArrays
 from sklearn_hscl.diagnostics.sample import Subject
 from sklearn_hscl.losses.dispatch import choose_kernel, compute
 from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
-from sklearn_hscl.losses.pair_sets import Pairs, Targets
+from sklearn_hscl.losses.pair_sets import BatchPairs, PairWeights
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
@@ -36,14 +36,14 @@ class LossBatch:
     ----------
     z : Tensor of shape (B, P)
         Unit rows.
-    who : Targets
-        Who is positive of whom.
+    who : BatchPairs
+        Positives and negatives of each anchor.
     options : LossOptions
-        The point in the family.
+        The loss configuration.
     """
 
     z: Tensor
-    who: Targets
+    who: BatchPairs
     options: LossOptions
 
     @property
@@ -52,7 +52,7 @@ class LossBatch:
         return min(len(self.z), max(1, _BLOCK_NUMBERS // self.z.numel()))
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> PairWeights:
         """Who is positive and negative of these anchors, (A, B)."""
         return self.who.block(0, self.n_anchors, self.z.dtype)
 
@@ -111,7 +111,7 @@ class LossBatch:
         losses = anchor_losses(
             self.z[:n_anchors, None],  # (A, 1, P)
             rows,
-            Pairs(*(weight[:, None] for weight in pairs)),
+            PairWeights(*(weight[:, None] for weight in pairs)),
             self.options,
         )
         usable = torch.where(losses.usable, losses.loss, 0.0)

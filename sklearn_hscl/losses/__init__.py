@@ -1,7 +1,7 @@
-"""Contrastive losses for plain torch: one equation, every member of the family.
+"""Contrastive losses for plain torch: one equation for the whole family.
 
-Nothing here knows scikit-learn; :class:`ContrastiveLoss` takes embeddings and
-labels and returns a scalar.
+The package does not depend on scikit-learn; :class:`ContrastiveLoss` takes embeddings
+and labels and returns a scalar.
 """
 
 from sklearn_hscl.losses.beta_schedules import (

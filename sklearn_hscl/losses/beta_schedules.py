@@ -1,4 +1,4 @@
-"""Schedules of the hardening: beta as a function of how far training is."""
+"""Schedules of the hardening: beta as a function of the progress of training."""
 
 from dataclasses import dataclass
 from math import cos, floor, pi
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class BetaSchedule(Protocol):
-    """Anything that maps the share of training that is done, in [0, 1], to a beta."""
+    """Anything that maps the completed fraction of training, in [0, 1], to a beta."""
 
     def beta_at(self, progress: float) -> float:
         """Return beta, at least 0."""
@@ -15,14 +15,14 @@ class BetaSchedule(Protocol):
 
 @dataclass(frozen=True)
 class WarmUpBeta:
-    """Rise linearly from 0 to `beta` over the first share of training, then stay.
+    """Rise linearly from 0 to `beta` during a first fraction of training, then stay.
 
     Parameters
     ----------
     beta : float, default=1.0
-        Where it stays.
+        Final beta.
     share : float in (0, 1], default=0.25
-        Share of training that the rise takes.
+        Fraction of training that the rise takes.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class WarmUpBeta:
     share: float = 0.25
 
     def beta_at(self, progress: float) -> float:
-        """Return beta after the given share of training."""
+        """Return beta after the given fraction of training."""
         return self.beta * min(1.0, progress / self.share)
 
 
@@ -59,7 +59,7 @@ class LinearBeta:
     end: float = 1.0
 
     def beta_at(self, progress: float) -> float:
-        """Return beta after the given share of training."""
+        """Return beta after the given fraction of training."""
         return self.start + (self.end - self.start) * progress
 
 
@@ -84,7 +84,7 @@ class CosineBeta:
     end: float = 1.0
 
     def beta_at(self, progress: float) -> float:
-        """Return beta after the given share of training."""
+        """Return beta after the given fraction of training."""
         return self.start + (self.end - self.start) * (1 - cos(pi * progress)) / 2
 
 
@@ -92,8 +92,8 @@ class CosineBeta:
 class StepBeta:
     """Anneal from `start` to `end` in equal steps.
 
-    With ``start=beta, end=0, n_steps=9`` it is the annealing of the code of Robinson et
-    al. (arXiv 2010.04592), in which beta takes nine values from beta to 0.
+    ``start=beta, end=0, n_steps=9`` is the annealing in the code of Robinson et al.
+    (arXiv 2010.04592), in which beta takes nine values from beta to 0.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class StepBeta:
     end : float, default=0.0
         Beta of the last epochs.
     n_steps : int, default=9
-        How many values beta takes, each for the same share of training.
+        Number of values of beta, each for the same fraction of training.
 
     Examples
     --------
@@ -115,6 +115,6 @@ class StepBeta:
     n_steps: int = 9
 
     def beta_at(self, progress: float) -> float:
-        """Return beta after the given share of training."""
+        """Return beta after the given fraction of training."""
         step = min(floor(progress * self.n_steps), self.n_steps - 1)
         return self.start + (self.end - self.start) * step / max(1, self.n_steps - 1)

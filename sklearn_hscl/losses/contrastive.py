@@ -1,5 +1,7 @@
 """ContrastiveLoss: the whole family as one torch module."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -11,7 +13,15 @@ from torch.nn import functional
 from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
 from sklearn_hscl.losses.equation import LossStats
 from sklearn_hscl.losses.hardening import LogHardening
-from sklearn_hscl.losses.pair_sets import Targets, unlabelled_as_own
+from sklearn_hscl.losses.pair_sets import (
+    BatchPairs,
+    LabelPairs,
+    SimilarityPairs,
+    ViewPairs,
+    gaussian,
+    jaccard,
+    separate_unlabeled,
+)
 from sklearn_hscl.losses.presets import (
     LOSSES,
     PRESETS,
@@ -24,9 +34,25 @@ from sklearn_hscl.losses.presets import (
 from sklearn_hscl.runtime.normalize import l2_normalize
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
-# Arguments that are no options of the equation.
-_OWN_SETTINGS = (
+# Options that the named loss decides on unless they are given.
+_PRESET_OPTIONS = (
+    "tau_plus",
+    "negative_mass",
+    "denominator",
+    "pooling",
+    "reduction",
+    "positives",
+    "detach_weights",
+    "n_synthetic",
+    "n_hardest",
+    "ce_weight",
+)
+# Options that no named loss changes.
+_COMMON_OPTIONS = ("beta", "temperature", "hardening", "threshold", "top_k")
+# Parameters that are attributes, not options of the equation.
+_ATTRIBUTES = (
     "loss",
+    "preset",
     "label_smoothing",
     "target_type",
     "bandwidth",
@@ -34,10 +60,14 @@ _OWN_SETTINGS = (
     "normalize",
     "kernel",
 )
+# Former and present names of values, by parameter.
+_FORMER_VALUES = {"positives": {"twin": "view"}}
+Params = dict[str, Any]  # by name, as in scikit-learn
+_TORCH_UNLABELED = -100  # torch's default label of unlabeled samples
 
 
 class ContrastiveLoss(nn.Module):
-    """Contrastive loss with hard negatives: UCL, SCL, H-UCL, H-SCL and neighbours.
+    """Contrastive loss with hard negatives: UCL, SCL, H-UCL, H-SCL and relatives.
 
     With unit embeddings z_i, s_ij = z_i·z_j / T, positives P_i, negatives N_i and
     hardening η::
@@ -46,9 +76,12 @@ class ContrastiveLoss(nn.Module):
         ℓ_ip = -log( e^{s_ip} / (e^{s_ip} + Q_i E_i) )
 
     averaged over the positives of each anchor and over anchors. Everything is
-    computed in log space with the hardest negative taken out, so the value and its
+    computed in log space relative to the hardest negative, so the value and its
     gradient are finite for any finite z. Anchors without a positive or without a
     negative are skipped and counted; a batch without usable anchors gives 0.
+
+    ``get_params`` and ``set_params`` follow scikit-learn, so a search over an embedder
+    with this loss reaches its parameters, as in ``loss__beta``.
 
     Parameters
     ----------
@@ -56,28 +89,28 @@ class ContrastiveLoss(nn.Module):
         ``"ucl"`` (InfoNCE), ``"scl"``, ``"supcon"`` (Khosla), ``"hucl"``, ``"hscl"``,
         ``"sscl"`` (synthetic hard negatives) or ``"schane"``; see
         :mod:`sklearn_hscl.losses.presets` for the formula and source of each. It
-        decides on all options that are None.
+        determines all options that are None.
     beta : float or Tensor of shape (...), default=1.0
-        Strength of the exponential or polynomial tilt; 0 is no tilt. A tensor gives one
-        strength per leading index of z.
+        Strength of the exponential or polynomial hardening; 0 is none. A tensor gives
+        one strength per leading index of z.
     temperature : float or Tensor of shape (...), default=0.5
         Scale T of the similarities, in cosine units. 0.5 is the authors' choice.
     hardening : str or callable, default="exponential"
-        η(s) = e^{βs}; ``"threshold"``: 1 where the cosine is at least `threshold`, else
+        η(s) = e^{βs}; ``"threshold"``: 1 if the cosine is at least `threshold`, else
         0; ``"polynomial"``: ((1 + cosine) / 2)^β; ``"top_k"``: 1 for the `top_k` hardest
         negatives, else 0; or a function that maps s, (..., A, B), to log η. An anchor
         whose negatives all have weight 0 uses its hardest one.
     threshold : float or Tensor of shape (...), default=-0.25
-        Cosine from which a negative counts. The authors' start value for
+        Smallest cosine of the negatives that count. The authors' start value for
         e^{s} ≥ τ, τ = e^{-1/2}, is -0.25 at T = 0.5.
     top_k : int, default=16
-        Negatives that count under ``"top_k"``.
+        Number of negatives that count under ``"top_k"``.
     preset : {None, "official"}, default=None
-        ``"official"``: what the authors' code of ``"hscl"``, ``"scl"`` or ``"hucl"``
-        computes; options that are given override it.
+        ``"official"`` is the loss of the authors' code of ``"hscl"``, ``"scl"`` or
+        ``"hucl"``; options that are given override it.
     tau_plus : float in [0, 1), optional
-        Share of negatives that are expected to be positives, which the debiased loss
-        takes out of E.
+        Class prior τ⁺ of the debiased loss: the expected fraction of false negatives,
+        which it removes from E.
     negative_mass : {"negatives", "batch"} or float, optional
         Q_i: the number of negatives of the anchor, the batch size minus 2 (the authors'
         code), or a constant.
@@ -88,32 +121,32 @@ class ContrastiveLoss(nn.Module):
     reduction : {"anchors", "pairs", "classes"}, optional
         Mean over anchors, over all ordered positive pairs (the authors' code; large
         classes weigh more), or over classes of the mean over their anchors.
-    positives : {"all", "twin"}, optional
-        Rows of the same class, or only views of the same row.
+    positives : {"all", "view"}, optional
+        Samples of the same class, or only views of the same sample.
     detach_weights : bool, optional
         Treat η as a constant in the gradient. False lets the gradient flow through
-        it (the authors' code), which pulls easy negatives closer.
+        it (the authors' code), which attracts easy negatives.
     n_synthetic, n_hardest : int, optional
-        Synthetic negatives of each anchor, and the hardest ones they are mixed from.
+        Number of synthetic negatives per anchor, and of the hardest ones to mix.
     ce_weight : float in [0, 1], optional
-        Share of the cross-entropy of `logits`; the contrastive loss has the rest. Rows
-        without label have no part in it: those of `unlabeled_label`, or of -100, torch's
-        own mark, where that is None.
+        Weight of the cross-entropy of `logits`; the contrastive loss has the rest. It
+        ignores unlabeled samples: those of `unlabeled_label`, or, if that is None, of
+        -100, torch's default.
     label_smoothing : float in [0, 1), default=0.0
-        Share of the probability that the cross-entropy wants spread over all classes.
+        Fraction of the target probability that the cross-entropy spreads over all classes.
     target_type : {"class", "multilabel", "continuous"}, default="class"
-        What `y` holds: class labels; label indicators, whose overlap is the weight of
-        a positive; or numbers, where a Gaussian kernel is.
+        Type of `y`: class labels; label indicators, whose overlap is the weight of a
+        positive; or continuous values, whose Gaussian kernel is the weight.
     bandwidth : float, default=1.0
         Width of that kernel, in units of y.
     unlabeled_label : int, optional
-        Class label that marks rows without label: each is a class of its own.
+        Class label that marks unlabeled samples. Each of them is a separate class.
     normalize : bool, default=True
-        Scale the rows of z to unit length first.
+        Scale the rows of z to unit norm first.
     kernel : {"auto", "dense", "tiled", "streaming", "triton"}, default="auto"
-        How to compute it: autograd on all pairs or in tiles; in closed form, with
-        memory linear in the batch, on CPU or (``"triton"``) CUDA. ``"auto"`` takes
-        the fastest way that the loss and the batch allow.
+        Implementation: autograd on all pairs or in tiles; in closed form, with memory
+        linear in the batch, on CPU or (``"triton"``) CUDA. ``"auto"`` selects the
+        fastest one that the loss and the batch allow.
 
     Attributes
     ----------
@@ -123,8 +156,8 @@ class ContrastiveLoss(nn.Module):
     Raises
     ------
     ValueError
-        If an option is not one of those listed or out of its range, or what the loss
-        needs (`y`, `view_ids` or `logits`) is missing in the call.
+        If an option is not one of those listed or out of its range, or if an input that
+        the loss needs (`y`, `view_ids` or `logits`) is missing in the call.
 
     References
     ----------
@@ -171,7 +204,9 @@ class ContrastiveLoss(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
-        given = {
+        check_choice("loss", loss, LOSSES)
+        check_choice("preset", preset, (None, "official"))
+        given: Params = {
             "tau_plus": tau_plus,
             "negative_mass": negative_mass,
             "denominator": denominator,
@@ -184,26 +219,25 @@ class ContrastiveLoss(nn.Module):
             "ce_weight": ce_weight,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        check_choice("loss", loss, LOSSES)
-        check_choice("preset", preset, (None, "official"))
-        named = PRESETS[loss]() if preset is None else official(loss)
-        self.loss = loss
-        self.options = LossOptions(
-            **(vars(named) | given),
+        self.options = replace(
+            PRESETS[loss]() if preset is None else official(loss),
             beta=beta,
             temperature=temperature,
             hardening=hardening,
             threshold=threshold,
             top_k=top_k,
+            **given,
         )
         check_options(self.options)
         check_choice("target_type", target_type, TARGET_TYPES)
         check_choice("kernel", kernel, ("auto", *KERNELS))
         check_number("bandwidth", bandwidth, "above 0", lambda width: width > 0)
         check_number(
-            "label_smoothing", label_smoothing, "in [0, 1)", lambda share: 0 <= share < 1
+            "label_smoothing", label_smoothing, "in [0, 1)", lambda part: 0 <= part < 1
         )
-        self.tau_plus = tau_plus
+        self._given = tuple(given)
+        self.loss = loss
+        self.preset = preset
         self.label_smoothing = label_smoothing
         self.target_type = target_type
         self.bandwidth = bandwidth
@@ -213,8 +247,65 @@ class ContrastiveLoss(nn.Module):
 
     @property
     def requires_labels(self) -> bool:
-        """Whether the loss cannot do without labels."""
+        """Whether the loss needs labels."""
         return self.options.pairs == "label"
+
+    @property
+    def tau_plus(self) -> float | None:
+        """The class prior, if it was given."""
+        return self.options.tau_plus if "tau_plus" in self._given else None
+
+    def get_params(self, deep: bool = True) -> Params:
+        """Return the parameters of the constructor, by name.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Ignored: no parameter has parameters.
+
+        Returns
+        -------
+        dict
+        """
+        options, given = vars(self.options), dict.fromkeys(_PRESET_OPTIONS)
+        return {
+            **{name: getattr(self, name) for name in _ATTRIBUTES},
+            **{name: options[name] for name in _COMMON_OPTIONS},
+            **given,
+            **{name: options[name] for name in self._given},
+        }
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters of the constructor.
+
+        Parameters
+        ----------
+        **params
+            New values. If one is invalid, nothing changes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or as the constructor.
+        """
+        known = self.get_params()
+        for name in params.keys() - known.keys():
+            raise ValueError(
+                f"Invalid parameter {name!r} for ContrastiveLoss. Valid parameters are: "
+                f"{sorted(known)}."
+            )
+        changed = ContrastiveLoss(**(known | params))
+        for name in (*_ATTRIBUTES, "options", "_given"):
+            setattr(self, name, getattr(changed, name))
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        """Return a copy, also of subclasses with another constructor."""
+        return copy.deepcopy(self)
 
     def forward(
         self,
@@ -232,14 +323,14 @@ class ContrastiveLoss(nn.Module):
         z : Tensor of shape (..., B, D)
             Embeddings; leading axes hold independent batches.
         y : Tensor of shape (..., B) or (..., B, K), optional
-            Targets, as `target_type` says; ignored by ``ucl`` and ``hucl``.
+            Targets of type `target_type`; ignored by ``ucl`` and ``hucl``.
         view_ids : Tensor of int, shape (..., B), optional
-            Index of the row that each view was made from; needed where views are the
+            Index of the sample that each view was made from; needed if views are the
             positives.
         logits : Tensor of shape (..., B, n_classes), optional
-            Output of a classifier trained along; needed where `ce_weight` is above 0.
+            Output of a jointly trained classifier; needed if `ce_weight` is above 0.
         return_stats : bool, default=False
-            Also return what was skipped and how many negatives count.
+            Also return the counts of skipped anchors and of effective negatives.
 
         Returns
         -------
@@ -254,24 +345,24 @@ class ContrastiveLoss(nn.Module):
                 return self.forward(
                     z, y, view_ids, logits=logits, return_stats=return_stats
                 )
-        targets, options = self.resolve(z, y, view_ids)
+        pairs, options = self.resolve(z, y, view_ids)
         z = l2_normalize(z) if self.normalize else z
         self.kernel_ = self.kernel
         if self.kernel == "auto":
-            self.kernel_ = choose_kernel(z, targets, options)
+            self.kernel_ = choose_kernel(z, pairs, options)
         value, stats = compute(
-            self.kernel_, z, targets, options, effective_negatives=return_stats
+            self.kernel_, z, pairs, options, effective_negatives=return_stats
         )
         if isinstance(options.ce_weight, Tensor) or options.ce_weight:
-            share = torch.as_tensor(options.ce_weight, dtype=value.dtype)
-            share = share.to(value.device)
-            value = (1 - share) * value + share * self._cross_entropy(logits, y)
+            weight = torch.as_tensor(options.ce_weight, dtype=value.dtype)
+            weight = weight.to(value.device)
+            value = (1 - weight) * value + weight * self._cross_entropy(logits, y)
         return (value, stats) if return_stats else value
 
     def resolve(
         self, z: Tensor, y: Tensor | None = None, view_ids: Tensor | None = None
-    ) -> tuple[Targets, LossOptions]:
-        """Settle what the equation takes: who is positive of whom, and the options.
+    ) -> tuple[BatchPairs, LossOptions]:
+        """Return the inputs of the equation: the pairs of the batch, and the options.
 
         Parameters
         ----------
@@ -280,80 +371,84 @@ class ContrastiveLoss(nn.Module):
 
         Returns
         -------
-        Targets, LossOptions
+        BatchPairs, LossOptions
         """
         by_label = self.uses_labels(y is not None)
         options = self.options
         if by_label and options.pairs == "either" and self.tau_plus is None:
-            options = replace(options, tau_plus=0.0)  # no negative is a false one
-        targets = self._targets(z, y, view_ids) if by_label else self._views(z, view_ids)
-        return targets, options
+            options = replace(options, tau_plus=0.0)  # there are no false negatives
+        if by_label:
+            return self._pairs_by_target(z, y, view_ids), options
+        return ViewPairs(self._required("view_ids", view_ids, z)), options
 
-    def settings(self) -> dict[str, Any]:
-        """Return what :meth:`from_settings` makes an equal loss of.
+    def plain_params(self) -> Params:
+        """Return the parameters, with scalars of numpy and torch as Python's."""
+        return {name: _plain_scalar(value) for name, value in self.get_params().items()}
 
-        Single numbers of numpy and torch are numbers of Python's in it.
+    def settings(self) -> Params:
+        """Return arguments of the constructor that build a loss of equal value.
+
+        Unlike :meth:`plain_params`, they list the options of the named loss and those
+        that training has changed.
         """
-        chosen = vars(self.options).copy()
-        del chosen["pairs"], chosen["hardened"]  # which follow from the name
-        own = {name: getattr(self, name) for name in _OWN_SETTINGS}
-        own["gave_tau_plus"] = self.tau_plus is not None
-        return {name: _plain_number(value) for name, value in (chosen | own).items()}
+        options = {name: _plain_scalar(value) for name, value in vars(self.options).items()}
+        del options["pairs"], options["hardened"]  # the name determines them
+        options["tau_plus"] = _plain_scalar(self.tau_plus)
+        return self.plain_params() | options
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """Build a loss from what :meth:`settings` returned."""
-        gave_tau_plus = settings.pop("gave_tau_plus")
-        loss = cls(**settings)
-        loss.tau_plus = settings["tau_plus"] if gave_tau_plus else None
-        return loss
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Build a loss from what the two methods above return, in any version."""
+        arguments = with_current_values(settings)
+        arguments.pop("gave_tau_plus", None)
+        by_default = not settings.get("gave_tau_plus", True)
+        if by_default and PRESETS[settings["loss"]]().pairs == "either":
+            arguments["tau_plus"] = None  # which depends on the labels
+        return cls(**arguments)
 
     def set_beta(self, beta: float | Tensor) -> None:
-        """Change the strength of the tilt, as a schedule does between epochs."""
+        """Change the strength of the hardening, as a schedule does between epochs."""
         self.options = replace(self.options, beta=beta)
 
     def uses_labels(self, labels_given: bool) -> bool:
-        """Whether labels decide on the pairs, if labels are given or not."""
+        """Return whether labels determine the pairs, given labels or not."""
         return self.requires_labels or (labels_given and self.options.pairs == "either")
 
     def extra_repr(self) -> str:
-        """Describe the settings in the module's representation."""
+        """Return the settings for the module's representation."""
         options = self.options
         return (
             f"{self.loss}, beta={options.beta}, temperature={options.temperature}, "
             f"hardening={options.hardening!r}"
         )
 
-    def _views(self, z: Tensor, view_ids: Tensor | None) -> Targets:
-        ids = self._required("view_ids", view_ids, z)
-        return Targets(identity=ids, vectors=None, kernel="", twins=None)
-
-    def _targets(self, z: Tensor, y: Tensor | None, view_ids: Tensor | None) -> Targets:
+    def _pairs_by_target(
+        self, z: Tensor, y: Tensor | None, view_ids: Tensor | None
+    ) -> BatchPairs:
         y = self._required("y", y, z)
-        twins = None
-        if self.options.positives == "twin":
-            twins = self._required("view_ids", view_ids, z)
+        only_views = None
+        if self.options.positives == "view":
+            only_views = self._required("view_ids", view_ids, z)
         if self.target_type == "class":
             if self.unlabeled_label is not None:
-                y = unlabelled_as_own(y, self.unlabeled_label, view_ids)
-            return Targets(identity=y, vectors=None, kernel="", twins=twins)
+                y = separate_unlabeled(y, self.unlabeled_label, view_ids)
+            return LabelPairs(y, only_views)
         if self.target_type == "multilabel":
-            return Targets(identity=None, vectors=y, kernel="overlap", twins=twins)
+            return SimilarityPairs(y, jaccard, only_views)
         values = y if y.ndim > 1 and y.shape != z.shape[:-1] else y.unsqueeze(-1)
-        values = values / self.bandwidth
-        return Targets(identity=None, vectors=values, kernel="gaussian", twins=twins)
+        return SimilarityPairs(values / self.bandwidth, gaussian, only_views)
 
     def _required(self, name: str, value: Tensor | None, z: Tensor) -> Tensor:
         if value is None:
             raise ValueError(
-                f"loss={self.loss!r} needs `{name}`, got None: pass one entry per row of "
-                f"z, equal for rows that are positives of each other."
+                f"loss={self.loss!r} needs `{name}`, got None. Pass one entry per row of "
+                f"z, equal for samples that are positives of each other."
             )
         one_each = self.target_type == "class" or name == "view_ids"
         if one_each and value.shape[-1:] != z.shape[-2:-1]:
             raise ValueError(
-                f"`{name}` of shape {tuple(value.shape)} does not fit z of shape "
-                f"{tuple(z.shape)}: pass one entry per row of z."
+                f"`{name}` of shape {tuple(value.shape)} does not match z of shape "
+                f"{tuple(z.shape)}. Pass one entry per row of z."
             )
         return value
 
@@ -361,25 +456,34 @@ class ContrastiveLoss(nn.Module):
         if logits is None or y is None or self.target_type != "class":
             raise ValueError(
                 f"ce_weight={self.options.ce_weight} needs class labels `y` and the "
-                f"`logits` of a classifier: pass both, or set ce_weight=0."
+                f"`logits` of a classifier. Pass both, or set ce_weight=0."
             )
-        unlabelled = TORCH_MARK if self.unlabeled_label is None else self.unlabeled_label
-        return cross_entropy(logits, y, unlabelled, self.label_smoothing)
+        unlabeled = self.unlabeled_label
+        unlabeled = _TORCH_UNLABELED if unlabeled is None else unlabeled
+        return cross_entropy(logits, y, unlabeled, self.label_smoothing)
 
 
-def _plain_number(value: Any) -> Any:
-    """Return a single number of numpy's or torch's as one of Python's."""
-    is_number = isinstance(value, np.generic | Tensor) and value.ndim == 0
-    return value.item() if is_number else value
+def with_current_values(params: Mapping[str, object]) -> Params:
+    """Replace values of parameters that had another name in earlier versions."""
+    return {
+        name: _FORMER_VALUES[name].get(value, value)
+        if name in _FORMER_VALUES and isinstance(value, str)
+        else value
+        for name, value in params.items()
+    }
 
 
-TORCH_MARK = -100  # torch's own label of rows without label
+def _plain_scalar(value: object) -> object:
+    """Convert a scalar of numpy or torch to Python's."""
+    if isinstance(value, np.generic | Tensor) and value.ndim == 0:
+        return value.item()
+    return value
 
 
 def cross_entropy(
-    logits: Tensor, y: Tensor, unlabelled: int, label_smoothing: float
+    logits: Tensor, y: Tensor, unlabeled: int, label_smoothing: float
 ) -> Tensor:
-    """Mean cross-entropy over the rows that have a label; 0 where none has.
+    """Return the mean cross-entropy over labeled samples; 0 if there are none.
 
     Parameters
     ----------
@@ -387,23 +491,23 @@ def cross_entropy(
         Output of the classifier.
     y : Tensor of int, shape (..., B) or (B,)
         Class codes.
-    unlabelled : int
-        Code of rows without label.
+    unlabeled : int
+        Code of unlabeled samples.
     label_smoothing : float in [0, 1)
-        Share of the probability that is spread over all classes.
+        Fraction of the probability that is spread over all classes.
 
     Returns
     -------
     Tensor of shape (...)
         One value per leading index.
     """
-    labelled = y != unlabelled
-    safe = torch.where(labelled, y, 0).expand(logits.shape[:-1])  # (..., B)
+    labeled = y != unlabeled
+    safe = torch.where(labeled, y, 0).expand(logits.shape[:-1])  # (..., B)
     losses = functional.cross_entropy(
         logits.flatten(0, -2),
         safe.flatten(),
         reduction="none",
         label_smoothing=label_smoothing,
     ).view(safe.shape)
-    labelled = labelled.expand(safe.shape)
-    return (losses * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
+    labeled = labeled.expand(safe.shape)
+    return (losses * labeled).sum(-1) / labeled.sum(-1).clamp_min(1)

@@ -1,4 +1,4 @@
-"""Which kernel computes a loss, by what the loss and the batch declare."""
+"""Internal. Choice of the kernel that computes a loss of a batch."""
 
 from collections.abc import Callable
 
@@ -7,67 +7,67 @@ from torch import Tensor
 
 from sklearn_hscl.losses.equation import LossStats
 from sklearn_hscl.losses.kernels.autograd import BLOCK_PAIRS, dense_loss, tiled_loss
+from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
-from sklearn_hscl.losses.pair_sets import Targets
+from sklearn_hscl.losses.pair_sets import BatchPairs
 from sklearn_hscl.losses.presets import LossOptions
 
-Kernel = Callable[..., tuple[Tensor, LossStats]]
+ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
 
 
-def choose_kernel(z: Tensor, targets: Targets, options: LossOptions) -> str:
-    """Name the fastest kernel that can compute this loss of this batch.
+def choose_kernel(z: Tensor, pairs: BatchPairs, options: LossOptions) -> str:
+    """Return the name of the fastest kernel that can compute this loss of this batch.
 
     Parameters
     ----------
     z : Tensor of shape (..., B, D)
         Unit embeddings.
-    targets : Targets
-        Who is positive, who is negative.
+    pairs : BatchPairs
+        Positives and negatives of each anchor.
     options : LossOptions
-        The point in the family.
+        The loss configuration.
 
     Returns
     -------
     {"dense", "tiled", "streaming"}
-        The closed form where it holds; else autograd, in tiles where the (..., B, B)
-        temporaries would be larger than a tile. ``"triton"`` has to be asked for: it was
+        The closed form if there is one. Otherwise autograd, in tiles if the (..., B, B)
+        temporaries would be larger than a tile. ``"triton"`` has to be requested: it was
         tested in Triton's interpreter, but not yet timed on a GPU.
     """
     on_cpu = z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64)
-    if on_cpu and z.shape[-2] > 1 and has_closed_form(z, targets, options):
+    if on_cpu and z.shape[-2] > 1 and closed_form_groups(z, pairs, options) is not None:
         return "streaming"
     n_pairs = z[..., 0].numel() * z.shape[-2]
     return "dense" if n_pairs <= BLOCK_PAIRS else "tiled"
 
 
-def has_closed_form(z: Tensor, targets: Targets, options: LossOptions) -> bool:
-    """Whether the gradient has the symmetric closed form: M z / T with symmetric M.
+def closed_form_groups(z: Tensor, pairs: BatchPairs, options: LossOptions) -> Tensor | None:
+    """Return the groups of positives, (B,), if the gradient has a closed form, else None.
 
-    It needs symmetric pairs, which are the same in all batches on leading axes, an
-    exponential tilt (or none), and the denominator Q E.
+    The closed form is M z / T with a symmetric matrix M. It requires symmetric pairs that
+    all batches on leading axes share, exponential hardening or none, and the denominator
+    Q E.
     """
-    numbers = (options.beta, options.temperature)
-    return (
+    has_closed_form = (
         all(
-            not isinstance(number, Tensor) or number.shape in ((), z.shape[:-2])
-            for number in numbers
+            not isinstance(scale, Tensor) or scale.shape in ((), z.shape[:-2])
+            for scale in (options.beta, options.temperature)
         )
-        and targets.identity is not None
-        and targets.identity.ndim == 1
-        and targets.twins is None
         and (not options.hardened or options.hardening == "exponential")
         and options.denominator == "negatives"
         and options.pooling == "out"
         and not options.tau_plus
         and not options.n_synthetic
     )
+    groups = pairs.groups if has_closed_form else None
+    return groups if groups is not None and groups.ndim == 1 else None
 
 
 def compute(
     kernel: str,
     z: Tensor,
-    targets: Targets,
+    pairs: BatchPairs,
     options: LossOptions,
     *,
     effective_negatives: bool,
@@ -80,17 +80,15 @@ def compute(
         If the kernel cannot compute this loss.
     """
     if kernel in ("dense", "tiled"):
-        return {"dense": dense_loss, "tiled": tiled_loss}[kernel](z, targets, options)
-    several = kernel == "triton" and z.ndim > 2
-    if several or not has_closed_form(z, targets, options):
+        return {"dense": dense_loss, "tiled": tiled_loss}[kernel](z, pairs, options)
+    groups = closed_form_groups(z, pairs, options)
+    if groups is None or (kernel == "triton" and z.ndim > 2):
         raise ValueError(
-            f"kernel={kernel!r} computes losses with exponential hardening or none, "
-            f"classes or views that all batches share, 'triton' one batch: use "
+            f"kernel={kernel!r} computes losses with exponential hardening or none and "
+            f"with classes or views that all batches share; 'triton' takes one batch. Use "
             f"kernel='auto'."
         )
-    return _closed_form_kernel(kernel)(
-        z,
-        targets.identity,
+    closed_form = ClosedFormOptions(
         beta=options.beta if options.hardened else 0.0,
         temperature=options.temperature,
         negative_mass=options.negative_mass,
@@ -98,9 +96,10 @@ def compute(
         detach_weights=options.detach_weights,
         effective_negatives=effective_negatives,
     )
+    return _closed_form_kernel(kernel)(z, groups, closed_form)
 
 
-def _closed_form_kernel(kernel: str) -> Kernel:
+def _closed_form_kernel(kernel: str) -> ClosedFormKernel:
     if kernel == "streaming":
         return streaming_loss
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss  # an extra

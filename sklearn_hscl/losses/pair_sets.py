@@ -1,103 +1,136 @@
-"""Which rows are positives and which are negatives of each anchor, and how much."""
+"""Which samples are positives and negatives of each anchor, and with what weight."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class Pairs(NamedTuple):
-    """Weights over ordered pairs (anchor, row); an anchor and itself are no pair."""
+class PairWeights(NamedTuple):
+    """Weights over ordered pairs (anchor, sample); an anchor is not paired with itself."""
 
     positive: Tensor
     """π up to a factor per anchor, >= 0, shape (..., A, B)."""
     log_negative: Tensor
-    """log ν, -inf where the row is no negative, shape (..., A, B)."""
+    """log ν, -inf for samples that are not negatives, shape (..., A, B)."""
 
 
-class Targets(NamedTuple):
-    """What decides on pairs; blocks of anchors are made when they are needed.
+@dataclass(frozen=True)
+class ViewPairs:
+    """Views of the same sample are positives, all others negatives."""
 
-    Either `identity`, or `similarity_of`, is what rows of one kind share: rows with the
-    same identity are positives, all others negatives; or rows i, j are positives with
-    weight S_ij in [0, 1] and negatives with weight 1 - S_ij.
-    """
+    view_ids: Tensor  # (..., B)
 
-    identity: Tensor | None  # (..., B)
-    vectors: Tensor | None  # (..., B, K)
-    kernel: str  # "overlap" or "gaussian", of the vectors
-    twins: Tensor | None  # (..., B): if given, only rows of one view id are positives
+    @property
+    def identity(self) -> Tensor:
+        """Ids of the points to which the loss attracts samples, (..., B)."""
+        return self.view_ids
 
-    def block(self, start: int, stop: int, dtype: torch.dtype) -> Pairs:
+    @property
+    def groups(self) -> Tensor:
+        """Ids that are equal for positives and different for negatives, (..., B)."""
+        return self.view_ids
+
+    def block(self, start: int, stop: int, dtype: torch.dtype) -> PairWeights:
         """Return the pairs of the anchors start, ..., stop - 1."""
-        if self.identity is not None:
-            same = _equal(self.identity, start, stop)  # (..., A, B)
-            positive, log_negative = same.to(dtype), _log_absent(same, dtype)
-        else:
-            assert self.vectors is not None
-            similarity = SIMILARITIES[self.kernel](self.vectors.to(dtype), start, stop)
-            positive, log_negative = similarity, torch.log1p(-similarity)
-        if self.twins is not None:
-            positive = positive * _equal(self.twins, start, stop)
-        itself = torch.arange(start, stop, device=positive.device).unsqueeze(-1)  # (A, 1)
-        itself = itself == torch.arange(positive.shape[-1], device=positive.device)
-        return Pairs(
-            positive.masked_fill(itself, 0.0), log_negative.masked_fill(itself, -torch.inf)
-        )
+        return _by_identity(self.view_ids, None, slice(start, stop), dtype)
 
 
-def overlap(labels: Tensor, start: int, stop: int) -> Tensor:
+@dataclass(frozen=True)
+class LabelPairs:
+    """Samples of the same label are positives, all others negatives."""
+
+    labels: Tensor  # (..., B)
+    view_ids: Tensor | None = None  # (..., B); if given, only views are positives
+
+    @property
+    def identity(self) -> Tensor:
+        """Ids of the points to which the loss attracts samples, (..., B)."""
+        return self.labels
+
+    @property
+    def groups(self) -> Tensor | None:
+        """Ids that are equal for positives and different for negatives, or None."""
+        return self.labels if self.view_ids is None else None
+
+    def block(self, start: int, stop: int, dtype: torch.dtype) -> PairWeights:
+        """Return the pairs of the anchors start, ..., stop - 1."""
+        return _by_identity(self.labels, self.view_ids, slice(start, stop), dtype)
+
+
+@dataclass(frozen=True)
+class SimilarityPairs:
+    """Samples i, j are positives with weight S_ij in [0, 1], negatives with 1 - S_ij."""
+
+    targets: Tensor  # (..., B, K)
+    similarity: Callable[[Tensor, slice], Tensor]  # from targets and anchors to S
+    view_ids: Tensor | None = None  # (..., B); if given, only views are positives
+
+    identity: ClassVar[None] = None
+    groups: ClassVar[None] = None
+
+    def block(self, start: int, stop: int, dtype: torch.dtype) -> PairWeights:
+        """Return the pairs of the anchors start, ..., stop - 1."""
+        anchors = slice(start, stop)
+        similarity = self.similarity(self.targets.to(dtype), anchors)  # (..., A, B)
+        log_negative = torch.log1p(-similarity)
+        return _without_self(similarity, log_negative, self.view_ids, anchors)
+
+
+BatchPairs = ViewPairs | LabelPairs | SimilarityPairs
+
+
+def jaccard(labels: Tensor, anchors: slice) -> Tensor:
     """Jaccard overlap of label sets: shared labels over labels of either.
 
     Parameters
     ----------
     labels : Tensor of shape (..., B, K)
-        Indicator, 1 where the row has the label. Two rows without labels do not overlap.
-    start, stop : int
+        Indicator, 1 if the sample has the label. Two empty sets do not overlap.
+    anchors : slice
         Anchors of the block.
 
     Returns
     -------
     Tensor of shape (..., A, B)
     """
-    anchors = labels[..., start:stop, :]
-    shared = anchors @ labels.mT  # (..., A, B)
-    either = anchors.sum(-1).unsqueeze(-1) + labels.sum(-1).unsqueeze(-2) - shared
+    of_anchors = labels[..., anchors, :]
+    shared = of_anchors @ labels.mT  # (..., A, B)
+    either = of_anchors.sum(-1).unsqueeze(-1) + labels.sum(-1).unsqueeze(-2) - shared
     return shared / either.clamp_min(1)
 
 
-def gaussian(values: Tensor, start: int, stop: int) -> Tensor:
+def gaussian(values: Tensor, anchors: slice) -> Tensor:
     """Gaussian kernel exp(-|y_i - y_j|² / 2) of values in units of the bandwidth.
 
     Parameters
     ----------
     values : Tensor of shape (..., B, K)
         Continuous targets, divided by the bandwidth.
-    start, stop : int
+    anchors : slice
         Anchors of the block.
 
     Returns
     -------
     Tensor of shape (..., A, B)
     """
-    difference = values[..., start:stop, None, :] - values[..., None, :, :]
+    difference = values[..., anchors, None, :] - values[..., None, :, :]
     return torch.exp(-difference.square().sum(-1) / 2)
 
 
-SIMILARITIES = {"overlap": overlap, "gaussian": gaussian}
-
-
-def unlabelled_as_own(y: Tensor, unlabelled: int, view_ids: Tensor | None) -> Tensor:
-    """Give each row whose label is `unlabelled` a class of its own.
+def separate_unlabeled(y: Tensor, unlabeled: int, view_ids: Tensor | None) -> Tensor:
+    """Replace the label of each unlabeled sample by a unique class.
 
     Parameters
     ----------
     y : Tensor of int, shape (..., B)
         Class labels.
-    unlabelled : int
-        Mark of rows without label.
+    unlabeled : int
+        Label that marks unlabeled samples.
     view_ids : Tensor of int, shape (..., B), or None
-        Views of one row stay together; None for one view per row.
+        Views of one sample share its class; None for one view per sample.
 
     Returns
     -------
@@ -105,14 +138,31 @@ def unlabelled_as_own(y: Tensor, unlabelled: int, view_ids: Tensor | None) -> Te
     """
     if view_ids is None:
         view_ids = torch.arange(y.shape[-1], device=y.device)
-    own = y.max() + 1 + view_ids - view_ids.min()
-    return torch.where(y == unlabelled, own, y)
+    unique = y.max() + 1 + view_ids - view_ids.min()
+    return torch.where(y == unlabeled, unique, y)
 
 
-def _equal(identity: Tensor, start: int, stop: int) -> Tensor:
-    return identity[..., start:stop].unsqueeze(-1) == identity.unsqueeze(-2)
-
-
-def _log_absent(same: Tensor, dtype: torch.dtype) -> Tensor:
+def _by_identity(
+    identity: Tensor, view_ids: Tensor | None, anchors: slice, dtype: torch.dtype
+) -> PairWeights:
+    same = _equal(identity, anchors)  # (..., A, B)
     zero = torch.zeros(same.shape, dtype=dtype, device=same.device)
-    return zero.masked_fill(same, -torch.inf)
+    log_negative = zero.masked_fill(same, -torch.inf)
+    return _without_self(same.to(dtype), log_negative, view_ids, anchors)
+
+
+def _without_self(
+    positive: Tensor, log_negative: Tensor, view_ids: Tensor | None, anchors: slice
+) -> PairWeights:
+    """Restrict positives to views, if these are given, and exclude self-pairs."""
+    if view_ids is not None:
+        positive = positive * _equal(view_ids, anchors)
+    every = torch.arange(positive.shape[-1], device=positive.device)  # (B,)
+    itself = every[anchors].unsqueeze(-1) == every  # (A, B)
+    return PairWeights(
+        positive.masked_fill(itself, 0.0), log_negative.masked_fill(itself, -torch.inf)
+    )
+
+
+def _equal(identity: Tensor, anchors: slice) -> Tensor:
+    return identity[..., anchors].unsqueeze(-1) == identity.unsqueeze(-2)

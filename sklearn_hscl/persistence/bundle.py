@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
+from sklearn_hscl.losses.contrastive import with_current_values
 from sklearn_hscl.persistence.encoder_state import (
     build_custom_encoder,
     check_encoder_is_storable,
@@ -195,6 +196,7 @@ def _restore_embedder(
 ) -> Embedder:
     decode = JsonDecoder(take_strings(arrays))
     params = {name: decode(value) for name, value in document["parameters"].items()}
+    params = with_current_values(params)
     inputs = decode(document["input"])
     entries = decode(document["fit"])
     decode.check_empty()

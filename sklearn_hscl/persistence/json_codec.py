@@ -137,7 +137,7 @@ class JsonEncoder:
 
 def _settings(value: NamedObject) -> dict[str, object]:
     if isinstance(value, ContrastiveLoss):
-        return value.settings()
+        return value.plain_params()
     if isinstance(value, Augmentation):
         return value.get_params(deep=False)
     return {field.name: getattr(value, field.name) for field in fields(value)}

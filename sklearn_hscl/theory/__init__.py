@@ -1,6 +1,6 @@
-"""The theory of the H-SCL paper, on your embedding and labels.
+"""The theory of the H-SCL paper, applied to an embedding and labels.
 
-Estimates of the losses UCL, SCL, H-UCL and H-SCL, the share of anchors that satisfy
+Estimates of the losses UCL, SCL, H-UCL and H-SCL, the fraction of anchors that satisfy
 Assumption 1, and whether L_H-SCL <= L_H-UCL: along beta, or along training.
 """
 

@@ -1,7 +1,7 @@
 """The four losses and Assumption 1 as a figure."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,26 +9,45 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes
 from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
-from sklearn_hscl.theory.verification import BETAS, verify_embedding, verify_estimator
+from sklearn_hscl.theory.verification import (
+    BETAS,
+    VerificationSettings,
+    verify_embedding,
+    verify_estimator,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.lines import Line2D
 
-# The colour says whether labels choose the negatives, line and marker whether they are
-# tilted.
-_STYLES = {
-    "hucl": ("H-UCL", {"color": VERMILION, "linestyle": "-", "marker": "o"}),
-    "hscl": ("H-SCL", {"color": BLUE, "linestyle": "-", "marker": "s"}),
-    "ucl": ("UCL", {"color": VERMILION, "linestyle": "--", "marker": "^"}),
-    "scl": ("SCL", {"color": BLUE, "linestyle": "--", "marker": "v"}),
+
+class _Style(TypedDict, total=False):
+    color: str
+    linestyle: str
+    marker: str
+    label: str
+
+
+class _Settings(VerificationSettings, total=False):
+    temperature: float
+
+
+# The color shows whether labels choose the negatives; line and marker, whether they are
+# hardened.
+_STYLES: dict[str, _Style] = {
+    "hucl": {"label": "H-UCL", "color": VERMILION, "linestyle": "-", "marker": "o"},
+    "hscl": {"label": "H-SCL", "color": BLUE, "linestyle": "-", "marker": "s"},
+    "ucl": {"label": "UCL", "color": VERMILION, "linestyle": "--", "marker": "^"},
+    "scl": {"label": "SCL", "color": BLUE, "linestyle": "--", "marker": "v"},
 }
 
 
 class TheoryDisplay:
-    """The four losses above the share of anchors that satisfy Assumption 1.
+    """The four losses above the fraction of anchors that satisfy Assumption 1.
 
-    Bands are the bootstrap intervals. The inequality of the paper holds where the H-SCL
-    line is not above the H-UCL line.
+    Bands are the bootstrap intervals. The inequality of the paper holds at points at which
+    the H-SCL line is not above the H-UCL line.
 
     Parameters
     ----------
@@ -40,7 +59,7 @@ class TheoryDisplay:
     ----------
     figure_ : matplotlib Figure
     axes_ : ndarray of 2 matplotlib Axes
-        The losses, the share.
+        The losses, the fraction.
     lines_ : dict of matplotlib Line2D
         By ``"ucl"``, ``"scl"``, ``"hucl"``, ``"hscl"`` and ``"assumption"``.
     bands_ : dict of matplotlib PolyCollection
@@ -70,7 +89,7 @@ class TheoryDisplay:
         betas: Sequence[float] = BETAS,
         *,
         axes: Sequence["Axes"] | None = None,
-        **settings: Any,
+        **settings: Unpack[_Settings],
     ) -> Self:
         """Estimate along beta and plot.
 
@@ -79,7 +98,7 @@ class TheoryDisplay:
         X, y, betas, **settings
             As for :func:`verify_embedding`.
         axes : sequence of 2 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot in; None makes a figure.
 
         Returns
         -------
@@ -96,16 +115,16 @@ class TheoryDisplay:
         betas: Sequence[float] = BETAS,
         *,
         axes: Sequence["Axes"] | None = None,
-        **settings: Any,
+        **settings: Unpack[_Settings],
     ) -> Self:
-        """Embed rows, estimate along beta and plot.
+        """Embed samples, estimate along beta and plot.
 
         Parameters
         ----------
         estimator, X, y, betas, **settings
             As for :func:`verify_estimator`.
         axes : sequence of 2 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot in; None makes a figure.
 
         Returns
         -------
@@ -119,7 +138,7 @@ class TheoryDisplay:
         Parameters
         ----------
         axes : sequence of 2 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot in; None makes a figure.
 
         Returns
         -------
@@ -127,42 +146,44 @@ class TheoryDisplay:
         """
         if axes is None:
             axes = new_axes(2, sharex=True, height_ratios=(2, 1), figsize=(6, 6))
-        losses, share = self.axes_ = np.asarray(axes)
+        losses, fraction = self.axes_ = np.asarray(axes)
         self.figure_ = losses.figure
-        self.lines_: dict[str, Any] = {}
-        self.bands_: dict[str, Any] = {}
-        for name, (label, style) in _STYLES.items():
-            self._draw(losses, name, getattr(self.estimate, name), label=label, **style)
-        style = {"color": GREEN, "marker": "o"}
-        self._draw(share, "assumption", self.estimate.assumption, **style)
+        self.lines_: dict[str, Line2D] = {}
+        self.bands_: dict[str, PolyCollection] = {}
+        for name, style in _STYLES.items():
+            self._draw(losses, name, getattr(self.estimate, name), **style)
+        assumption = self.estimate.assumption
+        self._draw(fraction, "assumption", assumption, color=GREEN, marker="o")
         losses.set_ylabel("Loss")
         losses.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
-        share.set_ylim(-0.03, 1.03)
-        share.set_ylabel("Anchors that meet\nAssumption 1")
-        share.yaxis.set_major_formatter("{x:.0%}")
-        self._label_points(share)
+        fraction.set_ylim(-0.03, 1.03)
+        fraction.set_ylabel("Anchors that meet\nAssumption 1")
+        fraction.yaxis.set_major_formatter("{x:.0%}")
+        self._label_points(fraction)
         return self
 
-    def _draw(self, ax: "Axes", name: str, estimate: Interval, **style: Any) -> None:
+    def _draw(
+        self, ax: "Axes", name: str, estimate: Interval, **style: Unpack[_Style]
+    ) -> None:
         """Plot a line and the band of its interval."""
-        places = self._places()
-        (line,) = ax.plot(places, estimate.value, markersize=5, **style)
+        positions = self._positions()
+        (line,) = ax.plot(positions, estimate.value, markersize=5, **style)
         color = style["color"]
         band = ax.fill_between(
-            places, estimate.low, estimate.high, color=color, alpha=0.2, lw=0
+            positions, estimate.low, estimate.high, color=color, alpha=0.2, lw=0
         )
         self.lines_[name], self.bands_[name] = line, band
 
-    def _places(self) -> NDArray[Any]:
-        """Where points stand: betas, rarely tried on a linear scale, at equal distances."""
+    def _positions(self) -> NDArray[np.generic]:
+        """Return positions of the points; betas, seldom linear, are at equal distances."""
         points = self.estimate.points
         return np.arange(len(points)) if self.estimate.along == "beta" else points
 
     def _label_points(self, ax: "Axes") -> None:
         if self.estimate.along == "beta":
             labels = [f"{beta:g}" for beta in self.estimate.points]
-            ax.set_xticks(self._places(), labels)
-            ax.set_xlabel("Strength of the tilt, beta")
+            ax.set_xticks(self._positions(), labels)
+            ax.set_xlabel("Strength of the hardening, beta")
         else:
             ax.locator_params(axis="x", integer=True)
             ax.set_xlabel("Epoch")

@@ -1,8 +1,8 @@
-"""The paper's quantities: sampled rows, losses of anchors, means and intervals."""
+"""Internal. The paper's quantities: samples, losses of anchors, means, intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sklearn_hscl.data.torch_dataset import array_of
-from sklearn_hscl.losses.equation import anchor_losses, tilted_mean
-from sklearn_hscl.losses.pair_sets import Pairs
-from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options, per_pair
+from sklearn_hscl.losses.equation import anchor_losses, per_pair, tilted_mean
+from sklearn_hscl.losses.pair_sets import PairWeights
+from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options
 from sklearn_hscl.metrics.geometry import float64_rows
 from sklearn_hscl.metrics.knn.similarity_tiles import map_blocks
 from sklearn_hscl.metrics.validation import Labelled
@@ -20,24 +20,24 @@ from sklearn_hscl.metrics.validation import Labelled
 
 @dataclass(frozen=True)
 class PairSets:
-    """Positives of a block of anchors, and three kinds of negatives: (A, P) each."""
+    """Positives of a block of anchors, and three types of negatives: (A, P) each."""
 
-    everything: Pairs
-    """All rows but the anchor and its views: negatives of UCL and H-UCL."""
-    different: Pairs
-    """Rows of other classes: negatives of SCL and H-SCL."""
-    collisions: Pairs
-    """Rows of the anchor's class among everything."""
+    everything: PairWeights
+    """All samples but the anchor and its views: negatives of UCL and H-UCL."""
+    different: PairWeights
+    """Samples of other classes: negatives of SCL and H-SCL."""
+    collisions: PairWeights
+    """Samples of the anchor's class, but not its views."""
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Rows that stand for the population, and the anchors among them."""
+class PairSample:
+    """Rows drawn from the population, and the anchors among them."""
 
     rows: Tensor  # (P, D), unit rows in float64
     codes: Tensor  # (P,), classes
-    views: Tensor  # (P,), which row each is a view of
-    anchors: Tensor  # (A,), places among the rows
+    views: Tensor  # (P,), index of the sample that each is a view of
+    anchors: Tensor  # (A,), indices into the rows
     positives_are_views: bool
     n_skipped: int
 
@@ -55,14 +55,14 @@ class Draw:
         )
 
 
-def draw_pairs(
+def sample_pairs(
     data: Labelled,
     view_ids: ArrayLike | None,
     *,
     max_anchors: int | None,
     max_negatives: int | None,
     random: np.random.RandomState,
-) -> Draw:
+) -> PairSample:
     """Draw rows, views of a row together, and anchors among them.
 
     Parameters
@@ -70,16 +70,16 @@ def draw_pairs(
     data : Labelled
         The embedding and its classes.
     view_ids : array-like of shape (n,), or None
-        Which row each is a view of; None: each is its own, and positives are the rows of
-        the class.
+        Index of the sample that each row is a view of. None: each row is a sample, and
+        positives are the rows of its class.
     max_anchors, max_negatives : int or None
-        At most so many anchors, each compared with so many rows; None: all.
+        Maximum number of anchors, and of rows to compare each with; None: all.
     random : RandomState
         For the draw.
 
     Returns
     -------
-    Draw
+    PairSample
 
     Raises
     ------
@@ -90,39 +90,39 @@ def draw_pairs(
     order = random.permutation(groups.max() + 1)
     limit = len(groups) if max_negatives is None else max_negatives + 1
     fits = np.cumsum(np.bincount(groups)[order]) <= limit
-    places = np.flatnonzero(np.isin(groups, order[fits]))  # (P,)
-    codes, views = data.codes[places], groups[places]
+    indices = np.flatnonzero(np.isin(groups, order[fits]))  # (P,)
+    codes, views = data.codes[indices], groups[indices]
     usable = np.flatnonzero(_can_be_anchor(codes, views, by_view=view_ids is not None))
     if len(usable) == 0:
         raise ValueError(
             "No row drawn has a positive, another row of its class and a row of another "
-            "class: pass more rows of each class (in view_ids, two views of each row), "
+            "class. Pass more rows of each class (in view_ids, two views of each row), "
             "or raise max_negatives."
         )
-    return Draw(
-        rows=float64_rows(data.rows[places], normalize=True),
+    return PairSample(
+        rows=float64_rows(data.rows[indices], normalize=True),
         codes=torch.from_numpy(codes),
         views=torch.from_numpy(views),
         anchors=torch.from_numpy(np.sort(random.permutation(usable)[:max_anchors])),
         positives_are_views=view_ids is not None,
-        n_skipped=len(places) - len(usable),
+        n_skipped=len(indices) - len(usable),
     )
 
 
 def _groups(view_ids: ArrayLike, data: Labelled) -> NDArray[np.int64]:
-    """Give the rows of which there are views numbers from 0: (n,)."""
+    """Encode the ids of viewed samples as 0, 1, ...: (n,)."""
     values = array_of(view_ids)
     if np.shape(values) != data.codes.shape:
         raise ValueError(
-            f"view_ids of shape {np.shape(values)} must name for each of the "
-            f"{len(data.codes)} rows of X which row it is a view of."
+            f"view_ids of shape {np.shape(values)} must have one entry for each of the "
+            f"{len(data.codes)} rows of X."
         )
     _, first, groups = np.unique(values, return_index=True, return_inverse=True)
     mixed = np.flatnonzero(data.codes[first][groups] != data.codes)
     if len(mixed):
         raise ValueError(
-            f"view_ids={np.asarray(values)[mixed[0]]!r} holds rows of several classes in "
-            f"y: views of a row have its class."
+            f"view_ids={np.asarray(values)[mixed[0]]!r} marks rows of several classes in "
+            f"y. Give all views of a sample its class."
         )
     return groups
 
@@ -130,15 +130,15 @@ def _groups(view_ids: ArrayLike, data: Labelled) -> NDArray[np.int64]:
 def _can_be_anchor(
     codes: NDArray[np.int64], views: NDArray[np.int64], *, by_view: bool
 ) -> NDArray[np.bool_]:
-    """Whether there are a positive, a collision and a row of another class: (P,)."""
+    """Return which rows have a positive, a collision and a row of another class: (P,)."""
     n_class, n_views = np.bincount(codes)[codes], np.bincount(views)[views]
     usable = (n_class > n_views) & (n_class < len(codes))
     return usable & (n_views > 1) if by_view else usable
 
 
-def _pairs(positive: Tensor, negative: Tensor) -> Pairs:
+def _pairs(positive: Tensor, negative: Tensor) -> PairWeights:
     absent = torch.zeros(negative.shape, dtype=torch.float64)
-    return Pairs(positive.double(), absent.masked_fill(~negative, -torch.inf))
+    return PairWeights(positive.double(), absent.masked_fill(~negative, -torch.inf))
 
 
 LOSSES = ("ucl", "scl", "hucl", "hscl")
@@ -147,7 +147,7 @@ _BLOCK_PAIRS = 1 << 18
 
 
 class AnchorValues(NamedTuple):
-    """What each anchor gives."""
+    """Losses and margins of each anchor."""
 
     losses: dict[str, NDArray[np.float64]]
     """By the names in LOSSES, of shape (n_betas, A) each."""
@@ -160,33 +160,30 @@ def loss_options(
 ) -> LossOptions:
     """Return one of the four losses, with one beta per leading index.
 
-    The negative mass is one constant for all four: with the number of negatives in its
-    place, UCL would exceed SCL for having more of them.
+    The negative mass is one constant for all four. With the number of negatives as the
+    mass, UCL would exceed SCL merely because it has more of them.
     """
     if isinstance(negative_mass, str):
         raise ValueError(
-            f"negative_mass={negative_mass!r} must be a number, the same for all four "
-            f"losses, or they could not be compared."
+            f"negative_mass={negative_mass!r} must be a number, because the four losses "
+            f"are only comparable with the same mass."
         )
-    preset = replace(PRESETS[name](), negative_mass=negative_mass)
-    options = LossOptions(
-        **vars(preset),
+    options = replace(
+        PRESETS[name](),
+        negative_mass=negative_mass,
         beta=torch.from_numpy(betas),
         temperature=temperature,
-        hardening="exponential",
-        threshold=-0.25,
-        top_k=1,
     )
     check_options(options)
     return options
 
 
-def measure_anchors(draw: Draw, options: dict[str, LossOptions]) -> AnchorValues:
+def measure_anchors(sample: PairSample, options: dict[str, LossOptions]) -> AnchorValues:
     """Compute losses and margins of all anchors, block by block.
 
     Parameters
     ----------
-    draw : Draw
+    sample : PairSample
         Anchors, and the rows that they are compared with.
     options : dict of LossOptions
         By the names in LOSSES.
@@ -196,31 +193,28 @@ def measure_anchors(draw: Draw, options: dict[str, LossOptions]) -> AnchorValues
     AnchorValues
     """
     n_betas = torch.as_tensor(options["hscl"].beta).numel()
-    height = max(1, _BLOCK_PAIRS // (n_betas * len(draw.rows)))
+    height = max(1, _BLOCK_PAIRS // (n_betas * len(sample.rows)))
 
     def measure(block: slice) -> NDArray[np.float64]:
-        return _measure_block(draw, draw.pairs(block), block, options, n_betas)
+        return _measure_block(sample, block, options, n_betas)
 
-    blocks = map_blocks(measure, len(draw.anchors), height)
+    blocks = map_blocks(measure, len(sample.anchors), height)
     *losses, margins = np.concatenate(blocks, axis=-1)  # (5, n_betas, A)
     return AnchorValues(dict(zip(LOSSES, losses, strict=True)), margins)
 
 
 def _measure_block(
-    draw: Draw,
-    pairs: PairSets,
-    block: slice,
-    options: dict[str, LossOptions],
-    n_betas: int,
+    sample: PairSample, block: slice, options: dict[str, LossOptions], n_betas: int
 ) -> NDArray[np.float64]:
     """Return the four losses and the margins: (5, n_betas, A)."""
-    anchors = draw.rows[draw.anchors[block]]  # (A, D)
+    rows, pairs = sample.rows, sample.pairs(block)
+    anchors = rows[sample.anchors[block]]  # (A, D)
     values = []
     for name in LOSSES:
         by_label = options[name].pairs == "label"
         negatives = pairs.different if by_label else pairs.everything
-        values.append(anchor_losses(anchors, draw.rows, negatives, options[name]).loss)
-    cosine = anchors @ draw.rows.mT  # (A, P)
+        values.append(anchor_losses(anchors, rows, negatives, options[name]).loss)
+    cosine = anchors @ rows.mT  # (A, P)
     temperature = per_pair(options["hscl"].temperature, cosine)
     colliding, different = (
         tilted_mean(cosine, chosen.log_negative, temperature, options["hscl"]).log_mean
@@ -231,8 +225,8 @@ def _measure_block(
     return torch.stack(together).numpy()
 
 
-# Margins that rounding can turn around count as met.
-ROUNDING = 1e-12
+# Margins whose sign is within the rounding error count as met.
+_MIN_MARGIN = 1e-12
 MEASURES = (*LOSSES, "assumption", "gap", "excess")
 
 
@@ -254,23 +248,23 @@ class TheoryEstimate:
     Attributes
     ----------
     along : {"beta", "epoch"}
-        What the points are.
+        Meaning of the points.
     points : ndarray of shape (n_points,)
-        Strengths of the tilt, or epochs counted from 1.
+        Strengths of the hardening, or epochs counted from 1.
     ucl, scl, hucl, hscl : Interval
         The losses, with the same positives and the same negative mass.
     assumption : Interval
-        Share of anchors that satisfy Assumption 1.
+        Fraction of anchors that satisfy Assumption 1.
     gap : Interval
-        L_H-UCL - L_H-SCL: the inequality of Lemma 1 holds where it is at least 0.
+        L_H-UCL - L_H-SCL: the inequality of Lemma 1 holds if it is at least 0.
     excess : Interval
-        L_H-SCL - L_UCL: where it is above 0, UCL is a lower bound of H-SCL, not an upper
-        one, and so says nothing about how small H-SCL is.
+        L_H-SCL - L_UCL: if it is above 0, UCL is a lower bound of H-SCL, not an upper
+        one, and does not limit how large H-SCL is.
     anchor_losses : dict of ndarray of shape (n_points, n_anchors)
         The losses of each anchor, by the names ``"ucl"``, ``"scl"``, ``"hucl"`` and
         ``"hscl"``.
     margins : ndarray of shape (n_points, n_anchors)
-        log E_Hcol - log E_H-SCL of each anchor, at least 0 where it satisfies
+        log E_Hcol - log E_H-SCL of each anchor, at least 0 if it satisfies
         Assumption 1.
     n_skipped : int
         Rows drawn that could not be anchors.
@@ -291,43 +285,43 @@ class TheoryEstimate:
 
     @property
     def inequality_holds(self) -> NDArray[np.bool_]:
-        """Whether L_H-SCL <= L_H-UCL in these anchors: (n_points,)."""
-        return self.gap.value >= -ROUNDING
+        """Whether L_H-SCL <= L_H-UCL for these anchors: (n_points,)."""
+        return self.gap.value >= -_MIN_MARGIN
 
     @classmethod
     def along_epochs(
-        cls, estimates: Sequence[Self], epochs: Sequence[int], place: int
+        cls, estimates: Sequence[Self], epochs: Sequence[int], index: int
     ) -> Self:
-        """Put the estimates of several epochs in a row.
+        """Join the estimates of several epochs at one beta.
 
         Parameters
         ----------
         estimates : sequence of TheoryEstimate
-            Of the same rows, one for each epoch, along beta.
+            Estimates of the same rows, one for each epoch, along beta.
         epochs : sequence of int
-            Which epochs.
-        place : int
-            Which beta.
+            The epochs, counted from 1.
+        index : int
+            Index of the beta.
 
         Returns
         -------
         TheoryEstimate
         """
         first = estimates[0]
-        intervals: dict[str, Any] = {}
+        intervals: dict[str, Interval] = {}
         for name in MEASURES:
-            ends = [np.array(getattr(estimate, name))[:, place] for estimate in estimates]
+            ends = [np.array(getattr(estimate, name))[:, index] for estimate in estimates]
             intervals[name] = Interval(*np.stack(ends, axis=1))  # 3 x (n_epochs,)
         losses = {
-            name: np.stack([estimate.anchor_losses[name][place] for estimate in estimates])
+            name: np.stack([estimate.anchor_losses[name][index] for estimate in estimates])
             for name in first.anchor_losses
         }
-        return replace(
-            first,
+        return cls(
             along="epoch",
             points=np.array(epochs, dtype=np.float64),
             anchor_losses=losses,
-            margins=np.stack([estimate.margins[place] for estimate in estimates]),
+            margins=np.stack([estimate.margins[index] for estimate in estimates]),
+            n_skipped=first.n_skipped,
             **intervals,
         )
 
@@ -346,15 +340,15 @@ def summarise(
     Parameters
     ----------
     betas : ndarray of shape (n_betas,)
-        Strengths of the tilt.
+        Strengths of the hardening.
     anchors : AnchorValues
-        What each anchor gives.
+        Losses and margins of each anchor.
     n_skipped : int
         Rows that could not be anchors.
     n_bootstrap : int
         Resamples of the anchors.
     confidence_level : float
-        Share of the resamples inside of the intervals.
+        Fraction of the resamples inside of the intervals.
     random : RandomState
         For the resamples.
 
@@ -366,7 +360,7 @@ def summarise(
     values = np.stack(  # (n_measures, n_betas, A)
         [
             *(losses[name] for name in LOSSES),
-            anchors.margins >= -ROUNDING,
+            anchors.margins >= -_MIN_MARGIN,
             losses["hucl"] - losses["hscl"],
             losses["hscl"] - losses["ucl"],
         ]
@@ -390,12 +384,12 @@ def _resampled_means(
 ) -> NDArray[np.float64]:
     """Return means over anchors drawn with replacement: (n_bootstrap, n_measures, n_betas).
 
-    One resample at a time: drawn together, those of many anchors would fill the memory.
+    Resamples are drawn one at a time to limit memory.
     """
     n_anchors = values.shape[-1]
     means = []
     for _ in range(n_bootstrap):
         drawn = random.randint(n_anchors, size=n_anchors)
-        # Divided last: a share of 1 stays 1.
+        # Divided last: a fraction of 1 stays exactly 1.
         means.append(values @ np.bincount(drawn, minlength=n_anchors) / n_anchors)
     return np.stack(means)

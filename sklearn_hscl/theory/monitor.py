@@ -1,31 +1,31 @@
 """The theory along training, as a callback of scikit-learn."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack, cast
 
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
 from sklearn_hscl.theory.estimate import TheoryEstimate
-from sklearn_hscl.theory.verification import verify_estimator
+from sklearn_hscl.theory.verification import VerificationSettings, verify_estimator
 
 
 class TheoryMonitor:
     """Callback that estimates losses and Assumption 1 after each epoch.
 
-    ``HSCLEmbedder().set_callbacks(TheoryMonitor(X_test, y_test)).fit(X, y)`` trains as
-    without it; then :meth:`along_epochs` has the curves.
+    ``HSCLEmbedder().set_callbacks(TheoryMonitor(X_test, y_test)).fit(X, y)`` does not
+    change training; afterwards :meth:`along_epochs` returns the curves.
 
     Parameters
     ----------
     X : array-like, default=None
-        Rows to measure, in the form that the embedder takes; None takes the training
-        rows, as the authors' check does.
+        Samples to measure, in the form that the embedder takes; None takes the training
+        samples, as the authors' check does.
     y : array-like of shape (n_samples,), default=None
         Their classes, with `X`.
     betas : sequence of float, default=(1.0,)
-        Strengths of the tilt to measure, whatever training uses.
+        Strengths of the hardening to measure, independent of that in training.
     **settings
         Further arguments of :func:`verify_estimator`.
 
@@ -43,9 +43,9 @@ class TheoryMonitor:
 
     Notes
     -----
-    It keeps the last fit in this process: in a search, each fit takes the place of the
-    one before, and what worker processes measure is lost. A fit that chooses ``beta`` or
-    ``temperature`` (``"auto"``) reports no epochs.
+    It keeps the last fit in this process: in a search, each fit replaces the one before,
+    and estimates of worker processes are lost. A fit with ``beta="auto"`` or
+    ``temperature="auto"`` reports no epochs.
 
     Examples
     --------
@@ -65,14 +65,15 @@ class TheoryMonitor:
 
     def __init__(
         self,
-        X: Any = None,
+        X: ArrayLike | None = None,
         y: ArrayLike | None = None,
         *,
         betas: Sequence[float] = (1.0,),
-        **settings: Any,
+        **settings: Unpack[VerificationSettings],
     ) -> None:
         if (X is None) != (y is None):
-            raise ValueError("X and y go together: pass both, or neither.")
+            given, missing = ("y", "X") if X is None else ("X", "y")
+            raise ValueError(f"{given} was given without {missing}: pass both, or neither.")
         self.X = X
         self.y = y
         self.betas = betas
@@ -81,28 +82,29 @@ class TheoryMonitor:
         self.estimates_: list[TheoryEstimate] = []
 
     def setup(self, estimator: BaseEstimator, context: CallbackContext) -> None:
-        """Forget the fit before."""
+        """Discard the estimates of the previous fit."""
         self.epochs_, self.estimates_ = [], []
 
     def teardown(self, estimator: BaseEstimator, context: CallbackContext) -> None:
-        """Keep what was measured."""
+        """Keep the estimates."""
 
     def on_fit_task_begin(self, estimator: BaseEstimator, context: CallbackContext) -> None:
-        """Wait for the end of the epoch."""
+        """Do nothing until the epoch ends."""
 
     def on_fit_task_end(
         self,
         estimator: BaseEstimator,
         context: CallbackContext,
         *,
-        X: Any = None,
-        y: Any = None,
+        X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
         fitted_estimator: BaseEstimator | None = None,
     ) -> None:
-        """Measure the embedder as if training had ended here."""
+        """Measure the embedder as it is after this epoch."""
         if context.task_name != "epoch" or fitted_estimator is None:
             return
-        rows, classes = (X, y) if self.y is None else (self.X, self.y)
+        given = (X, y) if self.y is None else (self.X, self.y)
+        rows, classes = cast("tuple[ArrayLike, ArrayLike]", given)  # None is refused below
         estimate = verify_estimator(
             fitted_estimator, rows, classes, self.betas, **self.settings
         )
@@ -115,7 +117,7 @@ class TheoryMonitor:
         Parameters
         ----------
         beta : float, default=None
-            Which of `betas`; None: the first.
+            One of `betas`; None: the first.
 
         Returns
         -------
@@ -129,11 +131,11 @@ class TheoryMonitor:
         """
         if not self.estimates_:
             raise ValueError(
-                "No epoch was measured: fit an embedder with this monitor first, by "
+                "No epoch was measured. First fit an embedder with this monitor, by "
                 "set_callbacks, in this process and with a beta and a temperature given."
             )
         betas = list(self.betas)
         if beta is not None and beta not in betas:
-            raise ValueError(f"beta={beta!r} was not measured: choose one of {betas}.")
-        place = 0 if beta is None else betas.index(beta)
-        return TheoryEstimate.along_epochs(self.estimates_, self.epochs_, place)
+            raise ValueError(f"beta={beta!r} was not measured. Choose one of {betas}.")
+        index = 0 if beta is None else betas.index(beta)
+        return TheoryEstimate.along_epochs(self.estimates_, self.epochs_, index)

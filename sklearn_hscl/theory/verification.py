@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,17 +14,17 @@ from sklearn_hscl.metrics.validation import check_labelled
 from sklearn_hscl.theory.estimate import (
     LOSSES,
     TheoryEstimate,
-    draw_pairs,
     loss_options,
     measure_anchors,
+    sample_pairs,
     summarise,
 )
 
-# From no tilt to one under which few negatives count.
+# From no hardening to one under which few negatives count.
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 # 2B - 2: the negatives in the authors' batches of 256 rows in two views.
 NEGATIVE_MASS = 510.0
-# That of the losses, for estimators without one.
+# Default of the losses, for estimators without a temperature.
 _TEMPERATURE = 0.5
 
 
@@ -48,49 +48,49 @@ def verify_embedding(
 
         E[ e^g(x, x-) | x- ~ q_Hcol ]  >=  E[ e^g(x, x-) | x- ~ q_H-SCL ]
 
-    where both distributions are tilted by η = e^(beta g): q_Hcol over rows of the
-    anchor's class (collisions), q_H-SCL over rows of other classes. The expectations are
-    the tilted means E_Hcol and E_H-SCL over the rows given. The negatives of H-UCL are a
-    mixture of the two, so that under the assumption E_H-UCL >= E_H-SCL and, as its
-    Lemma 1 says of infinitely many negatives, L_H-UCL >= L_H-SCL. The losses are::
+    Both distributions are tilted by η = e^(beta g): q_Hcol over rows of the anchor's
+    class (collisions), q_H-SCL over rows of other classes. The expectations are the tilted
+    means E_Hcol and E_H-SCL over the rows given. The negatives of H-UCL are a mixture of
+    the two. Under the assumption, therefore, E_H-UCL >= E_H-SCL and L_H-UCL >= L_H-SCL,
+    which is Lemma 1 for infinitely many negatives. The losses are::
 
         L = mean over anchors and their positives of  -log( e^g+ / (e^g+ + Q E) )
 
     with E the mean of e^g over all other rows (UCL), rows of other classes (SCL), and the
-    same two tilted (H-UCL, H-SCL). Positives and Q are the same for all four: anchor by
-    anchor, the assumption and the inequality are then the same statement; of the means
-    over anchors the inequality may hold where few anchors satisfy the assumption.
+    same two tilted (H-UCL, H-SCL). Positives and Q are the same for all four. For a single
+    anchor, the assumption and the inequality are then equivalent. For the means over
+    anchors, the inequality may hold although few anchors satisfy the assumption.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding; lengths of rows play no part.
+        Embedding; norms of rows have no effect.
     y : array-like of shape (n_samples,)
         Classes.
     betas : sequence of float, default=(0, 0.25, 0.5, 1, 2, 4, 8)
-        Strengths of the tilt, at least 0; at 0, H-UCL is UCL and H-SCL is SCL.
+        Strengths of the hardening, at least 0; at 0, H-UCL is UCL and H-SCL is SCL.
     temperature : float, default=0.5
         Scale T of the similarities; the authors' value.
     negative_mass : float, default=510
-        Q, what the mean over negatives is multiplied by. 510 is that of the authors'
-        batches, 256 rows in two views. It changes the losses, but no anchor's side of
-        Assumption 1.
+        Q, the factor of the mean over negatives. 510 is that of the authors' batches,
+        256 samples in two views. It changes the losses, but not whether an anchor
+        satisfies Assumption 1.
     view_ids : array-like of shape (n_samples,), default=None
-        Which row each is a view of, where X holds several views of each row. Positives
-        are then the other views of the row, as in the authors' check; None: each row is
-        its own, and positives are the rows of its class.
+        Id of the sample that each row is a view of, if X holds several views of each
+        sample. Positives are then the other views of the sample, as in the authors' check.
+        None: each row is a sample, and positives are the rows of its class.
     max_anchors : int or None, default=1000
-        Draw at most so many anchors; None takes all rows. The intervals narrow with
-        their square root.
+        Maximum number of anchors to draw; None takes all rows. The width of the
+        intervals falls with its square root.
     max_negatives : int or None, default=4000
-        Draw rows so that each anchor has at most so many negatives; None takes all rows.
-        Memory grows with this number, not with its square.
+        Maximum number of negatives per anchor; rows are drawn accordingly. None takes all
+        rows. Memory grows linearly with it.
     n_bootstrap : int, default=1000
         Resamples of the anchors for the intervals.
     confidence_level : float in (0, 1), default=0.95
-        Share of the resamples inside of the intervals.
+        Fraction of the resamples inside of the intervals.
     random_state : int, RandomState instance or None, default=0
-        For the draws: the same number draws the same rows of another embedding.
+        For the draws: the same seed draws the same rows of another embedding.
 
     Returns
     -------
@@ -106,15 +106,15 @@ def verify_embedding(
 
     Notes
     -----
-    Rows that cannot be anchors are left out and counted. The intervals are about the
+    Rows that cannot be anchors are left out and counted. The intervals reflect the
     choice of anchors: all are compared with the same rows.
 
-    A tilted mean of few rows is too low, as harder ones are not among them: under a
-    strong tilt fewer anchors of rare classes satisfy the assumption, and with shuffled
-    labels fewer than half. Compare with the share for shuffled labels.
+    A tilted mean of few rows is biased downwards, because harder rows are missing. Under
+    strong hardening, fewer anchors of rare classes satisfy the assumption, and with
+    shuffled labels fewer than half. Compare with the fraction for shuffled labels.
 
-    Assumption and lemma are cited by their names, not by numbers of equations: their form
-    is that of the first author's summary of the paper.
+    Assumption and lemma are cited by name, not by equation number: their form is that of
+    the first author's summary of the paper.
 
     References
     ----------
@@ -140,7 +140,7 @@ def verify_embedding(
         name: loss_options(name, strengths, temperature, negative_mass) for name in LOSSES
     }
     random = check_random_state(random_state)
-    draw = draw_pairs(
+    sample = sample_pairs(
         data,
         view_ids,
         max_anchors=max_anchors,
@@ -149,12 +149,24 @@ def verify_embedding(
     )
     return summarise(
         strengths,
-        measure_anchors(draw, options),
-        n_skipped=draw.n_skipped,
+        measure_anchors(sample, options),
+        n_skipped=sample.n_skipped,
         n_bootstrap=n_bootstrap,
         confidence_level=confidence_level,
         random=random,
     )
+
+
+class VerificationSettings(TypedDict, total=False):
+    """Optional arguments of :func:`verify_embedding`, without the temperature."""
+
+    negative_mass: float
+    view_ids: ArrayLike | None
+    max_anchors: int | None
+    max_negatives: int | None
+    n_bootstrap: int
+    confidence_level: float
+    random_state: int | np.random.RandomState | None
 
 
 def verify_estimator(
@@ -164,24 +176,23 @@ def verify_estimator(
     betas: Sequence[float] = BETAS,
     *,
     temperature: float | None = None,
-    **settings: Any,
+    **settings: Unpack[VerificationSettings],
 ) -> TheoryEstimate:
-    """Estimate the same on the rows that a fitted estimator makes of X.
+    """Estimate the same on the embedding of X by a fitted estimator.
 
     Parameters
     ----------
     estimator : HSCLEmbedder, Pipeline or other transformer
-        What embeds the rows, fitted.
+        The fitted estimator.
     X : array-like
-        Rows in the form that the estimator takes; held-out rows, unless training rows are
-        the question.
+        Samples in the form that the estimator takes, usually held-out ones.
     y : array-like of shape (n_samples,)
         Their classes.
     betas : sequence of float, default=(0, 0.25, 0.5, 1, 2, 4, 8)
-        Strengths of the tilt.
+        Strengths of the hardening.
     temperature : float, default=None
-        Scale of the similarities; None takes that of the embedder's loss, also where it
-        ends a pipeline, or 0.5 where there is none.
+        Scale of the similarities. None takes that of the embedder's loss, also if it is
+        the last step of a pipeline, or 0.5 for other estimators.
     **settings
         Further arguments of :func:`verify_embedding`.
 
@@ -198,8 +209,8 @@ def verify_estimator(
 
     Notes
     -----
-    The embedding is what ``transform`` returns. Training compares what the projection
-    head makes of it: with ``projection_dim=None`` they are the same.
+    The embedding is the output of ``transform``. Training compares the output of the
+    projection head; with ``projection_dim=None`` they are the same.
 
     Examples
     --------
@@ -213,8 +224,8 @@ def verify_estimator(
     """
     if not hasattr(estimator, "transform"):
         raise TypeError(
-            f"{type(estimator).__name__} has no transform, but the theory is about an "
-            f"embedding: pass the transformer."
+            f"Expected a transformer, got {type(estimator).__name__}, which has no "
+            f"transform. Pass the embedder or another transformer."
         )
     if temperature is None:
         last = estimator[-1] if isinstance(estimator, Pipeline) else estimator

@@ -58,7 +58,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     ],
     "reduction": [StrOptions(set(REDUCTIONS)), None],
     "detach_weights": ["boolean", None],
-    "positives": [StrOptions({"all", "twin"}), None],
+    "positives": [StrOptions({"all", "view"}), None],
     "ce_weight": [Interval(Real, 0, 1, closed="both"), None],
     "target_type": [StrOptions({"auto", "class", "multilabel", "continuous"})],
     "unlabeled_label": [Integral, str, None],

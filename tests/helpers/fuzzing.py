@@ -270,7 +270,7 @@ GOOD = {
     "negative_mass": ["negatives", "batch", 3.0],
     "reduction": ["anchors", "pairs", "classes"],
     "detach_weights": [True, False],
-    "positives": ["all", "twin"],
+    "positives": ["all", "view"],
     "ce_weight": [0, 0.5, 1],
     "target_type": ["class", "multilabel", "continuous"],
     "unlabeled_label": [-1, 0, "x"],

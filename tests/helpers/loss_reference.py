@@ -3,15 +3,16 @@
 import torch
 
 
-def pairs_of(identity, twins=None):
+def pairs_of(identity, view_ids=None):
     """Weights of positives and negatives as nested lists, for classes or views."""
     n_rows = range(len(identity))
     same = [[float(identity[i] == identity[j] and i != j) for j in n_rows] for i in n_rows]
     negative = [[float(identity[i] != identity[j]) for j in n_rows] for i in n_rows]
-    if twins is None:
+    if view_ids is None:
         return same, negative
-    twin = [[same[i][j] * float(twins[i] == twins[j]) for j in n_rows] for i in n_rows]
-    return twin, negative
+    is_view = [[float(view_ids[i] == view_ids[j]) for j in n_rows] for i in n_rows]
+    views = [[same[i][j] * is_view[i][j] for j in n_rows] for i in n_rows]
+    return views, negative
 
 
 def eta_of(s, cosines, *, hardened, hardening, beta, threshold, top_k):
@@ -142,10 +143,10 @@ def official_hucl(first, second, beta, tau_plus, temperature=0.5):
     n_rows, half = len(z), len(first)
     losses = []
     for i in range(n_rows):
-        twin = (i + half) % n_rows
-        others = [j for j in range(n_rows) if j not in (i, twin)]
+        view = (i + half) % n_rows
+        others = [j for j in range(n_rows) if j not in (i, view)]
         e_neg = torch.exp(torch.stack([z[i] @ z[j] for j in others]) / temperature)
-        e_pos = torch.exp(z[i] @ z[twin] / temperature)
+        e_pos = torch.exp(z[i] @ z[view] / temperature)
         importance = e_neg**beta
         reweighted = (importance * e_neg).sum() / importance.mean()
         n = len(others)

@@ -1,1 +1,1 @@
-"""Ways to compute the one equation: all rows at once, in blocks, in closed form."""
+"""Internal. Ways to compute the equation: with autograd, or in closed form."""

@@ -12,7 +12,7 @@ from sklearn_hscl.losses.equation import (
     anchor_losses,
     anchor_weights,
 )
-from sklearn_hscl.losses.pair_sets import Targets
+from sklearn_hscl.losses.pair_sets import BatchPairs
 from sklearn_hscl.losses.presets import LossOptions
 
 # Pairs in a block: 16 MB of float32 for each of the equation's temporaries.
@@ -20,7 +20,7 @@ BLOCK_PAIRS = 1 << 22
 
 
 def dense_loss(
-    z: Tensor, targets: Targets, options: LossOptions
+    z: Tensor, pairs: BatchPairs, options: LossOptions
 ) -> tuple[Tensor, LossStats]:
     """Compute the loss with (..., B, B) temporaries.
 
@@ -28,32 +28,32 @@ def dense_loss(
     ----------
     z : Tensor of shape (..., B, D)
         Unit embeddings.
-    targets : Targets
-        Who is positive, who is negative.
+    pairs : BatchPairs
+        Positives and negatives of each anchor.
     options : LossOptions
-        The point in the family.
+        The loss configuration.
 
     Returns
     -------
     Tensor of shape (...), LossStats
     """
-    return _reduced(_block(z, 0, z.shape[-2], targets, options), options)
+    return _reduced(_block(z, 0, z.shape[-2], pairs, options), options)
 
 
 def tiled_loss(
-    z: Tensor, targets: Targets, options: LossOptions
+    z: Tensor, pairs: BatchPairs, options: LossOptions
 ) -> tuple[Tensor, LossStats]:
-    """Compute the same in memory that is linear in B: for any member of the family.
+    """Compute the same in memory that is linear in B, for every configuration.
 
     Blocks of anchors are computed one after the other, and once more for the gradient.
     Parameters and results are those of :func:`dense_loss`.
     """
     n_rows = z.shape[-2]
-    pairs_per_anchor = z[..., 0].numel()  # rows of all batches on the leading axes
+    pairs_per_anchor = z[..., 0].numel()  # samples of all batches on the leading axes
     height = max(1, BLOCK_PAIRS // pairs_per_anchor)
     blocks = [
         checkpoint(
-            partial(_block, targets=targets, options=options),
+            partial(_block, pairs=pairs, options=options),
             z,
             start,
             min(start + height, n_rows),
@@ -61,15 +61,15 @@ def tiled_loss(
         )
         for start in range(0, n_rows, height)
     ]
-    together = AnchorLosses(*(torch.cat(parts, -1) for parts in zip(*blocks, strict=True)))
-    return _reduced(together, options)
+    joined = AnchorLosses(*(torch.cat(parts, -1) for parts in zip(*blocks, strict=True)))
+    return _reduced(joined, options)
 
 
 def _block(
-    z: Tensor, start: int, stop: int, targets: Targets, options: LossOptions
+    z: Tensor, start: int, stop: int, pairs: BatchPairs, options: LossOptions
 ) -> AnchorLosses:
-    pairs = targets.block(start, stop, z.dtype)
-    return anchor_losses(z[..., start:stop, :], z, pairs, options)
+    weights = pairs.block(start, stop, z.dtype)
+    return anchor_losses(z[..., start:stop, :], z, weights, options)
 
 
 def _reduced(anchors: AnchorLosses, options: LossOptions) -> tuple[Tensor, LossStats]:

@@ -1,42 +1,58 @@
-"""The closed form of value and gradient, and the kernel of few rows."""
+"""The closed form of value and gradient, and the kernel for few samples.
+
+With u = s log2(e), E0 = 2^(βu) and E1 = 2^((1+β)u) on the negatives of each anchor, and
+0 elsewhere. The gradient with respect to unit embeddings is M z / T with symmetric M.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from sklearn_hscl.losses.equation import anchor_weights
 from sklearn_hscl.runtime.matmul import mm, mm_t
 
 
-class Settings(NamedTuple):
-    """What is asked for."""
+@dataclass(frozen=True, kw_only=True)
+class ClosedFormOptions:
+    """Configuration of a loss that has a closed form."""
 
-    beta: float | Tensor  # (..., 1, 1) where several batches are computed at once
+    beta: float | Tensor
+    """Strength of the exponential hardening, at least 0; 0 is none."""
     temperature: float | Tensor
+    """Scale T of the similarities, positive, in cosine units."""
+    negative_mass: str | float
+    """Q_i: ``"negatives"`` (their number), ``"batch"`` (B - 2), or a constant."""
+    reduction: str
+    """Units of equal weight in the mean: ``"anchors"``, ``"pairs"`` or ``"classes"``."""
     detach_weights: bool
-    wants_gradient: bool
-    effective_negatives: bool
+    """Whether the gradient treats the hardening weights as constants."""
+    effective_negatives: bool = True
+    """Whether to compute this statistic, which can cost one more sum; NaN otherwise."""
+    wants_gradient: bool = False
+    """Whether the gradient is needed; kernels set it."""
 
 
-class Result(NamedTuple):
-    """What a kernel gives, rows in group order."""
+class ClosedFormResult(NamedTuple):
+    """Value, gradient and statistics, with samples in group order."""
 
     value: Tensor  # ()
     gradient: Tensor | None  # (D, B)
-    effective: Tensor | None  # (B,), effective number of negatives, if asked
+    effective: Tensor | None  # (B,), effective number of negatives, if requested
 
 
-class Tilted(NamedTuple):
-    """Exponentials of a block, zero outside of the negatives."""
+class TiltedExponentials(NamedTuple):
+    """Exponentials of a block, zero for pairs that are not negatives."""
 
     plain: Tensor | None  # (t, w), E0; None: not needed
     hard: Tensor  # (t, w), E1
 
 
-class Sums(NamedTuple):
+class NegativeSums(NamedTuple):
     """Sums over the negatives of each anchor, (..., B)."""
 
     plain: Tensor  # S0
@@ -44,48 +60,67 @@ class Sums(NamedTuple):
     squared: Tensor  # Σ E0²
 
 
+class AttachGradient(torch.autograd.Function):
+    """Attach a known gradient to a value; differentiable once."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        """Return the value, and keep the gradient."""
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, outer: Tensor) -> tuple[Tensor, None, None]:
+        """Scale the gradient."""
+        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return outer[..., None, None] * gradient, None, None
+
+
 def tilt(
     exponent: Tensor, beta: float | Tensor, clear: Callable[[Tensor], object]
 ) -> Tensor:
-    """E0 (E1 for β = 0) from s log2(e), in place if β is 0 or 1; positives cleared."""
+    """Return E0 (E1 for β = 0) from u, in place if β is 0 or 1; `clear` zeroes the rest."""
     plain = exponent if is_float(beta, 0, 1) else exponent * beta
     clear(plain.exp2_())
     return plain
 
 
-def harden(plain: Tensor, exponent: Tensor, settings: Settings) -> Tilted:
-    """Complete E0 by E1, which takes the place of what is not needed any more."""
-    if is_float(settings.beta, 0):
-        return Tilted(None, plain)
-    doubled = is_float(settings.beta, 1)
-    if settings.detach_weights:
+def harden(
+    plain: Tensor, exponent: Tensor, options: ClosedFormOptions
+) -> TiltedExponentials:
+    """Complete E0 by E1, which overwrites whatever is not needed any more."""
+    if is_float(options.beta, 0):
+        return TiltedExponentials(None, plain)
+    doubled = is_float(options.beta, 1)
+    if options.detach_weights:
         hard = plain.square_() if doubled else plain.mul_(exponent.exp2_())
-        return Tilted(None, hard)
+        return TiltedExponentials(None, hard)
     hard = plain.square() if doubled else exponent.exp2_().mul_(plain)
-    return Tilted(plain, hard)
+    return TiltedExponentials(plain, hard)
 
 
 def is_float(beta: float | Tensor, *values: float) -> bool:
-    """Whether β is one of the values, for all batches that are computed at once."""
+    """Return whether β is one of the values, in all batches that are computed at once."""
     return not isinstance(beta, Tensor) and beta in values
 
 
-def pull(
+def positive_terms(
     inverse: Tensor,
     mass: Tensor,
-    share: Tensor,
+    weight: Tensor,
     total: Callable[[Tensor], Tensor] = torch.sum,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of each pair, and c σ, from e^{-s}; in place.
+    """Return the loss of each pair, and c σ, from e^{-s}; in place.
 
     Parameters
     ----------
     inverse : Tensor of shape (..., n, n)
         e^{-s}; overwritten.
-    mass, share : Tensor
-        D of the anchors and c of the pairs (0 where there is none), to be broadcast.
+    mass, weight : Tensor
+        D of the anchors and c of the pairs (0 if they are not positives), to be broadcast.
     total : callable
-        Which losses to sum.
+        Sum over the losses of pairs.
 
     Returns
     -------
@@ -95,22 +130,27 @@ def pull(
     """
     odds = inverse.mul_(mass)
     losses = odds.log1p()
-    # One weight for all pairs comes after the sum.
-    value = total(losses) * share if share.ndim == 0 else total(losses.mul_(share))
-    sigma = odds.div_(odds + 1).mul_(share)
+    # A single weight for all pairs is applied after the sum.
+    value = total(losses) * weight if weight.ndim == 0 else total(losses.mul_(weight))
+    sigma = odds.div_(odds + 1).mul_(weight)
     return value, sigma
 
 
-def repulsion(sums: Sums, strength: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def negative_factors(
+    sums: NegativeSums, strength: Tensor, options: ClosedFormOptions
+) -> tuple[Tensor, Tensor]:
     """Return the factors of E1 and E0 in M, (1+β) a and β b, from G; each (..., B)."""
-    beta = settings.beta
+    beta = options.beta
     beta = beta.squeeze(-1) if isinstance(beta, Tensor) else beta  # (..., 1)
     a, b = strength / sums.hard, beta * strength / sums.plain
-    return (a if settings.detach_weights else a * (1 + beta)), b
+    return (a if options.detach_weights else a * (1 + beta)), b
 
 
-def push(
-    tilted: Tilted, outer_sum: Callable[[Tensor], Tensor], a: Tensor, b: Tensor
+def negative_terms(
+    tilted: TiltedExponentials,
+    outer_sum: Callable[[Tensor], Tensor],
+    a: Tensor,
+    b: Tensor,
 ) -> Tensor:
     """Return M of the negatives of a block, in place.
 
@@ -122,8 +162,11 @@ def push(
     return result
 
 
-class Pairs:
-    """Who is positive and negative of whom, as matrices of 0 and 1."""
+# Few samples: the whole matrix of pairs at once ----------------------------------------
+
+
+class PairMasks:
+    """Positives and negatives of each anchor, as matrices of 0 and 1."""
 
     def __init__(self, groups: Tensor, dtype: torch.dtype) -> None:
         same = groups.unsqueeze(1) == groups
@@ -135,59 +178,59 @@ class Pairs:
         self.has_negatives = bool(self.n_negatives[0] > 0)  # else there is one group
 
     def weights(self, reduction: str) -> Tensor:
-        """Weight of each pair of an anchor, (B,)."""
+        """Return the weight of each pair of an anchor, (B,)."""
         weight = anchor_weights(reduction, self.n_positives, self.usable)
         return weight / self.n_positives.clamp_min(1)
 
 
-def all_pairs(
-    z: Tensor, pairs: Pairs, weight: Tensor, mass: Tensor | float, settings: Settings
-) -> tuple[Tensor, Tensor | None, Sums]:
-    """Compute the loss with exponentials as they are.
+def dense_closed_form(
+    z: Tensor, pairs: PairMasks, mass: Tensor | float, options: ClosedFormOptions
+) -> tuple[Tensor, Tensor | None, NegativeSums]:
+    """Compute value and gradient without a shift of the exponents.
 
     Parameters
     ----------
     z : Tensor of shape (..., B, D)
-        Unit rows; leading axes hold batches of the same rows by several models.
-    pairs : Pairs
-        Of at least two groups.
-    weight : Tensor of shape (B,)
-        Weight of each pair of an anchor.
+        Unit embeddings; leading axes hold those of the same samples by several models.
+    pairs : PairMasks
+        Pairs of at least two groups.
     mass : Tensor of shape (B,), or float
         Q_i.
-    settings : Settings
-        What is asked for.
+    options : ClosedFormOptions
+        The loss configuration.
 
     Returns
     -------
     value : Tensor of shape (...)
     gradient : Tensor of shape (..., B, D) or None
-    sums : Sums
+    sums : NegativeSums
     """
-    scale = math.log2(math.e) / settings.temperature
-    exponent = mm_t(z * scale, z)  # (..., B, B), s log2 e
+    scale = math.log2(math.e) / options.temperature
+    exponent = mm_t(z * scale, z)  # (..., B, B), u
     inverse = exponent.neg().exp2_()
-    plain = tilt(exponent, settings.beta, lambda block: block.mul_(pairs.negative))
-    soft = _soft_sums(plain, pairs, settings)
-    tilted = harden(plain, exponent, settings)
+    plain = tilt(exponent, options.beta, lambda block: block.mul_(pairs.negative))
+    soft = _soft_sums(plain, pairs, options)
+    tilted = harden(plain, exponent, options)
     hard = tilted.hard.sum(-1)
-    sums = Sums(soft[0], hard, hard if is_float(settings.beta, 1) else soft[1])
-    share = pairs.positive * weight.unsqueeze(1)
+    sums = NegativeSums(soft[0], hard, hard if is_float(options.beta, 1) else soft[1])
+    weight = pairs.positive * pairs.weights(options.reduction).unsqueeze(1)
     odds = (mass * sums.hard / sums.plain).unsqueeze(-1)
-    value, sigma = pull(inverse, odds, share, lambda x: x.sum((-2, -1)))
-    if not settings.wants_gradient:
+    value, sigma = positive_terms(inverse, odds, weight, lambda x: x.sum((-2, -1)))
+    if not options.wants_gradient:
         return value, None, sums
-    a, b = repulsion(sums, sigma.sum(-1), settings)
-    matrix = push(tilted, lambda x: x.unsqueeze(-1) + x.unsqueeze(-2), a, b)
+    a, b = negative_factors(sums, sigma.sum(-1), options)
+    matrix = negative_terms(tilted, lambda x: x.unsqueeze(-1) + x.unsqueeze(-2), a, b)
     matrix = matrix.sub_(sigma).sub_(sigma.mT)
-    return value, mm(matrix, z).div_(settings.temperature), sums
+    return value, mm(matrix, z).div_(options.temperature), sums
 
 
-def _soft_sums(plain: Tensor, pairs: Pairs, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Return S0 and, where it is asked for and not S1, Σ E0²."""
-    if is_float(settings.beta, 0):
+def _soft_sums(
+    plain: Tensor, pairs: PairMasks, options: ClosedFormOptions
+) -> tuple[Tensor, Tensor]:
+    """Return S0 and, if it is requested and not S1, Σ E0²."""
+    if is_float(options.beta, 0):
         return pairs.n_negatives, pairs.n_negatives
     total = plain.sum(-1)
-    if is_float(settings.beta, 1) or not settings.effective_negatives:
+    if is_float(options.beta, 1) or not options.effective_negatives:
         return total, total
     return total, plain.square().sum(-1)

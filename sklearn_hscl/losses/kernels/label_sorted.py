@@ -1,4 +1,4 @@
-"""The batch in group order: the positives of an anchor are its neighbours.
+"""The batch in group order: the positives of an anchor are its neighbors.
 
 After the sort no mask of size B x B is needed: groups are slices, and everything
 outside of the slice of an anchor is a negative.
@@ -6,20 +6,24 @@ outside of the slice of an anchor is a negative.
 
 from bisect import bisect_left
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.losses.kernels.closed_form import pull as pull_pairs
+from sklearn_hscl.losses.equation import constant_mass
+from sklearn_hscl.losses.kernels.closed_form import positive_terms
 from sklearn_hscl.runtime.matmul import mm, mm_t
 
 Integers = NDArray[np.int64]
 
-_PADDED = 2**16  # elements up to which groups of a strip are padded to one size
-_TILE = 512  # height and width of the tiles of a large group
+_MAX_PADDED = 2**16  # elements up to which groups of a strip are padded to one size
+_MAX_TILE = 512  # height and width of the tiles of a large group
+
+
+# Sorted rows ---------------------------------------------------------------------------
 
 
 class SortedRows(NamedTuple):
@@ -28,7 +32,7 @@ class SortedRows(NamedTuple):
     z: Tensor  # (B, D)
     order: Tensor | None  # (B,), sorted row -> row of the batch; None: it was sorted
     bounds: list[int]  # (C + 1,), group c holds the sorted rows bounds[c]:bounds[c + 1]
-    sizes: Integers  # (C,), rows of each group; in numpy, which is quick on few numbers
+    sizes: Integers  # (C,), rows of each group; in numpy, which is fast for few values
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -37,13 +41,13 @@ class SortedRows(NamedTuple):
 
     @property
     def n_usable(self) -> int:
-        """Rows that have a positive and a negative."""
+        """Number of rows that have a positive and a negative."""
         return int(self.sizes[self.usable].sum())
 
-    def per_row(self, per_group: NDArray[Any]) -> Tensor:
-        """Give each row the number of its group, (B,)."""
-        numbers = torch.from_numpy(per_group.repeat(self.sizes))
-        return numbers.to(self.z.device, self.z.dtype)
+    def per_row(self, per_group: NDArray[np.generic]) -> Tensor:
+        """Give each row the value of its group, (B,)."""
+        values = torch.from_numpy(per_group.repeat(self.sizes))
+        return values.to(self.z.device, self.z.dtype)
 
     def unsorted(self, values: Tensor) -> Tensor:
         """Bring values of sorted rows (B, D) into the order of the batch."""
@@ -52,15 +56,58 @@ class SortedRows(NamedTuple):
         return torch.empty_like(values).index_copy_(0, self.order, values)
 
 
-class Pull(NamedTuple):
-    """What the positives contribute."""
+def sort_rows(z: Tensor, groups: Tensor) -> SortedRows:
+    """Bring the rows of each group together."""
+    group_ids = groups.cpu().numpy()
+    steps, order = np.diff(group_ids), None
+    if steps.size and steps.min() < 0:
+        indices = group_ids.argsort(kind="stable")
+        steps = np.diff(group_ids[indices])
+        order = torch.from_numpy(indices).to(z.device)
+        z = z.index_select(0, order)
+    ends = np.flatnonzero(steps) + 1  # (C - 1,)
+    bounds = np.concatenate([[0], ends, [len(group_ids)]])
+    return SortedRows(z, order, bounds.tolist(), np.diff(bounds))
+
+
+class AnchorFactors(NamedTuple):
+    """Factors of each anchor."""
+
+    weight: Tensor  # (B,), c_i, weight of each pair of the anchor
+    mass: Tensor  # (B,), Q_i; once the negatives are summed, D_i = Q_i E_i
+
+
+def pair_weight(reduction: str, rows: SortedRows) -> Tensor:
+    """Return the weight of each pair (anchor, positive), (B,); it is the same for all p."""
+    sizes = rows.sizes
+    positives = np.maximum(sizes - 1, 1)
+    weight = rows.usable / (1.0 if reduction == "pairs" else positives)  # (C,)
+    if reduction == "classes":
+        weight = weight / sizes
+    total = (weight * sizes * positives).sum()
+    return rows.per_row(weight / (total or 1.0))
+
+
+def negative_count(negative_mass: str | float, rows: SortedRows) -> Tensor:
+    """Return Q_i, (B,)."""
+    n_rows = rows.bounds[-1]
+    if negative_mass == "negatives":
+        return rows.per_row(n_rows - rows.sizes)
+    return rows.z.new_full((n_rows,), constant_mass(negative_mass, n_rows))
+
+
+# Sums that tiles are added to ----------------------------------------------------------
+
+
+class PositiveTerms(NamedTuple):
+    """Contributions of the positives."""
 
     value: Tensor  # (), the loss
     strength: Tensor  # (B,), G_i = c_i Σ_p σ_ip, how strongly anchors repel negatives
 
 
-class Accumulator:
-    """Gradient M z of a sum over pairs, gathered tile by tile and transposed.
+class GradientSum:
+    """Gradient M z of a sum over pairs, accumulated tile by tile and transposed.
 
     Both products of a tile are then wide, which is the shape that runs fastest.
 
@@ -88,41 +135,10 @@ class Accumulator:
             self.total[:, columns] += mm(self.z[:, rows], tile)
 
 
-def sort_rows(z: Tensor, groups: Tensor) -> SortedRows:
-    """Bring the rows of each group together."""
-    numbers = groups.cpu().numpy()
-    steps, order = np.diff(numbers), None
-    if steps.size and steps.min() < 0:
-        places = numbers.argsort(kind="stable")
-        steps = np.diff(numbers[places])
-        order = torch.from_numpy(places).to(z.device)
-        z = z.index_select(0, order)
-    ends = np.flatnonzero(steps) + 1  # (C - 1,)
-    bounds = np.concatenate([[0], ends, [len(numbers)]])
-    return SortedRows(z, order, bounds.tolist(), np.diff(bounds))
+# Positives of small groups -------------------------------------------------------------
 
 
-def pair_weight(reduction: str, rows: SortedRows) -> Tensor:
-    """Weight of each pair (anchor, positive), shape (B,); it is the same for all p."""
-    sizes = rows.sizes
-    positives = np.maximum(sizes - 1, 1)
-    weight = rows.usable / (1.0 if reduction == "pairs" else positives)  # (C,)
-    if reduction == "classes":
-        weight = weight / sizes
-    total = (weight * sizes * positives).sum()
-    return rows.per_row(weight / (total or 1.0))
-
-
-def negative_count(negative_mass: str | float, rows: SortedRows) -> Tensor:
-    """Q_i, shape (B,)."""
-    n_rows = rows.bounds[-1]
-    if negative_mass == "negatives":
-        return rows.per_row(n_rows - rows.sizes)
-    mass = max(n_rows - 2, 1) if negative_mass == "batch" else float(negative_mass)
-    return rows.z.new_full((n_rows,), mass)
-
-
-class Stack:
+class PaddedGroups:
     """Small groups of a strip of rows, padded to one size k x n x n.
 
     Their pairs lie scattered in the tile (strip, strip); they are read and written
@@ -159,91 +175,96 @@ class Stack:
         torch.index_select(tile.view(-1), 0, self.index, out=self.values.view(-1))
 
     def put(self, tile: Tensor) -> None:
-        """Write the values to a tile; those that are no pairs have to be 0."""
+        """Write the values to a tile; those of other elements must be 0."""
         tile.view(-1).scatter_(0, self.index, self.values.view(-1))
 
     def clear(self, tile: Tensor) -> None:
         """Set all pairs and the diagonal of a tile to 0."""
-        # Faster than the same with a number.
+        # Faster than the same with a scalar.
         tile.view(-1).scatter_(0, self.index, torch.zeros_like(self.values).view(-1))
 
 
-def stacks(rows: SortedRows, strip: slice) -> list[Stack]:
-    """Stack the groups of a strip, if need be those of similar size together."""
+def padded_groups(rows: SortedRows, strip: slice) -> list[PaddedGroups]:
+    """Pad the groups of a strip, together or, if need be, by similar size."""
     first, last = (bisect_left(rows.bounds, edge) for edge in (strip.start, strip.stop))
     size = rows.sizes[first:last]
     start = np.array(rows.bounds[first:last])
-    if len(size) * size.max() ** 2 <= _PADDED:
-        return [Stack(rows, start, size, strip)]
+    if len(size) * size.max() ** 2 <= _MAX_PADDED:
+        return [PaddedGroups(rows, start, size, strip)]
     octave = np.ceil(np.log2(size))
     return [
-        Stack(rows, start[octave == k], size[octave == k], strip) for k in np.unique(octave)
+        PaddedGroups(rows, start[octave == k], size[octave == k], strip)
+        for k in np.unique(octave)
     ]
 
 
-def pull_stack(stack: Stack, weight: Tensor, mass: Tensor, pull: Pull) -> None:
-    """Add the pairs of small groups to `pull`; turn their values s log2(e) into M.
+def add_small_groups(
+    groups: PaddedGroups, factors: AnchorFactors, terms: PositiveTerms
+) -> None:
+    """Add the pairs of small groups to `terms`; turn their values u into M.
 
     Parameters
     ----------
-    stack : Stack
-    weight, mass : Tensor of shape (B,)
+    groups : PaddedGroups
+    factors : AnchorFactors
         c_i and D_i.
-    pull : Pull
+    terms : PositiveTerms
         Sums to add to.
     """
-    share = stack.pairs * weight[stack.members].unsqueeze(2)  # (k, n, n)
-    inverse = stack.values.neg().exp2_()
-    value, sigma = pull_pairs(inverse, mass[stack.members].unsqueeze(2), share)
-    pull.value.add_(value)
-    pull.strength.index_add_(0, stack.members.flatten(), sigma.sum(2).flatten())
-    torch.add(sigma, sigma.mT, out=stack.values).neg_()
+    weight, mass = (each[groups.members].unsqueeze(2) for each in factors)  # (k, n, 1)
+    weight = groups.pairs * weight  # (k, n, n)
+    inverse = groups.values.neg().exp2_()
+    value, sigma = positive_terms(inverse, mass, weight)
+    terms.value.add_(value)
+    terms.strength.index_add_(0, groups.members.flatten(), sigma.sum(2).flatten())
+    torch.add(sigma, sigma.mT, out=groups.values).neg_()
 
 
-def pull_tiles(
+# Positives of large groups, tile by tile -----------------------------------------------
+
+
+def add_large_group(
     rows: SortedRows,
     scaled: Tensor,
     group: slice,
-    weight: Tensor,
-    mass: Tensor,
-    pull: Pull,
-    gradient: Accumulator | None,
+    factors: AnchorFactors,
+    terms: PositiveTerms,
+    gradient: GradientSum | None,
 ) -> None:
-    """Add one large group, tile by tile, to `pull` and its M z to `gradient`.
+    """Add one large group, tile by tile, to `terms` and its M z to `gradient`.
 
-    Parameters as in :func:`pull_stack`; scaled : Tensor of shape (B, D) is
+    Parameters as in :func:`add_small_groups`; scaled : Tensor of shape (B, D) is
     z log2(e) / T.
     """
-    pieces = cut(group.start, group.stop, _TILE)
-    share = weight[group.start]  # the same in the whole group
+    pieces = cut(group.start, group.stop, _MAX_TILE)
+    weight = factors.weight[group.start]  # the same in the whole group
     for k, upper in enumerate(pieces):
         for lower in pieces[k:]:
             inverse = mm_t(scaled[upper], rows.z[lower]).neg_().exp2_()  # (t, t), e^{-s}
             if upper == lower:
-                tile = _pull_half(inverse, share, mass, upper, 1, True, pull)
+                inverse.fill_diagonal_(0.0)  # as if infinitely close: no loss, no gradient
+                tile = _add_direction(inverse, weight, factors.mass, upper, 1, terms)
                 tile = tile + tile.T
             else:
-                tile = _pull_half(inverse.clone(), share, mass, upper, 1, False, pull)
-                tile += _pull_half(inverse, share, mass, lower, 0, False, pull)
+                there = inverse.clone()
+                tile = _add_direction(there, weight, factors.mass, upper, 1, terms)
+                tile += _add_direction(inverse, weight, factors.mass, lower, 0, terms)
             if gradient is not None:
                 gradient.add(tile.neg_(), upper, lower)
 
 
-def _pull_half(
+def _add_direction(
     inverse: Tensor,
-    share: Tensor,
+    weight: Tensor,
     mass: Tensor,
     anchors: slice,
-    over: int,
-    diagonal: bool,
-    pull: Pull,
+    axis: int,
+    terms: PositiveTerms,
 ) -> Tensor:
-    """Return c σ for one direction of the pairs of a tile, (t, t)."""
-    if diagonal:
-        inverse.fill_diagonal_(0.0)  # as if infinitely close: no loss, no gradient
-    value, sigma = pull_pairs(inverse, mass[anchors].unsqueeze(over), share)
-    pull.value.add_(value)
-    pull.strength[anchors] += sigma.sum(over)
+    """Return c σ for one direction of the pairs of a tile, (t, t); positives on `axis`."""
+    value, sigma = positive_terms(inverse, mass[anchors].unsqueeze(axis), weight)
+    terms.value.add_(value)
+    terms.strength[anchors] += sigma.sum(axis)
     return sigma
 
 

@@ -1,7 +1,8 @@
-"""The closed form tile by tile, each pair once; in log space where it would overflow."""
+"""The closed form tile by tile, each pair once; in log space if it would overflow."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, pairwise
 from typing import NamedTuple
@@ -11,64 +12,68 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.losses.kernels.closed_form import (
-    Result,
-    Settings,
-    Sums,
-    Tilted,
+    ClosedFormOptions,
+    ClosedFormResult,
+    NegativeSums,
+    TiltedExponentials,
     harden,
-    push,
-    repulsion,
+    negative_factors,
+    negative_terms,
     tilt,
 )
 from sklearn_hscl.losses.kernels.label_sorted import (
-    Accumulator,
-    Pull,
+    AnchorFactors,
+    GradientSum,
+    PaddedGroups,
+    PositiveTerms,
     SortedRows,
-    Stack,
+    add_large_group,
+    add_small_groups,
     cut,
     negative_count,
-    pull_stack,
-    pull_tiles,
-    stacks,
+    padded_groups,
 )
 from sklearn_hscl.runtime.matmul import mm_t
 
-_HEIGHT, _WIDTH = 512, 1024  # of a tile: two megabytes stay close to the core
-_KEPT = 2**23  # elements of tiles kept from the first visit for the second one
-_LARGE = 128  # groups beyond this size get strips of their own
+_TILE_HEIGHT, _TILE_WIDTH = 512, 1024  # two megabytes stay close to the core
+_MAX_CACHED = 2**23  # elements of tiles cached from the first visit for the second one
+_MAX_SMALL_GROUP = 128  # larger groups get strips of their own
 
 
-def symmetric(rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings) -> Result:
-    """Compute the loss with exponentials as they are.
+def tiled_closed_form(
+    rows: SortedRows, factors: AnchorFactors, options: ClosedFormOptions
+) -> ClosedFormResult:
+    """Compute value and gradient without a shift of the exponents.
 
     Parameters
     ----------
     rows : SortedRows
         The batch in group order.
-    weight, mass : Tensor of shape (B,)
-        Weight of each pair of an anchor, and Q_i.
-    settings : Settings
-        What is asked for.
+    factors : AnchorFactors
+        c_i and Q_i.
+    options : ClosedFormOptions
+        The loss configuration, of one batch.
 
     Returns
     -------
-    Result
+    ClosedFormResult
     """
-    tiles = list(_tiles(rows.bounds))
-    diagonal = (k for k, tile in enumerate(tiles) if tile.rows == tile.columns)
-    kept = Kept({}, {k: stacks(rows, tiles[k].rows) for k in diagonal})
     # 2^u with u = s log2(e), because torch's exp2 is several times faster than exp.
-    scaled = rows.z * (math.log2(math.e) / settings.temperature)  # (B, D)
-    sums = _sum_negatives(rows, scaled, tiles, settings, kept)
-    gradient = Accumulator(rows.z) if settings.wants_gradient else None
-    mass = mass * sums.hard / sums.plain
-    pull = _pull_positives(rows, scaled, weight, mass, kept, gradient)
-    asked = settings.effective_negatives
-    effective = sums.plain.square() / sums.squared if asked else None
+    scaled = rows.z * (math.log2(math.e) / options.temperature)  # (B, D)
+    batch = _TiledBatch(rows, scaled, list(_tiles(rows.bounds)), options)
+    cache = TileCache.with_positives(batch)
+    sums = _sum_negatives(batch, cache)
+    gradient = GradientSum(rows.z) if options.wants_gradient else None
+    factors = factors._replace(mass=factors.mass * sums.hard / sums.plain)
+    terms = _sum_positives(batch, factors, cache, gradient)
+    requested = options.effective_negatives
+    effective = sums.plain.square() / sums.squared if requested else None
     if gradient is None:
-        return Result(pull.value, None, effective)
-    _push_negatives(rows, scaled, tiles, kept, sums, pull.strength, settings, gradient)
-    return Result(pull.value, gradient.total.div_(settings.temperature), effective)
+        return ClosedFormResult(terms.value, None, effective)
+    _add_negatives(batch, cache, sums, terms.strength, gradient)
+    return ClosedFormResult(
+        terms.value, gradient.total.div_(options.temperature), effective
+    )
 
 
 class Tile(NamedTuple):
@@ -78,28 +83,52 @@ class Tile(NamedTuple):
     columns: slice
 
 
-class Kept(NamedTuple):
-    """What the first visit leaves for the second one, by tile."""
+@dataclass(frozen=True)
+class _TiledBatch:
+    """The batch and the tiles in which its pairs are visited."""
 
-    tilted: dict[int, Tilted]  # as many as there is room for
-    stacks: dict[int, list[Stack]]  # positives in the tiles on the diagonal
+    rows: SortedRows
+    scaled: Tensor  # (B, D), z log2(e) / T
+    tiles: list[Tile]
+    options: ClosedFormOptions
+
+
+@dataclass(frozen=True)
+class TileCache:
+    """Results of the first visit that the second one reuses, by index of the tile."""
+
+    positives: dict[int, list[PaddedGroups]]  # of the tiles on the diagonal
+    tilted: dict[int, TiltedExponentials] = field(default_factory=dict)  # if there is room
+
+    @classmethod
+    def with_positives(cls, batch: _TiledBatch) -> "TileCache":
+        """Return a cache that holds the positives only."""
+        return cls(
+            {
+                k: padded_groups(batch.rows, tile.rows)
+                for k, tile in enumerate(batch.tiles)
+                if tile.rows == tile.columns
+            }
+        )
 
 
 def _tiles(bounds: list[int]) -> Iterator[Tile]:
-    """Tiles that cover every pair of negatives: above the diagonal once, on it twice.
+    """Yield tiles that cover all pairs of negatives: once above the diagonal, twice on it.
 
     A strip of rows holds whole small groups, or a part of one large group, which has
     no negatives before the end of the group.
     """
     n_rows, first = bounds[-1], 0  # first row of the small groups not yet in a strip
     for start, stop in pairwise(bounds):
-        is_large = stop - start > _LARGE
-        if first < start and (is_large or stop - first > _HEIGHT):
+        is_large = stop - start > _MAX_SMALL_GROUP
+        if first < start and (is_large or stop - first > _TILE_HEIGHT):
             yield from _strip(slice(first, start), n_rows)
             first = start
         if is_large:
-            for piece in cut(start, stop, _HEIGHT):
-                yield from (Tile(piece, columns) for columns in cut(stop, n_rows, _WIDTH))
+            for piece in cut(start, stop, _TILE_HEIGHT):
+                yield from (
+                    Tile(piece, columns) for columns in cut(stop, n_rows, _TILE_WIDTH)
+                )
             first = stop
     if first < n_rows:
         yield from _strip(slice(first, n_rows), n_rows)
@@ -107,46 +136,47 @@ def _tiles(bounds: list[int]) -> Iterator[Tile]:
 
 def _strip(strip: slice, n_rows: int) -> Iterator[Tile]:
     yield Tile(strip, strip)
-    yield from (Tile(strip, columns) for columns in cut(strip.stop, n_rows, _WIDTH))
+    yield from (Tile(strip, columns) for columns in cut(strip.stop, n_rows, _TILE_WIDTH))
 
 
-def _sum_negatives(
-    rows: SortedRows, scaled: Tensor, tiles: list[Tile], settings: Settings, kept: Kept
-) -> Sums:
-    """First visit: sum rows and columns; keep what the second visit needs."""
-    sums = _empty_sums(rows, settings)
-    room = _KEPT if settings.wants_gradient else 0
-    for k, tile in enumerate(tiles):
-        exponent = mm_t(scaled[tile.rows], rows.z[tile.columns])  # (t, w), s log2(e)
-        positives = kept.stacks.get(k, [])
-        for stack in positives:
-            stack.take(exponent)
-        plain = tilt(exponent, settings.beta, partial(_clear, positives))
-        _add_plain(sums, plain, tile, settings)
-        tilted = harden(plain, exponent, settings)
+def _sum_negatives(batch: _TiledBatch, cache: TileCache) -> NegativeSums:
+    """First visit: sum rows and columns; cache what the second visit needs."""
+    options = batch.options
+    sums = _empty_sums(batch.rows, options)
+    room = _MAX_CACHED if options.wants_gradient else 0
+    for k, tile in enumerate(batch.tiles):
+        exponent = mm_t(batch.scaled[tile.rows], batch.rows.z[tile.columns])  # (t, w), u
+        positives = cache.positives.get(k, [])
+        for groups in positives:
+            groups.take(exponent)
+        plain = tilt(exponent, options.beta, partial(_clear, positives))
+        _add_plain(sums, plain, tile, options)
+        tilted = harden(plain, exponent, options)
         _add_both(sums.hard, tilted.hard, tile)
         room -= sum(part.numel() for part in tilted if part is not None)
         if room >= 0:
-            kept.tilted[k] = tilted
+            cache.tilted[k] = tilted
     return sums
 
 
-def _empty_sums(rows: SortedRows, settings: Settings) -> Sums:
+def _empty_sums(rows: SortedRows, options: ClosedFormOptions) -> NegativeSums:
     n_negatives = negative_count("negatives", rows)
-    if settings.beta == 0:
-        return Sums(n_negatives, torch.zeros_like(n_negatives), n_negatives)
+    if options.beta == 0:
+        return NegativeSums(n_negatives, torch.zeros_like(n_negatives), n_negatives)
     plain, hard = torch.zeros_like(n_negatives), torch.zeros_like(n_negatives)
-    if settings.beta == 1:
-        return Sums(plain, hard, hard)
-    unknown = 0.0 if settings.effective_negatives else math.nan
-    return Sums(plain, hard, torch.full_like(hard, unknown))
+    if options.beta == 1:
+        return NegativeSums(plain, hard, hard)
+    initial = 0.0 if options.effective_negatives else math.nan
+    return NegativeSums(plain, hard, torch.full_like(hard, initial))
 
 
-def _add_plain(sums: Sums, plain: Tensor, tile: Tile, settings: Settings) -> None:
-    if settings.beta == 0:
+def _add_plain(
+    sums: NegativeSums, plain: Tensor, tile: Tile, options: ClosedFormOptions
+) -> None:
+    if options.beta == 0:
         return  # counted, not summed
     _add_both(sums.plain, plain, tile)
-    if settings.effective_negatives and sums.squared is not sums.hard:
+    if options.effective_negatives and sums.squared is not sums.hard:
         _add_both(sums.squared, plain.square(), tile)
 
 
@@ -156,53 +186,51 @@ def _add_both(total: Tensor, part: Tensor, tile: Tile) -> None:
         total[tile.columns] += part.sum(0)
 
 
-def _clear(positives: list[Stack], block: Tensor) -> None:
-    for stack in positives:
-        stack.clear(block)
+def _clear(positives: list[PaddedGroups], block: Tensor) -> None:
+    for groups in positives:
+        groups.clear(block)
 
 
-def _pull_positives(
-    rows: SortedRows,
-    scaled: Tensor,
-    weight: Tensor,
-    mass: Tensor,
-    kept: Kept,
-    gradient: Accumulator | None,
-) -> Pull:
-    pull = Pull(weight.new_zeros(()), torch.zeros_like(weight))
-    for stack in chain.from_iterable(kept.stacks.values()):
-        pull_stack(stack, weight, mass, pull)
+def _sum_positives(
+    batch: _TiledBatch,
+    factors: AnchorFactors,
+    cache: TileCache,
+    gradient: GradientSum | None,
+) -> PositiveTerms:
+    """Sum the positives; add M z of large groups, and cache M of small ones."""
+    weight, rows = factors.weight, batch.rows
+    terms = PositiveTerms(weight.new_zeros(()), torch.zeros_like(weight))
+    for groups in chain.from_iterable(cache.positives.values()):
+        add_small_groups(groups, factors, terms)
     for start, stop in pairwise(rows.bounds):
-        if stop - start > _LARGE:
+        if stop - start > _MAX_SMALL_GROUP:
             group = slice(start, stop)
-            pull_tiles(rows, scaled, group, weight, mass, pull, gradient)
-    return pull
+            add_large_group(rows, batch.scaled, group, factors, terms, gradient)
+    return terms
 
 
-def _push_negatives(
-    rows: SortedRows,
-    scaled: Tensor,
-    tiles: list[Tile],
-    kept: Kept,
-    sums: Sums,
+def _add_negatives(
+    batch: _TiledBatch,
+    cache: TileCache,
+    sums: NegativeSums,
     strength: Tensor,
-    settings: Settings,
-    gradient: Accumulator,
+    gradient: GradientSum,
 ) -> None:
-    """Second visit: M of every tile, times z."""
-    a, b = repulsion(sums, strength, settings)
-    if settings.detach_weights:  # E1 in one step, as if without tilt
-        scaled, settings = scaled * (1 + settings.beta), settings._replace(beta=0.0)
-    for k, tile in enumerate(tiles):
-        positives = kept.stacks.get(k, [])
-        tilted = kept.tilted.pop(k, None)
+    """Second visit: add M of every tile, times z."""
+    scaled, options = batch.scaled, batch.options
+    a, b = negative_factors(sums, strength, options)
+    if options.detach_weights:  # E1 in one step, as if without hardening
+        scaled, options = scaled * (1 + options.beta), replace(options, beta=0.0)
+    for k, tile in enumerate(batch.tiles):
+        positives = cache.positives.get(k, [])
+        tilted = cache.tilted.pop(k, None)
         if tilted is None:
-            exponent = mm_t(scaled[tile.rows], rows.z[tile.columns])  # (t, w)
-            plain = tilt(exponent, settings.beta, partial(_clear, positives))
-            tilted = harden(plain, exponent, settings)
-        block = push(tilted, partial(_outer_sum, tile), a, b)
-        for stack in positives:
-            stack.put(block)
+            exponent = mm_t(scaled[tile.rows], batch.rows.z[tile.columns])  # (t, w)
+            plain = tilt(exponent, options.beta, partial(_clear, positives))
+            tilted = harden(plain, exponent, options)
+        block = negative_terms(tilted, partial(_outer_sum, tile), a, b)
+        for groups in positives:
+            groups.put(block)
         gradient.add(block, *tile)
 
 
@@ -210,55 +238,63 @@ def _outer_sum(tile: Tile, per_row: Tensor) -> Tensor:
     return per_row[tile.rows].unsqueeze(1) + per_row[tile.columns]  # (t, w)
 
 
-_STRIP = 2**20  # elements of a strip of whole rows
+# In log space --------------------------------------------------------------------------
+
+_MAX_STRIP = 2**20  # elements of a strip of whole rows
 
 
 def relative_to_hardest(
-    rows: SortedRows, weight: Tensor, mass: Tensor, settings: Settings
-) -> Result:
-    """Compute the loss with exponentials relative to the hardest negative.
+    rows: SortedRows, factors: AnchorFactors, options: ClosedFormOptions
+) -> ClosedFormResult:
+    """Compute value and gradient with exponentials relative to the hardest negative.
 
-    Parameters and result are those of
-    :func:`~sklearn_hscl.losses.kernels.tiled_closed_form.symmetric`.
+    Parameters and result are those of :func:`tiled_closed_form`.
     """
+    weight, mass = factors
     gradient = torch.zeros_like(rows.z)
     value, effective = weight.new_zeros(()), torch.zeros_like(weight)
     n_rows = len(weight)
-    for strip in cut(0, n_rows, max(_STRIP // n_rows, 1)):
-        similarity = mm_t(rows.z[strip], rows.z) / settings.temperature  # (t, B)
-        mean = _tilted_mean(similarity, rows, strip, settings)
+    for strip in cut(0, n_rows, max(_MAX_STRIP // n_rows, 1)):
+        similarity = mm_t(rows.z[strip], rows.z) / options.temperature  # (t, B)
+        mean = _mean_in_log_space(similarity, rows, strip, options)
         odds = (mass[strip].log() + mean.log_mean).unsqueeze(1) - similarity
-        share = _pair_weights(rows, weight, strip)
-        value += (share * torch.logaddexp(odds.new_zeros(()), odds)).sum()
+        pair_weight = _pair_weights(rows, weight, strip)
+        value += (pair_weight * torch.logaddexp(odds.new_zeros(()), odds)).sum()
         effective[strip] = mean.effective
-        if settings.wants_gradient:
-            pull = share.mul_(odds.sigmoid_())
-            push = mean.derivative.mul_(pull.sum(1, keepdim=True)).sub_(pull)
-            gradient[strip] += push @ rows.z
-            gradient += push.T @ rows.z[strip]
-    gradient /= settings.temperature
-    return Result(value, gradient.T if settings.wants_gradient else None, effective)
+        if options.wants_gradient:
+            attraction = pair_weight.mul_(odds.sigmoid_())
+            strength = attraction.sum(1, keepdim=True)
+            half = mean.derivative.mul_(strength).sub_(attraction)  # M = half + half.T
+            gradient[strip] += half @ rows.z
+            gradient += half.T @ rows.z[strip]
+    gradient /= options.temperature
+    return ClosedFormResult(
+        value, gradient.T if options.wants_gradient else None, effective
+    )
 
 
 def _pair_weights(rows: SortedRows, weight: Tensor, strip: slice) -> Tensor:
-    group = rows.per_row(np.arange(len(rows.sizes)))  # (B,)
-    pairs = group[strip].unsqueeze(1) == group  # (t, B)
+    pairs = _same_group(rows, strip)
     pairs[:, strip].fill_diagonal_(False)
     return pairs * weight[strip].unsqueeze(1)
 
 
-class _TiltedMean(NamedTuple):
+def _same_group(rows: SortedRows, strip: slice) -> Tensor:
+    group = rows.per_row(np.arange(len(rows.sizes)))  # (B,)
+    return group[strip].unsqueeze(1) == group  # (t, B)
+
+
+class _LogSpaceMean(NamedTuple):
     log_mean: Tensor  # (t,), log E
     derivative: Tensor  # (t, B), of log E with respect to s
     effective: Tensor  # (t,)
 
 
-def _tilted_mean(
-    similarity: Tensor, rows: SortedRows, strip: slice, settings: Settings
-) -> _TiltedMean:
-    beta = settings.beta
-    group = rows.per_row(np.arange(len(rows.sizes)))  # (B,)
-    same = group[strip].unsqueeze(1) == group  # (t, B)
+def _mean_in_log_space(
+    similarity: Tensor, rows: SortedRows, strip: slice, options: ClosedFormOptions
+) -> _LogSpaceMean:
+    beta = options.beta
+    same = _same_group(rows, strip)
     excess = similarity.masked_fill(same, -math.inf)
     hardest = excess.amax(1, keepdim=True)  # (t, 1)
     excess -= hardest
@@ -269,6 +305,6 @@ def _tilted_mean(
     effective = (sum_plain.square() / plain.square().sum(1, keepdim=True)).squeeze(1)
     log_mean = (hardest + sum_hard.log() - sum_plain.log()).squeeze(1)
     hard /= sum_hard
-    if not settings.detach_weights:
+    if not options.detach_weights:
         hard.mul_(1 + beta).sub_(plain.mul_(beta / sum_plain))
-    return _TiltedMean(log_mean, hard, effective)
+    return _LogSpaceMean(log_mean, hard, effective)

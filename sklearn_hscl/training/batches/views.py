@@ -125,7 +125,7 @@ def _why_no_positives(loss: ContrastiveLoss, targets: NDArray[Any] | None) -> st
     """Say why rows are no positives of each other, if they are not."""
     if targets is None:
         return "ignores labels"
-    if loss.options.positives == "twin":
+    if loss.options.positives == "view":
         return "takes only views as positives"
     if targets.ndim == 1 and np.bincount(targets[targets >= 0], minlength=1).max() < 2:
         return "finds no two rows of one class"

@@ -1,6 +1,6 @@
 """Triton kernel of the gradient: each program owns a block of rows, with no atomics.
 
-The derivative of the loss in s_ij and in s_ji meet in one symmetric matrix M, and
+The derivatives of the loss in s_ij and in s_ji add up to a symmetric matrix M, and
 dZ = M Z / T. A program recomputes the scores of its rows, turns them into M in
 registers and multiplies by the same rows of Z that gave the scores.
 """
@@ -14,7 +14,7 @@ import triton.language as tl
 from sklearn_hscl.losses.kernels.triton.forward import (
     band_of,
     load_rows,
-    negative_share,
+    negative_fraction,
     scores,
     skip_band,
     tuned,
@@ -31,9 +31,9 @@ def backward_kernel(
     weight,
     log_denominator,
     largest,
-    pull_1,
-    pull_0,
-    order,  # (rows,) int64, where each sorted row came from
+    repulsion_1,
+    repulsion_0,
+    order,  # (rows,) int64, index of each sorted row in the batch
     dz,  # out: (rows, n_columns), in the order of the caller
     n_rows,
     n_columns,
@@ -59,8 +59,8 @@ def backward_kernel(
     low, high = tl.load(start + rows), tl.load(end + rows)  # (BLOCK_M,)
     band, band_end = band_of(low, high, BLOCK_N)
     zi = load_rows(z, first, 0, BLOCK_M, BLOCK_D, WIDTH)  # (BLOCK_M, BLOCK_D)
-    a_i = tl.load(pull_1 + rows)[:, None]
-    b_i = tl.load(pull_0 + rows)[:, None]
+    a_i = tl.load(repulsion_1 + rows)[:, None]
+    b_i = tl.load(repulsion_0 + rows)[:, None]
     top_i = tl.load(largest + rows)[:, None]
     gradient = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
 
@@ -71,8 +71,8 @@ def backward_kernel(
         u, zj = scores(
             z, zi, first, col, sharpness, PRECISION, WIDTH, BLOCK_D, BLOCK_M, BLOCK_N
         )
-        a_j = tl.load(pull_1 + cols)[None, :]
-        b_j = tl.load(pull_0 + cols)[None, :]
+        a_j = tl.load(repulsion_1 + cols)[None, :]
+        b_j = tl.load(repulsion_0 + cols)[None, :]
         top_j = tl.load(largest + cols)[None, :]
         m = _of_negatives(
             u, a_i, a_j, b_i, b_j, top_i, top_j, beta, DETACHED, TILT, SHIFTED
@@ -90,8 +90,8 @@ def backward_kernel(
         u, zj = scores(
             z, zi, first, col, sharpness, PRECISION, WIDTH, BLOCK_D, BLOCK_M, BLOCK_N
         )
-        a_j = tl.load(pull_1 + cols)[None, :]
-        b_j = tl.load(pull_0 + cols)[None, :]
+        a_j = tl.load(repulsion_1 + cols)[None, :]
+        b_j = tl.load(repulsion_0 + cols)[None, :]
         top_j = tl.load(largest + cols)[None, :]
         w_j = tl.load(weight + cols)[None, :]
         log_d_j = tl.load(log_denominator + cols)[None, :]
@@ -99,7 +99,9 @@ def backward_kernel(
             u, a_i, a_j, b_i, b_j, top_i, top_j, beta, DETACHED, TILT, SHIFTED
         )  # (BLOCK_M, BLOCK_N)
         same = (cols[None, :] >= low[:, None]) & (cols[None, :] < high[:, None])
-        attraction = w_i * negative_share(u, log_d_i) + w_j * negative_share(u, log_d_j)
+        attraction = w_i * negative_fraction(u, log_d_i) + w_j * negative_fraction(
+            u, log_d_j
+        )
         m = tl.where(same, -attraction, m)
         m = tl.where(rows[:, None] == cols[None, :], 0.0, m)
         zj = _values(
@@ -130,7 +132,7 @@ def _values(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Give the rows that M multiplies, BLOCK_D of their columns; `zj` if these are they."""
+    """Return BLOCK_D columns of the rows that M multiplies; `zj` if it holds them."""
     if TRANSPOSED:
         # Tensor cores take TF32 only with the summed axis contiguous. Reading it so
         # keeps the copies to shared memory asynchronous.
@@ -156,7 +158,7 @@ def _of_negatives(
     TILT: tl.constexpr,
     SHIFTED: tl.constexpr,
 ):
-    """M of negative pairs: i's derivative in s_ij plus j's in s_ji."""
+    """Return M of negative pairs: i's derivative in s_ij plus j's in s_ji."""
     if SHIFTED:
         # Never above 0 but for rounding, which β = 1000 would blow up.
         below_i = tl.minimum(u - top_i, 0.0)
@@ -171,7 +173,7 @@ def _of_negatives(
 
 @triton.jit
 def _repulsion(x, a, b, beta, DETACHED: tl.constexpr, TILT: tl.constexpr):
-    """Compute a 2^((1+β)x) - b 2^(βx), the second where the gradient flows through η."""
+    """Compute a 2^((1+β)x) - b 2^(βx); the second term only if η has a gradient."""
     if TILT == 0:
         value = a * tl.exp2(x)
     elif TILT == 1:

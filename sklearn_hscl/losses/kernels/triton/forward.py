@@ -18,7 +18,7 @@ import triton.language as tl
 # columns of z in memory, read BLOCK_D at a time; TILT 0: β = 0, 1: β = 1, 2: any β;
 # SHIFTED: take each anchor's largest u out of the exponents; PRECISION: of products.
 
-EMPTY = tl.constexpr(-1e30)  # running maximum of no numbers; finite, so EMPTY - EMPTY = 0
+EMPTY = tl.constexpr(-1e30)  # maximum of an empty set; finite, so EMPTY - EMPTY = 0
 LN2 = tl.constexpr(0.6931471805599453)
 
 ROWS_MULTIPLE = 128  # every block of rows below divides it
@@ -40,25 +40,30 @@ BLOCKS = (
 TUNED_FOR = ["SIZE", "WIDTH", "PRECISION", "TILT", "DETACHED", "SHIFTED"]
 
 
+JitKernel = Any  # Triton has no types for compiled functions and their launchers
+
+
 class Interpreted:
     """A kernel on the CPU (TRITON_INTERPRET=1): small fixed blocks, nothing to time."""
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: JitKernel) -> None:
         self.kernel = kernel
 
-    def __getitem__(self, grid: Any) -> Any:
+    def __getitem__(self, grid: object) -> JitKernel:
         return functools.partial(self.kernel[grid], BLOCK_M=32, BLOCK_N=16)
 
 
-def _that_fit(configs: list[Any], arguments: dict[str, Any], **constants: Any) -> list[Any]:
-    """Leave out blocks whose products spill without tensor cores."""
+def _that_fit(
+    configs: list[triton.Config], arguments: dict[str, object], **constants: object
+) -> list[triton.Config]:
+    """Exclude blocks whose products spill without tensor cores."""
     if constants["PRECISION"] != "ieee":
         return configs
     return [c for c in configs if c.kwargs["BLOCK_M"] * c.kwargs["BLOCK_N"] <= 64 * 32]
 
 
-def tuned(kernel: Any) -> Any:
-    """Choose the block sizes by timing them, once for each kind and size of batch."""
+def tuned(kernel: JitKernel) -> JitKernel:
+    """Choose the block sizes by timing them, once for each type and size of batch."""
     if not isinstance(kernel, triton.JITFunction):
         return Interpreted(kernel)
     configs = [
@@ -79,9 +84,9 @@ def forward_kernel(
     weight,  # (padded rows,) of each positive pair of the anchor; 0: skipped
     log_denominator,  # out, as all below: log2(Q_i E_i)
     largest,  # largest u of a negative; only if SHIFTED
-    pull_1,  # factor of 2^((1+β)(u - largest)) in the gradient
-    pull_0,  # factor of 2^(β(u - largest)), 0 where weights are detached
-    loss,  # the anchor's share of the loss
+    repulsion_1,  # factor of 2^((1+β)(u - largest)) in the gradient
+    repulsion_0,  # factor of 2^(β(u - largest)), 0 if weights are detached
+    loss,  # contribution of the anchor to the loss
     effective,  # (Σ η)² / Σ η²
     n_rows,
     beta,
@@ -116,7 +121,7 @@ def forward_kernel(
         )
         top, s0, s00, s1 = _add(u, top, s0, s00, s1, beta, TILT, SHIFTED)
 
-    # The last tile may be ragged: where it lies outside the band, mask it as well.
+    # The last tile may be ragged: mask it as well if it lies outside the band.
     ragged = ((band_end < n_tiles) & (n_full < n_tiles)).to(tl.int32)
     for t in range(band, band_end + ragged):
         col = tl.where(t < band_end, t, n_tiles - 1) * BLOCK_N
@@ -133,15 +138,15 @@ def forward_kernel(
         s00 = s0
     if TILT == 1:
         s00 = s1
-    lonely = s1 == 0  # no negatives: weight is 0, only keep the numbers finite
-    s0, s1 = tl.where(lonely, 1.0, s0), tl.where(lonely, 1.0, s1)
+    no_negatives = s1 == 0  # weight is 0: only keep the values finite
+    s0, s1 = tl.where(no_negatives, 1.0, s0), tl.where(no_negatives, 1.0, s1)
     log_d = tl.load(log_mass + rows) + tl.log2(s1) - tl.log2(s0)  # (BLOCK_M,)
     if SHIFTED:
-        log_d += tl.where(lonely, 0.0, top)
+        log_d += tl.where(no_negatives, 0.0, top)
         tl.store(largest + rows, top)
 
     pair_loss = tl.zeros((BLOCK_M,), tl.float32)
-    share = tl.zeros((BLOCK_M,), tl.float32)
+    sigma = tl.zeros((BLOCK_M,), tl.float32)
     for t in range(band, band_end):
         col = t * BLOCK_N
         u, _ = scores(
@@ -153,18 +158,18 @@ def forward_kernel(
         pair_loss += tl.sum(
             tl.where(positive, log2_of_1_plus_exp2(log_d[:, None] - u), 0.0), 1
         )
-        share += tl.sum(tl.where(positive, negative_share(u, log_d[:, None]), 0.0), 1)
+        sigma += tl.sum(tl.where(positive, negative_fraction(u, log_d[:, None]), 0.0), 1)
 
     w = tl.load(weight + rows)  # (BLOCK_M,)
-    pull = w * share  # derivative of the loss in log(Q_i E_i)
+    strength = w * sigma  # derivative of the loss in log(Q_i E_i)
     tl.store(loss + rows, w * pair_loss * LN2)
     tl.store(log_denominator + rows, log_d)
-    tl.store(effective + rows, s0 * (s0 / tl.where(lonely, 1.0, s00)))
+    tl.store(effective + rows, s0 * (s0 / tl.where(no_negatives, 1.0, s00)))
     if DETACHED:
-        tl.store(pull_1 + rows, pull / s1)
+        tl.store(repulsion_1 + rows, strength / s1)
     else:
-        tl.store(pull_1 + rows, (1 + beta) * pull / s1)
-        tl.store(pull_0 + rows, beta * pull / s0)
+        tl.store(repulsion_1 + rows, (1 + beta) * strength / s1)
+        tl.store(repulsion_0 + rows, beta * strength / s0)
 
 
 @triton.jit
@@ -193,17 +198,17 @@ def _add(u, top, s0, s00, s1, beta, TILT: tl.constexpr, SHIFTED: tl.constexpr):
 
 
 @triton.jit
-def negative_share(u, log_d):
-    """σ = D / (D + 2^u): how far the pair is from being told apart."""
+def negative_fraction(u, log_d):
+    """Return σ = D / (D + 2^u), which falls to 0 as the positive exceeds the negatives."""
     return 1.0 / (1.0 + tl.exp2(tl.minimum(u - log_d, 126.0)))  # 126: no overflow
 
 
 @triton.jit
 def log2_of_1_plus_exp2(x):
-    """log2(1 + 2^x), with all its digits where 2^x is tiny."""
+    """Return log2(1 + 2^x), with full precision for tiny 2^x."""
     small = tl.exp2(-tl.abs(x))
     rounded = 1.0 + small
-    lost = rounded - 1.0  # what of `small` survived the addition; makes up for it
+    lost = rounded - 1.0  # the part of `small` that survived the addition
     safe = tl.where(lost > 0, lost, 1.0)
     log1p = tl.where(lost > 0, tl.log2(rounded) * (small / safe), small / LN2)
     return tl.maximum(x, 0.0) + log1p
@@ -212,7 +217,7 @@ def log2_of_1_plus_exp2(x):
 @triton.jit
 def scores(
     z,
-    zi,  # (BLOCK_M, BLOCK_D), the anchors where one read holds all columns
+    zi,  # (BLOCK_M, BLOCK_D), the anchors, if one read holds all columns
     first,
     col,
     sharpness,
@@ -240,7 +245,7 @@ def scores(
 
 @triton.jit
 def load_rows(z, first, k, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows `first`... and columns `k`... of z, which is padded: no masks."""
+    """Load rows `first`... and columns `k`... of z, which is padded: no masks."""
     offsets = tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, BLOCK_D)[None, :]
     base = z + tl.cast(first, tl.int64) * WIDTH + k  # int64: B·D may pass 2³¹
     return tl.load(base + offsets)  # (ROWS, BLOCK_D)
@@ -248,7 +253,7 @@ def load_rows(z, first, k, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, WIDTH: tl.
 
 @triton.jit
 def band_of(low, high, BLOCK_N: tl.constexpr):
-    """Tiles that hold rows of the anchors' groups: first, and one past the last."""
+    """Return the first tile with rows of the anchors' groups, and one past the last."""
     return tl.min(low, 0) // BLOCK_N, tl.cdiv(tl.max(high, 0), BLOCK_N)
 
 

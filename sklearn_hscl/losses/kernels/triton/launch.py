@@ -2,18 +2,19 @@
 
 Memory is linear in the batch. The gradient comes with the value, since the loss is a
 scalar: six B²D floating-point operations in all, and nothing of size B × B is stored.
-Import this module only where Triton is installed.
+Import this module only if Triton is installed.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
-from sklearn_hscl.losses.equation import LossStats, anchor_weights
+from sklearn_hscl.losses.equation import LossStats, anchor_weights, constant_mass
+from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.losses.kernels.triton.backward import backward_kernel
 from sklearn_hscl.losses.kernels.triton.forward import (
     ROWS_MULTIPLE,
@@ -24,23 +25,14 @@ from sklearn_hscl.losses.kernels.triton.forward import (
 PRECISIONS = ("tf32", "bf16", "tf32x3", "ieee")
 # Up to this (1+β)/T no exponential or sum of them leaves float32 with the row's
 # maximum left in: e^{2·32} times the batch stays below e^{88}.
-SHIFT_ABOVE = 32.0
-WIDEST = 256  # columns of a block whose gradient still fits in registers
+_MAX_UNSHIFTED = 32.0
+_MAX_BLOCK_WIDTH = 256  # columns of a block whose gradient still fits in registers
 
 
 def triton_loss(
-    z: Tensor,
-    groups: Tensor,
-    *,
-    beta: float,
-    temperature: float,
-    negative_mass: str | float,
-    reduction: str,
-    detach_weights: bool,
-    effective_negatives: bool = True,
-    precision: str = "tf32",
+    z: Tensor, groups: Tensor, options: ClosedFormOptions, *, precision: str = "tf32"
 ) -> tuple[Tensor, LossStats]:
-    """Contrastive loss with exponentially tilted negatives (arXiv 2209.00078).
+    """Contrastive loss with exponentially weighted negatives (arXiv 2209.00078).
 
     Same value and gradient as the dense :class:`~sklearn_hscl.losses.ContrastiveLoss`
     with exponential hardening, up to the rounding of `precision`.
@@ -48,25 +40,16 @@ def triton_loss(
     Parameters
     ----------
     z : Tensor of shape (B, D), float32, float16 or bfloat16, on a CUDA device
-        Rows of unit length.
+        Unit embeddings.
     groups : Tensor of shape (B,), int64
-        Rows of the same group are positives of each other, all others negatives.
-    beta : float
-        Strength of the tilt e^{βs}, at least 0.
-    temperature : float
-        Scale T of the similarities s = z_i·z_j / T, in cosine units, above 0.
-    negative_mass : {"negatives", "batch"} or float
-        Q_i: the number of negatives of the anchor, B - 2 (at least 1), or a constant.
-    reduction : {"anchors", "pairs", "classes"}
-        What weighs the same in the mean.
-    detach_weights : bool
-        Treat the tilt as a constant in the gradient.
-    effective_negatives : bool, default=True
-        Also average (Σ η)² / Σ η² over anchors; NaN otherwise.
+        Samples of the same group are positives of each other, all others negatives.
+    options : ClosedFormOptions
+        The loss configuration, with one `beta` and one `temperature`.
     precision : {"tf32", "bf16", "tf32x3", "ieee"}, default="tf32"
-        Inputs of the matrix products, which accumulate in float32: cut to 10 or 7 bits
-        for the tensor cores, split into three TF32 products that keep about float32's
-        digits, or float32 without tensor cores (by far the slowest).
+        Inputs of the matrix products, which accumulate in float32. The first two cut them
+        to 10 or 7 bits for the tensor cores. ``"tf32x3"`` splits them into three TF32
+        products that keep about float32's digits. ``"ieee"`` is float32 without tensor
+        cores, by far the slowest.
 
     Returns
     -------
@@ -83,46 +66,59 @@ def triton_loss(
         If z is not on a CUDA device, or `precision` is not one of those listed.
     """
     _check(z, precision)
-    batch = _sorted_batch(groups, negative_mass, reduction)
-    setting = _Setting(float(beta), float(temperature), detach_weights, precision)
-    want_gradient = z.requires_grad and torch.is_grad_enabled()
+    batch = _sort_batch(groups, options.negative_mass, options.reduction)
+    settings = _TritonSettings(
+        float(options.beta), float(options.temperature), options.detach_weights, precision
+    )
+    wants_gradient = z.requires_grad and torch.is_grad_enabled()
     with torch.cuda.device_of(z):  # Triton launches on the current device
-        loss, effective = _TritonLoss.apply(z, batch, setting, want_gradient)
+        loss, effective = _TritonLoss.apply(z, batch, settings, wants_gradient)
     count = _mean_over(batch.usable, effective)
     return loss, LossStats(
         skipped_anchors=(~batch.usable).sum(),
         hardest_fallbacks=torch.zeros((), dtype=torch.int64, device=z.device),
         effective_negatives=count
-        if effective_negatives
+        if options.effective_negatives
         else torch.full_like(count, math.nan),
     )
 
 
-class _Setting(NamedTuple):
+class _Constants(TypedDict):
+    """Constants of the kernels, explained in ``forward.py``."""
+
+    TILT: int
+    DETACHED: bool
+    SHIFTED: bool
+    PRECISION: str
+    WIDTH: int
+    BLOCK_D: int
+
+
+class _TritonSettings(NamedTuple):
     beta: float
     temperature: float
     detach_weights: bool
     precision: str
 
-    def constants(self, n_columns: int) -> dict[str, Any]:
-        """Values that a kernel is compiled for."""
-        block = min(max(triton.next_power_of_2(n_columns), 16), WIDEST)
+    def constants(self, n_columns: int) -> _Constants:
+        """Return the values that a kernel is compiled for."""
+        block = min(max(triton.next_power_of_2(n_columns), 16), _MAX_BLOCK_WIDTH)
         return {
-            # Without a tilt, or with one of 1, a pair takes one exp2 instead of two.
+            # Without hardening, or with β = 1, a pair takes one exp2 instead of two.
             "TILT": {0.0: 0, 1.0: 1}.get(self.beta, 2),
             "DETACHED": self.detach_weights or self.beta == 0,
-            "SHIFTED": (1 + self.beta) / self.temperature > SHIFT_ABOVE,
+            "SHIFTED": (1 + self.beta) / self.temperature > _MAX_UNSHIFTED,
             "PRECISION": "tf32" if self.precision == "bf16" else self.precision,
             "WIDTH": triton.cdiv(n_columns, block) * block,
             "BLOCK_D": block,
         }
 
 
-class _Batch(NamedTuple):
-    """The batch sorted by group; rows past its end, up to a full block, do nothing."""
+class _TritonBatch(NamedTuple):
+    """The batch sorted by group, padded to full blocks with rows of weight 0."""
 
-    order: Tensor  # (B,) where each sorted row came from
-    usable: Tensor  # (B,) has a positive and a negative
+    order: Tensor  # (B,) index of each sorted row in the batch
+    usable: Tensor  # (B,) whether the anchor has a positive and a negative
     start: Tensor  # (padded,) int32, first row of the row's group
     end: Tensor  # (padded,) int32, one past its last row
     log_mass: Tensor  # (padded,) log2 Q
@@ -134,13 +130,16 @@ def _check(z: Tensor, precision: str) -> None:
         raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
     if z.dtype == torch.float64:
         raise TypeError(
-            "The CUDA kernel computes in float32, got float64: use kernel='dense'."
+            "Expected float32 for the CUDA kernel, got float64. Use kernel='dense'."
         )
     if not (z.is_cuda or isinstance(forward_kernel, Interpreted)):
-        raise ValueError(f"The CUDA kernel needs a tensor on a GPU, got one on {z.device}.")
+        raise ValueError(
+            f"Expected a tensor on a GPU for the CUDA kernel, got one on {z.device}. Move "
+            f"it to the GPU, or use kernel='auto'."
+        )
 
 
-def _sorted_batch(groups: Tensor, negative_mass: str | float, reduction: str) -> _Batch:
+def _sort_batch(groups: Tensor, negative_mass: str | float, reduction: str) -> _TritonBatch:
     """Sort by group and weigh the pairs, without waiting for the device."""
     n_rows = len(groups)
     ordered, order = torch.sort(groups)
@@ -153,9 +152,8 @@ def _sorted_batch(groups: Tensor, negative_mass: str | float, reduction: str) ->
     if negative_mass == "negatives":
         mass = n_negatives.clamp_min(1).double()
     else:
-        constant = max(n_rows - 2, 1) if negative_mass == "batch" else negative_mass
-        mass = torch.full_like(weight, float(constant))
-    return _Batch(
+        mass = torch.full_like(weight, constant_mass(negative_mass, n_rows))
+    return _TritonBatch(
         order,
         usable,
         _padded(start, torch.int32, fill=2**30),  # an empty group, after every row
@@ -176,9 +174,11 @@ def _mean_over(usable: Tensor, values: Tensor) -> Tensor:
     return torch.where(usable, values, 0.0).sum() / usable.sum().clamp_min(1)
 
 
-def _padded_rows(rows: Tensor, length: int, width: int, setting: _Setting) -> Tensor:
-    """Rows in the precision of the products, with zeros to whole blocks."""
-    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+def _padded_rows(
+    rows: Tensor, length: int, width: int, settings: _TritonSettings
+) -> Tensor:
+    """Return rows in the precision of the products, zero-padded to whole blocks."""
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     padded = rows.new_zeros((length, width), dtype=dtype)
     padded[: rows.shape[0], : rows.shape[1]] = rows
     # Triton's interpreter multiplies the bit patterns of bfloat16.
@@ -186,49 +186,50 @@ def _padded_rows(rows: Tensor, length: int, width: int, setting: _Setting) -> Te
 
 
 class _TritonLoss(torch.autograd.Function):
-    """Computes the gradient with the value, and scales it in the backward pass."""
+    """Value with its gradient, which the backward pass only scales."""
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, batch: _Batch, setting: _Setting, want_gradient: bool
+        ctx: FunctionCtx,
+        z: Tensor,
+        batch: _TritonBatch,
+        settings: _TritonSettings,
+        wants_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         n_rows, n_columns = z.shape
-        constants = setting.constants(n_columns)
-        rows = _padded_rows(z[batch.order], len(batch.weight), constants["WIDTH"], setting)
+        constants = settings.constants(n_columns)
+        rows = _padded_rows(z[batch.order], len(batch.weight), constants["WIDTH"], settings)
         per_row = z.new_zeros((6, len(rows)), dtype=torch.float32)
-        log_denominator, largest, pull_1, pull_0, loss, effective = per_row
-        saved = (log_denominator, largest, pull_1, pull_0)
-        sharpness = math.log2(math.e) / setting.temperature
+        log_denominator, largest, repulsion_1, repulsion_0, loss, effective = per_row
+        saved = (log_denominator, largest, repulsion_1, repulsion_0)
+        sharpness = math.log2(math.e) / settings.temperature
         size = triton.next_power_of_2(n_rows)
         forward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]),)](
             *(rows, batch.start, batch.end, batch.log_mass, batch.weight),
-            *(*saved, loss, effective, n_rows, setting.beta, sharpness, size),
+            *(*saved, loss, effective, n_rows, settings.beta, sharpness, size),
             **constants,
         )
-        if want_gradient:
+        if wants_gradient:
             dz = z.new_empty((n_rows, n_columns), dtype=torch.float32)
-            transposed = setting.precision in ("tf32", "tf32x3")
+            transposed = settings.precision in ("tf32", "tf32x3")
+            columns = rows.T.contiguous() if transposed else rows
             chunks = constants["WIDTH"] // constants["BLOCK_D"]
             backward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]), chunks)](
-                *(
-                    rows,
-                    rows.T.contiguous() if transposed else rows,
-                    batch.start,
-                    batch.end,
-                ),
+                *(rows, columns, batch.start, batch.end),
                 *(batch.weight, *saved, batch.order, dz, n_rows, n_columns, len(rows)),
-                *(setting.beta, sharpness, 1 / setting.temperature, size),
+                *(settings.beta, sharpness, 1 / settings.temperature, size),
                 TRANSPOSED=transposed,
                 **constants,
             )
             ctx.save_for_backward(dz)
-            ctx.dtype = z.dtype
+            ctx.dtype = z.dtype  # type: ignore[attr-defined]
         effective = effective[:n_rows]
         ctx.mark_non_differentiable(effective)
         return loss.sum(), effective
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (dz,) = ctx.saved_tensors
-        return (upstream[0] * dz).to(ctx.dtype), None, None, None
+    def backward(ctx: FunctionCtx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (dz,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        gradient = (upstream[0] * dz).to(ctx.dtype)  # type: ignore[attr-defined]
+        return gradient, None, None, None
