@@ -18,14 +18,13 @@ from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
-from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_hscl._sklearn_compat import AttrsDict, _fit_context
 from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.data.validation import (
     INPUT_ATTRIBUTES,

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from torch.utils.data import Dataset
 
+from sklearn_hscl._sklearn_compat import _safe_indexing
 from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.torch_dataset import array_of
 from sklearn_hscl.diagnostics.sample import DrawnRows, draw

@@ -11,12 +11,12 @@ import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import check_cv
-from sklearn.model_selection._validation import (
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_hscl._sklearn_compat import (
     _insert_error_scores,
     _warn_or_raise_about_fit_failures,
 )
-from sklearn.utils.parallel import Parallel, delayed
-
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.fit_and_score import (
     FittedPrefix,

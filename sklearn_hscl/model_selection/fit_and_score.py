@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection._validation import _fit_and_score
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import _safe_split
 
+from sklearn_hscl._sklearn_compat import _fit_and_score, _safe_split
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.batched_fit import Outcome, fit_together
 from sklearn_hscl.model_selection.grouping import (

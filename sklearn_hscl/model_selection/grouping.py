@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
 
+from sklearn_hscl._sklearn_compat import has_callbacks
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.training.stacked.auto_select import is_auto
 
@@ -148,7 +149,7 @@ def _why_alone(estimator: BaseEstimator, place: int, params: Params) -> str | No
     if embedder.cross_fit is not None:
         return "cross_fit embeds training rows by members of one model"
     parts = [candidate, *(step for _, step in steps_of(candidate))]
-    if any(getattr(part, "_skl_callbacks", None) for part in parts):
+    if any(map(has_callbacks, parts)):
         return "its callbacks see one fit"
     return None
 

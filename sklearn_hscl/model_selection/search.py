@@ -4,14 +4,17 @@ import time
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context, clone
-from sklearn.metrics._scorer import _MultimetricScorer
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel
-from sklearn.utils.validation import _check_method_params
 
+from sklearn_hscl._sklearn_compat import (
+    BaseSearchCV,
+    _check_method_params,
+    _fit_context,
+    _MultimetricScorer,
+)
 from sklearn_hscl.model_selection.evaluator import Batched, Evaluator
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 
+from sklearn_hscl._sklearn_compat import AttrsDict
 from sklearn_hscl.reports.diagnosis import Diagnosis
 from sklearn_hscl.reports.finding import Finding
 
