@@ -1,4 +1,4 @@
-"""A search fails as scikit-learn's does, and a candidate that fails does so alone."""
+"""A search fails as scikit-learn's does; candidates of a stack fail one by one."""
 
 import re
 import warnings
@@ -17,6 +17,7 @@ from helpers.searches import (
 )
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_hscl.losses import LinearBeta
@@ -112,6 +113,33 @@ def test_failures_in_one_fold(iris):
         embedder(), {"beta": [0.0, 1.0]}, X, iris[1], "row 0", scoring=neighbors,
         cv=StratifiedKFold(3), refit=False, error_score=0.0,
     )  # fmt: skip
+
+
+# Prefitted candidates ---------------------------------------------------------------
+
+
+def type_score(estimator, X, y):
+    """Score whether it is a completed pipeline with a method of its class."""
+    is_complete = type(estimator) is Pipeline and "fit" not in vars(estimator)
+    return float(is_complete and len(estimator[:2].transform(X)) == len(y))
+
+
+@pytest.mark.parametrize("scoring", [type_score, {"one": type_score, "two": type_score}])
+def test_scorers_get_the_candidate_itself(iris, scoring):
+    search = BatchedGridSearchCV(pipeline(), BETAS, cv=2, scoring=scoring, refit=False)
+    search.fit(*iris)
+    assert reasons(search) == [""]
+    columns = [name for name in search.cv_results_ if name.startswith("mean_test_")]
+    assert all((search.cv_results_[name] == 1).all() for name in columns)
+
+
+def test_a_scorer_that_fails_is_named_as_by_scikit_learn(iris):
+    texts = [
+        str(failure_of(kind(pipeline(), BETAS, cv=2, scoring=text_score), *iris))
+        for kind in BOTH
+    ]
+    assert texts[0] == texts[1]
+    assert "text_score" in texts[0]
 
 
 # Errors of the search as a whole ----------------------------------------------------

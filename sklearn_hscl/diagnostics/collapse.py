@@ -11,7 +11,7 @@ from sklearn_hscl.diagnostics.sample import Codes, DiagnosisSample, Embedding
 from sklearn_hscl.metrics import alignment, effective_rank, uniformity
 from sklearn_hscl.metrics.geometry import class_means
 from sklearn_hscl.metrics.validation import Labelled
-from sklearn_hscl.reports.finding import Finding, Severity
+from sklearn_hscl.reports.diagnosis import Finding, Severity
 from sklearn_hscl.runtime.normalize import l2_normalize
 
 # Queries that are compared with all other rows for uniformity.

@@ -143,4 +143,4 @@ def _diagnose(
         find_label_errors(train, held_out, classes),
         find_generalization_gap(train, batches, held_out, held_out_batches),
     )
-    return Diagnosis(f"{type(embedder).__name__} on {len(train):,} rows", findings)
+    return Diagnosis(f"{type(embedder).__name__} on {len(train):,} samples", findings)

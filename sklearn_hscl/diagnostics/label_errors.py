@@ -12,7 +12,7 @@ from sklearn_hscl.diagnostics.sample import (
     LabelledEmbedding,
 )
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
-from sklearn_hscl.reports.finding import Finding, Severity
+from sklearn_hscl.reports.diagnosis import Finding, Severity, Values
 
 N_NEIGHBORS = 10
 # Fraction of the neighbors that must agree on another class, and that may have the label.
@@ -66,39 +66,38 @@ def find_label_errors(
             f"Neighbors vote for the label of {votes.accuracy:.0%} of the samples, too few "
             f"to suspect the other labels."
         )
-    suspects = references.indices[votes.suspects].tolist()
     values = {
-        "rows": suspects,
-        "neighbor_classes": _voted_classes(votes, classes),
+        "rows": references.indices[votes.suspects].tolist(),
+        "neighbor_classes": votes.suspect_classes(classes),
         "agreement": votes.accuracy,
     }
-    n_suspects, n_judged = len(suspects), n_rows
+    n_suspects, n_judged = len(votes.suspects), n_rows
     if held_out is not None and held_out.labelled is not None:
         queries = held_out.labelled
         votes = _Votes.count(references, queries)
         values["held_out_rows"] = queries.indices[votes.suspects].tolist()
-        values["held_out_neighbor_classes"] = _voted_classes(votes, classes)
+        values["held_out_neighbor_classes"] = votes.suspect_classes(classes)
         n_suspects += len(votes.suspects)
         n_judged += len(queries.codes)
-    values["n_judged"] = n_judged
-    summary = (
-        f"For {n_suspects} of {n_judged} samples at least {_MIN_AGREEMENT:.0%} of the "
-        f"{N_NEIGHBORS} nearest samples agree on another class{_listed(suspects)}."
-    )
-    has_many = n_suspects > _MAX_OK_SUSPECTS * n_judged
-    severity: Severity = "warning" if has_many else "ok"
-    return Finding("labels", severity, summary, _ADVICE, values)
+    return _judge(values | {"n_judged": n_judged}, n_suspects, n_judged)
 
 
 def _not_applicable(reason: str) -> Finding:
     return Finding.not_applicable("labels", reason)
 
 
-def _listed(suspects: list[int]) -> str:
-    if not suspects:
-        return ""
-    more = ", …" if len(suspects) > _MAX_LISTED else ""
-    return f" (rows {', '.join(map(str, suspects[:_MAX_LISTED]))}{more})"
+def _judge(values: Values, n_suspects: int, n_judged: int) -> Finding:
+    summary = (
+        f"For {n_suspects} of {n_judged} samples at least {_MIN_AGREEMENT:.0%} of the "
+        f"{N_NEIGHBORS} nearest samples agree on another class"
+    )
+    suspects = values["rows"]
+    if suspects:
+        more = ", …" if len(suspects) > _MAX_LISTED else ""
+        summary += f" (rows {', '.join(map(str, suspects[:_MAX_LISTED]))}{more})"
+    has_many = n_suspects > _MAX_OK_SUSPECTS * n_judged
+    severity: Severity = "warning" if has_many else "ok"
+    return Finding("labels", severity, f"{summary}.", _ADVICE, values)
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,12 @@ class _Votes:
     def accuracy(self) -> float:
         """Fraction of samples whose neighbors vote for their label."""
         return float((self.classes == self.labels).mean())
+
+    def suspect_classes(self, classes: NDArray[np.generic] | None) -> list[object]:
+        """Return the classes that the neighbors of the suspects vote for."""
+        codes = self.classes[self.suspects]
+        labels: list[object] = (codes if classes is None else classes[codes]).tolist()
+        return labels
 
     @classmethod
     def count(
@@ -147,10 +152,3 @@ def _majority(neighbors: Codes) -> tuple[Codes, NDArray[np.float64]]:
     first = counts.argmax(1)
     rows = np.arange(len(ordered))
     return ordered[rows, first], counts[rows, first] / ordered.shape[1]
-
-
-def _voted_classes(votes: _Votes, classes: NDArray[np.generic] | None) -> list[object]:
-    """Return the classes that the neighbors of the suspects vote for."""
-    codes = votes.classes[votes.suspects]
-    labels: list[object] = (codes if classes is None else classes[codes]).tolist()
-    return labels

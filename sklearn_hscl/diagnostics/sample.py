@@ -185,7 +185,7 @@ def check_max_rows(max_rows: int | None) -> None:
     """Validate `max_rows`."""
     if max_rows is not None and not (isinstance(max_rows, Integral) and max_rows >= 2):
         raise ValueError(
-            f"max_rows={max_rows!r} must be an integer of at least 2, or None for all rows."
+            f"max_rows={max_rows!r} must be an integer of at least 2, or None for all."
         )
 
 

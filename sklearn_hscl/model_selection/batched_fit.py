@@ -26,13 +26,13 @@ class FitOutcome:
     """The outcome of the fit of one embedder."""
 
     error: Exception | None = None
-    """Why it failed; None if it is fitted."""
+    """The error of the fit; None if the embedder is fitted."""
     traceback: TracebackType | None = None
-    """Where it failed."""
+    """Traceback of the error."""
     reason: str | None = None
-    """Why it was fitted by itself; None if it was fitted in a stack."""
+    """The reason if it was fitted by itself; None if it was fitted in a stack."""
     seconds: float = 0.0
-    """Its fraction of the time of its stack, or its own time."""
+    """Duration of its fit; for a stack, an equal fraction of its duration."""
 
     def fail(self, error: Exception) -> None:
         """Record an error."""

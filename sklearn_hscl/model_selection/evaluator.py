@@ -60,12 +60,12 @@ _Task = tuple[Callable[..., list[FoldResult]], tuple[object, ...], dict[str, obj
 
 
 class Batched(NamedTuple):
-    """How a candidate was trained."""
+    """The way in which a candidate was trained."""
 
     stacked: bool
-    """Whether it was trained in one stack with others, on all folds."""
+    """True if it was trained in one stack with others, on all folds."""
     reason: str
-    """Why not; empty if it was."""
+    """The reason if it was not stacked; empty otherwise."""
 
 
 class Evaluator:

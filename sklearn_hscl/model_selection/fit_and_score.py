@@ -49,7 +49,7 @@ class ScoringOptions(TypedDict):
 
 
 class FitResult(TypedDict, total=False):
-    """What scikit-learn's fit-and-score returns for one candidate on one fold."""
+    """Scores and times of one candidate on one fold, from scikit-learn's fit-and-score."""
 
     test_scores: Score
     train_scores: Score
@@ -61,7 +61,7 @@ class FitResult(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SearchRound:
-    """What all fits share that a search does for a list of candidates."""
+    """Data and options that all fits of a round of candidates have in common."""
 
     estimator: BaseEstimator
     """The estimator that is searched, without the parameters of a candidate."""
@@ -95,7 +95,7 @@ class FoldResult:
     fold: int
     result: FitResult
     reason: str | None
-    """Why it was fitted by itself; None if it was fitted in a stack."""
+    """The reason if it was fitted by itself; None if it was fitted in a stack."""
 
 
 def fit_prefix(search: SearchRound, index: int, fold: Fold) -> FittedPrefix:
@@ -320,7 +320,7 @@ class _CandidateScorer:
 
 
 class _MultimetricCandidateScorer(_MultimetricScorer):
-    # Fit-and-score treats scorers of this class in a way of its own.
+    # A subclass, as fit-and-score tests for the class to handle failed scores by name.
     def __call__(
         self, estimator: _PrefittedCandidate, *data: ArrayLike, **params: object
     ) -> Score:

@@ -1,4 +1,4 @@
-"""Which candidates can be trained in one stack, and on which folds."""
+"""Groups the candidates of a search into stacks; defines the folds."""
 
 import warnings
 from collections.abc import Hashable, Sequence
@@ -133,9 +133,9 @@ def _reason_single(
 
 
 def _reason_of_embedder(embedder: HSCLEmbedder) -> str | None:
-    kind, base = type(embedder), HSCLEmbedder
-    if kind.fit is not base.fit or kind.fit_transform is not base.fit_transform:
-        return f"{kind.__name__} overrides fit or fit_transform"
+    subclass, base = type(embedder), HSCLEmbedder
+    if subclass.fit is not base.fit or subclass.fit_transform is not base.fit_transform:
+        return f"{subclass.__name__} overrides fit or fit_transform"
     if is_auto(embedder.beta) or is_auto(embedder.temperature):
         return 'beta="auto" or temperature="auto" selects a value in each fit'
     if embedder.cross_fit is not None:

@@ -1,4 +1,4 @@
-"""What the strength of the tilt does: quality and geometry of embeddings along beta."""
+"""The hardness path: quality and geometry of embeddings along beta."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

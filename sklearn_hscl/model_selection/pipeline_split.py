@@ -68,16 +68,16 @@ def split_pipeline(estimator: BaseEstimator) -> PipelineSplit:
     """
     if isinstance(estimator, HSCLEmbedder):
         return PipelineSplit([], "", estimator, [])
-    kind = type(estimator)
+    estimator_type = type(estimator)
     if not isinstance(estimator, Pipeline):
         raise NoEmbedderError(
             f"Expected an HSCLEmbedder or a Pipeline with one among its steps, got "
-            f"{kind.__name__}."
+            f"{estimator_type.__name__}."
         )
-    if kind is not Pipeline:
+    if estimator_type is not Pipeline:
         raise NoEmbedderError(
             f"Expected a Pipeline of scikit-learn, got the subclass "
-            f"{kind.__module__}.{kind.__name__}, which may resample."
+            f"{estimator_type.__module__}.{estimator_type.__name__}, which may resample."
         )
     steps = estimator.steps
     indices = [k for k, (_, step) in enumerate(steps) if isinstance(step, HSCLEmbedder)]

@@ -21,7 +21,7 @@ from sklearn_hscl.model_selection.evaluator import Batched, Evaluator, ResultsTa
 
 
 class _TaskData(TypedDict):
-    """What scikit-learn's callbacks get at the begin and the end of a task."""
+    """Data that scikit-learn's callbacks get at the begin and the end of a task."""
 
     estimator: BaseSearchCV
     X: ArrayLike

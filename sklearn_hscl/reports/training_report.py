@@ -1,7 +1,7 @@
 """Findings from the history of a fit, and their place in the estimator's HTML.
 
-No row is embedded: `fit` has measured everything. The thresholds and the advice that
-:func:`~sklearn_hscl.diagnostics.diagnose` shares are defined here.
+No row is embedded: `fit` has measured everything. Thresholds and advice that
+:func:`~sklearn_hscl.diagnostics.diagnose` uses, too, are defined here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from sklearn_hscl._sklearn_compat import AttrsDict
-from sklearn_hscl.reports.diagnosis import Diagnosis
-from sklearn_hscl.reports.finding import Finding, Severity, Values
+from sklearn_hscl.reports.diagnosis import Diagnosis, Finding, Severity, Values
 
 EpochRecord = Mapping[str, float]
 
