@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder, diagnose
+from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.diagnostics import Diagnosis, Finding
 from sklearn_hscl.diagnostics.collapse import mean_cosine_between
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
@@ -406,7 +407,7 @@ def test_html_of_a_fitted_embedder_shows_the_training_report(healthy, collapsed)
 
 
 def test_html_of_a_snapshot():
-    run = mlp(max_epochs=2)._fit(X, Y)
+    run = mlp(max_epochs=2)._fit(FitInput(X, Y))
     attributes = run.snapshot()
     embedder = mlp(max_epochs=2)
     vars(embedder).update(attributes)

@@ -7,7 +7,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.targets import fit_targets
+from sklearn_hscl.data.training_data import Rows
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.metrics.validation import draw_rows
 from sklearn_hscl.model_selection.pipeline_split import PipelineSplit, split_pipeline
@@ -39,7 +40,7 @@ class SampledRows:
     """
 
     embedder: HSCLEmbedder
-    rows: Any
+    rows: Rows
     indices: Codes
 
     def __len__(self) -> int:
@@ -87,7 +88,7 @@ class DiagnosisSample:
         return self.sampled.embedder
 
     @property
-    def rows(self) -> Any:
+    def rows(self) -> Rows:
         """All rows, validated."""
         return self.sampled.rows
 
