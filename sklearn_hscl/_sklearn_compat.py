@@ -31,9 +31,6 @@ from sklearn.model_selection._validation import (
 # Selects samples of arrays, frames and lists.
 from sklearn.utils import _safe_indexing
 
-# Predicates for missing labels: pandas.NA, and NaN of any floating type.
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-
 # Constraints for `_parameter_constraints`.
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
@@ -62,8 +59,6 @@ __all__ = [
     "_safe_split",
     "_warn_or_raise_about_fit_failures",
     "has_callbacks",
-    "is_pandas_na",
-    "is_scalar_nan",
 ]
 
 # Modules whose decorators wrap a user's own call of `fit` or `fit_transform`.

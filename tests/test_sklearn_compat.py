@@ -210,15 +210,6 @@ def test_attrs_dict_is_the_table_of_fitted_attributes():
     assert "Fitted attributes" in copy._html_repr()
 
 
-def test_predicates_for_missing_values():
-    for value in (float("nan"), np.float32("nan")):
-        assert compat.is_scalar_nan(value)
-    assert compat.is_pandas_na(pd.NA)
-    for value in (0.0, None, "nan", pd.Timestamp(0)):
-        assert not compat.is_scalar_nan(value)
-        assert not compat.is_pandas_na(value)
-
-
 def test_callbacks_of_an_estimator():
     estimator = LogisticRegression()
     assert not compat.has_callbacks(estimator)

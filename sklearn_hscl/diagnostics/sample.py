@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sklearn_hscl.data.out_of_core import take_rows
+from sklearn_hscl.data.out_of_core import Rows, take_rows
 from sklearn_hscl.data.targets import fit_targets
-from sklearn_hscl.data.training_data import Rows
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.metrics.validation import draw_rows
 from sklearn_hscl.model_selection.pipeline_split import PipelineSplit, split_pipeline
@@ -33,7 +32,7 @@ class SampledRows:
     ----------
     embedder : HSCLEmbedder
         The fitted embedder.
-    rows : ndarray, CSR array or StoredRows
+    rows : ndarray, CSR array or OutOfCoreRows
         All rows, validated.
     indices : ndarray of int64, shape (s,)
         Indices of the sampled rows, in ascending order.
