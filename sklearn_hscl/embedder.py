@@ -18,14 +18,13 @@ from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags
-from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_hscl._sklearn_compat import AttrsDict, _fit_context
 from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.data.validation import (
     FitInput,
@@ -42,7 +41,7 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
 from sklearn_hscl.persistence.mixin import PersistenceMixin
-from sklearn_hscl.reports.training_report import AttributesAndRecord
+from sklearn_hscl.reports.training_report import AttributesWithReport
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.batches.views import AugmentParameter
@@ -794,7 +793,7 @@ class HSCLEmbedder(
     def _get_fitted_attr_html(self, doc_link: str = "") -> AttrsDict:
         """Add what `fit` found to the fitted attributes in the HTML representation."""
         attributes = super()._get_fitted_attr_html(doc_link)
-        return AttributesAndRecord(self, attributes)
+        return AttributesWithReport(self, attributes)
 
     def _warm_start(self) -> WarmStart | None:
         """Return what a fit can continue; None before the first one."""

@@ -17,10 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder, diagnose
+from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.diagnostics import Diagnosis, Finding
-from sklearn_hscl.diagnostics.collapse import mean_cosine_of_others
+from sklearn_hscl.diagnostics.collapse import mean_cosine_between
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
-from sklearn_hscl.diagnostics.sample import draw, make_subject
+from sklearn_hscl.diagnostics.sample import make_sample, sample_rows
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.equation import anchor_losses
 from sklearn_hscl.losses.pair_sets import PairWeights
@@ -55,18 +56,18 @@ def collapsed():
 def batch_of(z, codes, loss="hscl", **options):
     z = l2_normalize(torch.as_tensor(z, dtype=torch.float64))
     codes = torch.as_tensor(codes)
-    who, options = ContrastiveLoss(loss, **options).resolve(z, codes, torch.arange(len(z)))
-    return LossBatch(z, who, options)
+    loss = ContrastiveLoss(loss, **options)
+    return LossBatch(z, *loss.resolve(z, codes, torch.arange(len(z))))
 
 
-def test_a_healthy_fit_needs_no_look(healthy):
+def test_a_healthy_fit_draws_no_warning(healthy):
     diagnosis = diagnose(healthy, X, Y)
     assert [finding.name for finding in diagnosis] == NAMES
     assert diagnosis.severity == "ok"
-    assert "nothing to worry about" in str(diagnosis)
+    assert "no warnings" in str(diagnosis)
 
 
-def test_a_collapsed_fit_is_told(collapsed):
+def test_a_collapsed_fit_is_a_problem(collapsed):
     diagnosis = diagnose(collapsed, DIGITS.images[:600] / 16, DIGITS.target[:600])
     assert diagnosis.severity == "problem"
     assert diagnosis["collapse"].severity == diagnosis["loss"].severity == "problem"
@@ -74,7 +75,7 @@ def test_a_collapsed_fit_is_told(collapsed):
     assert "Try:" in str(diagnosis) and "! collapse" in str(diagnosis)
 
 
-def test_rows_of_one_class_tell_nothing_about_collapse(healthy):
+def test_samples_of_one_class_cannot_collapse(healthy):
     finding = diagnose(healthy, X[Y == 1], Y[Y == 1])["collapse"]
     assert finding.severity == "not applicable"
     assert "one class" in finding.summary
@@ -95,20 +96,20 @@ def test_rank_is_that_of_unit_rows():
     )
 
 
-def test_mean_cosine_of_others_is_that_of_all_pairs_of_classes():
+def test_mean_cosine_between_is_that_of_all_pairs_of_classes():
     rng = np.random.default_rng(0)
     rows, codes = rng.normal(size=(40, 3)), np.repeat([0, 1, 1, 2, -1], 8)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     pairs = [
         np.mean(unit[codes == a] @ unit[codes == b].T) for a, b in [(0, 1), (0, 2), (1, 2)]
     ]
-    assert mean_cosine_of_others(rows, codes) == pytest.approx(np.mean(pairs))
+    assert mean_cosine_between(rows, codes) == pytest.approx(np.mean(pairs))
     cosines = unit @ unit.T
     everyone = cosines[~np.eye(40, dtype=bool)].mean()
-    assert mean_cosine_of_others(rows, None) == pytest.approx(everyone)
+    assert mean_cosine_between(rows, None) == pytest.approx(everyone)
 
 
-def test_flat_class_means_are_told():
+def test_flat_class_means_draw_a_warning():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 30, 900)
     rows = rng.normal(size=(30, 20))[codes] + 0.3 * rng.normal(size=(900, 20))
@@ -146,9 +147,9 @@ def test_positives_are_counted(params):
     labels = np.r_[np.zeros(20), np.ones(20), np.arange(2, 14)].astype(int)
     embedder = mlp(target_type="class", **params).fit(X[:52], labels)
     finding = diagnose(embedder, X[:52], labels)["positives"]
-    lonely = 12 / 52 if params["n_views"] == 1 else 0
-    assert finding.values["without_positive"] == pytest.approx(lonely)
-    assert finding.severity == ("warning" if lonely else "ok")
+    no_positive = 12 / 52 if params["n_views"] == 1 else 0
+    assert finding.values["without_positive"] == pytest.approx(no_positive)
+    assert finding.severity == ("warning" if no_positive else "ok")
 
 
 def test_negatives_count_as_their_weights_say():
@@ -171,7 +172,7 @@ def test_a_strong_tilt_leaves_one_negative():
     diagnosis = diagnose(embedder, X, Y)
     assert diagnosis["negatives"].severity == diagnosis["gradient"].severity == "warning"
     assert 1 <= diagnosis["negatives"].values["effective_negatives"] < 2
-    assert diagnosis["gradient"].values["share_of_hardest"] > 0.9
+    assert diagnosis["gradient"].values["fraction_of_hardest"] > 0.9
     assert "beta=500" in diagnosis["negatives"].summary
 
 
@@ -207,26 +208,26 @@ def test_label_errors_are_found():
     assert finding.severity == "warning"
     assert len(set(found) & set(wrong)) > 40
     assert len(set(found) - set(wrong)) < 6
-    say = np.array(finding.values["neighbours_say"])
-    assert np.mean(say == DIGITS.target[found]) > 0.9
+    voted = np.array(finding.values["neighbor_classes"])
+    assert np.mean(voted == DIGITS.target[found]) > 0.9
 
 
-def test_neighbours_that_are_often_wrong_blame_no_label(collapsed):
+def test_inaccurate_neighbors_suspect_no_label(collapsed):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, len(X))
     embedder = mlp(max_epochs=1).fit(X, labels)
     finding = diagnose(embedder, X, labels)["labels"]
     assert finding.severity == "not applicable"
-    assert "too few to blame" in finding.summary
+    assert "too few to suspect" in finding.summary
 
 
-def test_rows_that_were_drawn_keep_their_numbers():
+def test_sampled_rows_keep_their_indices():
     labels = Y.copy()
     labels[5] = 2
     embedder = mlp(max_epochs=4).fit(X, labels)
     finding = diagnose(embedder, X, labels, max_rows=170)["labels"]
-    drawn = draw(embedder, X, max_rows=170, random_state=0)
-    assert len(drawn.places) == 170
+    drawn = sample_rows(embedder, X, max_rows=170, random_state=0)
+    assert len(drawn.indices) == 170
     assert set(finding.values["rows"]) <= set(range(178))
     assert finding.values["n_judged"] == 170
 
@@ -280,7 +281,7 @@ def test_without_labels_and_with_labels_that_only_measure():
     assert alone["loss"].values == measured["loss"].values
 
 
-def test_numbers_and_several_labels():
+def test_continuous_and_multilabel_targets():
     rows, numbers = load_diabetes(return_X_y=True)
     embedder = mlp(target_type="continuous", n_views=2).fit(rows, numbers)
     diagnosis = diagnose(embedder, rows, numbers)
@@ -290,7 +291,7 @@ def test_numbers_and_several_labels():
     several = (rows > 0).astype(int)[:, :4]
     embedder = mlp().fit(rows, several)
     diagnosis = diagnose(embedder, rows, several)
-    assert diagnosis["gradient"].values["share_of_hardest"] > 0
+    assert diagnosis["gradient"].values["fraction_of_hardest"] > 0
     assert diagnosis["labels"].severity == "not applicable"
     json.dumps(diagnosis.to_dict())
 
@@ -338,13 +339,13 @@ def test_few_rows_are_enough():
 
 
 def test_many_batches_are_limited(healthy):
-    subject = make_subject(draw(healthy, X, max_rows=None, random_state=0), Y)
-    assert len(loss_batches(subject, None, seed=0)) == 1
+    sample = make_sample(sample_rows(healthy, X, max_rows=None, random_state=0), Y)
+    assert len(loss_batches(sample, None, seed=0)) == 1
     small = mlp(batch_size=20, max_epochs=1).fit(X, Y)
-    subject = make_subject(draw(small, X, max_rows=None, random_state=0), Y)
-    assert len(loss_batches(subject, None, seed=0)) == 9
-    assert len(loss_batches(subject, 60, seed=0)) == 3
-    assert len(loss_batches(subject, 1, seed=0)) == 1
+    sample = make_sample(sample_rows(small, X, max_rows=None, random_state=0), Y)
+    assert len(loss_batches(sample, None, seed=0)) == 9
+    assert len(loss_batches(sample, 60, seed=0)) == 3
+    assert len(loss_batches(sample, 1, seed=0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -353,45 +354,47 @@ def test_many_batches_are_limited(healthy):
         ((X, None), "y=None, but loss='hscl' uses labels"),
         ((X, Y[:-1]), "inconsistent numbers of samples"),
         ((X, np.where(Y == 1, 7, Y)), "y cannot be used: it contains the labels"),
-        ((X[:1], Y[:1]), "X holds one row"),
+        ((X[:1], Y[:1]), "X must have at least 2 samples to compare, got 1"),
         ((X[:, :3], Y), "3 features"),
     ],
 )
-def test_what_cannot_be_used(healthy, arguments, message):
+def test_invalid_samples(healthy, arguments, message):
     with pytest.raises(ValueError, match=message):
         diagnose(healthy, *arguments)
 
 
-def test_what_cannot_be_looked_at(healthy):
+def test_invalid_arguments(healthy):
     with pytest.raises(ValueError, match="y_val was passed without X_val"):
         diagnose(healthy, X, Y, y_val=Y)
-    with pytest.raises(ValueError, match="max_rows=1 must be an integer from 2"):
+    with pytest.raises(ValueError, match="max_rows=1 must be an integer of at least 2"):
         diagnose(healthy, X, Y, max_rows=1)
-    with pytest.raises(ValueError, match="0 steps of this PCA are an HSCLEmbedder"):
+    with pytest.raises(
+        ValueError, match="Expected an HSCLEmbedder or a Pipeline .*, got PCA"
+    ):
         diagnose(PCA().fit(X), X, Y)
     with pytest.raises(NotFittedError):
         diagnose(mlp(), X, Y)
 
 
-def test_text_dictionary_and_page():
+def test_text_dictionary_and_html():
     findings = (
         Finding("collapse", "problem", "All <rows> in one place.", "a lower `lr`."),
         Finding.not_applicable("gap", "No rows."),
     )
     diagnosis = Diagnosis("Rows", findings)
-    assert str(diagnosis).splitlines()[0] == "Rows: 1 of 2 findings needs a look"
+    assert str(diagnosis).splitlines()[0] == "Rows: 1 of 2 findings needs attention"
     assert max(map(len, str(diagnosis).splitlines())) <= 88
     assert diagnosis.to_dict()["findings"]["collapse"]["severity"] == "problem"
     page = diagnosis._repr_html_()
     assert "All &lt;rows&gt;" in page and "<rows>" not in page and "lower `lr`" in page
-    with pytest.raises(KeyError, match="none of"):
+    with pytest.raises(KeyError, match="one of .*, got 'loss'"):
         diagnosis["loss"]
-    with pytest.raises(ValueError, match="severity='bad'"):
+    with pytest.raises(ValueError, match="got severity='bad'"):
         Finding("gap", "bad", "")
 
 
-def test_page_of_a_fitted_embedder_shows_what_training_found(healthy, collapsed):
-    title = "What training found"
+def test_html_of_a_fitted_embedder_shows_the_training_report(healthy, collapsed):
+    title = "Training report"
     assert title not in mlp()._repr_html_()
     assert title not in clone(healthy)._repr_html_()
     for embedder in (healthy, pickle.loads(pickle.dumps(healthy))):
@@ -403,9 +406,9 @@ def test_page_of_a_fitted_embedder_shows_what_training_found(healthy, collapsed)
     assert "Nothing was learnt" not in healthy._repr_html_()
 
 
-def test_page_of_what_a_callback_keeps_of_an_epoch():
-    run = mlp(max_epochs=2)._fit(X, Y)
+def test_html_of_a_snapshot():
+    run = mlp(max_epochs=2)._fit(FitInput(X, Y))
     attributes = run.snapshot()
     embedder = mlp(max_epochs=2)
     vars(embedder).update(attributes)
-    assert "What training found" in embedder._repr_html_()
+    assert "Training report" in embedder._repr_html_()

@@ -1,25 +1,16 @@
 """Searches over processes, and the embedder inside of scikit-learn's own searches."""
 
-import inspect
-
 import joblib
-import numpy as np
 import pytest
-import sklearn
 from helpers.searches import BETAS, SMOOTHINGS, assert_same, embedder, pipeline, reasons
 from numpy.testing import assert_array_equal
-from sklearn.base import BaseEstimator
-from sklearn.callback import CallbackContext, ProgressBar
+from sklearn.callback import ProgressBar
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics._scorer import _MultimetricScorer
-from sklearn.model_selection import GridSearchCV, _validation
-from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.utils import metaestimators, validation
 from sklearn.utils.estimator_checks import check_estimator
-from sklearn.utils.fixes import parse_version
 
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.runtime.threads import torch_threads
@@ -114,60 +105,3 @@ def test_checks_of_scikit_learn(name):
         outcomes.append(sorted((check["check_name"], check["status"]) for check in checks))
     assert outcomes[0] == outcomes[1]
     assert sum(status == "passed" for _, status in outcomes[0]) > 10
-
-
-SUPPORTED = "1.9", "1.10"  # from the first, below the second
-
-
-def test_supported_version_of_scikit_learn():
-    oldest, too_new = map(parse_version, SUPPORTED)
-    version = parse_version(sklearn.__version__)
-    assert oldest <= version < too_new, (
-        f"scikit-learn {sklearn.__version__} is outside of the range {SUPPORTED} for which "
-        f"sklearn_hscl/model_selection was written: compare its search.py and trial.py "
-        f"with BaseSearchCV.fit, then change SUPPORTED."
-    )
-
-
-PRIVATE = {
-    _validation._fit_and_score: """estimator X y scorer train test verbose parameters
-        fit_params score_params return_train_score return_parameters
-        return_n_test_samples return_times return_estimator split_progress
-        candidate_progress error_score caller callback_ctx""",
-    _validation._insert_error_scores: "results error_score",
-    _validation._warn_or_raise_about_fit_failures: "results error_score",
-    metaestimators._safe_split: "estimator X y indices train_indices",
-    validation._check_method_params: "X params indices",
-    BaseSearchCV.fit: "self X y params",
-    BaseSearchCV._format_results: "self candidate_params n_splits out more_results",
-    BaseSearchCV._select_best_index: "refit refit_metric results",
-    BaseSearchCV._get_scorers: "self",
-    BaseSearchCV._check_refit_for_multimetric: "self scores",
-    BaseSearchCV._check_input_parameters: "self X y split_params",
-    BaseSearchCV._get_routed_params_for_fit: "self params",
-    BaseSearchCV._init_callback_context: """self task_name task_id max_subtasks
-        sequential_subtasks""",
-    GridSearchCV._run_search: "self evaluate_candidates callback_ctx",
-    CallbackContext.subcontext: "self task_name task_id max_subtasks sequential_subtasks",
-    CallbackContext.propagate_callback_context: "self sub_estimator",
-    BaseEstimator._validate_params: "self",
-}
-
-
-@pytest.mark.parametrize("function", PRIVATE, ids=lambda function: function.__name__)
-def test_private_functions_of_scikit_learn(function):
-    found = list(inspect.signature(function).parameters)
-    assert found == PRIVATE[function].split(), (
-        f"{function.__qualname__} of scikit-learn {sklearn.__version__} has other "
-        f"parameters than sklearn_hscl/model_selection counts on: see who calls it there."
-    )
-
-
-def test_private_attributes_of_scikit_learn(iris):
-    scorer = _MultimetricScorer(scorers={"one": threads})
-    assert scorer._scorers == {"one": threads}
-    estimator = embedder().set_callbacks()
-    assert not getattr(estimator, "_skl_callbacks", None)
-    search = GridSearchCV(pipeline(), BETAS, cv=2).fit(*iris)
-    assert np.isfinite(search.refit_time_)
-    assert hasattr(search, "_checked_cv_orig")

@@ -152,14 +152,15 @@ ALONE = {
     "Adafactor does not update": pipeline(net_params={"optimizer": torch.optim.Adafactor}),
     "net_callbacks=['clock']": pipeline(net_callbacks=[("clock", EpochTimer())]),
     "cross_fit embeds": pipeline(encoder="tabular", cross_fit=2),
-    "its callbacks see one fit": watched_step(),
-    "OwnFit has a fit of its own": Pipeline(
+    "its callbacks are made for a single fit": watched_step(),
+    "OwnFit overrides fit": Pipeline(
         [("embed", OwnFit(max_epochs=1, random_state=0)), CLASSIFIED]
     ),
-    "test_search_plan.OwnPipeline is no": OwnPipeline(
+    "Expected a Pipeline of scikit-learn, got the subclass "
+    "test_model_selection_grouping.OwnPipeline": OwnPipeline(
         [SCALED, ("embed", embedder()), CLASSIFIED]
     ),
-    "2 steps of this Pipeline": Pipeline(
+    "Expected exactly one HSCLEmbedder among the steps of this Pipeline, got 2": Pipeline(
         [("embed", embedder()), ("again", embedder()), CLASSIFIED]
     ),
 }
@@ -176,7 +177,7 @@ def test_embedder_out_of_reach(iris):
     estimator = make_pipeline(FeatureUnion([("embed", embedder())]), GaussianNB())
     grid = {"featureunion__embed__beta": [0.0, 1.0]}
     (reason,) = reasons(fit_both(estimator, grid, *iris, cv=2))
-    assert reason == "0 steps of this Pipeline are an HSCLEmbedder, not one"
+    assert reason.endswith("one HSCLEmbedder among the steps of this Pipeline, got 0.")
 
 
 def test_subclass_with_our_fit_is_stacked(iris):
@@ -188,7 +189,7 @@ def test_subclass_with_our_fit_is_stacked(iris):
 def test_exchanged_steps(iris):
     grid = {"steps": [[SCALED, ("embed", embedder()), ("other", GaussianNB())]]}
     assert reasons(fit_both(pipeline(), grid, *iris, cv=2)) == [
-        "its parameters exchange the steps"
+        "its parameters replace the steps"
     ]
 
 
@@ -200,7 +201,7 @@ def test_a_stack_that_fails_as_a_whole(iris):
 
     estimator = pipeline(encoder=Branching(4, 3), n_components=None)
     (reason,) = reasons(fit_both(estimator, BETAS, *iris, cv=2))
-    assert reason.startswith("as a stack it failed: RuntimeError")
+    assert reason.startswith("stacked training failed: RuntimeError")
 
 
 # Folds ------------------------------------------------------------------------------
@@ -209,18 +210,18 @@ def test_a_stack_that_fails_as_a_whole(iris):
 def test_fold_that_lacks_classes(iris):
     y = np.array(["x", "y", "z"])[iris[1]]
     search = BatchedGridSearchCV(pipeline(), BETAS, cv=KFold(3))
-    with pytest.warns(UserWarning, match="The training rows of fold") as caught:
+    with pytest.warns(UserWarning, match="The training samples of fold") as caught:
         search.fit(iris[0], y)
-    told = [str(warning.message) for warning in caught]
+    texts = [str(warning.message) for warning in caught]
     for fold, label in enumerate("xyz"):
-        assert sum(f"fold {fold} lack class '{label}'" in text for text in told) == 1
+        assert sum(f"fold {fold} lack class '{label}'" in text for text in texts) == 1
 
 
 def test_fold_that_lacks_several_classes(iris):
     splits = [(np.arange(100), np.arange(100, 150))]
     X, y = iris[0], np.arange(150) // 25
     search = BatchedGridSearchCV(pipeline(), BETAS, cv=splits)
-    with pytest.warns(UserWarning, match="fold 0 lack classes 4, 5, which"):
+    with pytest.warns(UserWarning, match="fold 0 lack classes 4, 5, so candidates"):
         search.fit(X, y)
 
 
@@ -298,7 +299,7 @@ def test_scoring_monitor_in_a_search(iris):
     search = BatchedGridSearchCV(estimator, BETAS, cv=2, refit=False).fit(*iris)
     rows = monitor.get_logs().data
     assert sum(row["task_name"] == "epoch" for row in rows) == 2 * 2 * 2
-    assert reasons(search) == ["its callbacks see one fit"]
+    assert reasons(search) == ["its callbacks are made for a single fit"]
 
 
 def test_teardown_after_a_failed_search(iris):

@@ -32,7 +32,7 @@ def test_each_beta_has_the_scores_of_a_pipeline_fitted_alone():
     for beta, scores in zip(BETAS, path.scores, strict=True):
         alone = pipeline(precision="float64", beta=float(beta))
         assert cross_val_score(alone, X, Y, cv=3) == pytest.approx(scores)
-    assert all(candidate.together for candidate in path.batched)
+    assert all(candidate.stacked for candidate in path.batched)
 
 
 def test_measures_are_those_of_held_out_rows():
@@ -68,7 +68,11 @@ def test_other_scores():
 @pytest.mark.parametrize(
     ("estimator", "betas", "message"),
     [
-        (LogisticRegression(), BETAS, "0 steps of this LogisticRegression"),
+        (
+            LogisticRegression(),
+            BETAS,
+            "Expected an HSCLEmbedder .*, got LogisticRegression",
+        ),
         (pipeline(), [-1.0], "beta"),
         (pipeline(), [], "empty|non-empty"),
     ],

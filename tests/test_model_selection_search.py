@@ -99,11 +99,15 @@ SEARCHES = {
         {"embed__ce_weight": [0.2, 0.7], "embed__temperature": [0.2, 0.5]},
         [""],
     ),
-    "no embedder": (GaussianNB(), {"var_smoothing": [0.1, 1.0]}, ["0 steps"]),
+    "no embedder": (
+        GaussianNB(),
+        {"var_smoothing": [0.1, 1.0]},
+        ["Expected an HSCLEmbedder"],
+    ),
     "exchanged embedder": (
         pipeline(),
         {"embed": [embedder(beta=3.0), PCA(2), "passthrough"]},
-        ["its parameters exchange the embedder", "no other candidate"],
+        ["its parameters replace the embedder", "no other candidate"],
     ),
 }
 

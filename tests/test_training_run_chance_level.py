@@ -7,7 +7,7 @@ from sklearn.datasets import load_wine
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
-from sklearn_hscl.reports.training_report import training_record
+from sklearn_hscl.reports.training_report import training_report
 
 X, Y = load_wine(return_X_y=True)
 
@@ -42,7 +42,7 @@ def test_chance_level_is_the_training_loss_of_a_collapsed_network(params):
     embedder.set_params(**params).fit(X, Y)
     # Batches differ by a row or two.
     assert embedder.chance_loss_ == pytest.approx(embedder.loss_curve_[0], rel=0.01)
-    record = training_record(embedder)
+    record = training_report(embedder)
     assert record["loss"].severity == "problem"
     assert "collapsed" in record["loss"].summary
 
@@ -88,9 +88,9 @@ def test_a_fit_without_score_forgets_the_name_of_the_one_before():
 def test_a_curve_that_is_still_falling_asks_for_more_epochs():
     params = {"encoder": "mlp", "lr_schedule": "constant", "random_state": 0}
     short = HSCLEmbedder(lr=1e-4, max_epochs=10, **params).fit(X, Y)
-    assert training_record(short)["epochs"].severity == "warning"
+    assert training_report(short)["epochs"].severity == "warning"
     long = HSCLEmbedder(lr=2e-3, max_epochs=60, **params).fit(X, Y)
-    assert training_record(long)["epochs"].severity == "ok"
+    assert training_report(long)["epochs"].severity == "ok"
 
 
 def test_anchors_without_positive_are_in_the_record():
@@ -98,9 +98,9 @@ def test_anchors_without_positive_are_in_the_record():
     embedder = HSCLEmbedder(
         encoder="mlp", n_views=1, target_type="class", max_epochs=2, random_state=0
     ).fit(X[:52], labels)
-    finding = training_record(embedder)["positives"]
+    finding = training_report(embedder)["positives"]
     assert finding.severity == "warning"
-    assert finding.values["share"] == pytest.approx(12 / 52)
+    assert finding.values["fraction"] == pytest.approx(12 / 52)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

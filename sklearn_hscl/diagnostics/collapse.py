@@ -1,102 +1,75 @@
-"""Collapse: into one place, or into few dimensions."""
+"""Findings about collapse: into one point, or into few dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch
-from sklearn_hscl.diagnostics.sample import Subject
+from sklearn_hscl.diagnostics.sample import Codes, DiagnosisSample, Embedding
 from sklearn_hscl.metrics import alignment, effective_rank, uniformity
 from sklearn_hscl.metrics.geometry import class_means
 from sklearn_hscl.metrics.validation import Labelled
-from sklearn_hscl.reports.finding import Finding
+from sklearn_hscl.reports.diagnosis import Finding, Severity
 from sklearn_hscl.runtime.normalize import l2_normalize
 
-# Mean cosine of rows that should be apart, from which they hardly are.
-_COLLAPSED, _CLOSE = 0.95, 0.8  # healthy fits stay below 0.6
-# Share of the usable dimensions below which an embedding is flat.
-_FLAT = 0.2
-# Rows that are compared with all others for uniformity.
-_N_QUERIES = 2000
+# Queries that are compared with all other rows for uniformity.
+_MAX_QUERIES = 2000
 
 
-def find_collapse(subject: Subject, batches: Sequence[LossBatch]) -> Finding:
-    """Say whether rows that should be apart lie in one place.
+# Collapse into one point -------------------------------------------------------------
 
-    These are rows of different classes, each pair of classes counting the same, or all
-    rows where there are no classes.
-    """
-    if subject.labelled is not None and np.ptp(subject.labelled[2]) == 0:
-        reason = "All rows are of one class, so that none should be apart from another."
-        return Finding.not_applicable("collapse", reason, "rows of several classes.")
-    rows = subject.embedding
-    between = mean_cosine_of_others(rows, subject.chosen_codes)
-    in_loss = float(np.mean([_cosine_of_negatives(batch) for batch in batches]))
-    values = {
-        "mean_cosine": between,
-        "mean_cosine_in_loss": in_loss,
-        "uniformity": uniformity(rows, n_queries=min(_N_QUERIES, len(rows))),
-        "alignment": _alignment(subject, batches),
-    }
-    kind = "different rows" if subject.labelled is None else "rows of different classes"
-    summary = (
-        f"The mean cosine of {kind} is {between:.2f}, of negatives as the loss sees them "
-        f"{in_loss:.2f}; uniformity {values['uniformity']:.2f}"
-    )
-    if values["alignment"] is not None:
-        summary += f", alignment {values['alignment']:.2f}"
-    severity = _severity(between, in_loss)
-    return Finding("collapse", severity, f"{summary}.", _ADVICE, values)
+# Mean cosine of samples to be separated, above which they hardly are, or are close.
+_MAX_COSINE, _MAX_OK_COSINE = 0.95, 0.8  # healthy fits stay below 0.6
 
-
-_ADVICE = (
+_COLLAPSE_ADVICE = (
     "a lower `lr`, `clip_norm=1`, a lower `beta`; if the loss is at chance level from the "
-    "start, other scales of the columns; with a loss without labels, stronger views."
+    "start, rescaled features; with a loss without labels, stronger views."
 )
 
 
-def _severity(between: float, in_loss: float) -> str:
-    """Judge cosines; those of the embedding can be high for a mere common offset."""
-    if in_loss > _COLLAPSED:
-        return "problem"
-    return "warning" if max(between, in_loss) > _CLOSE else "ok"
+def find_collapse(sample: DiagnosisSample, batches: Sequence[LossBatch]) -> Finding:
+    """Measure how similar the embeddings of samples are that should be separated.
 
-
-def find_flatness(subject: Subject) -> Finding:
-    """Say whether the embedding spans far fewer dimensions than it could.
-
-    With classes it is about the class means, as each class may well be a point.
+    These are samples of different classes, where each pair of classes has the same weight.
+    Without classes they are all samples.
     """
-    rows = subject.embedding
-    n_columns = rows.shape[1]
-    values: dict[str, float] = {
-        "n_components": n_columns,
-        "effective_rank": _rank(l2_normalize(torch.from_numpy(rows))),
-    }
-    usable = min(len(rows), n_columns)
-    rank, who = values["effective_rank"], "The embedding spans"
-    labelled = _labelled(subject)
-    if labelled is not None and len(labelled.classes) > 1:
-        means = class_means(labelled)
-        values["effective_rank_of_means"] = rank = _rank(means - means.mean(0))
-        usable = min(len(means) - 1, n_columns)
-        who = f"The means of {len(means)} classes span"
-    values["usable_dimensions"] = usable
-    summary = f"{who} {rank:.3g} effective dimensions, of {usable} that could be used."
-    severity = "warning" if rank < _FLAT * usable and usable > 1 else "ok"
-    advice = (
-        "a higher `beta`, which spreads the classes further; a lower `temperature`, `lr` "
-        "or `weight_decay`; fewer `n_components` if few are enough."
+    labelled = sample.labelled
+    if labelled is not None and np.ptp(labelled.codes) == 0:
+        reason = "All samples have one class, so none of them should be separated."
+        return Finding.not_applicable("collapse", reason, "samples of several classes.")
+    rows = sample.embedding
+    cosine = mean_cosine_between(rows, sample.sampled_codes)
+    cosine_in_loss = float(np.mean([_cosine_of_negatives(batch) for batch in batches]))
+    uniform = uniformity(rows, n_queries=min(_MAX_QUERIES, len(rows)))
+    aligned = _alignment(sample, batches)
+    pairs = "different samples" if labelled is None else "samples of different classes"
+    summary = (
+        f"The mean cosine of {pairs} is {cosine:.2f}, of negatives in the loss "
+        f"{cosine_in_loss:.2f}; uniformity {uniform:.2f}"
     )
-    return Finding("dimensions", severity, summary, advice, values)
+    if aligned is not None:
+        summary += f", alignment {aligned:.2f}"
+    values = {
+        "mean_cosine": cosine,
+        "mean_cosine_in_loss": cosine_in_loss,
+        "uniformity": uniform,
+        "alignment": aligned,
+    }
+    severity = _severity(cosine, cosine_in_loss)
+    return Finding("collapse", severity, f"{summary}.", _COLLAPSE_ADVICE, values)
 
 
-def mean_cosine_of_others(rows: NDArray[Any], codes: NDArray[np.int64] | None) -> float:
-    """Average the cosines of rows of different classes, or of all rows.
+def _severity(cosine: float, cosine_in_loss: float) -> Severity:
+    """Judge cosines; those of the embedding can be high for a mere common offset."""
+    if cosine_in_loss > _MAX_COSINE:
+        return "problem"
+    return "warning" if max(cosine, cosine_in_loss) > _MAX_OK_COSINE else "ok"
+
+
+def mean_cosine_between(rows: Embedding, codes: Codes | None) -> float:
+    """Average the cosines of samples of different classes, or of all samples.
 
     Parameters
     ----------
@@ -107,11 +80,12 @@ def mean_cosine_of_others(rows: NDArray[Any], codes: NDArray[np.int64] | None) -
     Returns
     -------
     float
-        Each pair of classes counts the same. Of all rows where there are no two classes.
+        Each pair of classes has the same weight. With less than two classes it is the
+        mean over all pairs of samples.
     """
     means = l2_normalize(torch.from_numpy(rows).double())  # (n, D)
     if codes is not None and len(np.unique(codes[codes >= 0])) > 1:
-        means = class_means(_with_codes(rows, codes))  # (C, D)
+        means = class_means(_by_class(rows, codes))  # (C, D)
     n = len(means)
     between = means.sum(0).square().sum() - means.square().sum()
     return float(between / (n * (n - 1)))
@@ -122,30 +96,59 @@ def _cosine_of_negatives(batch: LossBatch) -> float:
     return float((weight * batch.cosines()).sum() / weight.sum().clamp_min(1e-300))
 
 
-def _alignment(subject: Subject, batches: Sequence[LossBatch]) -> float | None:
-    """Measure alignment by classes, or of views as the loss sees them."""
-    if subject.labelled is not None:
-        _, rows, codes = subject.labelled
+def _alignment(sample: DiagnosisSample, batches: Sequence[LossBatch]) -> float | None:
+    """Measure alignment within classes, or of the views in the loss."""
+    if sample.labelled is not None:
+        _, rows, codes = sample.labelled
         return alignment(rows, codes) if np.bincount(codes).max() > 1 else None
     batch = batches[0]
-    if batch.who.identity is None:
+    if batch.targets.identity is None:
         return None
-    return alignment(batch.z.cpu().numpy(), batch.who.identity.cpu().numpy())
+    return alignment(batch.z.cpu().numpy(), batch.targets.identity.cpu().numpy())
 
 
-def _labelled(subject: Subject) -> Labelled | None:
-    if subject.labelled is None:
-        return None
-    _, rows, codes = subject.labelled
-    return _with_codes(rows, codes)
+# Collapse into few dimensions --------------------------------------------------------
+
+# Fraction of the usable dimensions below which an embedding has few.
+_MIN_RANK_FRACTION = 0.2
+
+_DIMENSIONS_ADVICE = (
+    "a higher `beta`, which separates the classes further; a lower `temperature`, `lr` "
+    "or `weight_decay`; fewer `n_components` if few are enough."
+)
 
 
-def _with_codes(rows: NDArray[Any], codes: NDArray[np.int64]) -> Labelled:
+def find_dimensions(sample: DiagnosisSample) -> Finding:
+    """Compare the effective dimensions of the embedding with the usable ones.
+
+    With classes it judges the class means, as each class may well be a point.
+    """
+    rows = sample.embedding
+    n_columns = rows.shape[1]
+    rank = _effective_rank(l2_normalize(torch.from_numpy(rows)))
+    values = {"n_components": n_columns, "effective_rank": rank}
+    usable, subject = min(len(rows), n_columns), "The embedding spans"
+    if sample.labelled is not None:
+        by_class = _by_class(sample.labelled.embedding, sample.labelled.codes)
+        if len(by_class.classes) > 1:
+            means = class_means(by_class)
+            rank = _effective_rank(means - means.mean(0))
+            values["effective_rank_of_means"] = rank
+            usable = min(len(means) - 1, n_columns)
+            subject = f"The means of {len(means)} classes span"
+    values["usable_dimensions"] = usable
+    summary = f"{subject} {rank:.3g} effective dimensions, of {usable} usable ones."
+    is_flat = rank < _MIN_RANK_FRACTION * usable and usable > 1
+    severity: Severity = "warning" if is_flat else "ok"
+    return Finding("dimensions", severity, summary, _DIMENSIONS_ADVICE, values)
+
+
+def _by_class(rows: Embedding, codes: Codes) -> Labelled:
     known = codes >= 0
     classes, inverse = np.unique(codes[known], return_inverse=True)
     return Labelled(rows[known], classes, inverse)
 
 
-def _rank(rows: Tensor) -> float:
-    """Effective rank; 1 where there is nothing but zeros."""
+def _effective_rank(rows: Tensor) -> float:
+    """Return the effective rank; 1 if all rows are zero."""
     return effective_rank(rows.numpy(), normalize=False) if rows.any() else 1.0

@@ -1,143 +1,154 @@
-"""Rows whose neighbours agree on another label."""
+"""Finding about label errors: samples whose neighbors agree on another class."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_hscl.diagnostics.sample import Subject
+from sklearn_hscl.diagnostics.sample import (
+    Codes,
+    DiagnosisSample,
+    Embedding,
+    LabelledEmbedding,
+)
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
-from sklearn_hscl.reports.finding import Finding
+from sklearn_hscl.reports.diagnosis import Finding, Severity, Values
 
 N_NEIGHBORS = 10
-# Share of the neighbours that have to agree on one other class, and may have the row's.
-_AGREE, _OWN = 0.8, 0.1
-# Rows that a class needs for its neighbours to be asked.
-_SMALLEST_CLASS = 5
-# Share of rows whose neighbours have to vote for their label, for others to be suspects.
-_TRUSTED = 0.7
-# Share of suspects from which it is more than a few slips.
-_MANY = 0.01
-# How many the summary names.
-_NAMED = 8
+# Fraction of the neighbors that must agree on another class, and that may have the label.
+_MIN_AGREEMENT, _MAX_OWN_CLASS = 0.8, 0.1
+# Samples of a class that must exist for one of them to be a suspect.
+_MIN_CLASS_SIZE = 5
+# Fraction of samples whose neighbors must vote for their label for others to be suspects.
+_MIN_ACCURACY = 0.7
+# Fraction of suspects above which they draw a warning.
+_MAX_OK_SUSPECTS = 0.01
+# Suspects that the summary lists.
+_MAX_LISTED = 8
+
+_ADVICE = (
+    "look at these samples (`values['rows']`) and correct or drop wrong labels; samples "
+    "that were not trained on show more of them, as training draws wrong labels to their "
+    "class: pass X_val, or the samples that another fold was fitted on."
+)
 
 
 def find_label_errors(
-    train: Subject, held_out: Subject | None, classes: NDArray[Any] | None
+    train: DiagnosisSample,
+    held_out: DiagnosisSample | None,
+    classes: NDArray[np.generic] | None,
 ) -> Finding:
-    """List rows whose nearest training rows agree on another class.
+    """List samples whose nearest training samples agree on another class.
 
     Parameters
     ----------
-    train : Subject
-        Rows whose neighbours vote, and the rows that are judged.
-    held_out : Subject or None
-        More rows to be judged.
+    train : DiagnosisSample
+        Samples whose neighbors vote, and that are judged.
+    held_out : DiagnosisSample or None
+        More samples to judge.
     classes : ndarray or None
-        Names of the classes, where the embedder knows them.
+        Class labels, if the embedder knows them.
     """
-    if train.labelled is None:
-        return _none(
-            "Without one class label for each row no neighbour can disagree: pass y, if "
-            "there are classes."
+    references = train.labelled
+    if references is None:
+        return _not_applicable(
+            "Label errors can only be found in class labels. Pass y if there are classes."
         )
-    places, rows, codes = train.labelled
-    if len(rows) <= N_NEIGHBORS or len(np.unique(codes)) < 2:
-        return _none(f"It takes more than {N_NEIGHBORS} rows, of two classes at least.")
-    votes = _Votes.of(rows, codes)
-    if votes.agreement < _TRUSTED:
-        return _none(
-            f"Neighbours vote for the label of {votes.agreement:.0%} of the rows, too few "
-            f"to blame the labels of the others."
+    n_rows, n_classes = len(references.codes), len(np.unique(references.codes))
+    if n_rows <= N_NEIGHBORS or n_classes < 2:
+        return _not_applicable(
+            f"Expected more than {N_NEIGHBORS} samples and at least 2 classes, got "
+            f"{n_rows} and {n_classes}."
         )
-    values: dict[str, Any] = {
-        "rows": places[votes.suspects].tolist(),
-        "neighbours_say": _named(votes, classes),
-        "agreement": votes.agreement,
+    votes = _Votes.count(references)
+    if votes.accuracy < _MIN_ACCURACY:
+        return _not_applicable(
+            f"Neighbors vote for the label of {votes.accuracy:.0%} of the samples, too few "
+            f"to suspect the other labels."
+        )
+    values = {
+        "rows": references.indices[votes.suspects].tolist(),
+        "neighbor_classes": votes.suspect_classes(classes),
+        "agreement": votes.accuracy,
     }
-    n_suspects, n_judged = len(votes.suspects), len(rows)
+    n_suspects, n_judged = len(votes.suspects), n_rows
     if held_out is not None and held_out.labelled is not None:
-        asked, queries, own = held_out.labelled
-        votes = _Votes.of(rows, codes, queries, own)
-        values["held_out_rows"] = asked[votes.suspects].tolist()
-        values["held_out_neighbours_say"] = _named(votes, classes)
-        n_suspects, n_judged = n_suspects + len(votes.suspects), n_judged + len(queries)
+        queries = held_out.labelled
+        votes = _Votes.count(references, queries)
+        values["held_out_rows"] = queries.indices[votes.suspects].tolist()
+        values["held_out_neighbor_classes"] = votes.suspect_classes(classes)
+        n_suspects += len(votes.suspects)
+        n_judged += len(queries.codes)
     return _judge(values | {"n_judged": n_judged}, n_suspects, n_judged)
 
 
-def _none(reason: str) -> Finding:
+def _not_applicable(reason: str) -> Finding:
     return Finding.not_applicable("labels", reason)
 
 
-def _judge(values: dict[str, Any], n_suspects: int, n_judged: int) -> Finding:
+def _judge(values: Values, n_suspects: int, n_judged: int) -> Finding:
     summary = (
-        f"For {n_suspects} of {n_judged} rows at least {_AGREE:.0%} of the {N_NEIGHBORS} "
-        f"nearest rows agree on another class"
+        f"For {n_suspects} of {n_judged} samples at least {_MIN_AGREEMENT:.0%} of the "
+        f"{N_NEIGHBORS} nearest samples agree on another class"
     )
-    if values["rows"]:
-        named = ", ".join(map(str, values["rows"][:_NAMED]))
-        more = ", …" if len(values["rows"]) > _NAMED else ""
-        summary += f" (rows {named}{more})"
-    severity = "warning" if n_suspects > _MANY * n_judged else "ok"
-    advice = (
-        "look at these rows (`values['rows']`) and correct or drop wrong labels; rows that "
-        "were not trained on show more of them, as training draws wrong labels to their "
-        "class: pass X_val, or rows that another fold was fitted on."
-    )
-    return Finding("labels", severity, f"{summary}.", advice, values)
+    suspects = values["rows"]
+    if suspects:
+        more = ", …" if len(suspects) > _MAX_LISTED else ""
+        summary += f" (rows {', '.join(map(str, suspects[:_MAX_LISTED]))}{more})"
+    has_many = n_suspects > _MAX_OK_SUSPECTS * n_judged
+    severity: Severity = "warning" if has_many else "ok"
+    return Finding("labels", severity, f"{summary}.", _ADVICE, values)
 
 
 @dataclass(frozen=True)
 class _Votes:
-    """What the nearest rows of some rows say about their classes."""
+    """Majority votes of the nearest samples."""
 
-    classes: NDArray[np.int64]
-    """Most frequent class, (q,)."""
-    own: NDArray[np.int64]
+    classes: Codes
+    """Most frequent class among the neighbors, (q,)."""
+    labels: Codes
     """Class by the label, (q,)."""
-    suspects: NDArray[np.int64]
-    """Places of rows with a likely label error, the surest first."""
+    suspects: Codes
+    """Indices of samples with a likely label error, most likely first."""
 
     @property
-    def agreement(self) -> float:
-        """Share of rows whose neighbours vote for their label."""
-        return float((self.classes == self.own).mean())
+    def accuracy(self) -> float:
+        """Fraction of samples whose neighbors vote for their label."""
+        return float((self.classes == self.labels).mean())
+
+    def suspect_classes(self, classes: NDArray[np.generic] | None) -> list[object]:
+        """Return the classes that the neighbors of the suspects vote for."""
+        codes = self.classes[self.suspects]
+        labels: list[object] = (codes if classes is None else classes[codes]).tolist()
+        return labels
 
     @classmethod
-    def of(
-        cls,
-        rows: NDArray[Any],
-        codes: NDArray[np.int64],
-        queries: NDArray[Any] | None = None,
-        own: NDArray[np.int64] | None = None,
+    def count(
+        cls, references: LabelledEmbedding, queries: LabelledEmbedding | None = None
     ) -> "_Votes":
-        """Ask the nearest of the rows about queries, or about each row itself."""
-        places, _ = nearest_rows(rows, N_NEIGHBORS, queries)
-        own = codes if own is None else own
-        sizes = np.bincount(codes, minlength=max(codes.max(), own.max()) + 1)
-        neighbours = codes[places]  # (q, k)
-        votes, share = _majority(neighbours)
-        share_of_own = (neighbours == own[:, None]).mean(1)
-        wrong = (votes != own) & (share >= _AGREE) & (share_of_own <= _OWN)
-        suspects = np.flatnonzero(wrong & (sizes[own] >= _SMALLEST_CLASS))
-        surest_first = np.argsort(-share[suspects], kind="stable")
-        return cls(votes, own, suspects[surest_first])
+        """Let the references vote about queries, or about each other."""
+        codes = references.codes
+        embedding: Embedding | None = None
+        labels = codes
+        if queries is not None:
+            embedding, labels = queries.embedding, queries.codes
+        indices, _ = nearest_rows(references.embedding, N_NEIGHBORS, embedding)
+        sizes = np.bincount(codes, minlength=max(codes.max(), labels.max()) + 1)
+        neighbors = codes[indices]  # (q, k)
+        votes, agreement = _majority(neighbors)
+        own_class = (neighbors == labels[:, None]).mean(1)
+        is_wrong = (votes != labels) & (agreement >= _MIN_AGREEMENT)
+        is_wrong &= own_class <= _MAX_OWN_CLASS
+        suspects = np.flatnonzero(is_wrong & (sizes[labels] >= _MIN_CLASS_SIZE))
+        most_likely_first = np.argsort(-agreement[suspects], kind="stable")
+        return cls(votes, labels, suspects[most_likely_first])
 
 
-def _majority(
-    neighbours: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the most frequent code of each row (q, k), and its share."""
-    ordered = np.sort(neighbours, axis=1)
+def _majority(neighbors: Codes) -> tuple[Codes, NDArray[np.float64]]:
+    """Return the most frequent code in each row of (q, k), and its fraction."""
+    ordered = np.sort(neighbors, axis=1)
     equal = ordered[:, :, None] == ordered[:, None, :]
     counts = equal.sum(2)  # (q, k)
     first = counts.argmax(1)
     rows = np.arange(len(ordered))
     return ordered[rows, first], counts[rows, first] / ordered.shape[1]
-
-
-def _named(votes: _Votes, classes: NDArray[Any] | None) -> list[Any]:
-    """Return what the neighbours of the suspects say, by the names of the classes."""
-    codes = votes.classes[votes.suspects]
-    return (codes if classes is None else classes[codes]).tolist()

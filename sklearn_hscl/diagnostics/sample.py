@@ -1,103 +1,129 @@
-"""Who is looked at, and with which rows."""
+"""The embedder under diagnosis and the samples used.
+
+:func:`sample_rows` validates X for a fitted estimator and draws some of its rows;
+:func:`make_sample` adds their targets.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sklearn_hscl.data.out_of_core import take_rows
+from sklearn_hscl.data.out_of_core import Rows, take_rows
 from sklearn_hscl.data.targets import fit_targets
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.metrics.validation import draw_rows
-from sklearn_hscl.model_selection.grouping import find_embedder, steps_of
+from sklearn_hscl.model_selection.pipeline_split import PipelineSplit, split_pipeline
+
+Codes = NDArray[np.int64]
+Embedding = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class DrawnRows:
-    """Validated rows for a fitted embedder, and which of them were drawn."""
-
-    embedder: HSCLEmbedder
-    rows: Any
-    places: NDArray[np.int64]
-
-    @property
-    def chosen(self) -> Any:
-        """The drawn rows."""
-        return take_rows(self.rows, self.places)
-
-    @cached_property
-    def embedding(self) -> NDArray[Any]:
-        """What `transform` gives for the drawn rows, at their own length."""
-        return self.embedder._embed_rows(
-            self.chosen, self.embedder.module_, normalize=False
-        )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Rows for a fitted embedder, with their targets.
+class SampledRows:
+    """Validated rows for a fitted embedder, some of which are sampled.
 
     Parameters
     ----------
-    drawn : DrawnRows
-        The rows.
-    targets : ndarray of shape (n,) or (n, K), or None
-        What the loss compares, of all rows; None where it ignores labels.
-    codes : ndarray of int64, shape (n,), or None
-        Class codes, -1 for no label; None where there are no classes.
+    embedder : HSCLEmbedder
+        The fitted embedder.
+    rows : ndarray, CSR array or OutOfCoreRows
+        All rows, validated.
+    indices : ndarray of int64, shape (s,)
+        Indices of the sampled rows, in ascending order.
     """
 
-    drawn: DrawnRows
-    targets: NDArray[Any] | None
-    codes: NDArray[np.int64] | None
-
-    @property
-    def embedder(self) -> HSCLEmbedder:
-        """Who is looked at."""
-        return self.drawn.embedder
-
-    @property
-    def rows(self) -> Any:
-        """All rows, validated."""
-        return self.drawn.rows
+    embedder: HSCLEmbedder
+    rows: Rows
+    indices: Codes
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Embedding of the sampled rows, not normalized, (s, D)."""
+        sampled = take_rows(self.rows, self.indices)
+        return self.embedder._embed_rows(sampled, self.embedder.module_, normalize=False)
+
+
+class LabelledEmbedding(NamedTuple):
+    """Sampled rows that have a class label."""
+
+    indices: Codes
+    embedding: Embedding
+    codes: Codes
+
+
+@dataclass(frozen=True)
+class DiagnosisSample:
+    """Rows for a fitted embedder, with their targets.
+
+    Parameters
+    ----------
+    sampled : SampledRows
+        The rows.
+    targets : ndarray of shape (n,) or (n, K), or None
+        Targets of all rows, as the loss compares them; None if it ignores labels.
+    codes : ndarray of int64, shape (n,), or None
+        Class codes of all rows, -1 for no label; None without classes.
+    """
+
+    sampled: SampledRows
+    targets: NDArray[np.number] | None
+    codes: Codes | None
+
+    def __len__(self) -> int:
+        return len(self.sampled)
+
     @property
-    def embedding(self) -> NDArray[Any]:
-        """That of the drawn rows."""
-        return self.drawn.embedding
+    def embedder(self) -> HSCLEmbedder:
+        """The fitted embedder."""
+        return self.sampled.embedder
+
+    @property
+    def rows(self) -> Rows:
+        """All rows, validated."""
+        return self.sampled.rows
+
+    @property
+    def embedding(self) -> Embedding:
+        """Embedding of the sampled rows, not normalized, (s, D)."""
+        return self.sampled.embedding
 
     @cached_property
-    def chosen_codes(self) -> NDArray[np.int64] | None:
-        """Class codes of the drawn rows."""
-        return None if self.codes is None else self.codes[self.drawn.places]
+    def sampled_codes(self) -> Codes | None:
+        """Class codes of the sampled rows."""
+        return None if self.codes is None else self.codes[self.sampled.indices]
 
     @cached_property
-    def labelled(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]] | None:
-        """Places, embedding and codes of drawn rows with a label; None if none has one."""
-        codes = self.chosen_codes
+    def labelled(self) -> LabelledEmbedding | None:
+        """The sampled rows that have a label; None if none has one."""
+        codes = self.sampled_codes
         if codes is None:
             return None
         known = codes >= 0
         if not known.any():
             return None
-        return self.drawn.places[known], self.embedding[known], codes[known]
+        indices = self.sampled.indices[known]
+        return LabelledEmbedding(indices, self.embedding[known], codes[known])
 
     @property
     def loss_name(self) -> str:
-        """Name of the loss that was trained with."""
+        """Name of the loss that the embedder was trained with."""
         return str(self.embedder.net_.criterion_.loss)
 
 
-def fitted_embedder(estimator: BaseEstimator) -> tuple[HSCLEmbedder, Any]:
-    """Find the embedder of an estimator, and what comes before it.
+# Rows --------------------------------------------------------------------------------
+
+
+def split_fitted(estimator: BaseEstimator) -> PipelineSplit:
+    """Split a fitted estimator at its embedder.
 
     Parameters
     ----------
@@ -106,34 +132,29 @@ def fitted_embedder(estimator: BaseEstimator) -> tuple[HSCLEmbedder, Any]:
 
     Returns
     -------
-    embedder : HSCLEmbedder
-    before : Pipeline or None
-        The steps before the embedder; None where there are none.
+    PipelineSplit
 
     Raises
     ------
     ValueError
-        If there is no embedder, or more than one.
+        If the estimator does not have exactly one embedder.
     sklearn.exceptions.NotFittedError
         If it was not fitted.
     """
-    place = find_embedder(estimator)
-    if isinstance(place, str):
-        raise ValueError(f"A fitted HSCLEmbedder is needed, but {place}.")
-    embedder = steps_of(estimator)[place][1]
-    check_is_fitted(embedder)
-    return embedder, (estimator[:place] if place else None)
+    split = split_pipeline(estimator)
+    check_is_fitted(split.embedder)
+    return split
 
 
-def draw(
+def sample_rows(
     estimator: BaseEstimator,
-    X: Any,
+    X: ArrayLike,
     *,
     max_rows: int | None,
     random_state: int | np.random.RandomState | None,
     name: str = "X",
-) -> DrawnRows:
-    """Validate rows for a fitted estimator, and draw some where there are too many.
+) -> SampledRows:
+    """Validate rows for a fitted estimator, and sample some if there are many.
 
     Parameters
     ----------
@@ -142,29 +163,29 @@ def draw(
     X : array-like
         Rows in the form that it got in fit.
     max_rows : int or None
-        How many rows to draw at most; None for all.
+        Maximum number of sampled rows; None for all.
     random_state : int, RandomState instance or None
-        For the draw.
+        Determines which rows are sampled.
     name : {"X", "X_val"}
         Name of X, for messages.
 
     Returns
     -------
-    DrawnRows
+    SampledRows
     """
-    embedder, before = fitted_embedder(estimator)
-    rows = embedder._check_rows(X if before is None else before.transform(X), name=name)
-    if rows.shape[0] < 2:
-        raise ValueError(f"{name} holds one row, which has none to be compared with.")
-    places = sample_indices(rows.shape[0], max_rows, random_state)
-    return DrawnRows(embedder, rows, places)
+    split = split_fitted(estimator)
+    rows = split.embedder._check_rows(split.transform_before(X), name=name)
+    n_rows = rows.shape[0]
+    if n_rows < 2:
+        raise ValueError(f"{name} must have at least 2 samples to compare, got {n_rows}.")
+    return SampledRows(split.embedder, rows, sample_indices(n_rows, max_rows, random_state))
 
 
 def check_max_rows(max_rows: int | None) -> None:
-    """Refuse what is no number of rows to draw."""
+    """Validate `max_rows`."""
     if max_rows is not None and not (isinstance(max_rows, Integral) and max_rows >= 2):
         raise ValueError(
-            f"max_rows={max_rows!r} must be an integer from 2, or None for all."
+            f"max_rows={max_rows!r} must be an integer of at least 2, or None for all."
         )
 
 
@@ -172,47 +193,52 @@ def sample_indices(
     n_rows: int,
     max_rows: int | None,
     random_state: int | np.random.RandomState | None,
-) -> NDArray[np.int64]:
-    """Draw at most `max_rows` of the numbers below `n_rows`, in ascending order."""
+) -> Codes:
+    """Sample at most `max_rows` of the indices below `n_rows`, in ascending order."""
     check_max_rows(max_rows)
-    places = np.arange(n_rows)
+    indices = np.arange(n_rows)
     if max_rows is None or n_rows <= max_rows:
-        return places
-    return draw_rows(places, max_rows, random_state)
+        return indices
+    return draw_rows(indices, max_rows, random_state)
 
 
-def make_subject(drawn: DrawnRows, y: Any, name: str = "y") -> Subject:
-    """Give rows their targets.
+# Targets -----------------------------------------------------------------------------
+
+
+def make_sample(
+    sampled: SampledRows, y: ArrayLike | None, name: str = "y"
+) -> DiagnosisSample:
+    """Add the targets to rows.
 
     Parameters
     ----------
-    drawn : DrawnRows
+    sampled : SampledRows
         Rows for a fitted embedder.
     y : array-like or None
-        Targets of all rows; needed where the loss uses labels.
+        Targets of all rows; required if the loss uses labels.
     name : {"y", "y_val"}
         Name of y, for messages.
 
     Returns
     -------
-    Subject
+    DiagnosisSample
     """
     if y is not None:
-        check_consistent_length(drawn.rows, y)
-    targets, codes = _targets(drawn.embedder, y, name)
-    return Subject(drawn, targets, codes)
+        check_consistent_length(sampled.rows, y)
+    targets, codes = _encode(sampled.embedder, y, name)
+    return DiagnosisSample(sampled, targets, codes)
 
 
-def _targets(
-    embedder: HSCLEmbedder, y: Any, name: str
-) -> tuple[NDArray[Any] | None, NDArray[np.int64] | None]:
-    """Encode labels: what the loss compares, and class codes."""
+def _encode(
+    embedder: HSCLEmbedder, y: ArrayLike | None, name: str
+) -> tuple[NDArray[np.number] | None, Codes | None]:
+    """Return the targets that the loss compares, and class codes."""
     encode = embedder._encode_targets
     if y is None:
         if encode is None:
             return None, None
         loss = embedder.net_.criterion_.loss
-        raise ValueError(f"{name}=None, but loss={loss!r} uses labels: pass {name}.")
+        raise ValueError(f"{name}=None, but loss={loss!r} uses labels. Pass {name}.")
     try:
         if encode is not None:
             targets = encode(y)

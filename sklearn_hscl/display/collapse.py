@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.diagnostics.sample import draw, sample_indices
+from sklearn_hscl.diagnostics.sample import sample_indices, sample_rows
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.metrics.geometry import centred_singular_values, class_means
 from sklearn_hscl.metrics.validation import check_embedding, check_labelled
@@ -111,8 +111,8 @@ class CollapseDisplay:
         -------
         CollapseDisplay
         """
-        drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
-        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.places]
+        drawn = sample_rows(estimator, X, max_rows=max_rows, random_state=random_state)
+        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.indices]
         return cls.from_embedding(drawn.embedding, y, max_rows=None, axes=axes)
 
     @classmethod

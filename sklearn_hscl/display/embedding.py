@@ -10,7 +10,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.data.targets import class_codes
-from sklearn_hscl.diagnostics.sample import draw, sample_indices
+from sklearn_hscl.diagnostics.sample import sample_indices, sample_rows
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.metrics.validation import check_embedding
 from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
@@ -154,8 +154,8 @@ class EmbeddingDisplay:
         -------
         EmbeddingDisplay
         """
-        drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
-        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.places]
+        drawn = sample_rows(estimator, X, max_rows=max_rows, random_state=random_state)
+        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.indices]
         return cls.from_embedding(drawn.embedding, y, reducer=reducer, max_rows=None, ax=ax)
 
     @classmethod

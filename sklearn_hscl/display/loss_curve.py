@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.diagnostics.sample import fitted_embedder
+from sklearn_hscl.diagnostics.sample import split_fitted
 from sklearn_hscl.plotting.axes import BLACK, BLUE, GREY, VERMILION, new_axes
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class LossCurveDisplay:
         -------
         LossCurveDisplay
         """
-        embedder, _ = fitted_embedder(estimator)
+        embedder = split_fitted(estimator).embedder
         name = getattr(embedder, "valid_score_name_", None)
         scores = [epoch.get("valid_score", np.nan) for epoch in embedder.history_]
         display = cls(

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from torch.utils.data import Dataset
 
+from sklearn_hscl._sklearn_compat import _safe_indexing
 from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.torch_dataset import array_of
-from sklearn_hscl.diagnostics.sample import DrawnRows, draw
+from sklearn_hscl.diagnostics.sample import SampledRows, sample_rows
 from sklearn_hscl.display.labels import row_labels
 from sklearn_hscl.metrics.knn.top_k import nearest_rows
 from sklearn_hscl.plotting.axes import VERMILION, new_axes
@@ -282,10 +283,10 @@ class NeighborsDisplay:
             If there are fewer rows than neighbours, a query is no row of X, or y does not
             hold one label a row.
         """
-        drawn = draw(estimator, X, max_rows=max_rows, random_state=random_state)
-        if not 1 <= n_neighbors < len(drawn.places):
+        drawn = sample_rows(estimator, X, max_rows=max_rows, random_state=random_state)
+        if not 1 <= n_neighbors < len(drawn.indices):
             raise ValueError(
-                f"n_neighbors={n_neighbors!r} must be from 1 to {len(drawn.places) - 1}, "
+                f"n_neighbors={n_neighbors!r} must be from 1 to {len(drawn.indices) - 1}, "
                 f"the rows among which they are searched."
             )
         asked = _check_queries(queries, drawn, random_state)
@@ -335,14 +336,18 @@ class NeighborsDisplay:
         return self
 
 
-def _check_queries(queries: Any, drawn: DrawnRows, random_state: Any) -> NDArray[np.int64]:
+def _check_queries(
+    queries: Any, drawn: SampledRows, random_state: Any
+) -> NDArray[np.int64]:
     """Return the places of the queries among all rows."""
     n_rows = drawn.rows.shape[0]
     if isinstance(queries, Integral):
-        n_drawn = min(int(queries), len(drawn.places))
+        n_drawn = min(int(queries), len(drawn.indices))
         if n_drawn < 1:
             raise ValueError(f"queries={queries!r} must be at least 1, or a list of rows.")
-        return check_random_state(random_state).choice(drawn.places, n_drawn, replace=False)
+        return check_random_state(random_state).choice(
+            drawn.indices, n_drawn, replace=False
+        )
     places = np.asarray(queries)
     if places.ndim != 1 or not len(places) or places.dtype.kind not in "iu":
         raise ValueError(f"queries={queries!r} must be a number, or a list of row numbers.")
@@ -352,14 +357,14 @@ def _check_queries(queries: Any, drawn: DrawnRows, random_state: Any) -> NDArray
 
 
 def _neighbors(
-    drawn: DrawnRows, asked: NDArray[np.int64], n_neighbors: int
+    drawn: SampledRows, asked: NDArray[np.int64], n_neighbors: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find neighbours among the drawn rows, each query itself left out."""
     embedder = drawn.embedder
     rows = take_rows(drawn.rows, asked)
     queries = embedder._embed_rows(rows, embedder.module_, normalize=False)
     found, cosines = nearest_rows(drawn.embedding, n_neighbors + 1, queries)
-    places = drawn.places[found]  # (q, k + 1)
+    places = drawn.indices[found]  # (q, k + 1)
     others = places != asked[:, None]
     others[:, -1] &= ~others[:, :-1].all(1)  # one too many where it was not drawn
     kept = places[others].reshape(len(asked), n_neighbors)

@@ -12,9 +12,9 @@ from sklearn.utils import check_random_state
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.sample import (
     check_max_rows,
-    draw,
-    make_subject,
+    make_sample,
     sample_indices,
+    sample_rows,
 )
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics.validation import check_labelled
@@ -109,8 +109,8 @@ class SimilarityDisplay:
         """
         check_max_rows(max_rows)
         seed = int(check_random_state(random_state).randint(MAX_SEED))
-        drawn = draw(estimator, X, max_rows=None, random_state=None)
-        batches = loss_batches(make_subject(drawn, y), max_rows, seed)
+        drawn = sample_rows(estimator, X, max_rows=None, random_state=None)
+        batches = loss_batches(make_sample(drawn, y), max_rows, seed)
         return cls._of_batches(batches, seed).plot(ax)
 
     @classmethod

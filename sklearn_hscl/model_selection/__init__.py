@@ -1,4 +1,4 @@
-"""Searching the parameters of embedders, many candidates in one training run."""
+"""Searches over the parameters of embedders that train candidates as one stack."""
 
 from sklearn_hscl.model_selection.evaluator import Batched
 from sklearn_hscl.model_selection.hardness_display import HardnessPathDisplay

@@ -1,11 +1,16 @@
-"""Fitting embedders that differ in numbers, at once."""
+"""Fits embedders that differ in stackable parameters on the same samples, at once.
+
+:func:`fit_batched` is the one entry: it takes embedders and the training samples of a fold.
+"""
 
 import copy
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import NamedTuple
+
+from numpy.typing import ArrayLike
 
 from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.embedder import HSCLEmbedder
@@ -17,55 +22,64 @@ from sklearn_hscl.training.stacked.train import train_stacked
 
 
 @dataclass
-class Outcome:
-    """How the fit of one embedder went."""
+class FitOutcome:
+    """The outcome of the fit of one embedder."""
 
     error: Exception | None = None
-    """Why it failed; None: it is fitted."""
+    """The error of the fit; None if the embedder is fitted."""
     traceback: TracebackType | None = None
-    """Where it failed."""
+    """Traceback of the error."""
     reason: str | None = None
-    """Why it was fitted alone; None: it was fitted together with others."""
+    """The reason if it was fitted by itself; None if it was fitted in a stack."""
     seconds: float = 0.0
-    """Its share of the time."""
+    """Duration of its fit; for a stack, an equal fraction of its duration."""
 
     def fail(self, error: Exception) -> None:
-        """Take note of an error."""
+        """Record an error."""
         self.error, self.traceback = error, error.__traceback__
 
-    def check(self) -> None:
-        """Raise the error, if there is one: each time the same, for who counts them."""
+    def raise_error(self) -> None:
+        """Re-raise the same error, if any; scikit-learn counts errors by message."""
         if self.error is not None:
             raise self.error.with_traceback(self.traceback)
 
 
-def fit_together(
-    embedders: Sequence[HSCLEmbedder], X: Any, y: Any, seed: int
-) -> list[Outcome]:
-    """Fit embedders on the same data, as one stack as far as that is possible.
+class _Member(NamedTuple):
+    """An embedder of a stack, ready to be trained."""
+
+    embedder: HSCLEmbedder
+    run: TrainingRun
+    outcome: FitOutcome
+
+
+def fit_batched(
+    embedders: Sequence[HSCLEmbedder], X: ArrayLike, y: ArrayLike | None, seed: int
+) -> list[FitOutcome]:
+    """Fit embedders on the same samples, in stacks as far as that is possible.
 
     Parameters
     ----------
     embedders : sequence of HSCLEmbedder
-        Not fitted; they differ in no other parameters than
-        :data:`~sklearn_hscl.model_selection.grouping.NUMBERS`.
+        Unfitted. They are fitted in place and may differ in
+        :data:`~sklearn_hscl.model_selection.grouping.STACKABLE_PARAMS` only.
     X, y : array-like
-        As for :meth:`HSCLEmbedder.fit`.
+        Training samples and targets, as for :meth:`HSCLEmbedder.fit`.
     seed : int
-        For those with ``random_state=None``.
+        Seed of embedders with ``random_state=None``.
 
     Returns
     -------
-    list of Outcome
+    list of FitOutcome
+        One for each embedder, in order. Errors of single embedders are recorded there.
     """
-    outcomes = [Outcome() for _ in embedders]
+    outcomes = [FitOutcome() for _ in embedders]
     data = _SharedData(X, y)
-    stacks: dict[Any, list[tuple[HSCLEmbedder, TrainingRun, Outcome]]] = {}
-    alone = []
+    stacks: dict[Hashable, list[_Member]] = {}
+    single = []
     for embedder, outcome in zip(embedders, outcomes, strict=True):
         start = time.perf_counter()
         try:
-            run = _prepared(embedder, data, seed)
+            run = _prepare(embedder, data, seed)
         except Exception as error:
             outcome.fail(error)
             continue
@@ -73,47 +87,26 @@ def fit_together(
             outcome.seconds = time.perf_counter() - start
         outcome.reason = reason_not_stackable(run)
         if embedder.checkpoint_dir is not None:
-            outcome.reason = "checkpoint_dir keeps the state of one model"
+            outcome.reason = "checkpoint_dir stores the state of one model"
         if outcome.reason is None:
-            stacks.setdefault(form(run), []).append((embedder, run, outcome))
+            stacks.setdefault(form(run), []).append(_Member(embedder, run, outcome))
         else:
-            alone.append((embedder, outcome))
+            single.append((embedder, outcome))
     for stack in stacks.values():
-        alone += _fit_stack(stack)
-    for embedder, outcome in alone:
-        _fit_alone(embedder, outcome, X, y)
+        reason = _fit_stack(stack)
+        if reason is not None:
+            for member in stack:
+                member.outcome.reason = reason
+                single.append((member.embedder, member.outcome))
+    for embedder, outcome in single:
+        _fit_single(embedder, outcome, X, y)
     return outcomes
 
 
-def _fit_stack(
-    stack: list[tuple[HSCLEmbedder, TrainingRun, Outcome]],
-) -> list[tuple[HSCLEmbedder, Outcome]]:
-    """Fit the embedders of a stack; return those that have to be fitted alone."""
-    reason = "no other candidate has its form"
-    if len(stack) > 1:
-        start = time.perf_counter()
-        try:
-            errors = train_stacked([run for _, run, _ in stack])
-        except Exception as error:  # a module that torch.func cannot map, for one
-            reason = f"as a stack it failed: {type(error).__name__}: {error}"
-        else:
-            seconds = (time.perf_counter() - start) / len(stack)
-            for (embedder, run, outcome), failure in zip(stack, errors, strict=True):
-                outcome.seconds += seconds
-                if failure is None:
-                    embedder._take_over(run)
-                else:
-                    outcome.fail(failure)
-            return []
-    for _, _, outcome in stack:
-        outcome.reason = reason
-    return [(embedder, outcome) for embedder, _, outcome in stack]
-
-
 class _SharedData:
-    """Training data that are read once for all embedders that read them alike."""
+    """Training data that are validated once for all embedders that read them alike."""
 
-    def __init__(self, X: Any, y: Any) -> None:
+    def __init__(self, X: ArrayLike, y: ArrayLike | None) -> None:
         self.given = FitInput(X, y)
         self._read: dict[Hashable, PreparedData] = {}
 
@@ -125,16 +118,37 @@ class _SharedData:
         return self._read[key]
 
 
-def _prepared(embedder: HSCLEmbedder, data: _SharedData, seed: int) -> TrainingRun:
+def _prepare(embedder: HSCLEmbedder, data: _SharedData, seed: int) -> TrainingRun:
     embedder._validate_params()
-    # A copy, as a fit of its own would begin with the same random numbers.
-    own = copy.deepcopy(embedder.random_state)
-    seeds = draw_seeds(seed if own is None else own)
+    # A copy: each embedder starts from the state that a fit by itself would start from.
+    random_state = copy.deepcopy(embedder.random_state)
+    seeds = draw_seeds(seed if random_state is None else random_state)
     scales = embedder._given_scales()
     return embedder._prepare_run(data.of(embedder), seeds, scales)
 
 
-def _fit_alone(embedder: HSCLEmbedder, outcome: Outcome, X: Any, y: Any) -> None:
+def _fit_stack(stack: list[_Member]) -> str | None:
+    """Train the embedders of a stack; return why they must be fitted one by one."""
+    if len(stack) == 1:
+        return "no other candidate can be stacked with it"
+    start = time.perf_counter()
+    try:
+        errors = train_stacked([member.run for member in stack])
+    except Exception as error:  # such as of a module that torch.func cannot map
+        return f"stacked training failed: {type(error).__name__}: {error}"
+    seconds = (time.perf_counter() - start) / len(stack)
+    for member, failure in zip(stack, errors, strict=True):
+        member.outcome.seconds += seconds
+        if failure is None:
+            member.embedder._take_over(member.run)
+        else:
+            member.outcome.fail(failure)
+    return None
+
+
+def _fit_single(
+    embedder: HSCLEmbedder, outcome: FitOutcome, X: ArrayLike, y: ArrayLike | None
+) -> None:
     start = time.perf_counter()
     try:
         embedder.fit(X, y)

@@ -1,190 +1,121 @@
-"""One search: its folds, its fits, its table of results."""
+"""Evaluates the candidates of a search on all folds.
+
+:class:`Evaluator` keeps the state of one search. For each round of candidates it makes the
+folds, lets :class:`_Tasks` cut the work into tasks for the workers, and adds the results to
+the table of the search.
+"""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from joblib import effective_n_jobs
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone, is_classifier
-from sklearn.model_selection import check_cv
-from sklearn.model_selection._validation import (
+from sklearn.callback import CallbackContext
+from sklearn.model_selection import BaseCrossValidator, check_cv
+from sklearn.utils import Bunch
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_hscl._sklearn_compat import (
+    BaseSearchCV,
     _insert_error_scores,
     _warn_or_raise_about_fit_failures,
 )
-from sklearn.utils.parallel import Parallel, delayed
-
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.fit_and_score import (
+    FitResult,
     FittedPrefix,
     FoldResult,
-    fit_and_score,
-    fit_and_score_alone,
-    fit_before,
+    Scorer,
+    SearchRound,
+    fit_and_score_single,
+    fit_and_score_stack,
+    fit_prefix,
 )
 from sklearn_hscl.model_selection.grouping import (
+    CandidateStack,
     EmbedderJob,
     Fold,
+    Grouping,
     Params,
-    Plan,
-    Stack,
-    embedder_of,
-    make_plan,
+    group_candidates,
     warn_about_missing_classes,
     with_params,
 )
+from sklearn_hscl.model_selection.pipeline_split import NoEmbedderError, split_pipeline
 from sklearn_hscl.runtime.random_state import MAX_SEED
 from sklearn_hscl.training.config import BATCH_SIZE
 
-# Pairs of rows that a stack compares in a step: up to here their temporaries stay in the
-# caches of a CPU. A GPU holds more, and has the more to do at a time the better.
-_PAIRS_ON_CPU, _PAIRS_ON_GPU = 2**20, 2**28
-
-
-@dataclass(frozen=True)
-class Work:
-    """Some candidates, each to be fitted and scored on all folds."""
-
-    estimator: BaseEstimator
-    X: Any
-    y: Any
-    candidates: list[Params]
-    folds: list[Fold]
-    contexts: list[list[Any]]
-    """Callback contexts of the fits, fold by fold."""
-    settings: dict[str, Any]
-    """Number of splits, and how to score."""
-
-    def prepare(self, plan: Plan, parallel: Parallel) -> None:
-        """Fit the steps before embedders, once for all stacks that share them."""
-        prepared: dict[Hashable, list[FittedPrefix]] = {}
-        for stack in list(plan.stacks):
-            if stack.preparation not in prepared:
-                params = self.candidates[stack.first]
-                prepared[stack.preparation] = parallel(
-                    delayed(fit_before)(self.estimator, params, self.X, self.y, fold)
-                    for fold in self.folds
-                )
-            stack.before = prepared[stack.preparation]
-            if any(before.failed for before in stack.before):
-                plan.give_up(stack, "a step before the embedder failed")
-
-    def tasks(self, plan: Plan, n_jobs: int) -> list[Any]:
-        """Return the tasks for the workers; each gives a list of Fit."""
-        return [*self._stacked_tasks(plan, n_jobs), *self._single_tasks(plan)]
-
-    def _stacked_tasks(self, plan: Plan, n_jobs: int) -> Iterator[Any]:
-        for stack in plan.stacks:
-            params = self.candidates[stack.first]
-            embedder = embedder_of(with_params(self.estimator, params))
-            for part in _parts(stack, embedder, len(self.folds), n_jobs):
-                for fold in self.folds:
-                    yield delayed(fit_and_score)(
-                        self.estimator,
-                        self.candidates,
-                        part,
-                        stack.before[fold.index],
-                        self.X,
-                        self.y,
-                        fold,
-                        self.contexts[fold.index],
-                        self.settings,
-                    )
-
-    def _single_tasks(self, plan: Plan) -> Iterator[Any]:
-        for index, reason in plan.alone.items():
-            for fold in self.folds:
-                yield delayed(_alone)(
-                    reason,
-                    clone(self.estimator),
-                    self.candidates,
-                    index,
-                    self.X,
-                    self.y,
-                    fold,
-                    self.contexts[fold.index][index],
-                    self.settings,
-                )
-
-
-def _alone(
-    reason: str, candidate: Any, candidates: Any, index: int, *rest: Any
-) -> list[FoldResult]:
-    result = fit_and_score_alone(candidate, candidates, index, *rest)
-    fold = rest[2]
-    return [FoldResult(index, fold.index, result, reason)]
-
-
-def _parts(
-    stack: Stack, embedder: HSCLEmbedder, n_folds: int, n_jobs: int
-) -> list[list[EmbedderJob]]:
-    """Cut a stack into parts that fit the caches, and that the workers can share."""
-    embeddings = list(stack.embeddings.values())
-    on_gpu = str(embedder.device).startswith("cuda")
-    pairs = _PAIRS_ON_GPU if on_gpu else _PAIRS_ON_CPU
-    n_rows = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
-    if not isinstance(n_rows, Integral) or n_rows < 1:
-        n_rows = 1  # the fits will refuse what was given
-    most = max(2, pairs // int(n_rows) ** 2)
-    fewest = ceil(len(embeddings) / most)
-    limit = max(fewest, len(embeddings) // 2)
-    shared = [n for n in range(fewest, limit + 1) if n * n_folds % n_jobs == 0]
-    n_parts = shared[0] if shared else fewest
-    return [list(part) for part in np.array_split(np.array(embeddings), n_parts)]
+ResultsTable = dict[str, Sequence[object]]
+"""Columns by name, as ``cv_results_``."""
+# Contexts of scikit-learn's callbacks, by fold and candidate.
+_Contexts = list[list[CallbackContext | None]]
+# A function and its arguments, as joblib's `delayed` makes it.
+_Task = tuple[Callable[..., list[FoldResult]], tuple[object, ...], dict[str, object]]
 
 
 class Batched(NamedTuple):
-    """How a candidate was trained."""
+    """The way in which a candidate was trained."""
 
-    together: bool
-    """Whether in one stack with others, on all folds."""
+    stacked: bool
+    """True if it was trained in one stack with others, on all folds."""
     reason: str
-    """Why not; empty if it was."""
+    """The reason if it was not stacked; empty otherwise."""
 
 
 class Evaluator:
-    """What `fit` of a search works on.
+    """State of one `fit` of a search.
 
     Parameters
     ----------
-    search : estimator
+    search : BaseSearchCV
         The search, with the parameters of scikit-learn's.
     X, y : array-like
-        All rows.
+        All samples, and their targets.
     routed : Bunch
-        Parameters of `fit`, by who gets them.
+        Parameters of `fit` for the splitter, the scorer and the estimator.
     scorers : callable
-        As scikit-learn made it of the search's `scoring`.
+        Scorer that scikit-learn made of the search's `scoring`.
 
     Attributes
     ----------
     results : list of dict
-        Of all fits so far: the folds of the first candidate, of the second, ...
+        Results of all fits so far: the folds of the first candidate, of the second, ...
     table : dict
         All results so far, as ``cv_results_``.
     batched : list of Batched
         How each candidate was trained.
     """
 
-    def __init__(self, search: Any, X: Any, y: Any, routed: Any, scorers: Any) -> None:
+    def __init__(
+        self,
+        search: BaseSearchCV,
+        X: ArrayLike,
+        y: ArrayLike | None,
+        routed: Bunch,
+        scorers: Scorer,
+    ) -> None:
         self.search = search
         self.X = X
         self.y = y
         self.routed = routed
         self.scorers = scorers
         self.estimator = clone(search.estimator)
+        self.no_embedder = _reason_without_embedder(self.estimator)
         self.parallel: Parallel | None = None
         self.candidates: list[Params] = []
-        self.results: list[dict[str, Any]] = []
-        self.more: dict[str, list[Any]] = defaultdict(list)
-        self.table: dict[str, Any] = {}
+        self.results: list[FitResult] = []
+        self.more_results: dict[str, list[object]] = defaultdict(list)
+        self.table: ResultsTable = {}
         self.batched: list[Batched] = []
 
-    def split(self) -> None:
-        """Settle the splitter."""
+    def check_splitter(self) -> None:
+        """Validate `cv`, and set the attributes of the search that describe it."""
         search, params = self.search, self.routed.splitter.split
         is_classified = is_classifier(search.estimator)
         search._checked_cv_orig = check_cv(search.cv, self.y, classifier=is_classified)
@@ -195,22 +126,22 @@ class Evaluator:
     def evaluate(
         self,
         candidate_params: Iterable[Params],
-        cv: Any = None,
-        more_results: dict[str, Sequence[Any]] | None = None,
-        callback_ctx: Any = None,
-    ) -> dict[str, Any]:
-        """Fit and score some candidates, as scikit-learn's searches call it.
+        cv: BaseCrossValidator | None = None,
+        more_results: dict[str, Sequence[object]] | None = None,
+        callback_ctx: CallbackContext | None = None,
+    ) -> ResultsTable:
+        """Fit and score a round of candidates, as scikit-learn's searches call it.
 
         Parameters
         ----------
         candidate_params : iterable of dict
-            Their parameters.
+            Parameters of the candidates.
         cv : splitter or None
-            None for that of the search.
+            None uses that of the search.
         more_results : dict of sequences or None
             Further columns of the table.
         callback_ctx : sklearn.callback.CallbackContext or None
-            Of the search.
+            Callback context of the search.
 
         Returns
         -------
@@ -220,11 +151,13 @@ class Evaluator:
         candidates = list(candidate_params)
         folds = self._folds(cv or self.search._checked_cv_orig)
         self._announce(len(candidates), len(folds))
-        contexts = _contexts(callback_ctx, len(candidates), len(folds))
+        contexts = _open_contexts(callback_ctx, len(candidates), len(folds))
         fits = self._fit(candidates, folds, contexts)
         if not fits:
             raise ValueError(
-                "No fits were performed: the grid holds no candidates, or cv no folds."
+                "No fits were performed. "
+                "Was the CV iterator empty? "
+                "Were there no candidates?"
             )
         self.batched += _how_batched(fits, len(candidates))
         results = [fit.result for fit in fits]
@@ -234,26 +167,29 @@ class Evaluator:
         self.candidates += candidates
         self.results += results
         for name, values in (more_results or {}).items():
-            self.more[name].extend(values)
+            self.more_results[name].extend(values)
         self.table = self.search._format_results(
-            self.candidates, self.search.n_splits_, self.results, self.more
+            self.candidates, self.search.n_splits_, self.results, self.more_results
         )
         return self.table
 
-    def _folds(self, splitter: Any) -> list[Fold]:
+    def _folds(self, splitter: BaseCrossValidator) -> list[Fold]:
         params = self.routed.splitter.split
         splits = list(splitter.split(self.X, self.y, **params))
-        if len(splits) != self.search.n_splits_:
+        n_splits = self.search.n_splits_
+        if len(splits) != n_splits:
             raise ValueError(
-                f"cv announced {self.search.n_splits_} splits, but made {len(splits)}."
+                f"cv.split and cv.get_n_splits return inconsistent results. Expected "
+                f"{n_splits} splits, got {len(splits)}"
             )
-        # From the operating system, as numpy's global generator has to stay as it is.
+        # Drawn from the operating system, as numpy's global generator must not change.
         seeds = np.random.default_rng().integers(MAX_SEED, size=len(splits)).tolist()
         folds = [
             Fold(index, np.asarray(train), np.asarray(test), seed)
             for index, ((train, test), seed) in enumerate(zip(splits, seeds, strict=True))
         ]
-        warn_about_missing_classes(self.estimator, self.y, folds)
+        if self.no_embedder is None:
+            warn_about_missing_classes(self.estimator, self.y, folds)
         return folds
 
     def _announce(self, n_candidates: int, n_folds: int) -> None:
@@ -264,37 +200,36 @@ class Evaluator:
             )
 
     def _fit(
-        self, candidates: list[Params], folds: list[Fold], contexts: list[list[Any]]
+        self, candidates: list[Params], folds: list[Fold], contexts: _Contexts
     ) -> list[FoldResult]:
         """Return all fits: the folds of the first candidate, of the second, ..."""
         assert self.parallel is not None
-        work = Work(
-            estimator=self.estimator,
-            X=self.X,
-            y=self.y,
-            candidates=candidates,
-            folds=folds,
-            contexts=contexts,
-            settings=self._settings(),
-        )
-        plan = self._plan(candidates)
-        work.prepare(plan, self.parallel)
-        tasks = work.tasks(plan, effective_n_jobs(self.search.n_jobs))
-        fits = [fit for part in self.parallel(tasks) for fit in part]
+        tasks = _Tasks(self._round(candidates), folds, contexts)
+        grouping = self._group(candidates)
+        prefixes = tasks.fit_prefixes(grouping, self.parallel)
+        n_jobs = effective_n_jobs(self.search.n_jobs)
+        parts = self.parallel(tasks.build(grouping, prefixes, n_jobs))
+        fits = [fit for part in parts for fit in part]
         return sorted(fits, key=lambda fit: (fit.candidate, fit.fold))
 
-    def _plan(self, candidates: list[Params]) -> Plan:
+    def _group(self, candidates: list[Params]) -> Grouping:
         fit_params = sorted(self.routed.estimator.fit)
         if fit_params:
             reason = f"fit got parameters: {fit_params}"
-            return Plan([], dict.fromkeys(range(len(candidates)), reason))
-        return make_plan(self.estimator, candidates)
+            return Grouping.of_single(len(candidates), reason)
+        if self.no_embedder is not None:
+            return Grouping.of_single(len(candidates), self.no_embedder)
+        return group_candidates(self.estimator, candidates)
 
-    def _settings(self) -> dict[str, Any]:
+    def _round(self, candidates: list[Params]) -> SearchRound:
         search = self.search
-        return {
-            "n_splits": search.n_splits_,
-            "score": {
+        return SearchRound(
+            self.estimator,
+            self.X,
+            self.y,
+            candidates,
+            n_splits=search.n_splits_,
+            options={
                 "scorer": self.scorers,
                 "fit_params": self.routed.estimator.fit,
                 "score_params": self.routed.scorer.score,
@@ -305,10 +240,21 @@ class Evaluator:
                 "verbose": search.verbose,
                 "caller": search,
             },
-        }
+        )
 
 
-def _contexts(context: Any, n_candidates: int, n_folds: int) -> list[list[Any]]:
+def _reason_without_embedder(estimator: BaseEstimator) -> str | None:
+    """Return why no candidate of a search can be stacked; None if there is an embedder."""
+    try:
+        split_pipeline(estimator)
+    except NoEmbedderError as error:
+        return str(error)
+    return None
+
+
+def _open_contexts(
+    context: CallbackContext | None, n_candidates: int, n_folds: int
+) -> _Contexts:
     """Open scikit-learn's callback contexts of all fits, fold by fold.
 
     They are made before the workers get them, in the order of scikit-learn's tasks.
@@ -327,3 +273,81 @@ def _how_batched(fits: list[FoldResult], n_candidates: int) -> list[Batched]:
     for fit in fits:
         reasons[fit.candidate] = reasons[fit.candidate] or fit.reason or ""
     return [Batched(not reason, reason) for reason in reasons]
+
+
+# Tasks for the workers ---------------------------------------------------------------
+
+# Pairs of samples that a stack compares in a step: up to here their temporaries stay in
+# the caches of a CPU. A GPU holds more, and is the faster the more it has to do at a time.
+_MAX_PAIRS_ON_CPU, _MAX_PAIRS_ON_GPU = 2**20, 2**28
+
+# Fitted steps before the embedder, fold by fold, by the stack's key for these steps.
+_Prefixes = dict[Hashable, list[FittedPrefix]]
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """The fits of a round of candidates on all folds, as tasks for the workers."""
+
+    search: SearchRound
+    folds: list[Fold]
+    contexts: _Contexts
+
+    def fit_prefixes(self, grouping: Grouping, parallel: Parallel) -> _Prefixes:
+        """Fit the steps before embedders, once for all stacks that share them.
+
+        Stacks for which a step fails are dissolved.
+        """
+        prefixes: _Prefixes = {}
+        for stack in list(grouping.stacks):
+            if stack.prefix_key not in prefixes:
+                prefixes[stack.prefix_key] = parallel(
+                    delayed(fit_prefix)(self.search, stack.first_candidate, fold)
+                    for fold in self.folds
+                )
+            if any(prefix.failed for prefix in prefixes[stack.prefix_key]):
+                grouping.dissolve(stack, "a step before the embedder failed")
+        return prefixes
+
+    def build(
+        self, grouping: Grouping, prefixes: _Prefixes, n_jobs: int
+    ) -> Iterator[_Task]:
+        """Yield the tasks; each returns a list of FoldResult."""
+        for stack in grouping.stacks:
+            yield from self._of_stack(stack, prefixes[stack.prefix_key], n_jobs)
+        for index, reason in grouping.single.items():
+            for fold in self.folds:
+                context = self.contexts[fold.index][index]
+                yield delayed(fit_and_score_single)(
+                    self.search, index, fold, context, reason
+                )
+
+    def _of_stack(
+        self, stack: CandidateStack, prefixes: list[FittedPrefix], n_jobs: int
+    ) -> Iterator[_Task]:
+        params = self.search.candidates[stack.first_candidate]
+        embedder = split_pipeline(with_params(self.search.estimator, params)).embedder
+        for jobs in _divide(stack, embedder, len(self.folds), n_jobs):
+            for fold in self.folds:
+                prefix, contexts = prefixes[fold.index], self.contexts[fold.index]
+                yield delayed(fit_and_score_stack)(
+                    self.search, jobs, prefix, fold, contexts
+                )
+
+
+def _divide(
+    stack: CandidateStack, embedder: HSCLEmbedder, n_folds: int, n_jobs: int
+) -> list[list[EmbedderJob]]:
+    """Divide a stack into parts that fit the caches and occupy all workers."""
+    jobs = list(stack.jobs.values())
+    is_on_gpu = str(embedder.device).startswith("cuda")
+    max_pairs = _MAX_PAIRS_ON_GPU if is_on_gpu else _MAX_PAIRS_ON_CPU
+    batch_size = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        batch_size = 1  # the fits will refuse the given value
+    max_jobs = max(2, max_pairs // int(batch_size) ** 2)
+    min_parts = ceil(len(jobs) / max_jobs)
+    max_parts = max(min_parts, len(jobs) // 2)
+    balanced = [n for n in range(min_parts, max_parts + 1) if n * n_folds % n_jobs == 0]
+    n_parts = balanced[0] if balanced else min_parts
+    return [list(part) for part in np.array_split(np.array(jobs), n_parts)]

@@ -1,216 +1,327 @@
-"""Fitting and scoring the candidates of one stack on one fold."""
+"""Fits and scores the candidates of a search on one fold."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, Self, TypedDict, cast
 
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection._validation import _fit_and_score
+from sklearn.callback import CallbackContext, CallbackSupportMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils import Tags
 
-from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.model_selection.batched_fit import Outcome, fit_together
-from sklearn_hscl.model_selection.grouping import (
-    EmbedderJob,
-    Fold,
-    Params,
-    embedder_of,
-    place_of,
-    steps_of,
-    with_params,
+from sklearn_hscl._sklearn_compat import (
+    BaseSearchCV,
+    _fit_and_score,
+    _MultimetricScorer,
+    _safe_split,
 )
+from sklearn_hscl.embedder import HSCLEmbedder
+from sklearn_hscl.model_selection.batched_fit import FitOutcome, fit_batched
+from sklearn_hscl.model_selection.grouping import EmbedderJob, Fold, Params, with_params
+from sklearn_hscl.model_selection.pipeline_split import Step, split_pipeline
+
+Score = float | dict[str, float]
+
+
+class Scorer(Protocol):
+    """Scores a fitted estimator on samples, as scikit-learn's scorers do."""
+
+    def __call__(
+        self, estimator: BaseEstimator, *data: ArrayLike, **params: object
+    ) -> Score:
+        """Return the score, or several by name."""
+
+
+class ScoringOptions(TypedDict):
+    """Arguments of scikit-learn's fit-and-score that a search sets once."""
+
+    scorer: Scorer
+    fit_params: Mapping[str, object]
+    score_params: Mapping[str, object]
+    return_train_score: bool
+    return_n_test_samples: bool
+    return_times: bool
+    error_score: float | str
+    verbose: int
+    caller: BaseSearchCV
+
+
+class FitResult(TypedDict, total=False):
+    """Scores and times of one candidate on one fold, from scikit-learn's fit-and-score."""
+
+    test_scores: Score
+    train_scores: Score
+    n_test_samples: int
+    fit_time: float
+    score_time: float
+    fit_error: str | None
+
+
+@dataclass(frozen=True)
+class SearchRound:
+    """Data and options that all fits of a round of candidates have in common."""
+
+    estimator: BaseEstimator
+    """The estimator that is searched, without the parameters of a candidate."""
+    X: ArrayLike
+    y: ArrayLike | None
+    candidates: list[Params]
+    n_splits: int
+    options: ScoringOptions
 
 
 @dataclass
 class FittedPrefix:
-    """What the steps before the embedder made of the training rows of a fold."""
+    """Steps before the embedder, fitted on the training samples of a fold."""
 
-    steps: list[tuple[str, Any]]
-    """Fitted."""
-    rows: Any
-    """None where there is no such step, and where one failed."""
+    steps: list[Step]
+    rows: ArrayLike | None
+    """The transformed samples; None if there is no step, or one failed."""
     failed: bool
     seconds: float
+
+    def transformed(self, X: ArrayLike) -> ArrayLike:
+        """Return the transformed training samples; X itself if there is no step."""
+        return cast("ArrayLike", self.rows) if self.steps else X
 
 
 @dataclass
 class FoldResult:
-    """One candidate on one fold."""
+    """The result of one candidate on one fold."""
 
     candidate: int
     fold: int
-    result: dict[str, Any]
-    """Scores and times, as scikit-learn keeps them."""
+    result: FitResult
     reason: str | None
-    """Why it was fitted alone; None: it was fitted together with others."""
+    """The reason if it was fitted by itself; None if it was fitted in a stack."""
 
 
-def fit_before(
-    estimator: BaseEstimator, params: Params, X: Any, y: Any, fold: Fold
-) -> FittedPrefix:
-    """Fit the steps before the embedder, once for all who share them.
+def fit_prefix(search: SearchRound, index: int, fold: Fold) -> FittedPrefix:
+    """Fit the steps before the embedder, once for all candidates that share them.
 
     Parameters
     ----------
-    estimator : estimator
-        An embedder, or a pipeline.
-    params : dict
-        Parameters of one of the candidates.
-    X, y : array-like
-        All rows.
+    search : SearchRound
+        The candidates and the data.
+    index : int
+        Index of one of these candidates.
     fold : Fold
-        Which of them to take.
+        The training samples.
 
     Returns
     -------
-    Before
+    FittedPrefix
     """
-    candidate = with_params(estimator, params)
-    steps = steps_of(candidate)[: place_of(candidate)]
+    candidate = with_params(search.estimator, search.candidates[index])
+    steps = split_pipeline(candidate).before
     if not steps:
         return FittedPrefix([], None, False, 0.0)
-    X_train, y_train = _safe_split(candidate, X, y, fold.train)
+    X_train, y_train = _safe_split(candidate, search.X, search.y, fold.train)
     start = time.perf_counter()
     pipeline = Pipeline(steps)
     rows, failed = None, False
     try:
         rows = pipeline.fit_transform(X_train, y_train)
-    except Exception:  # each candidate raises it anew, where scikit-learn looks for it
+    except Exception:  # each candidate raises it anew, where scikit-learn handles it
         failed = True
     return FittedPrefix(pipeline.steps, rows, failed, time.perf_counter() - start)
 
 
-def fit_and_score(
-    estimator: BaseEstimator,
-    candidates: Sequence[Params],
-    embeddings: Sequence[EmbedderJob],
-    before: FittedPrefix,
-    X: Any,
-    y: Any,
+def fit_and_score_stack(
+    search: SearchRound,
+    jobs: Sequence[EmbedderJob],
+    prefix: FittedPrefix,
     fold: Fold,
-    contexts: Sequence[Any],
-    settings: dict[str, Any],
+    contexts: Sequence[CallbackContext | None],
 ) -> list[FoldResult]:
-    """Train embedders together; fit what follows, and score, for each candidate.
+    """Train embedders as a stack; complete and score each candidate that uses them.
 
     Parameters
     ----------
-    estimator : estimator
-        An embedder, or a pipeline.
-    candidates : sequence of dict
-        Parameters of all candidates of the search.
-    embeddings : sequence of Embedding
-        Which of them to fit here.
-    before : Before
-        What the steps before the embedder made of the training rows.
-    X, y : array-like
-        All rows.
+    search : SearchRound
+        The candidates and the data.
+    jobs : sequence of EmbedderJob
+        The embedders to train.
+    prefix : FittedPrefix
+        The steps before the embedder, fitted on this fold.
     fold : Fold
-        Which of them to train on and to score.
-    contexts : sequence
-        scikit-learn's callback contexts of the candidates on this fold.
-    settings : dict
-        Further arguments of scikit-learn's function that fits and scores.
+        Training and test samples.
+    contexts : sequence of sklearn.callback.CallbackContext or None
+        Callback contexts of all candidates on this fold.
 
     Returns
     -------
-    list of Fit
+    list of FoldResult
     """
     embedders = [
-        embedder_of(with_params(estimator, candidates[embedding.candidates[0]]))
-        for embedding in embeddings
+        split_pipeline(
+            with_params(search.estimator, search.candidates[job.candidates[0]])
+        ).embedder
+        for job in jobs
     ]
-    X_train, y_train = _safe_split(estimator, X, y, fold.train)
-    rows = before.rows if before.steps else X_train
-    outcomes = fit_together(embedders, rows, y_train, fold.seed)
-    fits = []
-    for embedding, embedder, outcome in zip(embeddings, embedders, outcomes, strict=True):
-        for index in embedding.candidates:
-            candidate = clone(estimator)
-            candidate.fit = _PrefittedFit(candidate, embedder, before, outcome)
-            result = fit_and_score_alone(
-                candidate, candidates, index, X, y, fold, contexts[index], settings
+    X_train, y_train = _safe_split(search.estimator, search.X, search.y, fold.train)
+    outcomes = fit_batched(embedders, prefix.transformed(X_train), y_train, fold.seed)
+    results = []
+    for job, embedder, outcome in zip(jobs, embedders, outcomes, strict=True):
+        for index in job.candidates:
+            candidate = _PrefittedCandidate(
+                clone(search.estimator), embedder, prefix, outcome
             )
-            seconds = before.seconds + outcome.seconds / len(embedding.candidates)
-            result["fit_time"] += seconds
-            fits.append(FoldResult(index, fold.index, result, outcome.reason))
-    return fits
+            result = _score(search, candidate, index, fold, contexts[index])
+            result["fit_time"] += prefix.seconds + outcome.seconds / len(job.candidates)
+            results.append(FoldResult(index, fold.index, result, outcome.reason))
+    return results
 
 
-def fit_and_score_alone(
-    candidate: BaseEstimator,
-    candidates: Sequence[Params],
+def fit_and_score_single(
+    search: SearchRound,
     index: int,
-    X: Any,
-    y: Any,
     fold: Fold,
-    context: Any,
-    settings: dict[str, Any],
-) -> dict[str, Any]:
+    context: CallbackContext | None,
+    reason: str,
+) -> list[FoldResult]:
     """Fit and score one candidate as scikit-learn does.
 
     Parameters
     ----------
-    candidate : estimator
-        Without the parameters of the candidate, which it gets here.
-    candidates, X, y, fold, settings
-        As in :func:`fit_and_score`.
+    search : SearchRound
+        The candidates and the data.
     index : int
-        Which candidate.
+        Index of the candidate.
+    fold : Fold
+        Training and test samples.
     context : sklearn.callback.CallbackContext or None
-        Of this fit.
+        Callback context of this fit.
+    reason : str
+        Why the candidate is not fitted in a stack.
 
     Returns
     -------
-    dict
-        Scores and times, as scikit-learn keeps them.
+    list of one FoldResult
     """
+    result = _score(search, clone(search.estimator), index, fold, context)
+    return [FoldResult(index, fold.index, result, reason)]
+
+
+def _score(
+    search: SearchRound,
+    candidate: "BaseEstimator | _PrefittedCandidate",
+    index: int,
+    fold: Fold,
+    context: CallbackContext | None,
+) -> FitResult:
+    options = search.options
+    if isinstance(candidate, _PrefittedCandidate):
+        options = options | {"scorer": _on_candidate(options["scorer"])}
     return _fit_and_score(
         candidate,
-        X,
-        y,
+        search.X,
+        search.y,
         train=fold.train,
         test=fold.test,
-        parameters=candidates[index],
-        split_progress=(fold.index, settings["n_splits"]),
-        candidate_progress=(index, len(candidates)),
+        parameters=search.candidates[index],
+        split_progress=(fold.index, search.n_splits),
+        candidate_progress=(index, len(search.candidates)),
         callback_ctx=context,
-        **settings["score"],
+        **options,
     )
 
 
-class _PrefittedFit:
-    """Takes the place of a candidate's `fit`: most of it is done already."""
+# Candidates of a stack ---------------------------------------------------------------
+
+
+class _PrefittedCandidate(CallbackSupportMixin):
+    """Wraps a candidate whose embedder has been trained in a stack.
+
+    scikit-learn's fit-and-score sets the parameters of an estimator, fits it, measures the
+    time, handles errors by `error_score`, notifies callbacks and scores. Candidates of a
+    stack need all of that, but their embedder is trained with others before. Therefore
+    fit-and-score gets this object in place of the candidate: its `fit` only puts the
+    fitted steps in place and fits those that follow, or raises the error of the training.
+    Scorers get the completed candidate itself, see :func:`_on_candidate`.
+
+    Parameters
+    ----------
+    candidate : HSCLEmbedder or Pipeline
+        Unfitted.
+    embedder : HSCLEmbedder
+        Its embedder, fitted unless `outcome` has an error.
+    prefix : FittedPrefix
+        Its steps before the embedder.
+    outcome : FitOutcome
+        The outcome of the training.
+    """
 
     def __init__(
         self,
         candidate: BaseEstimator,
         embedder: HSCLEmbedder,
-        before: FittedPrefix,
-        outcome: Outcome,
+        prefix: FittedPrefix,
+        outcome: FitOutcome,
     ) -> None:
         self.candidate = candidate
         self.embedder = embedder
-        self.before = before
+        self.prefix = prefix
         self.outcome = outcome
 
-    def __call__(self, X: Any, y: Any = None) -> BaseEstimator:
-        """Fit the steps after the embedder; put the fitted ones before it in place."""
-        candidate, before = self.candidate, self.before
-        del candidate.fit  # the method comes to light again
-        self.outcome.check()
-        place = place_of(candidate)
-        if not isinstance(candidate, Pipeline):
-            params = candidate.get_params(deep=False)
+    def set_params(self, **params: object) -> Self:
+        """Set the parameters of the candidate."""
+        self.candidate.set_params(**params)
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        return self.candidate.__sklearn_tags__()
+
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+        """Complete the candidate on the training samples of the fold."""
+        self.outcome.raise_error()
+        if isinstance(self.candidate, Pipeline):
+            self._complete_pipeline(self.candidate, X, y)
+        else:
+            params = self.candidate.get_params(deep=False)
             fitted = vars(self.embedder).items()
-            vars(candidate).update({k: v for k, v in fitted if k not in params})
-            return candidate
-        name, after = candidate.steps[place][0], candidate.steps[place + 1 :]
+            vars(self.candidate).update({k: v for k, v in fitted if k not in params})
+        return self
+
+    def _complete_pipeline(
+        self, pipeline: Pipeline, X: ArrayLike, y: ArrayLike | None
+    ) -> None:
+        split, prefix = split_pipeline(pipeline), self.prefix
+        after = split.after
         if after:
-            rest = Pipeline(after, memory=candidate.memory)
-            rest.fit(self.embedder.transform(before.rows if before.steps else X), y)
+            rest = Pipeline(after, memory=pipeline.memory)
+            rest.fit(self.embedder.transform(prefix.transformed(X)), y)
             after = rest.steps
-        candidate.steps = [*before.steps, (name, self.embedder), *after]
-        return candidate
+        pipeline.steps = [*prefix.steps, (split.name, self.embedder), *after]
+
+
+def _on_candidate(scorer: Scorer) -> Scorer:
+    """Return a scorer of prefitted candidates that scores the candidates in them."""
+    if isinstance(scorer, _MultimetricScorer):
+        return _MultimetricCandidateScorer(
+            scorers=scorer._scorers, raise_exc=scorer._raise_exc
+        )
+    return _CandidateScorer(scorer)
+
+
+class _CandidateScorer:
+    def __init__(self, scorer: Callable[..., Score]) -> None:
+        self.scorer = scorer
+
+    def __call__(
+        self, estimator: _PrefittedCandidate, *data: ArrayLike, **params: object
+    ) -> Score:
+        return self.scorer(estimator.candidate, *data, **params)
+
+    def __repr__(self) -> str:
+        return repr(self.scorer)  # scikit-learn's messages name the scorer
+
+
+class _MultimetricCandidateScorer(_MultimetricScorer):
+    # A subclass, as fit-and-score tests for the class to handle failed scores by name.
+    def __call__(
+        self, estimator: _PrefittedCandidate, *data: ArrayLike, **params: object
+    ) -> Score:
+        return super().__call__(estimator.candidate, *data, **params)

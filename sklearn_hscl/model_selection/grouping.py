@@ -1,20 +1,26 @@
-"""Which candidates can be trained together, on which folds."""
+"""Groups the candidates of a search into stacks; defines the folds."""
 
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_regressor
-from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import type_of_target
 
+from sklearn_hscl._sklearn_compat import has_callbacks
 from sklearn_hscl.embedder import HSCLEmbedder
+from sklearn_hscl.model_selection.pipeline_split import (
+    NoEmbedderError,
+    PipelineSplit,
+    split_pipeline,
+)
 from sklearn_hscl.training.stacked.auto_select import is_auto
 
-# Parameters of the embedder in which models of one stack may differ.
-NUMBERS = (
+# Parameters of the embedder in which the models of one stack may differ.
+STACKABLE_PARAMS = (
     "beta",
     "temperature",
     "threshold",
@@ -24,164 +30,150 @@ NUMBERS = (
     "tol",
     "n_iter_no_change",
 )
-Params = dict[str, Any]
+Params = dict[str, object]
+
+
+# Candidates --------------------------------------------------------------------------
 
 
 @dataclass
 class EmbedderJob:
-    """One embedder to be trained on each fold, and who uses it."""
+    """One embedder to train on each fold, and the candidates that use it."""
 
     candidates: list[int] = field(default_factory=list)
-    """Candidates that differ in later steps of the pipeline only."""
+    """Indices of candidates that differ in later steps of the pipeline only."""
 
 
 @dataclass(eq=False)
-class Stack:
-    """Embedders that differ in numbers, after steps that do not differ."""
+class CandidateStack:
+    """Embedders that can be trained as one model, after equal steps."""
 
-    preparation: Hashable
+    prefix_key: Hashable
     """Equal in stacks that share the steps before the embedder."""
-    embeddings: dict[Hashable, EmbedderJob] = field(default_factory=dict)
-    before: list[Any] = field(default_factory=list)
-    """What the steps before the embedder made of each fold."""
+    jobs: dict[Hashable, EmbedderJob] = field(default_factory=dict)
 
     @property
-    def first(self) -> int:
-        """One of its candidates, for what they have in common."""
-        return next(iter(self.embeddings.values())).candidates[0]
+    def first_candidate(self) -> int:
+        """Index of one of its candidates, for what they have in common."""
+        return next(iter(self.jobs.values())).candidates[0]
 
 
 @dataclass
-class Plan:
-    """Who is trained with whom."""
+class Grouping:
+    """The stacks of a search, and the candidates that are fitted one by one."""
 
-    stacks: list[Stack]
-    alone: dict[int, str]
-    """Candidates that are fitted one by one, and why."""
+    stacks: list[CandidateStack]
+    single: dict[int, str]
+    """Indices of the candidates that are fitted one by one, and the reasons."""
 
-    def give_up(self, stack: Stack, reason: str) -> None:
+    @classmethod
+    def of_single(cls, n_candidates: int, reason: str) -> "Grouping":
+        """Return a grouping in which all candidates are fitted one by one."""
+        return cls([], dict.fromkeys(range(n_candidates), reason))
+
+    def dissolve(self, stack: CandidateStack, reason: str) -> None:
         """Have the candidates of a stack fitted one by one after all."""
         self.stacks.remove(stack)
-        for embedding in stack.embeddings.values():
-            self.alone |= dict.fromkeys(embedding.candidates, reason)
+        for job in stack.jobs.values():
+            self.single |= dict.fromkeys(job.candidates, reason)
 
 
-def make_plan(estimator: BaseEstimator, candidates: Sequence[Params]) -> Plan:
+def group_candidates(estimator: BaseEstimator, candidates: Sequence[Params]) -> Grouping:
     """Divide the candidates of a search into stacks.
 
     Parameters
     ----------
-    estimator : estimator
-        An embedder, or a pipeline.
+    estimator : HSCLEmbedder or Pipeline
+        The estimator that is searched, with one embedder.
     candidates : sequence of dict
         Parameters of each candidate.
 
     Returns
     -------
-    Plan
+    Grouping
     """
-    place = find_embedder(estimator)
-    if isinstance(place, str):
-        return Plan([], dict.fromkeys(range(len(candidates)), place))
-    stacks: dict[Hashable, Stack] = {}
-    alone = {}
+    original = split_pipeline(estimator)
+    stacks: dict[Hashable, CandidateStack] = {}
+    single = {}
     for index, params in enumerate(candidates):
-        reason = _why_alone(estimator, place, params)
+        reason = _reason_single(estimator, original, params)
         if reason is not None:
-            alone[index] = reason
+            single[index] = reason
             continue
-        preparation, form, embedding = _keys(estimator, place, params)
-        stack = stacks.setdefault(form, Stack(preparation))
-        stack.embeddings.setdefault(embedding, EmbedderJob()).candidates.append(index)
-    return Plan(list(stacks.values()), alone)
-
-
-def find_embedder(estimator: BaseEstimator) -> int | str:
-    """Return the place of the embedder among the steps, or why there is none."""
-    kind = type(estimator)
-    if issubclass(kind, Pipeline) and kind is not Pipeline:  # it may resample rows
-        return f"{kind.__module__}.{kind.__name__} is no Pipeline of scikit-learn's own"
-    steps = steps_of(estimator)
-    places = [k for k, (_, step) in enumerate(steps) if isinstance(step, HSCLEmbedder)]
-    if len(places) == 1:
-        return places[0]
-    return f"{len(places)} steps of this {kind.__name__} are an HSCLEmbedder, not one"
-
-
-def place_of(estimator: BaseEstimator) -> int:
-    """Return the place of the embedder of an estimator that has one."""
-    place = find_embedder(estimator)
-    assert isinstance(place, int)  # as planned
-    return place
-
-
-def embedder_of(estimator: BaseEstimator) -> HSCLEmbedder:
-    """Return the embedder of an estimator that has one."""
-    return steps_of(estimator)[place_of(estimator)][1]
-
-
-def steps_of(estimator: BaseEstimator) -> list[tuple[str, Any]]:
-    """Return the steps of a pipeline, or the estimator as the only step."""
-    return estimator.steps if isinstance(estimator, Pipeline) else [("", estimator)]
+        keys = _keys(original, params)
+        stack = stacks.setdefault(keys.stack, CandidateStack(keys.prefix))
+        stack.jobs.setdefault(keys.embedder, EmbedderJob()).candidates.append(index)
+    return Grouping(list(stacks.values()), single)
 
 
 def with_params(estimator: BaseEstimator, params: Params) -> BaseEstimator:
-    """Return an unfitted copy with parameters of its own."""
+    """Return an unfitted copy with the parameters of a candidate."""
     return clone(estimator).set_params(**clone(params, safe=False))
 
 
-def _why_alone(estimator: BaseEstimator, place: int, params: Params) -> str | None:
+def _reason_single(
+    estimator: BaseEstimator, original: PipelineSplit, params: Params
+) -> str | None:
+    """Return why a candidate has to be fitted by itself; None if it can be stacked."""
     try:
         candidate = with_params(estimator, params)
     except Exception as error:  # fitting it alone raises that, as a search wants it
         return f"its parameters cannot be set: {error}"
-    if find_embedder(candidate) != place or len(steps_of(candidate)) <= place:
-        return "its parameters exchange the embedder"
-    names = [name for name, _ in steps_of(candidate)]
-    if names != [name for name, _ in steps_of(estimator)]:
-        return "its parameters exchange the steps"
-    embedder = steps_of(candidate)[place][1]
-    if _has_own_fit(embedder):
-        return f"{type(embedder).__name__} has a fit of its own"
+    try:
+        split = split_pipeline(candidate)
+    except NoEmbedderError:
+        return "its parameters replace the embedder"
+    if len(split.before) != len(original.before):
+        return "its parameters replace the embedder"
+    if split.step_names != original.step_names:
+        return "its parameters replace the steps"
+    if any(map(has_callbacks, [candidate, *(step for _, step in split.steps)])):
+        return "its callbacks are made for a single fit"
+    return _reason_of_embedder(split.embedder)
+
+
+def _reason_of_embedder(embedder: HSCLEmbedder) -> str | None:
+    subclass, base = type(embedder), HSCLEmbedder
+    if subclass.fit is not base.fit or subclass.fit_transform is not base.fit_transform:
+        return f"{subclass.__name__} overrides fit or fit_transform"
     if is_auto(embedder.beta) or is_auto(embedder.temperature):
-        return "its beta or temperature is chosen by a fit of its own"
+        return 'beta="auto" or temperature="auto" selects a value in each fit'
     if embedder.cross_fit is not None:
-        return "cross_fit embeds training rows by members of one model"
-    parts = [candidate, *(step for _, step in steps_of(candidate))]
-    if any(getattr(part, "_skl_callbacks", None) for part in parts):
-        return "its callbacks see one fit"
+        return "cross_fit embeds training samples with the members of one model"
     return None
 
 
-def _has_own_fit(embedder: HSCLEmbedder) -> bool:
-    kind, ours = type(embedder), HSCLEmbedder
-    return kind.fit is not ours.fit or kind.fit_transform is not ours.fit_transform
+class _Keys(NamedTuple):
+    """Equal for candidates with the same steps before, stack, and embedder."""
+
+    prefix: Hashable
+    stack: Hashable
+    embedder: Hashable
 
 
-def _keys(
-    estimator: BaseEstimator, place: int, params: Params
-) -> tuple[Hashable, Hashable, Hashable]:
-    """Return what is equal for the same steps before, the same stack, the same embedder."""
-    names = [name for name, _ in steps_of(estimator)]
-    before: list[Hashable] = []
-    numbers: list[Hashable] = []
+def _keys(original: PipelineSplit, params: Params) -> _Keys:
+    names = original.step_names
+    before = names[: len(original.before)]
+    prefix: list[Hashable] = []
+    stackable: list[Hashable] = []
     others: list[Hashable] = []
     for key, value in sorted(params.items()):
-        step, _, name = key.rpartition("__") if names == [""] else key.partition("__")
+        # The parameters of a bare embedder are those of a step without a name.
+        step, _, name = key.partition("__") if original.name else ("", "", key)
         item = (key, _identity(value))
-        if step in names[:place]:
-            before.append(item)
-        elif step == names[place]:
-            (numbers if name in NUMBERS else others).append(item)
+        if step in before:
+            prefix.append(item)
+        elif step == original.name:
+            (stackable if name in STACKABLE_PARAMS else others).append(item)
         elif step not in names:
             others.append(item)  # of the pipeline itself
-    preparation = tuple(before)
-    form = (preparation, tuple(others))
-    return preparation, form, (form, tuple(numbers))
+    prefix_key = tuple(prefix)
+    stack_key = (prefix_key, tuple(others))
+    return _Keys(prefix_key, stack_key, (stack_key, tuple(stackable)))
 
 
-def _identity(value: Any) -> Hashable:
-    """Return what is equal for equal values, and unequal where that is not known."""
+def _identity(value: object) -> Hashable:
+    """Return a key that is equal for equal values; that of an object if unhashable."""
     try:
         hash(value)
     except TypeError:
@@ -189,26 +181,31 @@ def _identity(value: Any) -> Hashable:
     return type(value), value
 
 
+# Folds -------------------------------------------------------------------------------
+
+
 @dataclass
 class Fold:
-    """One split of the rows."""
+    """One split into training and test samples."""
 
     index: int
-    train: Any
-    test: Any
+    train: NDArray[np.integer | np.bool_]
+    test: NDArray[np.integer | np.bool_]
     seed: int
     """For embedders with ``random_state=None``, on this fold."""
 
 
-def warn_about_missing_classes(estimator: Any, y: Any, folds: Sequence[Fold]) -> None:
-    """Say which classes a fold has no row of to train on.
+def warn_about_missing_classes(
+    estimator: BaseEstimator, y: ArrayLike | None, folds: Sequence[Fold]
+) -> None:
+    """Warn about classes of which a fold has no training sample.
 
     Parameters
     ----------
-    estimator : estimator
-        What is searched; nothing is said where it has no embedder, or is a regressor.
+    estimator : HSCLEmbedder or Pipeline
+        The estimator that is searched, with one embedder. A regressor draws no warning.
     y : array-like or None
-        Labels of all rows.
+        Labels of all samples.
     folds : sequence of Fold
         The splits.
 
@@ -217,34 +214,32 @@ def warn_about_missing_classes(estimator: Any, y: Any, folds: Sequence[Fold]) ->
     UserWarning
         Once for each fold that lacks classes.
     """
-    if not _has_classes(estimator, y):
+    embedder = split_pipeline(estimator).embedder
+    if y is None or is_regressor(estimator) or not _holds_classes(embedder, y):
         return
     labels = np.asarray(y).ravel()
-    unlabelled = embedder_of(estimator).unlabeled_label
     for fold in folds:
         missing = set(np.unique(labels)) - set(np.unique(labels[fold.train]))
-        missing.discard(unlabelled)
+        missing.discard(embedder.unlabeled_label)
         if missing:
             warnings.warn(
-                f"The training rows of fold {fold.index} lack {_listed(missing)}, which "
-                f"candidates cannot learn there: use a stratified cv, or fewer folds.",
+                f"The training samples of fold {fold.index} lack {_listed(missing)}, so "
+                f"candidates cannot learn it there. Use a stratified cv, or fewer folds.",
                 UserWarning,
                 stacklevel=2,
             )
 
 
-def _has_classes(estimator: Any, y: Any) -> bool:
-    """Whether there is an embedder, and y holds classes that it or others learn."""
-    if y is None or isinstance(find_embedder(estimator), str) or is_regressor(estimator):
-        return False
-    if embedder_of(estimator).target_type not in ("auto", "class"):
+def _holds_classes(embedder: HSCLEmbedder, y: ArrayLike) -> bool:
+    """Return whether y holds classes that the embedder, or a classifier, learns."""
+    if embedder.target_type not in ("auto", "class"):
         return False
     try:
         return type_of_target(y) in ("binary", "multiclass")
-    except (TypeError, ValueError):  # the fits say what is wrong with y
+    except (TypeError, ValueError):  # the fits report the error in y
         return False
 
 
-def _listed(classes: set[Any]) -> str:
-    names = ", ".join(repr(label) for label in np.array(sorted(classes)).tolist())
+def _listed(classes: set[object]) -> str:
+    names = ", ".join(repr(label) for label in np.array(sorted(classes)).tolist())  # type: ignore[type-var]
     return f"class {names}" if len(classes) == 1 else f"classes {names}"

@@ -1,32 +1,39 @@
-"""The hardness path as a figure."""
+"""Figure of the hardness path."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.model_selection.hardness_path import BETAS, HardnessPath, hardness_path
+from sklearn_hscl.model_selection.hardness_path import (
+    BETAS,
+    HardnessPath,
+    Scoring,
+    Splitter,
+    hardness_path,
+)
 from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 
 class HardnessPathDisplay:
     """Held-out score and geometry of the embedding along beta.
 
-    Three panels above each other: the held-out score with one standard error over the
-    folds, the effective number of negatives, alignment and uniformity. Strengths stand
-    at equal distances, as they are rarely tried on a linear scale.
+    The figure has three panels: the held-out score, the effective number of negatives, and
+    alignment with uniformity. Bands show one standard error over the folds. Values of beta
+    are equally spaced, as they are rarely tried on a linear scale.
 
     Parameters
     ----------
     path : HardnessPath
         As returned by :func:`hardness_path`.
     score_name : str, default="Held-out score"
-        What the score is.
+        Label of the score.
 
     Attributes
     ----------
@@ -64,8 +71,8 @@ class HardnessPathDisplay:
         y: ArrayLike,
         betas: Sequence[float] = BETAS,
         *,
-        cv: Any = 5,
-        scoring: str | Callable[..., float] | None = None,
+        cv: int | Splitter = 5,
+        scoring: Scoring = None,
         n_jobs: int | None = None,
         axes: Sequence["Axes"] | None = None,
     ) -> Self:
@@ -76,7 +83,7 @@ class HardnessPathDisplay:
         estimator, X, y, betas, cv, scoring, n_jobs
             As for :func:`hardness_path`.
         axes : sequence of 3 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot on; None makes a figure.
 
         Returns
         -------
@@ -94,7 +101,7 @@ class HardnessPathDisplay:
         Parameters
         ----------
         axes : sequence of 3 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot on; None makes a figure.
 
         Returns
         -------
@@ -115,7 +122,7 @@ class HardnessPathDisplay:
         count.set_ylabel("Effective negatives")
         geometry.set_ylabel("Lower is better")
         geometry.legend()
-        geometry.set_xlabel("Strength of the tilt, beta")
+        geometry.set_xlabel("beta")
         geometry.set_xticks(range(len(path.betas)), [f"{beta:g}" for beta in path.betas])
         return self
 
@@ -126,11 +133,11 @@ class HardnessPathDisplay:
         color: str,
         label: str,
         marker: str = "o",
-    ) -> Any:
+    ) -> "Line2D":
         """Plot the mean over folds, and one standard error on either side."""
-        place = np.arange(len(values))
+        index = np.arange(len(values))
         mean = values.mean(axis=1)
         error = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-        ax.fill_between(place, mean - error, mean + error, color=color, alpha=0.2, lw=0)
-        (line,) = ax.plot(place, mean, color=color, marker=marker, label=label)
+        ax.fill_between(index, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+        (line,) = ax.plot(index, mean, color=color, marker=marker, label=label)
         return line

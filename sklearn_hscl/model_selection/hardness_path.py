@@ -1,46 +1,48 @@
-"""What the strength of the tilt does: quality and geometry of embeddings along beta."""
+"""The hardness path: quality and geometry of embeddings along beta."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import check_cv
-from sklearn.pipeline import Pipeline
+from sklearn.model_selection import BaseCrossValidator, check_cv
 
 from sklearn_hscl.metrics import alignment, knn_accuracy, uniformity
 from sklearn_hscl.model_selection.evaluator import Batched
-from sklearn_hscl.model_selection.grouping import find_embedder, place_of, steps_of
+from sklearn_hscl.model_selection.pipeline_split import split_pipeline
 from sklearn_hscl.model_selection.search import BatchedGridSearchCV
 
-# From no tilt to one that leaves few of a batch's negatives.
+# From uniform weights to weights of few negatives of a batch.
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-MEASURES = ("scores", "effective_negatives", "alignment", "uniformity")
-# Neighbours that vote where there is no classifier to score.
+# Neighbors that vote if the estimator has no score.
 _N_NEIGHBORS = 5
+
+Splitter: TypeAlias = BaseCrossValidator | Iterable[tuple[ArrayLike, ArrayLike]]
+Scoring = str | Callable[..., float] | None
 
 
 @dataclass(frozen=True)
 class HardnessPath:
-    """Measures of held-out rows along beta, on each fold.
+    """Measures of held-out samples along beta, on each fold.
 
     Attributes
     ----------
     betas : ndarray of shape (n_betas,)
-        Strengths of the tilt.
+        Values of beta.
     scores : ndarray of shape (n_betas, n_folds)
-        Held-out score: accuracy, unless another was asked for.
+        Held-out score: accuracy, unless `scoring` was passed.
     effective_negatives : ndarray of shape (n_betas, n_folds)
-        (Σ η)² / Σ η² over an anchor's negatives in a training batch, averaged over the
-        epoch whose weights were kept: how many negatives really count.
+        Effective number of negatives per anchor, (Σ η)² / Σ η² over the weights η of its
+        negatives in a training batch; the mean over the best epoch.
     alignment, uniformity : ndarray of shape (n_betas, n_folds)
-        Of the embedding of held-out rows; see :func:`sklearn_hscl.metrics.alignment` and
-        :func:`sklearn_hscl.metrics.uniformity`. Lower is better for both.
+        :func:`~sklearn_hscl.metrics.alignment` and
+        :func:`~sklearn_hscl.metrics.uniformity` of the embedding of held-out samples.
+        Lower is better for both.
     batched : list of Batched
-        For each beta whether it was trained together with the others, and why not.
+        For each beta whether it was trained in one stack with the others, and why not.
     """
 
     betas: NDArray[np.float64]
@@ -57,30 +59,29 @@ def hardness_path(
     y: ArrayLike,
     betas: Sequence[float] = BETAS,
     *,
-    cv: Any = 5,
-    scoring: str | Callable[..., float] | None = None,
+    cv: int | Splitter = 5,
+    scoring: Scoring = None,
     n_jobs: int | None = None,
 ) -> HardnessPath:
-    """Measure what the strength of the tilt does, in one stacked training run.
+    """Measure score and geometry of the embedding along beta, in one stacked training run.
 
     Parameters
     ----------
     estimator : HSCLEmbedder or Pipeline
         A bare embedder, or a pipeline with one among its steps.
     X : array-like of shape (n_samples, ...)
-        Rows.
+        Samples.
     y : array-like of shape (n_samples,)
         Class labels.
     betas : sequence of float, default=(0, 0.25, 0.5, 1, 2, 4, 8)
-        Strengths of the tilt to try.
+        Values of beta to try.
     cv : int, splitter or iterable, default=5
-        How to hold rows out; an int makes stratified folds.
+        Cross-validation splits; an int makes stratified folds.
     scoring : str or callable, default=None
-        Score of held-out rows; None takes the estimator's own, and for an embedder
-        that no classifier follows the share of rows whose 5 nearest other held-out rows
-        vote for their class.
+        Score of held-out samples. None uses the estimator's ``score``. For an estimator
+        without one it uses the accuracy of the 5 nearest other held-out samples.
     n_jobs : int, default=None
-        Worker processes.
+        Number of worker processes.
 
     Returns
     -------
@@ -89,7 +90,8 @@ def hardness_path(
     Raises
     ------
     ValueError
-        If the estimator holds no embedder, or `betas` is empty or holds what is no beta.
+        If the estimator does not have exactly one embedder, or `betas` is empty or has an
+        invalid value.
 
     Examples
     --------
@@ -107,14 +109,11 @@ def hardness_path(
     >>> bool(path.effective_negatives[0].mean() > path.effective_negatives[2].mean())
     True
     """
-    place = find_embedder(estimator)
-    if isinstance(place, str):
-        raise ValueError(f"hardness_path needs an HSCLEmbedder, but {place}.")
-    name = steps_of(estimator)[place][0]
+    name = split_pipeline(estimator).name
     search = BatchedGridSearchCV(
         estimator,
         {f"{name}__beta" if name else "beta": [float(beta) for beta in betas]},
-        scoring=_Measures(scoring),
+        scoring=_MeasureScorer(scoring),
         cv=check_cv(cv, y, classifier=True),
         n_jobs=n_jobs,
         refit=False,
@@ -122,38 +121,51 @@ def hardness_path(
     ).fit(X, y)
     return HardnessPath(
         betas=np.array(betas, dtype=np.float64),
+        scores=_by_fold(search, "scores"),
+        effective_negatives=_by_fold(search, "effective_negatives"),
+        alignment=_by_fold(search, "alignment"),
+        uniformity=_by_fold(search, "uniformity"),
         batched=search.batched_,
-        **{measure: _by_fold(search, measure) for measure in MEASURES},
     )
 
 
 def _by_fold(search: BatchedGridSearchCV, measure: str) -> NDArray[np.float64]:
     folds = range(search.n_splits_)
-    columns = [search.cv_results_[f"split{k}_test_{measure}"] for k in folds]
+    columns = [np.asarray(search.cv_results_[f"split{k}_test_{measure}"]) for k in folds]
     return np.stack(columns, axis=1)
 
 
-class _Measures:
-    """All measures of one fitted candidate, for scikit-learn's ``scoring``."""
+class _Measures(TypedDict):
+    scores: float
+    effective_negatives: float
+    alignment: float
+    uniformity: float
 
-    def __init__(self, scoring: str | Callable[..., float] | None) -> None:
+
+class _MeasureScorer:
+    """Measures a fitted candidate, as ``scoring`` of a search."""
+
+    def __init__(self, scoring: Scoring) -> None:
         self.scoring = scoring
 
-    def __call__(self, estimator: BaseEstimator, X: Any, y: Any) -> dict[str, float]:
-        place = place_of(estimator)
-        embedder = steps_of(estimator)[place][1]
-        until = estimator[: place + 1] if isinstance(estimator, Pipeline) else embedder
-        embedding = until.transform(X)
-        kept = embedder.history_[embedder.best_epoch_ - 1]
+    def __call__(self, estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> _Measures:
+        split = split_pipeline(estimator)
+        embedder = split.embedder
+        embedding = embedder.transform(split.transform_before(X))
+        best_epoch = embedder.history_[embedder.best_epoch_ - 1]
         return {
             "scores": self._score(estimator, X, y, embedding),
-            "effective_negatives": kept["effective_negatives"],
+            "effective_negatives": best_epoch["effective_negatives"],
             "alignment": alignment(embedding, y),
             "uniformity": uniformity(embedding),
         }
 
     def _score(
-        self, estimator: BaseEstimator, X: Any, y: Any, embedding: NDArray[Any]
+        self,
+        estimator: BaseEstimator,
+        X: ArrayLike,
+        y: ArrayLike,
+        embedding: NDArray[np.floating],
     ) -> float:
         if self.scoring is None and not hasattr(estimator, "score"):
             n_neighbors = min(_N_NEIGHBORS, len(embedding) - 1)

@@ -1,16 +1,68 @@
-"""The findings of a diagnosis: as text, as a dictionary, as HTML."""
+"""Findings about a fitted embedder, and their text, dictionary and HTML."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
 from sklearn_hscl.plotting.axes import GREEN, GREY, ORANGE, VERMILION
-from sklearn_hscl.reports.finding import SEVERITIES, Finding
 
-_WIDTH = 88
-_MARKS = {"not applicable": "-", "ok": " ", "warning": "?", "problem": "!"}
+Severity = Literal["not applicable", "ok", "warning", "problem"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""From least to most serious."""
+# Any, as users compute with the values of a finding.
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding of a diagnosis.
+
+    Attributes
+    ----------
+    name : str
+        Name of the finding, such as ``"collapse"``.
+    severity : {"not applicable", "ok", "warning", "problem"}
+        How serious it is.
+    summary : str
+        Result in one or two sentences.
+    advice : str
+        What to try next, most promising first; empty if there is nothing to do.
+    values : dict
+        Numbers, None and lists that the finding is based on.
+    """
+
+    name: str
+    severity: Severity
+    summary: str
+    advice: str = ""
+    values: Values = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(
+                f"severity must be one of {SEVERITIES}, got severity={self.severity!r}."
+            )
+
+    @classmethod
+    def not_applicable(cls, name: str, reason: str, advice: str = "") -> Self:
+        """Return a finding that was not possible, with the reason."""
+        return cls(name, "not applicable", reason, advice)
+
+    @property
+    def needs_attention(self) -> bool:
+        """True for a warning or a problem."""
+        return SEVERITIES.index(self.severity) > SEVERITIES.index("ok")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return severity, summary, advice and values."""
+        return {
+            "severity": self.severity,
+            "summary": self.summary,
+            "advice": self.advice,
+            "values": dict(self.values),
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,7 +74,7 @@ class Diagnosis:
     Attributes
     ----------
     subject : str
-        What was looked at.
+        Estimator and samples that the findings are about.
     findings : tuple of Finding
     """
 
@@ -33,7 +85,8 @@ class Diagnosis:
         for finding in self.findings:
             if finding.name == name:
                 return finding
-        raise KeyError(f"{name!r} is none of {[finding.name for finding in self.findings]}")
+        names = [finding.name for finding in self.findings]
+        raise KeyError(f"Expected the name of a finding, one of {names}, got {name!r}.")
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
@@ -48,15 +101,15 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line: the subject, and how many findings need a look."""
-        count = sum(finding.needs_a_look for finding in self)
+        """One line: the subject, and how many findings need attention."""
+        count = sum(finding.needs_attention for finding in self)
         if not count:
-            return f"{self.subject}: nothing to worry about"
+            return f"{self.subject}: no warnings"
         verb = "needs" if count == 1 else "need"
-        return f"{self.subject}: {count} of {len(self)} findings {verb} a look"
+        return f"{self.subject}: {count} of {len(self)} findings {verb} attention"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything, as text, numbers, lists and dictionaries of them.
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as nested dictionaries of strings, numbers and lists.
 
         Returns
         -------
@@ -70,62 +123,52 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        lines = [self.headline]
-        for finding in self:
-            lines += _lines(finding, 2 + max(len(each.name) for each in self))
-        return "\n".join(lines)
+        width = 2 + max(len(finding.name) for finding in self)
+        lines = [line for finding in self for line in _lines(finding, width)]
+        return "\n".join([self.headline, *lines])
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return findings_table(self.headline, self.findings)
+        rows = "".join(map(_html_row, self.findings))
+        return (
+            f'<div class="hscl-findings"><p><b>{escape(self.headline)}</b></p>'
+            f"<table><tbody>{rows}</tbody></table></div>"
+        )
 
 
-def _lines(finding: Finding, width: int) -> list[str]:
-    """Lay a finding out: mark, name, summary; advice below it where it needs a look."""
-    indent = " " * (width + 2)
-    first = f"{_MARKS[finding.severity]} {finding.name:<{width}}"
-    lines = wrap(finding.summary, _WIDTH, initial_indent=first, subsequent_indent=indent)
-    if finding.needs_a_look and finding.advice:
+# Text --------------------------------------------------------------------------------
+
+_MAX_WIDTH = 88
+_MARKS = {"not applicable": "-", "ok": " ", "warning": "?", "problem": "!"}
+
+
+def _lines(finding: Finding, name_width: int) -> list[str]:
+    """Return mark, name and summary in lines, with the advice below if it is needed."""
+    indent = " " * (name_width + 2)
+    first = f"{_MARKS[finding.severity]} {finding.name:<{name_width}}"
+    lines = wrap(
+        finding.summary, _MAX_WIDTH, initial_indent=first, subsequent_indent=indent
+    )
+    if finding.needs_attention and finding.advice:
         advice = f"Try: {finding.advice}"
-        lines += wrap(advice, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+        lines += wrap(advice, _MAX_WIDTH, initial_indent=indent, subsequent_indent=indent)
     return lines
 
 
-# The word stands beside the colour.
-_COLORS = {
-    "not applicable": GREY,
-    "ok": GREEN,
-    "warning": ORANGE,
-    "problem": VERMILION,
-}
+# HTML --------------------------------------------------------------------------------
+
+# The severity is also written out, for readers who cannot distinguish the colors.
+_COLORS = {"not applicable": GREY, "ok": GREEN, "warning": ORANGE, "problem": VERMILION}
+# Inline, as a style element would apply to the whole page.
 _CELL = "text-align: left; vertical-align: top; padding: 0.2em 0.6em;"
 
 
-def findings_table(headline: str, findings: Sequence[Finding]) -> str:
-    """Return a headline and a table, with no styles that others could see.
-
-    Parameters
-    ----------
-    headline : str
-    findings : sequence of Finding
-
-    Returns
-    -------
-    str
-    """
-    rows = "".join(map(_row, findings))
-    return (
-        f'<div class="hscl-findings"><p><b>{escape(headline)}</b></p>'
-        f"<table><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _row(finding: Finding) -> str:
+def _html_row(finding: Finding) -> str:
     color = _COLORS[finding.severity]
     advice = ""
-    if finding.needs_a_look and finding.advice:
+    if finding.needs_attention and finding.advice:
         advice = f"<br><i>Try:</i> {escape(finding.advice)}"
     return (
         f'<tr><td style="{_CELL} border-left: 0.4em solid {color}">'

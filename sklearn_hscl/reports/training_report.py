@@ -1,23 +1,35 @@
-"""What the history of a fit shows: findings, and their place in the estimator's HTML."""
+"""Findings from the history of a fit, and their place in the estimator's HTML.
 
-from typing import Any
+No row is embedded: `fit` has measured everything. Thresholds and advice that
+:func:`~sklearn_hscl.diagnostics.diagnose` uses, too, are defined here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
-from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 
-from sklearn_hscl.reports.diagnosis import Diagnosis
-from sklearn_hscl.reports.finding import Finding
+from sklearn_hscl._sklearn_compat import AttrsDict
+from sklearn_hscl.reports.diagnosis import Diagnosis, Finding, Severity, Values
 
-# Shares of its possible fall up to which a loss has hardly fallen, or not at all.
-_SMALL_FALL, _NO_FALL = 0.1, 0.05
-# Share of anchors without contrast above which batches are badly composed.
-MOST_SKIPPED = 0.05
-# Share of its fall that a loss has in its last tenth, where it would go on falling.
-_STILL_FALLING = 0.1
+EpochRecord = Mapping[str, float]
 
 
-def training_record(embedder: Any) -> Diagnosis:
-    """Read the history of a fitted embedder; no row is embedded.
+class TrainedEmbedder(Protocol):
+    """The attributes of a fitted embedder that the report reads."""
+
+    history_: Sequence[EpochRecord]
+    loss_curve_: Sequence[float]
+    n_iter_: int
+    best_epoch_: int
+    chance_loss_: float
+    beta_: object
+    temperature_: float
+    _n_anchors: int
+
+
+def training_report(embedder: TrainedEmbedder) -> Diagnosis:
+    """Report the history of a fitted embedder.
 
     Parameters
     ----------
@@ -29,120 +41,144 @@ def training_record(embedder: Any) -> Diagnosis:
     Diagnosis
         With the findings ``"loss"``, ``"epochs"``, ``"positives"`` and ``"negatives"``.
     """
-    kept = embedder.history_[embedder.best_epoch_ - 1]
+    best_epoch = embedder.history_[embedder.best_epoch_ - 1]
     findings = (
-        _loss(embedder, kept),
+        _loss(embedder, best_epoch),
         _epochs(embedder),
-        _positives(kept["skipped_anchors"], embedder._n_anchors),
-        _negatives(embedder, kept),
+        _positives(int(best_epoch["skipped_anchors"]), embedder._n_anchors),
+        _negatives(embedder, best_epoch),
     )
     return Diagnosis(f"Training of {type(embedder).__name__}", findings)
 
 
-def _loss(embedder: Any, kept: dict[str, Any]) -> Finding:
-    loss, chance = kept["train_loss"], embedder.chance_loss_
-    summary = f"Training loss {loss:.3g}, where chance level is {chance:.3g}."
-    values = {"train_loss": loss, "chance_loss": chance}
-    severity = judge_fall(loss, chance, 1 / embedder.temperature_)
+# Loss --------------------------------------------------------------------------------
+
+# Fractions of its possible decrease up to which a loss has hardly decreased, or has not.
+_MIN_OK_DECREASE, _MIN_DECREASE = 0.1, 0.05
+
+_LOSS_ADVICE = (
+    "a lower `lr` (or a higher one, if the loss never moved), a lower `beta`, more "
+    "epochs, scaled columns; `sklearn_hscl.diagnose` detects collapse."
+)
+
+
+def _loss(embedder: TrainedEmbedder, best_epoch: EpochRecord) -> Finding:
+    loss, chance = best_epoch["train_loss"], embedder.chance_loss_
+    summary = f"Training loss {loss:.3g}; chance level is {chance:.3g}."
+    severity = judge_decrease(loss, chance, 1 / embedder.temperature_)
     if severity == "problem":
-        summary += " Nothing was learnt, or all rows have collapsed into one place."
-    advice = (
-        "a lower `lr` (or a higher one, if the loss never moved), a lower `beta`, more "
-        "epochs, scaled columns; `sklearn_hscl.diagnose` tells collapse from the rest."
-    )
-    return Finding("loss", severity, summary, advice, values)
+        summary += " Nothing was learnt, or the embedding has collapsed into one point."
+    values = {"train_loss": loss, "chance_loss": chance}
+    return Finding("loss", severity, summary, _LOSS_ADVICE, values)
 
 
-def judge_fall(loss: float, chance: float, possible: float) -> str:
-    """Judge how far a loss has left chance level.
+def judge_decrease(loss: float, chance: float, max_decrease: float) -> Severity:
+    """Judge how far a loss has decreased from chance level.
 
     Parameters
     ----------
     loss, chance : float
-    possible : float
-        How far it could fall: from chance to perfect about 1 / T, as cosines of negatives
-        fall from 1 to little below 0, and at most to 0.
+    max_decrease : float
+        How far it could decrease. From chance level to the minimum it is about 1 / T, as
+        cosines of negatives decrease from 1 to little below 0; the loss cannot be negative.
 
     Returns
     -------
     {"ok", "warning", "problem"}
     """
-    possible = min(chance, possible)
-    if possible <= 0:  # no anchor has both a positive and a negative
+    max_decrease = min(chance, max_decrease)
+    if max_decrease <= 0:  # no anchor has both a positive and a negative
         return "ok"
-    share = (chance - loss) / possible
-    if share > _SMALL_FALL:
+    fraction = (chance - loss) / max_decrease
+    if fraction > _MIN_OK_DECREASE:
         return "ok"
-    return "warning" if share > _NO_FALL else "problem"
+    return "warning" if fraction > _MIN_DECREASE else "problem"
 
 
-def _epochs(embedder: Any) -> Finding:
+# Epochs ------------------------------------------------------------------------------
+
+# Fraction of its decrease that the last tenth of a loss curve has while still improving.
+_MIN_LATE_DECREASE = 0.1
+
+
+def _epochs(embedder: TrainedEmbedder) -> Finding:
     n_epochs, best = embedder.n_iter_, embedder.best_epoch_
-    values: dict[str, Any] = {"n_epochs": n_epochs, "best_epoch": best}
-    summary = f"{n_epochs} epochs, of which the weights of epoch {best} were kept."
-    if hasattr(embedder, "valid_score_name_"):
+    values: dict[str, float] = {"n_epochs": n_epochs, "best_epoch": best}
+    summary = f"{n_epochs} epochs; the weights are those of epoch {best}."
+    score_name = getattr(embedder, "valid_score_name_", None)
+    if score_name is None:
+        is_improving = _still_decreases(embedder.loss_curve_)
+    else:
         score = embedder.history_[best - 1]["valid_score"]
         values["valid_score"] = score
-        summary += f" Its held-out {embedder.valid_score_name_} is {score:.3g}."
-        goes_on = best == n_epochs > 1
-    else:
-        goes_on = _still_falls(embedder.loss_curve_)
-    if not goes_on:
+        summary += f" Its held-out {score_name} is {score:.3g}."
+        is_improving = best == n_epochs > 1
+    if not is_improving:
         return Finding("epochs", "ok", summary, values=values)
     summary += " It was still improving at the end."
     advice = f"more epochs: `max_epochs` above {n_epochs}."
     return Finding("epochs", "warning", summary, advice, values)
 
 
-def _still_falls(curve: list[float]) -> bool:
-    """Say whether a good part of the fall of a curve came at its end."""
+def _still_decreases(curve: Sequence[float]) -> bool:
+    """Return whether a large part of the decrease of a curve came at its end."""
     n_last = len(curve) // 10
     if n_last == 0:
         return False
     before, last = np.mean(curve[-2 * n_last : -n_last]), np.mean(curve[-n_last:])
-    return bool(before - last > _STILL_FALLING * max(curve[0] - float(last), 0.0))
+    return bool(before - last > _MIN_LATE_DECREASE * max(curve[0] - float(last), 0.0))
 
 
-def _positives(skipped: int, n_anchors: int) -> Finding:
-    """Judge how many anchors of the epoch had nothing to be compared with."""
-    share = skipped / n_anchors
-    values = {"skipped_anchors": skipped, "share": share}
-    summary = f"{share:.1%} of the anchors had no positive, or no negative, in their batch."
-    if share <= MOST_SKIPPED:
-        return Finding("positives", "ok", summary, values=values)
-    return Finding("positives", "warning", summary, ADVICE_ON_POSITIVES, values)
+# Positives and negatives -------------------------------------------------------------
 
+# Fraction of anchors without contrast above which batches are badly composed.
+MAX_OK_SKIPPED = 0.05
 
-ADVICE_ON_POSITIVES = (
-    "`n_views=2`, which gives each row a positive; `sampler='stratified'`; a larger "
+POSITIVES_ADVICE = (
+    "`n_views=2`, which gives each sample a positive; `sampler='stratified'`; a larger "
     "`batch_size`; rare classes left out or merged."
 )
 
 
-def _negatives(embedder: Any, kept: dict[str, Any]) -> Finding:
-    count = kept["effective_negatives"]
-    beta = kept.get("beta", embedder.beta_)
-    summary = f"{count:.3g} effective negatives an anchor, in a batch."
-    return judge_negatives(count, {"effective_negatives": count}, summary, beta)
+def _positives(n_skipped: int, n_anchors: int) -> Finding:
+    fraction = n_skipped / n_anchors
+    values = {"skipped_anchors": n_skipped, "fraction": fraction}
+    summary = (
+        f"{fraction:.1%} of the anchors had no positive, or no negative, in their batch."
+    )
+    if fraction <= MAX_OK_SKIPPED:
+        return Finding("positives", "ok", summary, values=values)
+    return Finding("positives", "warning", summary, POSITIVES_ADVICE, values)
+
+
+def _negatives(embedder: TrainedEmbedder, best_epoch: EpochRecord) -> Finding:
+    n_effective = best_epoch["effective_negatives"]
+    beta = best_epoch.get("beta", embedder.beta_)
+    summary = f"{n_effective:.3g} effective negatives per anchor in a batch."
+    values = {"effective_negatives": n_effective}
+    return judge_negatives(n_effective, values, summary, beta)
 
 
 def judge_negatives(
-    count: float, values: dict[str, Any], summary: str, beta: Any
+    n_effective: float, values: Values, summary: str, beta: object
 ) -> Finding:
-    """Judge how many negatives count after the tilt."""
-    if count >= 2:
+    """Judge how many negatives are effective under the tilt."""
+    if n_effective >= 2:
         return Finding("negatives", "ok", summary, values=values)
     return Finding(
         "negatives",
         "warning",
-        f"{summary} The loss looks at the hardest one only, which often has a wrong label.",
+        f"{summary} The loss uses the hardest one only, which often has a wrong label.",
         f"a lower `beta` (now {beta}), a higher `temperature`, a larger `batch_size`.",
         values,
     )
 
 
-class AttributesAndRecord(AttrsDict):
-    """Table of fitted attributes, and below it the findings about the training.
+# HTML --------------------------------------------------------------------------------
+
+
+class AttributesWithReport(AttrsDict):
+    """Table of fitted attributes, followed by the training report.
 
     scikit-learn shows it wherever it shows the estimator: alone, in a pipeline or in a
     search.
@@ -155,7 +191,7 @@ class AttributesAndRecord(AttrsDict):
         Its attributes, as scikit-learn reads them.
     """
 
-    def __init__(self, embedder: Any, attributes: AttrsDict) -> None:
+    def __init__(self, embedder: TrainedEmbedder, attributes: AttrsDict) -> None:
         super().__init__(
             fitted_attrs=attributes.data,
             estimator_class=attributes.estimator_class,
@@ -164,11 +200,11 @@ class AttributesAndRecord(AttrsDict):
         self.embedder = embedder
 
     def _html_repr(self) -> str:
-        record = training_record(self.embedder)
-        is_auto = " open" if any(finding.needs_a_look for finding in record) else ""
+        report = training_report(self.embedder)
+        needs_attention = any(finding.needs_attention for finding in report)
         return (
             f"{AttrsDict._html_repr(self)}"
-            f'<div class="estimator-table"><details{is_auto}>'
-            f"<summary>What training found</summary>{record._repr_html_()}"
+            f'<div class="estimator-table"><details{" open" if needs_attention else ""}>'
+            f"<summary>Training report</summary>{report._repr_html_()}"
             f"</details></div>"
         )

@@ -3,8 +3,7 @@
 import sys
 from types import FrameType
 
-# Modules through which a user's own call of fit or fit_transform goes.
-_TRANSPARENT = ("sklearn.base", "sklearn.utils._set_output")
+from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
 
 
 def called_by_another_estimator() -> bool:
@@ -15,7 +14,8 @@ def called_by_another_estimator() -> bool:
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] in ("sklearn", "joblib") and module not in _TRANSPARENT:
+        is_wrapper = module in WRAPPER_MODULES
+        if module.partition(".")[0] in ("sklearn", "joblib") and not is_wrapper:
             return True
         frame = frame.f_back
     return False

@@ -5,9 +5,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
+from sklearn_hscl._sklearn_compat import HasMethods, Interval, StrOptions
 from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.image.registry import LIBRARIES, is_library_model

@@ -111,8 +111,8 @@ def failure_of(search, X, y, **fit_params):
 
 
 def reasons(search):
-    """Return why candidates were fitted alone, each reason once; "" for together."""
-    assert all(together == (not reason) for together, reason in search.batched_)
+    """Return why candidates were fitted one by one, each reason once; "" for stacked."""
+    assert all(stacked == (not reason) for stacked, reason in search.batched_)
     return sorted({reason for _, reason in search.batched_})
 
 
