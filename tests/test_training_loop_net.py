@@ -163,7 +163,7 @@ def out_of_memory():
 def test_memory_that_runs_out_halves_the_chunks(iris):
     encoder = Small(out_of_memory())
     embedder = HSCLEmbedder(encoder=encoder, max_epochs=1, random_state=0)
-    with pytest.warns(UserWarning, match="going on with 4 rows.*device_batch_size=4"):
+    with pytest.warns(UserWarning, match="continues with 4 rows.*device_batch_size=4"):
         embedder.fit(*iris)
     start = clone(embedder).set_params(device_batch_size=8)
     assert_allclose(start.fit_transform(*iris), embedder.transform(iris[0]), atol=1e-4)
@@ -171,7 +171,7 @@ def test_memory_that_runs_out_halves_the_chunks(iris):
 
 def test_memory_that_runs_out_is_an_error_with_batch_statistics(iris):
     encoder = nn.Sequential(Small(out_of_memory()), nn.BatchNorm1d(3))
-    with pytest.raises(MemoryError, match="pass a smaller device_batch_size"):
+    with pytest.raises(MemoryError, match="Pass a smaller device_batch_size"):
         HSCLEmbedder(encoder=encoder).fit(*iris)
     HSCLEmbedder(encoder=encoder, device_batch_size=8, max_epochs=1).fit(*iris)
 
