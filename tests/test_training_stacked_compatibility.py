@@ -101,7 +101,7 @@ ALONE = {
     "batch statistics": nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5)),
     "as a stack it failed: RuntimeError": Branching(4, 3),
     "changes its buffers": Counting(4, 3),
-    "weights in two places": tied(4),
+    "tied weights": tied(4),
 }
 
 

@@ -99,7 +99,7 @@ def fit(case, directory=None, **parameters):
     """Fit a case, with a checkpoint in a directory; return its bits."""
     settings, data = CASES[case]
     torch.set_num_threads(1)
-    checkpoint.LARGEST_SHARE = 0.5  # fits are short here, and shall leave many
+    checkpoint._MAX_TIME_FRACTION = 0.5  # fits are short here, and shall leave many
     place = Path(tempfile.mkdtemp() if directory is None else directory)
     X, y = data(place)
     if directory is not None:

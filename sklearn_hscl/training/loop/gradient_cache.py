@@ -73,7 +73,7 @@ class GradientCache:
     def _attempt(
         self, module: nn.Module, objective: Objective, views: Tensor
     ) -> tuple[Tensor, LossStats] | None:
-        """Compute loss and gradient; return None and undo all effects if memory runs out."""
+        """Compute loss and gradient; undo all and return None if memory runs out."""
         device = views.device
         buffers, random_state = _copy_buffers(module), torch_random_state(device)
         try:
@@ -223,7 +223,7 @@ def _preserve_buffers(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _use_random_state(device: torch.device, state: RandomState) -> Iterator[None]:
-    """Use `state` of torch's generators in the block; restore the present one afterwards."""
+    """Set the state of torch's generators in the block; restore it afterwards."""
     present = torch_random_state(device)
     set_torch_random_state(device, state)
     try:
