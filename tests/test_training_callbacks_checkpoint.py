@@ -1,4 +1,4 @@
-"""Fits that end before their time, and go on from their checkpoint."""
+"""Fits that are interrupted, and resume from their checkpoint."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def embedder(directory=None, **parameters):
 
 
 class Stopped(Exception):  # noqa: N818
-    """Stands for whatever ends a fit from outside."""
+    """An error that ends a fit from outside."""
 
 
 class StopAfter:
@@ -61,7 +61,7 @@ def every_epoch(monkeypatch):
 
 
 def stopped(fitted, X, y, epoch=3, error=Stopped):
-    """Begin a fit, and end it in the given epoch, before that is written down."""
+    """Begin a fit, and end it in the given epoch, before that is written."""
     begun = clone(fitted).set_callbacks(StopAfter(epoch, error))
     with pytest.raises(error):
         begun.fit(X, y)

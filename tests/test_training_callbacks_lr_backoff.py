@@ -1,4 +1,4 @@
-"""Training that comes to infinite numbers or NaN, and fits that fail in other ways."""
+"""Training that diverges to infinite values or NaN, and fits that fail in other ways."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ class BadGradient(nn.Linear):
     def __init__(self, n_features, n_components, step, n_times=1):
         super().__init__(n_features, n_components)
         self.steps = range(step, step + n_times)
-        self.n_done = [0]  # counts on when training goes back
+        self.n_done = [0]  # is not reset when training restarts
 
     def forward(self, rows):
         embedding = super().forward(rows)

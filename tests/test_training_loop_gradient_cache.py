@@ -85,7 +85,7 @@ def test_running_statistics_see_every_row_once(batch):
 
 
 class Small(nn.Module):
-    """Stands for a device on which no more than 8 rows fit."""
+    """Simulates a device with memory for 8 rows."""
 
     def __init__(self, error):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Encoders of users in stacks, who has to be trained alone, and models that fail."""
+"""Custom encoders in stacks, runs that cannot be stacked, and models that fail."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ from sklearn_hscl.model_selection.batched_fit import fit_together
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.stacked.train import train_stacked
 
-# A user's own encoder ---------------------------------------------------------------
+# Custom encoders ----------------------------------------------------------------------
 
 
 class Residual(nn.Module):
-    """Norm and dropout around a sum: of no form that is known to the library."""
+    """Norm and dropout around a sum: an architecture that the library does not know."""
 
     def __init__(self, n_features):
         super().__init__()
