@@ -47,14 +47,14 @@ from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_
 from sklearn_hscl.training.batches.views import AugmentParameter
 from sklearn_hscl.training.callbacks.checkpoint import (
     Checkpoint,
+    environment_of_fit,
     fingerprint_of_fit,
     open_checkpoint,
     refuse_checkpoint,
-    surroundings_of_fit,
 )
 from sklearn_hscl.training.callbacks.sklearn_tasks import SklearnCallbackBridge
 from sklearn_hscl.training.config import GivenConfig
-from sklearn_hscl.training.ensemble import length_of_means
+from sklearn_hscl.training.ensemble import norm_of_means
 from sklearn_hscl.training.fitted_state import OPTIONAL_ATTRIBUTES
 from sklearn_hscl.training.interruption import called_by_another_estimator
 from sklearn_hscl.training.loop.callback import TrainingCallback
@@ -667,7 +667,7 @@ class HSCLEmbedder(
         unseeing = members[np.arange(len(folds)), folds]  # (n, D), of unit length
         if self.normalize:
             return unseeing
-        return unseeing * (scale * length_of_means(members, unseeing))
+        return unseeing * (scale * norm_of_means(members, unseeing))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -864,7 +864,7 @@ class HSCLEmbedder(
         run = prepare_run(config, data, loss, seeds, previous, checkpoint)
         if checkpoint is not None:
             fingerprint = fingerprint_of_fit(params, data.data, seeds, run.net)
-            checkpoint.belongs_to(fingerprint, surroundings_of_fit(run.n_threads), seeds)
+            checkpoint.start_fit(fingerprint, environment_of_fit(run.n_threads), seeds)
         return run
 
     def _given_scales(self) -> LossScales:
@@ -903,7 +903,7 @@ class HSCLEmbedder(
             run.end_early()
             warnings.warn(
                 f"Training was interrupted after {run.net.n_completed} of "
-                f"{run.net.n_epochs_} epochs: the embedder is what these made of it.",
+                f"{run.net.max_epochs} epochs: the embedder is what these made of it.",
                 UserWarning,
                 stacklevel=3,
             )

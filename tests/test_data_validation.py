@@ -133,7 +133,7 @@ def test_duplicate_column_names_are_distinguished():
         ({"hardening": "cubic"}, "'hardening' parameter .*'threshold'"),
         ({"encoder": "transformer"}, "'encoder' parameter .*'mlp'"),
         ({"batch_size": 1}, "'batch_size' parameter"),
-        ({"y": np.eye(30)}, r"raise `batch_size` \(now 256\) or `n_views` \(now 1\)"),
+        ({"y": np.eye(30)}, r"Raise `batch_size` \(now 256\) or `n_views` \(now 1\)"),
         ({"validation_fraction": 1.5}, "'validation_fraction' parameter"),
         ({"hidden_layer_sizes": (16, 0)}, "hidden_layer_sizes=.* positive"),
         ({"device": "gpu"}, "device='gpu' cannot be used"),
@@ -262,5 +262,5 @@ def test_divergence_is_an_error_not_a_nan():
         {"loss": "ucl", "early_stopping": True},
     ):
         for max_epochs in (1, 5):
-            with pytest.raises(FloatingPointError, match="lower `lr`"):
+            with pytest.raises(FloatingPointError, match="Lower `lr`"):
                 fit(lr=1e30, max_epochs=max_epochs, **parameters)

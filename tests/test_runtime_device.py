@@ -13,7 +13,7 @@ from torch import nn
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime import device as devices
-from sklearn_hscl.runtime.global_setting import Switch
+from sklearn_hscl.runtime.global_setting import GlobalSetting
 from sklearn_hscl.runtime.precision import Precision, resolve_precision
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 
@@ -159,8 +159,8 @@ def test_compiled_networks_learn_the_same(iris):
 
 def test_switch_with_users_that_overlap():
     log = ["off"]
-    switch = Switch(lambda: log[-1], log.append)
-    first, second = switch.turned("on"), switch.turned("on")
+    switch = GlobalSetting(lambda: log[-1], log.append)
+    first, second = switch.set_to("on"), switch.set_to("on")
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)

@@ -136,7 +136,7 @@ def test_probe_happens_once_and_leaves_random_state_alone(monkeypatch):
 def switch(monkeypatch):
     """Return the state of torch's switch, as if the probe had found it better."""
     monkeypatch.setattr(gemm, "_allowed", True)
-    monkeypatch.setattr(gemm, "_switch_found_better", True)
+    monkeypatch.setattr(gemm, "_setting_found_better", True)
     return lambda: torch.backends.mkldnn.matmul.fp32_precision
 
 
@@ -156,7 +156,7 @@ def test_switch_stays_off_where_it_is_forbidden_or_no_better(switch, monkeypatch
     with gemm.fast_gemm():
         assert switch() == "none"
     gemm.use_fast_gemm()
-    monkeypatch.setattr(gemm, "_switch_found_better", False)
+    monkeypatch.setattr(gemm, "_setting_found_better", False)
     with gemm.fast_gemm():
         assert switch() == "none"
 
@@ -193,7 +193,7 @@ def test_switched_products_are_as_accurate(switch):
 
 def rounds_to_bfloat16():
     a = torch.full((64, 64), 1 + 2.0**-12)
-    return bool((gemm._switched(a, torch.eye(64)) != a).any())
+    return bool((gemm._multiply_with_setting(a, torch.eye(64)) != a).any())
 
 
 def global_state():

@@ -5,8 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
 from skorch.dataset import Dataset
 
+from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches, stratified_split
 
 
@@ -59,3 +62,26 @@ def test_epochs(sampler, n_rows, n_batches):
         assert all(torch.equal(b.rows[:, 0].long() % 2, b.targets) for b in epoch)
     orders = (torch.cat([batch.rows for batch in epoch]) for epoch in (first, second))
     assert not torch.equal(*orders)
+
+
+def test_balanced_batches():
+    labels = torch.tensor([0] * 90 + [1] * 9 + [2] * 3 + [-1] * 10)
+    rows = torch.arange(112.0)[:, None]
+    rng = np.random.default_rng(0)
+    dataset = type("Data", (), {"X": rows, "y": labels})
+    batches = list(EpochBatches(dataset, 28, rng, "balanced"))
+    assert len(batches) == 10
+    for _, y, _ in batches:
+        assert_array_equal(np.bincount(y + 1)[1:], [9, 9, 9])
+    seen = torch.cat([batch.rows for batch in batches])[:, 0].int().bincount()
+    assert seen.min() == 1  # every row is there
+    assert set(seen[90:99].tolist()) == {10}
+    assert set(seen[99:102].tolist()) == {30}
+
+
+def test_balanced_embedder(iris):
+    X, y = iris[0][:112], iris[1][:112]
+    embedder = HSCLEmbedder(sampler="balanced", batch_size=30, max_epochs=1, random_state=0)
+    assert embedder.fit(X, y).transform(X).shape == (112, 32)
+    with pytest.raises(ValueError, match="sampler='balanced' composes batches by class"):
+        clone(embedder).set_params(loss="hucl").fit(X)

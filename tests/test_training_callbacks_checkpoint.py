@@ -1,4 +1,4 @@
-"""Fits that end before their time, and go on from their checkpoint."""
+"""Fits that are interrupted, and resume from their checkpoint."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def embedder(directory=None, **parameters):
 
 
 class Stopped(Exception):  # noqa: N818
-    """Stands for whatever ends a fit from outside."""
+    """An error that ends a fit from outside."""
 
 
 class StopAfter:
@@ -57,11 +57,11 @@ class StopAfter:
 @pytest.fixture
 def every_epoch(monkeypatch):
     """Checkpoints at the end of each epoch, however long they take."""
-    monkeypatch.setattr(checkpoint_module, "LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(checkpoint_module, "_MAX_TIME_FRACTION", 1.0)
 
 
 def stopped(fitted, X, y, epoch=3, error=Stopped):
-    """Begin a fit, and end it in the given epoch, before that is written down."""
+    """Begin a fit, and end it in the given epoch, before that is written."""
     begun = clone(fitted).set_callbacks(StopAfter(epoch, error))
     with pytest.raises(error):
         begun.fit(X, y)
@@ -217,7 +217,7 @@ def test_other_versions_draw_a_warning(iris, tmp_path, monkeypatch):
     ("parameters", "message"),
     [
         ({"beta": "auto"}, "train several"),
-        ({"net_callbacks": [EpochScoring("accuracy")]}, "memory that cannot be kept"),
+        ({"net_callbacks": [EpochScoring("accuracy")]}, "state that cannot be stored"),
     ],
 )
 def test_refused_clearly(iris, tmp_path, parameters, message):
@@ -250,7 +250,7 @@ def test_a_directory_that_cannot_be_written_to(iris, tmp_path):
     fitted = embedder().fit(*iris)
     before = fitted.transform(iris[0])
     fitted.set_params(checkpoint_dir=tmp_path / "file" / "directory")
-    with pytest.raises(ValueError, match="checkpoint_dir=.* cannot be made"):
+    with pytest.raises(ValueError, match="checkpoint_dir=.* cannot be created"):
         fitted.fit(*iris)
     assert_array_equal(fitted.transform(iris[0]), before)
 
@@ -333,7 +333,7 @@ def test_writing_is_rare_where_epochs_are_short(iris, tmp_path, monkeypatch):
         "_write",
         lambda self, net: written.append(len(net.history)) or write(self, net),
     )
-    monkeypatch.setattr(checkpoint_module, "LARGEST_SHARE", 0.05)
+    monkeypatch.setattr(checkpoint_module, "_MAX_TIME_FRACTION", 0.05)
     embedder(tmp_path, max_epochs=40, early_stopping=False).fit(*iris)
     assert written[0] == 0 and written[-1] == 40
     assert len(written) < 30

@@ -1,4 +1,4 @@
-"""Training that comes to infinite numbers or NaN, and fits that fail in other ways."""
+"""Training that diverges to infinite values or NaN, and fits that fail in other ways."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ class BadGradient(nn.Linear):
     def __init__(self, n_features, n_components, step, n_times=1):
         super().__init__(n_features, n_components)
         self.steps = range(step, step + n_times)
-        self.n_done = [0]  # counts on when training goes back
+        self.n_done = [0]  # is not reset when training restarts
 
     def forward(self, rows):
         embedding = super().forward(rows)
@@ -57,7 +57,7 @@ def test_the_batch_of_a_bad_row_is_named(iris):
     assert 77 in error.rows
     assert len(error.rows) == 50
     assert f"batch {error.batch} (50 training rows: " in str(error)
-    assert "lower `lr` (now 0.002)" in str(error)
+    assert "Lower `lr` (now 0.002)" in str(error)
 
 
 # One call is the measurement of memory; three batches make an epoch.
@@ -75,14 +75,16 @@ def test_the_batch_of_a_bad_gradient_is_named(iris, step, message):
 
 
 def test_it_is_a_value_error_too(iris):
-    with pytest.raises(ValueError, match="lower `lr`"):
+    with pytest.raises(ValueError, match="Lower `lr`"):
         embedder(lr=1e30).fit(*iris)
 
 
 def test_going_back_once(iris, capsys):
     bar = ProgressBar(max_propagation_depth=None)
     begun = embedder(BadGradient(4, 2, 5), lr_backoff=0.1).set_callbacks(bar)
-    with pytest.warns(UserWarning, match="Going on from the end of epoch 1 at 0.1 of the"):
+    with pytest.warns(
+        UserWarning, match="Continuing from the end of epoch 1 at 0.1 of the"
+    ):
         begun.fit(*iris)
     assert begun.n_iter_ == 4
     assert np.isfinite(begun.transform(iris[0])).all()
@@ -137,7 +139,7 @@ class RuinedState(nn.Linear):
 
 def test_going_back_behind_an_epoch_that_ended_ruined(iris):
     begun = embedder(RuinedState(4, 2, 6), lr_backoff=0.1)  # the last of epoch 2
-    message = "in epoch 3, batch 1 .* Going on from the end of epoch 1"
+    message = "in epoch 3, batch 1 .* Continuing from the end of epoch 1"
     with pytest.warns(UserWarning, match=message):
         begun.fit(*iris)
     assert begun.n_iter_ == 4

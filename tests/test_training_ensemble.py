@@ -18,7 +18,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
-from sklearn_hscl.training.ensemble import draw_folds, length_of_means, mixed_members
+from sklearn_hscl.training.ensemble import draw_folds, mixed_members, norm_of_means
 
 M, B, D, K = 3, 12, 4, 2
 
@@ -309,10 +309,10 @@ def test_length_of_the_means_of_members_that_have_not_seen_a_row(noise, n_member
     centers = rng.normal(size=(1500, 1, 8))
     draws = [centers + noise * rng.normal(size=(1500, n_members, 8)) for _ in range(2)]
     seen, new = (z / np.linalg.norm(z, axis=2, keepdims=True) for z in draws)
-    length = length_of_means(seen, seen[:, 0])
+    length = norm_of_means(seen, seen[:, 0])
     expected = np.sqrt((new.mean(1) ** 2).sum(1).mean())
     assert length == pytest.approx(expected, abs=0.03)
-    assert length_of_means(np.array([[[1.0], [-1.0]]]), np.array([[1.0]])) == sqrt(0.5)
+    assert norm_of_means(np.array([[[1.0], [-1.0]]]), np.array([[1.0]])) == sqrt(0.5)
 
 
 def test_rows_out_of_fold_are_as_long_as_new_rows():

@@ -1,4 +1,4 @@
-"""Encoders of users in stacks, who has to be trained alone, and models that fail."""
+"""Custom encoders in stacks, runs that cannot be stacked, and models that fail."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ from sklearn_hscl.model_selection.batched_fit import fit_batched
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.stacked.train import train_stacked
 
-# A user's own encoder ---------------------------------------------------------------
+# Custom encoders ----------------------------------------------------------------------
 
 
 class Residual(nn.Module):
-    """Norm and dropout around a sum: of no form that is known to the library."""
+    """Norm and dropout around a sum: an architecture that the library does not know."""
 
     def __init__(self, n_features):
         super().__init__()
@@ -101,7 +101,7 @@ ALONE = {
     "batch statistics": nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5)),
     "stacked training failed: RuntimeError": Branching(4, 3),
     "changes its buffers": Counting(4, 3),
-    "weights in two places": tied(4),
+    "tied weights": tied(4),
 }
 
 

@@ -1,4 +1,4 @@
-"""Models trained as one stack come out as each of them does alone."""
+"""Models trained as one stack have the weights of models trained alone."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked.compatibility import form, reason_not_stackable
+from sklearn_hscl.training.stacked.compatibility import reason_not_stackable, stack_key
 from sklearn_hscl.training.stacked.train import train_stacked
 
 
@@ -89,7 +89,7 @@ def fit_batched(
         if embedder.checkpoint_dir is not None:
             outcome.reason = "checkpoint_dir stores the state of one model"
         if outcome.reason is None:
-            stacks.setdefault(form(run), []).append(_Member(embedder, run, outcome))
+            stacks.setdefault(stack_key(run), []).append(_Member(embedder, run, outcome))
         else:
             single.append((embedder, outcome))
     for stack in stacks.values():

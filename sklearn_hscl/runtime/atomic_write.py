@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 import secrets
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What follows the name of a file that is still being written.
+# Suffix of a file that is still being written.
 UNFINISHED = ".part"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a new file beside `path` to write to, which takes its place when that is done.
+    """Yield a new file beside `path` to write to, which replaces it afterwards.
 
-    It is then on the disk, with the permissions that the user's umask asks for. Where
-    writing fails, what was at `path` stays.
+    The file is then on the disk, with the permissions of the user's umask. If writing
+    fails, the old file stays.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     try:

@@ -1,4 +1,4 @@
-"""From the `device` parameter to a torch device."""
+"""The torch device of the `device` parameter."""
 
 import torch
 
@@ -6,14 +6,14 @@ from sklearn_hscl.runtime.threads import worker_index
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Settle the device: "auto" is the GPU when there is one, otherwise the CPU.
+    """Resolve the device: "auto" is the GPU if there is one, otherwise the CPU.
 
-    Where there are several GPUs, each worker process of joblib has one.
+    If there are several GPUs, each worker process of joblib uses one.
 
     Raises
     ------
     ValueError
-        If the name is not a torch device, or the device is not there.
+        If the name is not a torch device, or the device is not available.
     """
     if device == "auto":
         if not torch.cuda.is_available():

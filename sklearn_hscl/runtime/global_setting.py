@@ -1,4 +1,4 @@
-"""Settings that belong to the whole process, changed while somebody needs them."""
+"""Settings of the whole process that are changed temporarily."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,16 +8,16 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Switch(Generic[Value]):
-    """A setting of the process with any number of users at a time.
+class GlobalSetting(Generic[Value]):
+    """A setting of the process with any number of concurrent users.
 
-    The first user sets it and the last one restores what it was, in whichever order
-    their threads come and go.
+    The first user sets it and the last one restores it, whatever the order of their
+    threads.
 
     Parameters
     ----------
     read : callable
-        Returns the present value.
+        Returns the current value.
     write : callable
         Sets the value.
     """
@@ -29,8 +29,8 @@ class Switch(Generic[Value]):
         self._n_users = 0
 
     @contextmanager
-    def turned(self, value: Value) -> Iterator[None]:
-        """Have `value` inside the block; whoever comes second joins the first."""
+    def set_to(self, value: Value) -> Iterator[None]:
+        """Set `value` inside the block; later users keep the value of the first."""
         with self._lock:
             if self._n_users == 0:
                 self._before = self._read()

@@ -4,11 +4,12 @@ On some processors torch's default float32 product reaches less than half of the
 of the oneDNN that torch ships too. There are two ways to it, each used after a probe,
 once per process, has found it clearly faster than the default and no less accurate:
 
-- :func:`mm` and :func:`mm_t` call one oneDNN operator, which needs no global switch;
-  everywhere else (float64, CUDA, autograd, other builds of torch) they are ``torch.mm``;
-- :func:`fast_gemm` turns a switch of torch while a network runs, with autograd. The
-  switch allows oneDNN to round to bfloat16, which it does only on processors with
-  matrix units for it: there the probe finds the error and leaves the switch alone.
+- :func:`mm` and :func:`mm_t` call one oneDNN operator, which needs no global setting;
+  in all other cases (float64, CUDA, autograd, other builds of torch) they are
+  ``torch.mm``;
+- :func:`fast_gemm` changes a setting of torch while a network runs, with autograd. The
+  setting allows oneDNN to round to bfloat16, which it does only on processors with
+  matrix units for it: there the probe finds the error and keeps the setting.
 """
 
 import os
@@ -17,17 +18,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sklearn_hscl.runtime.global_setting import Switch
+from sklearn_hscl.runtime.global_setting import GlobalSetting
 
 # Below this many multiplications the call costs more than the product.
-_SMALL = 2**20
+_MIN_SIZE = 2**20
 # (m, k, n) of a tile of similarities, of its gradient, and of a layer of a network.
-_PROBED = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
+_PROBED_SHAPES = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
 # A close race could end differently in each process, and with it the last bits of
 # results; a clear one does not.
 _CLEARLY_FASTER = 1.25
@@ -35,11 +35,11 @@ _lock = threading.Lock()
 _allowed = os.environ.get("SKLEARN_HSCL_FAST_GEMM", "1") != "0"
 # None: not probed yet.
 _found_better: bool | None = None
-_switch_found_better: bool | None = None
+_setting_found_better: bool | None = None
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product a b.
+    """Compute the matrix product a b.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mm_t(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product a bᵀ.
+    """Compute the matrix product a bᵀ.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def use_fast_gemm(enabled: bool = True) -> None:
 
 
 def uses_fast_gemm() -> bool:
-    """Whether large float32 products on the CPU go to oneDNN (probes at first use)."""
+    """Return whether large float32 CPU products use oneDNN (probes at first use)."""
     global _found_better
     if _allowed and _found_better is None:
         with _lock:
@@ -107,28 +107,28 @@ def uses_fast_gemm() -> bool:
 
 
 def fast_gemm() -> AbstractContextManager[None]:
-    """Context in which torch's own float32 products on the CPU go to oneDNN.
+    """Return a context in which torch's own float32 products on the CPU use oneDNN.
 
-    The switch belongs to the process: products of other threads go the same way
-    meanwhile, at equal accuracy. The last context to end restores it.
+    The setting is that of the process: products of other threads use oneDNN meanwhile,
+    at equal accuracy. The last context to end restores it.
     """
-    uses_fast_gemm()  # probes, if it has to, while the switch is still off
-    return _SWITCH.turned("bf16") if _switch_is_better() else nullcontext()
+    uses_fast_gemm()  # probes, if necessary, before the setting changes
+    return _SETTING.set_to("bf16") if _setting_is_better() else nullcontext()
 
 
 def chosen_products() -> str:
-    """Name the ways that large float32 products on the CPU take (probes at first use)."""
+    """Return which ways large float32 CPU products take (probes at first use)."""
     by_operator = "operator" if uses_fast_gemm() else "default"
-    return f"{by_operator}, {'switch' if _switch_is_better() else 'default'}"
+    return f"{by_operator}, {'switch' if _setting_is_better() else 'default'}"
 
 
 @cache
 def bfloat16_is_faster() -> bool:
-    """Whether this processor multiplies bfloat16 clearly faster (probes at first use).
+    """Return whether bfloat16 products are clearly faster here (probes at first use).
 
-    No result may depend on the answer, which one try of several settles.
+    No result may depend on the answer, as one fast run of several decides it.
     """
-    m, k, n = _PROBED[0]
+    m, k, n = _PROBED_SHAPES[0]
     a, b = torch.ones(m, k), torch.ones(n, k)
 
     def is_faster() -> bool:
@@ -139,28 +139,26 @@ def bfloat16_is_faster() -> bool:
         return any(is_faster() for _ in range(3))
 
 
-def _switch_is_better() -> bool:
-    global _switch_found_better
-    if _allowed and _switch_found_better is None:
+def _setting_is_better() -> bool:
+    global _setting_found_better
+    if _allowed and _setting_found_better is None:
         with _lock:
-            if _switch_found_better is None:
-                _switch_found_better = _read_switch() == "none" and _probe(_switched)
-    return bool(_allowed and _switch_found_better)
+            if _setting_found_better is None:
+                is_free = _read_setting() == "none"
+                _setting_found_better = is_free and _probe(_multiply_with_setting)
+    return bool(_allowed and _setting_found_better)
 
 
-def _read_switch() -> str:
-    return str(getattr(_settings(), "fp32_precision", "missing"))
+def _read_setting() -> str:
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # None: an old torch
+    return str(getattr(matmul, "fp32_precision", "missing"))
 
 
-def _write_switch(value: str) -> None:
-    _settings().fp32_precision = value
+def _write_setting(value: str) -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
 
 
-def _settings() -> Any:
-    return getattr(torch.backends.mkldnn, "matmul", None)  # None: an old torch
-
-
-_SWITCH = Switch(_read_switch, _write_switch)
+_SETTING = GlobalSetting(_read_setting, _write_setting)
 
 
 def _fits(a: Tensor, b: Tensor) -> bool:
@@ -168,7 +166,7 @@ def _fits(a: Tensor, b: Tensor) -> bool:
         a.ndim == b.ndim == 2  # batched products have no such operator
         and a.dtype == b.dtype == torch.float32
         and a.device.type == b.device.type == "cpu"
-        and a.shape[0] * a.shape[1] * b.shape[0] >= _SMALL
+        and a.shape[0] * a.shape[1] * b.shape[0] >= _MIN_SIZE
         and not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad))
     )
 
@@ -177,8 +175,8 @@ def _onednn(a: Tensor, b: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-def _switched(a: Tensor, b: Tensor) -> Tensor:
-    with _SWITCH.turned("bf16"):
+def _multiply_with_setting(a: Tensor, b: Tensor) -> Tensor:
+    with _SETTING.set_to("bf16"):
         return torch.mm(a, b.mT)
 
 
@@ -192,7 +190,7 @@ Product = Callable[[Tensor, Tensor], Tensor]
 def _probe(product: Product) -> bool:
     with torch.no_grad():
         try:
-            return all(_is_better(product, *shape) for shape in _PROBED)
+            return all(_is_better(product, *shape) for shape in _PROBED_SHAPES)
         except (AttributeError, NotImplementedError, RuntimeError):
             return False  # this build of torch has no such operator
 
@@ -211,7 +209,7 @@ def _error(product: Tensor, exact: Tensor) -> float:
 
 
 def _seconds(product: Product, a: Tensor, b: Tensor) -> float:
-    """Shortest of some runs, in the time of this thread: others may be busy."""
+    """Return the shortest of some runs, in CPU time of this thread."""
 
     def once() -> float:
         start = time.thread_time()

@@ -1,18 +1,18 @@
-"""Rows of unit length."""
+"""Rows of unit norm."""
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
 def l2_normalize(z: Tensor) -> Tensor:
-    """Scale rows to unit length; rows of zeros stay zero, with a finite gradient.
+    """Scale rows to unit norm; rows of zeros stay zero, with a finite gradient.
 
     Parameters
     ----------
     z : Tensor of shape (..., D)
-        Finite rows of any length.
+        Finite rows of any norm.
 
     Returns
     -------
@@ -21,10 +21,22 @@ def l2_normalize(z: Tensor) -> Tensor:
     return _UnitRows.apply(z)[0]
 
 
-def _fitting(length: Tensor) -> Tensor:
-    """Return which rows are neither too short nor too long for their squares."""
-    limits = torch.finfo(length.dtype)
-    return (length > limits.tiny**0.5 * 1e4) & (length < limits.max**0.5)
+class _Context(Protocol):
+    """Attributes of torch's context that :class:`_UnitRows` uses."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """Mark outputs that have no gradient."""
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Save tensors for the backward pass."""
+
+
+def _squares_fit(norm: Tensor) -> Tensor:
+    """Return for which rows the squares are in the range of the dtype."""
+    limits = torch.finfo(norm.dtype)
+    return (norm > limits.tiny**0.5 * 1e4) & (norm < limits.max**0.5)
 
 
 class _UnitRows(torch.autograd.Function):
@@ -32,40 +44,44 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor) -> tuple[Tensor, Tensor]:
-        length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (..., 1)
-        # The squares of very long or very short rows leave the range of the type. On a
-        # GPU the question alone would cost more than always asking for the largest, and
-        # an exported network cannot ask.
-        ask = not (z.is_cuda or torch.compiler.is_exporting())
-        if not (ask and bool(_fitting(length).all())):
-            direct = length
+        norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (..., 1)
+        # The squares of rows with a very large or small norm leave the range of the dtype.
+        # On a GPU the check costs more than always scaling, and an exported network cannot
+        # branch.
+        can_check = not (z.is_cuda or torch.compiler.is_exporting())
+        if not (can_check and bool(_squares_fit(norm).all())):
+            direct = norm
             largest = z.abs().amax(-1, keepdim=True)
             largest = torch.where(largest > 0, largest, 1.0)
             shape = z / largest
-            length = torch.linalg.vector_norm(shape, dim=-1, keepdim=True)
-            length = torch.where(length > 0, length, 1.0)
-            unit = shape / length
-            length = length * largest
-            if ask:  # a row keeps its bits, whatever the others are like
-                fits = _fitting(direct)
+            norm = torch.linalg.vector_norm(shape, dim=-1, keepdim=True)
+            norm = torch.where(norm > 0, norm, 1.0)
+            unit = shape / norm
+            norm = norm * largest
+            if can_check:  # a row keeps its bits, whatever the other rows
+                fits = _squares_fit(direct)
                 unit = torch.where(fits, z / direct, unit)
-                length = torch.where(fits, direct, length)
+                norm = torch.where(fits, direct, norm)
         else:
-            unit = z / length
-        return unit, length
+            unit = z / norm
+        return unit, norm
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(
+        ctx: _Context, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]
+    ) -> None:
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, z: Tensor) -> Any:
-        """Take the axis that torch.func.vmap maps over as one more leading axis."""
+    def vmap(
+        info: object, in_dims: tuple[int], z: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        """Make the axis that torch.func.vmap maps over one more leading axis."""
         return _UnitRows.apply(z.movedim(in_dims[0], 0)), (0, 0)
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor, _: Tensor) -> Tensor:
-        unit, length = ctx.saved_tensors
+    def backward(ctx: _Context, outer: Tensor, _: Tensor) -> Tensor:
+        unit, norm = ctx.saved_tensors
         along = (outer * unit).sum(-1, keepdim=True)  # (..., 1)
-        return (outer - along * unit) / length
+        return (outer - along * unit) / norm

@@ -1,4 +1,4 @@
-"""From the `precision` parameter to types of numbers."""
+"""The dtypes of the `precision` parameter."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sklearn_hscl.runtime.global_setting import Switch
+from sklearn_hscl.runtime.global_setting import GlobalSetting
 from sklearn_hscl.runtime.matmul import fast_gemm
 
 PRECISIONS = ("float64", "float32", "tf32", "bf16")
@@ -20,19 +20,19 @@ def _write_tf32(value: str) -> None:
     torch.backends.cuda.matmul.fp32_precision = value
 
 
-_TF32 = Switch(_read_tf32, _write_tf32)
+_TF32 = GlobalSetting(_read_tf32, _write_tf32)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Types of numbers in training and embedding.
+    """Dtypes and matrix products in training and embedding.
 
     Parameters
     ----------
     name : {"float64", "float32", "tf32", "bf16"}
-        ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply in less.
+        ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply in lower precision.
     device : torch.device
-        Where.
+        Device of the computation.
     """
 
     name: str
@@ -40,46 +40,46 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of weights and rows."""
+        """Dtype of weights and rows."""
         return torch.float64 if self.name == "float64" else torch.float32
 
     @contextmanager
     def products(self) -> Iterator[None]:
-        """Have the fastest matrix products of this precision.
+        """Use the fastest matrix products of this precision inside the block.
 
-        What is set belongs to the process, and is restored by the last one to leave.
+        The settings are those of the process; the last block to end restores them.
         """
         with ExitStack() as stack:
             if self.name == "tf32":
-                stack.enter_context(_TF32.turned("tf32"))
+                stack.enter_context(_TF32.set_to("tf32"))
             if self.name == "float32" and self.device.type == "cpu":
                 stack.enter_context(fast_gemm())
             yield
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context of a forward pass."""
+        """Return the context of a forward pass."""
         if self.name == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
 
 def resolve_precision(precision: str, device: torch.device, ndim: int) -> Precision:
-    """Settle the types of numbers.
+    """Resolve the precision.
 
     Parameters
     ----------
     precision : {"auto", "float64", "float32", "tf32", "bf16"}
-        As given by the user. ``"auto"`` is float32 except on NVIDIA GPUs: there bf16
-        for images, whose networks are large enough to gain, and tf32 for tables.
+        As given by the user. ``"auto"`` is float32 except on NVIDIA GPUs: there it is
+        bf16 for images, whose networks are large enough to benefit, and tf32 for tables.
     device : torch.device
-        Where to compute.
+        Device of the computation.
     ndim : int
-        Dimensions of the rows' array: 2 for tables, 4 for images.
+        Number of dimensions of the rows' array: 2 for tables, 4 for images.
 
     Raises
     ------
     ValueError
-        If the device cannot compute in this precision.
+        If the device does not support this precision.
     """
     if precision == "auto":
         precision = "float32"
@@ -87,12 +87,12 @@ def resolve_precision(precision: str, device: torch.device, ndim: int) -> Precis
             precision = "bf16" if ndim > 2 and torch.cuda.is_bf16_supported() else "tf32"
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(
-            f"precision='tf32' needs an NVIDIA GPU, but device is {str(device)!r}: use "
+            f"precision='tf32' needs an NVIDIA GPU, but device is {str(device)!r}. Use "
             f"precision='float32' or 'auto'."
         )
     if precision == "float64" and device.type == "mps":
         raise ValueError(
-            "precision='float64' cannot be used on device='mps', which has no float64: "
-            "use precision='float32', or device='cpu'."
+            "precision='float64' is not available on device='mps', which has no float64. "
+            "Use precision='float32', or device='cpu'."
         )
     return Precision(precision, device)

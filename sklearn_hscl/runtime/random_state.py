@@ -1,4 +1,4 @@
-"""Random state that belongs to one fit and leaves the global generators alone."""
+"""Random state of one fit, which leaves the global generators unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ MAX_SEED = np.iinfo(np.int32).max
 
 
 class Seeds(NamedTuple):
-    """One seed for each source of randomness in a fit."""
+    """Seeds of a fit, one for each source of randomness."""
 
     split: int
     weights: int
@@ -28,8 +28,8 @@ def draw_seeds(random_state: int | np.random.RandomState | None) -> Seeds:
     Parameters
     ----------
     random_state : int, RandomState instance or None
-        None draws from the operating system and not from numpy's global generator,
-        which stays as it was.
+        None draws from the operating system, and leaves numpy's global generator
+        unchanged.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def draw_seeds(random_state: int | np.random.RandomState | None) -> Seeds:
     return Seeds(*generator.randint(MAX_SEED, size=len(Seeds._fields)).tolist())
 
 
-# torch's generators belong to the process: one fit at a time may use them.
+# torch's generators are global: one fit at a time may use them.
 _TORCH_GENERATORS = RLock()
 
 
@@ -49,7 +49,7 @@ _TORCH_GENERATORS = RLock()
 def scoped_torch_seed(seed: int) -> Iterator[None]:
     """Seed torch inside the block; restore its global generators afterwards.
 
-    Fits in several threads of one process wait for each other here.
+    Fits in several threads of one process run here one after the other.
     """
     devices = list(range(torch.cuda.device_count()))
     with _TORCH_GENERATORS, torch.random.fork_rng(devices=devices):

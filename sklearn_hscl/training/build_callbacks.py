@@ -10,6 +10,7 @@ from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
 from sklearn_hscl.training.callbacks.early_stopping import (
     HeldOutEarlyStopping,
     OutOfFoldEarlyStopping,
+    StoppingSettings,
 )
 from sklearn_hscl.training.callbacks.lr_backoff import LRBackoff
 from sklearn_hscl.training.callbacks.scale_calibration import CalibratedScale
@@ -49,11 +50,11 @@ def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[Trainin
     data, folds = context.data, context.folds
     if config.defaults.averaging is not None:
         monitors.append(AveragedWeights(config.defaults.averaging))
-    settings = {
-        "patience": config.n_iter_no_change,
-        "tol": config.tol,
-        "every": config.epochs_between_scores,
-    }
+    settings = StoppingSettings(
+        patience=config.n_iter_no_change,
+        tol=config.tol,
+        every=config.epochs_between_scores,
+    )
     if context.held_out is not None:
         _check_held_out(data)
         monitors.append(HeldOutEarlyStopping(context.held_out, **settings))

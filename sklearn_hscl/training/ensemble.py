@@ -1,9 +1,8 @@
-"""Ensembles: pairs across members, and folds of rows that members do not see."""
+"""Ensembles: the loss across members, and folds of rows that members do not see."""
 
 import warnings
 from fractions import Fraction
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
+
+# Class codes, which are stratified, or indicators or continuous values.
+Targets = NDArray[np.int64] | NDArray[np.floating]
+Embeddings = NDArray[np.floating]
+
+# Embeddings by the members ------------------------------------------------------------
 
 
 def mixed_members(
@@ -22,31 +27,31 @@ def mixed_members(
     view_ids: Tensor,
     folds: Tensor | None,
 ) -> tuple[Tensor, LossStats]:
-    """Compare rows as different members embed them.
+    """Compare rows that different members embed.
 
     In the m-th of M rounds, all views of row i are embedded by member (i + m) mod M, if
-    that member may see it. So members agree on one space, in which their mean is
-    meaningful, and all embeddings are used, at the cost of M losses of one batch each.
+    that member may see it. Members thus share one space, in which their mean is
+    meaningful. All embeddings are used, at the cost of M losses of one batch each.
 
     Parameters
     ----------
     loss : ContrastiveLoss
         The loss.
     z : Tensor of shape (..., M, B, D)
-        Projections by each member.
+        Projections of each member.
     logits : Tensor of shape (..., M, B, n_classes) or None
-        Class scores by each member.
+        Class scores of each member.
     targets, view_ids : Tensor of shape (B,)
         As the loss takes them.
     folds : Tensor of shape (B,) or None
-        The member that does not see a row.
+        Index of the member that does not see a row.
 
     Returns
     -------
     value : Tensor of shape (...)
         Mean over the rounds.
     stats : LossStats
-        Skipped anchors of the round with the fewest, means of the rest.
+        The minimum of the skipped anchors over the rounds, means of the others.
     """
     n_members, n_rows = z.shape[-3:-1]
     row = torch.arange(n_rows, device=z.device)
@@ -58,7 +63,7 @@ def mixed_members(
         else:
             seen = torch.nonzero(member != folds)[:, 0]
             chosen = member[seen]
-            if len(seen) < 2:  # nothing to compare
+            if len(seen) < 2:  # no pairs
                 continue
         value, stat = loss(
             z[..., chosen, seen, :],
@@ -75,19 +80,49 @@ def mixed_members(
         return value, LossStats(none + n_rows, none, value.detach())
     fields = (torch.stack(field) for field in zip(*stats, strict=True))
     skipped, fallbacks, effective = fields
-    together = LossStats(skipped.amin(0), fallbacks.sum(0), effective.mean(0))
-    return torch.stack(values).mean(0), together
+    mean_stats = LossStats(skipped.amin(0), fallbacks.sum(0), effective.mean(0))
+    return torch.stack(values).mean(0), mean_stats
+
+
+def norm_of_means(members: Embeddings, unseeing: Embeddings) -> float:
+    """Estimate the norm of the members' mean embedding of new rows.
+
+    It is a mean of M unit vectors. If pairs of them have the mean cosine c, its squared
+    norm is (1 + (M - 1) c) / M: the mean cosine of one vector with all, itself included.
+    Members that have seen a row agree more with each other than with the one that has
+    not. The latter is therefore compared with all; the minimum is 1 / M.
+
+    Parameters
+    ----------
+    members : ndarray of shape (n_samples, M, D)
+        Embeddings by all members, with unit norm.
+    unseeing : ndarray of shape (n_samples, D)
+        Embeddings by the member that has not seen a row.
+
+    Returns
+    -------
+    float
+        Root mean square over rows.
+    """
+    cosines = np.einsum("nmd,nd->nm", members, unseeing)
+    return sqrt(max(float(cosines.mean()), 1 / members.shape[1]))
+
+
+# Folds ----------------------------------------------------------------------------------
+
+# Maximum number of folds of which some are held out: fractions are rounded to twentieths.
+_MAX_FOLDS = 20
 
 
 def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[np.int64]:
-    """Draw the member that does not see a row, evenly over rows and in each class.
+    """Draw the member that does not see each row, evenly over rows and within classes.
 
     Parameters
     ----------
     codes : ndarray of int, shape (n_samples,)
         Class codes, -1 for no label.
     n_members : int
-        Members M.
+        Number of members M.
     seed : int
         Seed.
 
@@ -105,38 +140,10 @@ def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[n
     return folds % n_members
 
 
-def length_of_means(members: NDArray[Any], unseeing: NDArray[Any]) -> float:
-    """Estimate the length that the mean of the members has in new rows.
-
-    It is a mean of M unit vectors. Where pairs of them have the mean cosine c, its squared
-    length is (1 + (M - 1) c) / M: the mean cosine of one vector with all, itself included.
-    Members that have seen a row agree more with each other than with the one that has not,
-    so that the latter is compared with all; 1 / M is the least.
-
-    Parameters
-    ----------
-    members : ndarray of shape (n_samples, M, D)
-        Embeddings by all members, of unit length.
-    unseeing : ndarray of shape (n_samples, D)
-        Those by the member that has not seen a row.
-
-    Returns
-    -------
-    float
-        Root mean square over rows.
-    """
-    cosines = np.einsum("nmd,nd->nm", members, unseeing)
-    return sqrt(max(float(cosines.mean()), 1 / members.shape[1]))
-
-
-# Folds of which some are held out, at most: shares are rounded to twentieths.
-MAX_FOLDS = 20
-
-
 def draw_member_folds(
     codes: NDArray[np.int64], groups: NDArray[np.int64], n_members: int, seed: int
 ) -> NDArray[np.int64]:
-    """Draw the member that does not see a row, the same for all rows of a group.
+    """Draw the member that does not see each row, the same for all rows of a group.
 
     Parameters
     ----------
@@ -145,7 +152,7 @@ def draw_member_folds(
     groups : ndarray of int, shape (n_samples,)
         Codes of the groups.
     n_members : int
-        Members.
+        Number of members.
     seed : int
         Seed.
 
@@ -156,15 +163,15 @@ def draw_member_folds(
     Raises
     ------
     ValueError
-        If there are fewer groups than members, or a member would see one class only.
+        If there are fewer groups than members, or a member would see a single class.
     """
     n_groups = len(np.unique(groups))
     if n_groups < n_members:
         raise ValueError(
             f"groups holds {n_groups} different values, too few to keep each of "
-            f"{n_members} members of encoder='tabular' from groups of its own: set "
-            f"`n_members`, or `cross_fit`, to no more than that, pass finer groups, or "
-            f"leave groups out."
+            f"{n_members} members of encoder='tabular' from other groups. Lower "
+            f"`n_members`, or `cross_fit`, to that number, pass finer groups, or leave "
+            f"groups out."
         )
     folds = draw_group_folds(codes, groups, n_members, seed)
     for member in range(n_members):
@@ -172,16 +179,16 @@ def draw_member_folds(
         if len(seen) < 2:
             raise ValueError(
                 f"groups leaves member {member} of {n_members} rows of {len(seen)} class "
-                f"to learn from, as the others lie in the groups that it does not see: "
-                f"pass finer groups, or leave groups out."
+                f"to learn from, as it does not see the groups of the others. Pass finer "
+                f"groups, or leave groups out."
             )
     return folds
 
 
 def hold_out_groups(
-    targets: NDArray[Any] | None, groups: NDArray[np.int64], fraction: float, seed: int
+    targets: Targets | None, groups: NDArray[np.int64], fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hold out whole groups: about a share of the rows, stratified by class.
+    """Hold out whole groups with about a fraction of the rows, stratified by class.
 
     Parameters
     ----------
@@ -190,7 +197,7 @@ def hold_out_groups(
     groups : ndarray of int, shape (n_samples,)
         Codes of the groups.
     fraction : float in (0, 1)
-        Share of rows to hold out, as far as the sizes of the groups allow it.
+        Fraction of rows to hold out, as closely as the sizes of the groups allow.
     seed : int
         Seed of the split.
 
@@ -202,15 +209,15 @@ def hold_out_groups(
     Raises
     ------
     ValueError
-        If there is one group only.
+        If there is a single group.
     """
     n_groups = len(np.unique(groups))
     if n_groups < 2:
         raise ValueError(
-            "groups holds 1 group, but early stopping holds out whole groups: pass at "
+            "groups holds 1 group, but early stopping holds out whole groups. Pass at "
             "least 2, held-out rows as X_val, or set early_stopping=False."
         )
-    n_folds, n_held_out = _as_folds(fraction, min(n_groups, MAX_FOLDS))
+    n_folds, n_held_out = _as_folds(fraction, min(n_groups, _MAX_FOLDS))
     folds = draw_group_folds(targets, groups, n_folds, seed)
     sizes = np.bincount(folds, minlength=n_folds)
     shuffled = np.random.default_rng(seed).permutation(n_folds)
@@ -220,26 +227,27 @@ def hold_out_groups(
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-def _as_folds(fraction: float, most: int) -> tuple[int, int]:
-    """Return into how many folds to split, and how many of them are the fraction."""
-    share = Fraction(fraction).limit_denominator(most)
-    share = min(max(share, Fraction(1, most)), Fraction(most - 1, most))
-    return share.denominator, share.numerator
+def _as_folds(fraction: float, max_folds: int) -> tuple[int, int]:
+    """Return the number of folds, and how many of them make up the fraction."""
+    rounded = Fraction(fraction).limit_denominator(max_folds)
+    smallest, largest = Fraction(1, max_folds), Fraction(max_folds - 1, max_folds)
+    rounded = min(max(rounded, smallest), largest)
+    return rounded.denominator, rounded.numerator
 
 
 def draw_group_folds(
-    targets: NDArray[Any] | None, groups: NDArray[np.int64], n_folds: int, seed: int
+    targets: Targets | None, groups: NDArray[np.int64], n_folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """Draw the fold of each row, the same for a group; classes are spread evenly.
+    """Draw the fold of each row, the same within a group; classes are spread evenly.
 
     Parameters
     ----------
     targets : ndarray of shape (n_samples,) or (n_samples, K), or None
-        Class codes, or other targets, by which nothing is stratified.
+        Class codes, which are stratified, or other targets, which are not.
     groups : ndarray of int, shape (n_samples,)
         Codes of the groups, at least as many as folds.
     n_folds : int
-        Folds; each gets at least one group.
+        Number of folds; each gets at least one group.
     seed : int
         Seed.
 
@@ -252,7 +260,7 @@ def draw_group_folds(
     ValueError
         If no class occurs in two groups.
     """
-    strata = np.zeros(len(groups), dtype=np.int64)
+    strata: Targets = np.zeros(len(groups), dtype=np.int64)
     if targets is not None and targets.ndim == 1:
         _check_classes_in_groups(targets, groups)
         if np.unique(targets, return_counts=True)[1].max() >= n_folds:
@@ -260,17 +268,17 @@ def draw_group_folds(
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     folds = np.empty(len(groups), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than n_folds
+        warnings.simplefilter("ignore", UserWarning)  # about classes smaller than n_folds
         for fold, (_, rows) in enumerate(splitter.split(groups, strata, groups)):
             folds[rows] = fold
     return folds
 
 
-def _check_classes_in_groups(codes: NDArray[Any], groups: NDArray[np.int64]) -> None:
+def _check_classes_in_groups(codes: Targets, groups: NDArray[np.int64]) -> None:
     pairs = np.unique(np.stack([codes, groups])[:, codes >= 0], axis=1)
     if np.bincount(pairs[0], minlength=1).max() < 2:
         raise ValueError(
-            "groups holds each class in one group only, so that what is learnt from some "
-            "groups cannot be tried on others: pass groups that share classes, or leave "
+            "groups holds each class in one group only, so that what is learned from some "
+            "groups cannot be tested on others. Pass groups that share classes, or leave "
             "groups out."
         )

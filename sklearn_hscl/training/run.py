@@ -14,6 +14,7 @@ from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.data.validation import FittedInput
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision
@@ -41,6 +42,7 @@ from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
 from sklearn_hscl.training.loop.step import Batch, batch_objective
+from sklearn_hscl.training.loop.warm_start import load_warm_start
 from sklearn_hscl.training.prepared_data import Placement, PreparedData, PreparedSplit
 
 
@@ -207,11 +209,13 @@ def prepare_run(
     context = _context(config, split, loss, seeds, previous)
     net = build_net(config, context)
     if previous is not None:
-        net.load_warm_start(previous.net)
+        load_warm_start(net, previous.net)
     elif config.encoder == "tabular" and context.data.target_kind == "class":
         importance = split.importance(context.train, context.folds, config.n_members, seeds)
         if importance is not None:
-            net.module_.encoder.scale_by_importance(importance)
+            encoder = net.module_.encoder
+            assert isinstance(encoder, TabularEncoder)
+            encoder.scale_by_importance(importance)
     monitors = monitoring_callbacks(config, context)
     small = has_small_steps(net.n_views * net.batch_size, context.train.rows.ndim)
     n_threads = choose_threads(config.n_threads, small_steps=small)

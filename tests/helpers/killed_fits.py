@@ -1,4 +1,4 @@
-"""Fits in processes that are killed, and fits that go on where those ended."""
+"""Fits in processes that are killed, and fits that resume from their checkpoints."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from sklearn_hscl.training.callbacks import checkpoint
 
 
 class PlainMomentum(torch.optim.Optimizer):
-    """An optimizer of a user's own, with a number in its groups that changes."""
+    """A custom optimizer, with a setting in its groups that changes."""
 
     def __init__(self, params, lr=0.1):
         super().__init__(params, {"lr": lr, "n_steps": 0})
@@ -60,7 +60,7 @@ def digits(directory):
 SMALL = {"batch_size": 32, "max_epochs": 12, "random_state": 0}
 MLP = SMALL | {"encoder": "mlp", "hidden_layer_sizes": (16,), "n_components": 4}
 TABULAR = SMALL | {"encoder": "tabular", "hidden_layer_sizes": (16, 16)}
-# What is fitted, and on which data.
+# Parameters and data of the fits.
 CASES = {
     "defaults": ({"random_state": 0, "max_epochs": 40}, iris),
     "members": (TABULAR | {"n_iter_no_change": 3, "clip_norm": 1.0}, iris),
@@ -85,7 +85,7 @@ CASES = {
 
 
 def bits(embedder, X):
-    """Digest of all that a fit has come to, but for times."""
+    """Return a digest of the result of a fit, without times."""
     digest = hashlib.blake2b()
     for _, value in sorted(embedder.net_.module_.state_dict().items()):
         digest.update(value.numpy().tobytes())
@@ -99,7 +99,7 @@ def fit(case, directory=None, **parameters):
     """Fit a case, with a checkpoint in a directory; return its bits."""
     settings, data = CASES[case]
     torch.set_num_threads(1)
-    checkpoint.LARGEST_SHARE = 0.5  # fits are short here, and shall leave many
+    checkpoint._MAX_TIME_FRACTION = 0.5  # fits are short here, and need many checkpoints
     place = Path(tempfile.mkdtemp() if directory is None else directory)
     X, y = data(place)
     if directory is not None:
@@ -108,13 +108,13 @@ def fit(case, directory=None, **parameters):
 
 
 def in_child(function, *arguments, kill_after=None):
-    """Call a function in a forked process; None if the process was killed before it ended.
+    """Call a function in a forked process; return None if it was killed before its end.
 
     Returns
     -------
     result : object or None
     seconds : float
-        That the process lived.
+        Lifetime of the process.
     """
     begin = time.perf_counter()
     reader, writer = os.pipe()
@@ -140,14 +140,14 @@ def in_child(function, *arguments, kill_after=None):
 
 
 def try_case(case, n_kills, rng):
-    """Kill a fit some times, each time going on; compare with a fit in one go.
+    """Kill a fit several times and resume it; compare with an uninterrupted fit.
 
     Returns
     -------
     n_killed : int
-        Processes that were killed before their end.
+        Number of processes that were killed before their end.
     is_same : bool
-        Whether the last one came to the same bits.
+        Whether the last one gave the same bits.
     """
     expected = fit(case)  # here, so that the children need no first-time preparations
     with tempfile.TemporaryDirectory() as directory:
@@ -158,7 +158,7 @@ def try_case(case, n_kills, rng):
 
 
 def kill_some(case, directory, moments):
-    """Kill a fit, and those that go on with it, after so many seconds; count them."""
+    """Kill a fit, and those that resume it, at these times; return how many were killed."""
     results = [in_child(fit, case, directory, kill_after=after)[0] for after in moments]
     return sum(result is None for result in results)
 

@@ -1,4 +1,4 @@
-"""What the tests of stacks share: small embedders, and the comparison with single fits."""
+"""Small embedders for tests of stacks, and the comparison with single fits."""
 
 from numpy.testing import assert_allclose
 from sklearn.base import clone

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from math import ceil
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,39 +17,47 @@ from sklearn_hscl.training.loop.step import Batch
 Integers = NDArray[np.int64]
 
 SAMPLERS = ("auto", "stratified", "balanced", "shuffle")
-# Values gathered at a time: enough for few gathers an epoch, little beside the data.
-_GATHERED = 2**20
+# Values gathered at a time: few gathers per epoch, and little memory beside the data.
+_MAX_GATHERED_VALUES = 2**20
+
+
+class Dataset(Protocol):
+    """Rows and targets, as in :class:`skorch.dataset.Dataset`."""
+
+    X: Tensor | LazyRows
+    y: Tensor
 
 
 class EpochBatches:
     """Iterator over the batches of one epoch, on the device.
 
-    Takes the place of a torch ``DataLoader`` in skorch. Every row comes once an
-    epoch; batches differ in size by a few rows, and none is dropped. Rows that stay on
-    the host are gathered in a background thread, ahead of the training.
+    Replaces the torch ``DataLoader`` in skorch. Each row occurs once per epoch; batches
+    differ in size by a few rows, and none is dropped. Rows in host memory or in files are
+    gathered in a background thread, ahead of the training.
 
     Parameters
     ----------
     dataset : skorch.dataset.Dataset
-        Holds X, a tensor or LazyRows (n_samples, ...), and y, a tensor of targets.
+        Has attributes X, a tensor or LazyRows (n_samples, ...), and y, a tensor of
+        targets.
     batch_size : int
         Size of a batch, up to the few rows that keep pairs together: at least 4 rows
         with classes, 2 without.
     rng : numpy.random.Generator
         Source of the order.
     sampler : {"stratified", "balanced", "shuffle"}
-        ``"stratified"``: targets are class codes (-1 for no label), and each batch holds
-        the classes in their proportions, and at least two rows of each class that it
-        holds. ``"balanced"``: the same, after rows of smaller classes were repeated as
-        often as it takes to equal the largest class; rows without label are not.
-        ``"shuffle"``: whatever order comes.
+        ``"stratified"``: targets are class codes (-1 for no label). Each batch holds the
+        classes in their proportions, and at least two rows of each of its classes.
+        ``"balanced"``: the same, after rows of smaller classes were repeated until all
+        classes are as large as the largest; rows without label are not repeated.
+        ``"shuffle"``: random order.
     folds : Tensor of shape (n_samples,) or None
-        The member of an ensemble that does not see a row.
+        Index of the ensemble member that does not see a row.
     """
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset,
         batch_size: int,
         rng: np.random.Generator,
         sampler: str,
@@ -86,7 +94,7 @@ class EpochBatches:
                 yield from map(Batch, on_device, targets, self._folds(index, sizes))
 
     def rows_of(self, batch: int) -> Integers:
-        """Return the rows of a batch of the present or last epoch; the first is 1."""
+        """Return the indices of a batch's rows in the last epoch; batches count from 1."""
         first = self.ends_[batch - 2] if batch > 1 else 0
         return self.order_[first : self.ends_[batch - 1]]
 
@@ -98,24 +106,26 @@ class EpochBatches:
     def _gathered(
         self, order: Integers, sizes: list[int]
     ) -> Generator[tuple[Tensor, Tensor, list[int]], None, None]:
-        """Yield the rows of some batches at a time, their places and batch sizes.
+        """Yield the rows of some batches at a time, their indices and batch sizes.
 
-        Rows that stay on the host come one batch at a time: reading them may be slow,
-        and training starts with the first one and stops after the one in work.
+        LazyRows are read one batch at a time, as that may be slow: training starts with
+        the first batch, and stops after the one in progress.
         """
-        most = _GATHERED // max(1, self.rows.shape[1:].numel())
-        for group in _grouped(sizes, 0 if isinstance(self.rows, LazyRows) else most):
+        max_rows = _MAX_GATHERED_VALUES // max(1, self.rows.shape[1:].numel())
+        if isinstance(self.rows, LazyRows):
+            max_rows = 0
+        for group in _grouped(sizes, max_rows):
             first, order = order[: sum(group)], order[sum(group) :]
             index = torch.from_numpy(first)
             yield self._gather(index), index, group
 
     def _gather(self, index: Tensor) -> Tensor:
         if isinstance(self.rows, LazyRows):
-            return self.rows.read(index)  # device and stream are for the caller's thread
+            return self.rows.read(index)  # the caller's thread copies them to the device
         return self.rows.index_select(0, index.to(self.rows.device))
 
     def _split(self) -> tuple[Integers, list[int]]:
-        """Return the rows in the order of the batches, and how many each batch holds."""
+        """Return row indices in the order of the batches, and the batch sizes."""
         if self.codes is None:
             order = self.rng.permutation(len(self.rows))
             return order, [len(p) for p in np.array_split(order, self.n_batches)]
@@ -130,35 +140,35 @@ class EpochBatches:
 
 
 def choose_sampler(sampler: str, target_kind: str | None) -> str:
-    """Settle the sampler.
+    """Choose the sampler.
 
     Raises
     ------
     ValueError
-        If batches shall follow classes that there are not.
+        If the sampler needs classes and there are none.
     """
     if sampler == "auto":
         return "stratified" if target_kind == "class" else "shuffle"
     if sampler != "shuffle" and target_kind != "class":
         raise ValueError(
-            f"sampler={sampler!r} composes batches by class, but there are no class labels "
-            f"that the loss uses: pass y with classes, or sampler='auto'."
+            f"sampler={sampler!r} composes batches by class, but the loss uses no class "
+            f"labels. Pass y with classes, or sampler='auto'."
         )
     return sampler
 
 
 def class_codes(targets: Integers) -> Integers:
-    """Make one more class of the rows without label, whose code is -1."""
+    """Replace -1, the code of rows without label, by that of an additional class."""
     return np.where(targets < 0, targets.max() + 1, targets)
 
 
 def stratified_split(
     codes: Integers, n_batches: int, rng: np.random.Generator
 ) -> tuple[Integers, list[int]]:
-    """Split rows into batches that each hold at least two rows of their classes.
+    """Split rows into batches with at least two rows of each of their classes.
 
-    A class is spread over as many batches as it can fill with two rows each; where
-    these are not all batches, the smallest ones so far get it.
+    A class is spread over as many batches as it can fill with two rows each. If these are
+    not all batches, the smallest ones so far get it.
 
     Parameters
     ----------
@@ -174,8 +184,7 @@ def stratified_split(
     order : ndarray of int, shape (n_samples,)
         Row indices, batch by batch and in each batch class by class.
     sizes : list of int
-        Size of each batch. Batches that stayed empty (fewer pairs than batches) are
-        left out.
+        Size of each batch, without empty batches (if there are fewer pairs than batches).
     """
     shuffled = rng.permutation(len(codes))
     by_class = shuffled[np.argsort(codes[shuffled], kind="stable")]
@@ -185,19 +194,19 @@ def stratified_split(
     members = np.split(batch_of, ends[:-1])  # views, one for each class
     for part in sorted(members, key=len, reverse=True):  # large classes first
         n_groups = min(n_batches, max(1, len(part) // 2))
-        # The first groups are larger by one row: these go to the emptiest batches.
-        emptiest = np.lexsort((rng.random(n_batches), load))[:n_groups]
+        # The first groups are larger by one row: they go to the smallest batches.
+        smallest = np.lexsort((rng.random(n_batches), load))[:n_groups]
         sizes = np.full(n_groups, len(part) // n_groups)
         sizes[: len(part) % n_groups] += 1
-        part[:] = np.repeat(emptiest, sizes)
-        load[emptiest] += sizes
+        part[:] = np.repeat(smallest, sizes)
+        load[smallest] += sizes
     batch_of, load = _without_single_rows(batch_of, load)
     order = by_class[np.argsort(batch_of, kind="stable")]
     return order, load[load > 0].tolist()
 
 
 def _without_single_rows(batch_of: Integers, load: Integers) -> tuple[Integers, Integers]:
-    """Move rows that are alone in their batch, and so in no pair, to another batch."""
+    """Move rows that are alone in their batch, and so without a pair, to another batch."""
     alone = load == 1
     if not alone.any():
         return batch_of, load
@@ -208,14 +217,14 @@ def _without_single_rows(batch_of: Integers, load: Integers) -> tuple[Integers, 
 
 
 def rows_in_epoch(targets: Integers | None, n_rows: int, sampler: str) -> int:
-    """Return how many rows an epoch holds, counting those that are repeated."""
+    """Return the number of rows in an epoch, including repeated ones."""
     if sampler != "balanced" or targets is None or targets.ndim > 1:
         return n_rows
     return int(_balanced_counts(class_codes(targets), int(targets.max()) + 1).sum())
 
 
 def _balanced_counts(codes: Integers, n_classes: int) -> Integers:
-    """How many rows of each class an epoch shall hold."""
+    """Return how many rows of each class an epoch holds."""
     counts = np.bincount(codes)
     counts[:n_classes] = np.where(counts[:n_classes], counts[:n_classes].max(), 0)
     return counts
@@ -232,12 +241,12 @@ def _balanced(codes: Integers, n_classes: int, rng: np.random.Generator) -> Inte
     )
 
 
-def _grouped(sizes: list[int], most: int) -> Iterator[list[int]]:
-    """Group batch sizes whose sum is at most `most`, or one batch at a time."""
+def _grouped(sizes: list[int], max_rows: int) -> Iterator[list[int]]:
+    """Group batch sizes with sums of at most `max_rows`, or one batch at a time."""
     group: list[int] = []
     total = 0
     for size in sizes:
-        if group and total + size > most:
+        if group and total + size > max_rows:
             yield group
             group, total = [], 0
         group.append(size)

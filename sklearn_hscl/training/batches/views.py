@@ -1,13 +1,12 @@
-"""Views of a batch: how many, made by what, drawn from which generator."""
+"""Views of a batch: their number, the augmentation and the generator."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -21,13 +20,15 @@ from sklearn_hscl.augment import (
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.encoders.tabular.encoder import ByteDropout
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.training.batches.tensors import LazyRows
+from sklearn_hscl.training.ensemble import Targets
 
 AugmentParameter = str | Callable[[Tensor, torch.Generator], Tensor] | None
 
 
 @dataclass
 class Views:
-    """Maker of random views; calling it advances its generator."""
+    """Source of random views; calling it advances its generator."""
 
     augment: Augmentation
     n_views: int
@@ -40,49 +41,57 @@ class Views:
     ) -> Tensor:
         """Return all views of a batch (B, ...), view by view: (n_views * B, ...)."""
         rows = as_float(rows, self.dtype)
-        augment = self.augment
-        arguments: tuple[Any, ...] = (rows, self.generator)
-        if isinstance(augment, ClassAugmentation):
-            arguments += (codes_within_folds(targets, folds, self.n_members),)
         if self.n_views == 1:
-            return augment(*arguments)
-        return torch.cat([augment(*arguments) for _ in range(self.n_views)])
+            return self._view(rows, targets, folds)
+        return torch.cat([self._view(rows, targets, folds) for _ in range(self.n_views)])
+
+    def _view(self, rows: Tensor, targets: Tensor | None, folds: Tensor | None) -> Tensor:
+        if isinstance(self.augment, ClassAugmentation):
+            codes = codes_within_folds(targets, folds, self.n_members)
+            return self.augment(rows, self.generator, codes)
+        return self.augment(rows, self.generator)
 
 
 def fitted_augment(
     augment: Augmentation,
-    rows: Any,
+    rows: Tensor | LazyRows,
     targets: Tensor | None,
     folds: Tensor | None = None,
     n_members: int = 1,
 ) -> Augmentation:
-    """Let an augmentation learn from the training rows, and their classes if it asks.
+    """Fit an augmentation to the training rows, and to their classes if it needs them.
 
     Parameters
     ----------
     augment : Augmentation
-        As settled.
+        The augmentation, as chosen.
     rows : Tensor or LazyRows (n, ...)
         Training rows.
     targets : Tensor of shape (n,) or (n, K), or None
-        Class codes, if the augmentation asks for them.
+        Class codes, if the augmentation needs them.
     folds : Tensor of shape (n,) or None
-        The member of an ensemble that does not see a row.
+        Index of the ensemble member that does not see a row.
     n_members : int
-        Members.
+        Number of members.
+
+    Returns
+    -------
+    Augmentation
+        The fitted copy.
     """
+    dense = cast(Tensor, rows)  # LazyRows have the methods that augmentations use
     if isinstance(augment, ClassAugmentation):
-        return augment.fitted(rows, codes_within_folds(targets, folds, n_members))
-    return augment.fitted(rows)
+        return augment.fitted(dense, codes_within_folds(targets, folds, n_members))
+    return augment.fitted(dense)
 
 
 def codes_within_folds(
     targets: Tensor | None, folds: Tensor | None, n_members: int
 ) -> Tensor | None:
-    """Return codes by which a row has the class only of rows that the same members see.
+    """Return codes that distinguish rows of one class that different members see.
 
-    A view with values of a row of its class tells of that row's class, which the member
-    that does not see the row must not learn.
+    Mixing in values of a held-out row would leak its label to the member that must not
+    see it.
     """
     if targets is None or folds is None:
         return targets
@@ -90,9 +99,9 @@ def codes_within_folds(
 
 
 def choose_n_views(
-    n_views: int | str, loss: ContrastiveLoss, targets: NDArray[Any] | None
+    n_views: int | str, loss: ContrastiveLoss, targets: Targets | None
 ) -> int:
-    """Settle the number of views: one only where labels give positives.
+    """Choose the number of views: one only if labels give positives.
 
     Parameters
     ----------
@@ -101,54 +110,54 @@ def choose_n_views(
     loss : ContrastiveLoss
         The loss.
     targets : ndarray of shape (n_samples,) or (n_samples, K), or None
-        Class codes (-1 for no label), indicators or numbers; None for losses without
-        labels.
+        Class codes (-1 for no label), indicators or continuous values; None for losses
+        without labels.
 
     Raises
     ------
     ValueError
-        If one view is asked for and no row has a positive.
+        If one view is requested and no row has a positive.
     """
-    why_not = _why_no_positives(loss, targets)
+    reason = _reason_no_positives(loss, targets)
     if n_views == "auto":
         all_labelled = targets is not None and (targets.ndim > 1 or targets.min() >= 0)
-        return 1 if all_labelled and why_not is None else 2
-    if n_views == 1 and why_not is not None:
+        return 1 if all_labelled and reason is None else 2
+    if n_views == 1 and reason is not None:
         raise ValueError(
             f"n_views=1 leaves every row without a positive, as loss={loss.loss!r} "
-            f"{why_not}: use n_views='auto' or at least 2."
+            f"{reason}. Use n_views='auto' or at least 2."
         )
     return int(n_views)
 
 
-def _why_no_positives(loss: ContrastiveLoss, targets: NDArray[Any] | None) -> str | None:
-    """Say why rows are no positives of each other, if they are not."""
+def _reason_no_positives(loss: ContrastiveLoss, targets: Targets | None) -> str | None:
+    """Return why rows are not positives of each other; None if some are."""
     if targets is None:
         return "ignores labels"
     if loss.options.positives == "view":
-        return "takes only views as positives"
+        return "accepts only views as positives"
     if targets.ndim == 1 and np.bincount(targets[targets >= 0], minlength=1).max() < 2:
         return "finds no two rows of one class"
     return None
 
 
 def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmentation:
-    """Settle the augmentation.
+    """Choose the augmentation.
 
     Parameters
     ----------
     augment : "auto", callable or None
         As given by the user.
     n_views : int
-        Views of each row.
+        Number of views of each row.
     ndim : int
-        Dimensions of the training rows: 2 for a table, 4 for images.
+        Number of dimensions of the training rows: 2 for a table, 4 for images.
 
     Returns
     -------
     Augmentation
-        For "auto", tables are corrupted where a row needs several views, and images
-        are always shifted: a shifted image is an honest image, a corrupted row is not.
+        For "auto", tables are corrupted if a row needs several views. Images are always
+        shifted, as shifted images look like real ones, which corrupted rows do not.
     """
     if isinstance(augment, Augmentation):
         return augment
@@ -170,50 +179,50 @@ def _check_function(augment: Callable[..., Tensor]) -> None:
         accepted = False
     if not accepted:
         raise ValueError(
-            f"augment={augment!r} must be an Augmentation (an object, not its class) or a "
-            f"function of (rows, generator)."
+            f"augment must be an Augmentation (an instance, not a class) or a function of "
+            f"(rows, generator), got {augment!r}."
         )
 
 
 def check_classes(
     augment: Augmentation, target_kind: str | None, loss: ContrastiveLoss
 ) -> None:
-    """Raise where an augmentation asks for classes that are not there.
+    """Check that the classes that an augmentation needs are available.
 
     Raises
     ------
     ValueError
-        If the loss ignores labels, or targets are no classes.
+        If the loss ignores labels, or the targets are not classes.
     """
     if not isinstance(augment, ClassAugmentation) or target_kind == "class":
         return
     if target_kind is None:
         reason, remedy = f"loss={loss.loss!r} ignores labels", "a loss such as 'hscl'"
     else:
-        reason, remedy = f"the targets are {target_kind}", "a y with one class a row"
+        reason, remedy = f"the targets are {target_kind}", "a y with one class per row"
     raise ValueError(
-        f"augment={augment!r} needs the classes of rows, but {reason}: use {remedy}, or an "
-        f"augment that needs none, such as FeatureCorruption."
+        f"augment={augment!r} needs the classes of rows, but {reason}. Use {remedy}, or an "
+        f"augment without classes, such as FeatureCorruption."
     )
 
 
 def check_views_differ(
     augment: Augmentation, n_views: int, module: nn.Module, loss: ContrastiveLoss
 ) -> None:
-    """Raise where all views of a row are the same, so that nothing is learnt.
+    """Check that the views of a row differ, as nothing is learned otherwise.
 
     Raises
     ------
     ValueError
-        If neither augmentation nor dropout tells the views apart.
+        If neither augmentation nor dropout makes the views differ.
     """
     if not augment.is_identity or any(map(_drops_units, module.modules())):
         return
     given = None if type(augment) is Augmentation else augment
     raise ValueError(
         f"augment={given!r} makes the {n_views} views of a row equal, so that "
-        f"loss={loss.loss!r} has nothing to learn from: use augment='auto', or an "
-        f"encoder with dropout (`dropout`, or torch.nn.Dropout in a module of yours)."
+        f"loss={loss.loss!r} has nothing to learn from. Use augment='auto', or an "
+        f"encoder with dropout (`dropout`, or torch.nn.Dropout in a custom module)."
     )
 
 

@@ -1,20 +1,20 @@
-"""The state of training on disk, and which fit it belongs to."""
+"""The state of training on disk, and the fit that it belongs to."""
 
 import os
 import platform
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypedDict, cast
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
@@ -22,11 +22,220 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime import matmul as gemm
 from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
 from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.callbacks.lr_backoff import restore_training, training_state
+from sklearn_hscl.training.callbacks.training_state import (
+    TrainingState,
+    restore_training,
+    training_state,
+)
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.net import ContrastiveNet
 
-# Parameters that do not change the result, or that are looked at as what came of them.
-EXCLUDED_PARAMS = (
+_FILE_NAME = "checkpoint.pt"
+_FORMAT = 1  # version of the file's format
+# Maximum fraction of the time that is spent on writing; only the last epoch is always
+# written.
+_MAX_TIME_FRACTION = 0.05
+
+Fingerprint = dict[str, str]
+
+
+class _Header(TypedDict):
+    """Identity of the fit; the keys are those of the file."""
+
+    format: int
+    fingerprint: Fingerprint
+    surroundings: Fingerprint
+    seeds: list[int]
+
+
+class _Content(_Header):
+    """Content of the file."""
+
+    training: TrainingState
+
+
+class Checkpoint(TrainingCallback):
+    """Write the state of training to a file, and resume training from it.
+
+    The file is replaced as a whole: at any moment it holds one complete state, with the
+    weights of the last epoch written and those of the best one so far. Reading it
+    executes no code.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        Directory of the file; it is created if it does not exist.
+    resume : bool
+        Whether to resume from the file, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the directory cannot be created, or the file cannot be read.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, resume: bool) -> None:
+        self.directory = Path(directory)
+        self.path = self.directory / _FILE_NAME
+        with self._explain_errors("created"):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self.saved = self._read() if resume and self.path.exists() else None
+
+    @property
+    def seeds(self) -> Seeds | None:
+        """The seeds of the fit to resume; None if there is none."""
+        return None if self.saved is None else Seeds(*self.saved["seeds"])
+
+    def start_fit(
+        self, fingerprint: Fingerprint, environment: Fingerprint, seeds: Seeds
+    ) -> None:
+        """Set the identity of the fit; compare it with that of the fit to resume.
+
+        Raises
+        ------
+        ValueError
+            If the file belongs to another fit.
+
+        Warns
+        -----
+        UserWarning
+            If that fit ran in an environment that may give other bits.
+        """
+        self.header = _Header(
+            format=_FORMAT,
+            fingerprint=fingerprint,
+            surroundings=environment,
+            seeds=list(seeds),
+        )
+        if self.saved is None:
+            return
+        changes = _describe_changes(self.saved["fingerprint"], fingerprint)
+        if changes:
+            raise ValueError(
+                f"checkpoint_dir={str(self.directory)!r} holds another fit, which differs "
+                f"in {changes}. Pass the same data and parameters, another directory, or "
+                f"resume=False to start anew."
+            )
+        changes = _describe_changes(self.saved["surroundings"], environment)
+        if changes:
+            warnings.warn(
+                f"The fit in checkpoint_dir={str(self.directory)!r} resumes in another "
+                f"environment, so that its last bits may differ from those of an "
+                f"uninterrupted fit: {changes}.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def on_epochs_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Resume from the file, or write the state from which training starts."""
+        self.next_, self.gave_up_ = 0.0, False
+        if self.saved is None:
+            self._remove_leftovers()
+            with self._explain_errors("written"):
+                self._write(net)
+            self._read()  # fail now, rather than when it is needed
+            return
+        state, self.saved = self.saved["training"], None
+        restore_training(net, state)
+        if state["stops"]:
+            raise StopTraining
+
+    def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Write the state, unless it was written a moment ago."""
+        is_last = net.stops_ or net.n_completed == net.loop.n_epochs
+        if self.gave_up_ or (not is_last and time.perf_counter() < self.next_):
+            return
+        try:
+            self._write(net)
+        except (OSError, RuntimeError) as error:
+            self.gave_up_ = True
+            warnings.warn(
+                f"No checkpoint could be written to {str(self.path)!r} after epoch "
+                f"{len(net.history)} ({error}). Training continues without; the file "
+                f"keeps an earlier epoch.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _write(self, net: ContrastiveNet) -> None:
+        begin = time.perf_counter()
+        content = {**self.header, "training": training_state(net)}
+        with atomic_write(self.path) as part:
+            torch.save(content, part)
+        end = time.perf_counter()
+        self.next_ = end + (end - begin) * (1 / _MAX_TIME_FRACTION - 1)
+
+    def _read(self) -> _Content:
+        try:
+            content: _Content = torch.load(self.path, "cpu", weights_only=True)
+            missing = sorted(_Content.__required_keys__ - content.keys())
+            if missing or content["format"] != _FORMAT:
+                raise ValueError(f"it lacks {missing}, or is of another format")
+        except Exception as error:
+            raise ValueError(
+                f"checkpoint_dir={str(self.directory)!r} holds {_FILE_NAME}, which cannot "
+                f"be read ({type(error).__name__}: {error}). Remove it, or pass "
+                f"resume=False to start anew."
+            ) from error
+        return content
+
+    @contextmanager
+    def _explain_errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"checkpoint_dir={str(self.directory)!r} cannot be {action} ({error}). "
+                f"Pass a writable directory with enough space, or None."
+            ) from error
+
+    def _remove_leftovers(self) -> None:
+        """Remove the unfinished files of killed processes."""
+        for path in self.directory.glob(f"{_FILE_NAME}.*{UNFINISHED}"):
+            path.unlink(missing_ok=True)
+
+
+class CheckpointParams(Protocol):
+    """Parameters of an embedder that decide on its checkpoint."""
+
+    checkpoint_dir: str | os.PathLike[str] | None
+    resume: bool
+    net_callbacks: Sequence[object] | None
+
+
+def open_checkpoint(estimator: CheckpointParams) -> Checkpoint | None:
+    """Open the checkpoint of a fit, if its parameters ask for one.
+
+    Raises
+    ------
+    ValueError
+        If the parameters contradict each other.
+    """
+    if estimator.checkpoint_dir is None:
+        if estimator.resume:
+            raise ValueError(
+                "resume=True resumes from a checkpoint, but checkpoint_dir=None. Pass the "
+                "directory, or resume=False."
+            )
+        return None
+    if estimator.net_callbacks is not None and len(estimator.net_callbacks):
+        refuse_checkpoint(estimator, "net_callbacks have a state that cannot be stored")
+    return Checkpoint(estimator.checkpoint_dir, resume=estimator.resume)
+
+
+def refuse_checkpoint(estimator: CheckpointParams, reason: str) -> None:
+    """Raise a ValueError if the parameters ask for a checkpoint, which is not possible."""
+    if estimator.checkpoint_dir is not None:
+        raise ValueError(
+            f"checkpoint_dir={str(estimator.checkpoint_dir)!r} stores the state of one fit "
+            f"of one model, but {reason}. Set checkpoint_dir=None."
+        )
+
+
+# The identity of a fit ----------------------------------------------------------------
+
+# Parameters that do not change the result, or whose effect is part of the fingerprint.
+_EXCLUDED_PARAMS = (
     "checkpoint_dir",
     "resume",
     "verbose",
@@ -34,29 +243,26 @@ EXCLUDED_PARAMS = (
     "device",
     "random_state",
 )
-# Of rows that lie in files, or have to be decoded, so many are read.
-_SAMPLED_ROWS = 1024
-_CHUNK_ROWS = 65_536
 _PACKAGES = ("sklearn-hscl", "torch", "numpy", "scipy", "scikit-learn", "skorch")
-
-Fingerprint = dict[str, str]
+_MAX_STORED_ROWS = 1024  # rows read from files, or decoded
+_CHUNK_ROWS = 65_536
 
 
 def fingerprint_of_fit(
-    params: dict[str, Any], data: TrainingData, seeds: Seeds, net: Any
+    params: Mapping[str, object], data: TrainingData, seeds: Seeds, net: ContrastiveNet
 ) -> Fingerprint:
-    """Describe all that decides the result of a fit.
+    """Describe all that determines the result of a fit.
 
     Parameters
     ----------
-    params : dict
+    params : mapping
         Parameters of the embedder, as given.
     data : TrainingData
-        All that `fit` got.
+        Data passed to `fit`.
     seeds : Seeds
-        Of the fit.
+        Seeds of the fit.
     net : ContrastiveNet
-        Before the first step.
+        The net before the first step.
 
     Returns
     -------
@@ -66,22 +272,22 @@ def fingerprint_of_fit(
     described = {
         name: _description(value)
         for name, value in params.items()
-        if name not in EXCLUDED_PARAMS
+        if name not in _EXCLUDED_PARAMS
     }
-    if isinstance(params["loss"], ContrastiveLoss):  # whose description leaves much out
-        settings = params["loss"].settings().items()
+    if isinstance(loss := params["loss"], ContrastiveLoss):  # its repr is incomplete
+        settings = loss.settings().items()
         described |= {f"{name} of loss": _description(value) for name, value in settings}
     return {
-        **_of_arrays(data.train, ("X", "y", "groups")),
-        **_of_arrays(data.held_out, ("X_val", "y_val", "groups_val")),
+        **_hash_arrays(data.train, ("X", "y", "groups")),
+        **_hash_arrays(data.held_out, ("X_val", "y_val", "groups_val")),
         **described,
         "device": torch.device(net.device).type,
         "random_state": ", ".join(map(str, seeds)),
-        "weights that training starts from": _hash(*net.plain_module.state_dict().values()),
+        "weights that training starts from": _hash(net.plain_module.state_dict().values()),
     }
 
 
-def surroundings_of_fit(n_threads: int) -> Fingerprint:
+def environment_of_fit(n_threads: int) -> Fingerprint:
     """Describe what may change the last bits of a result."""
     installed = {name: _version(name) for name in _PACKAGES}
     return {
@@ -93,46 +299,65 @@ def surroundings_of_fit(n_threads: int) -> Fingerprint:
     }
 
 
-def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Name the entries that differ."""
-    return [name for name in now | before if now.get(name) != before.get(name)]
+def _describe_changes(before: Fingerprint, now: Fingerprint) -> str:
+    """Return the entries that differ, with both values."""
+    return "; ".join(
+        f"{name} (then {before.get(name)}, now {now.get(name)})"
+        for name in now | before
+        if now.get(name) != before.get(name)
+    )
 
 
-def _of_arrays(arrays: LabelledArrays | None, names: tuple[str, str, str]) -> Fingerprint:
+def _hash_arrays(arrays: LabelledArrays | None, names: Sequence[str]) -> Fingerprint:
     if arrays is None:
         return dict.fromkeys(names, "None")
     return {
-        name: "None" if part is None else _hash(part)
+        name: "None" if part is None else _hash([part])
         for name, part in zip(names, vars(arrays).values(), strict=True)
     }
 
 
-def _hash(*parts: Any) -> str:
+class _Array(Sized, Protocol):
+    """An array of any library: dense, sparse, a tensor, or rows in files."""
+
+    @property
+    def dtype(self) -> object:
+        """Type of the values."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Lengths of the axes."""
+
+
+def _hash(arrays: Iterable[_Array]) -> str:
     digest = blake2b(digest_size=16)
-    for part in parts:
-        digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-        for values in _chunks(part):
+    for array in arrays:
+        digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
+        for values in _chunks(array):
             digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 
-def _chunks(part: Any) -> Any:
-    """Yield arrays of bytes or numbers that stand for an array of any kind."""
-    if isinstance(part, torch.Tensor):
-        if part.numel():
-            yield part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    elif issparse(part):
-        yield from (part.data, part.indices, part.indptr)
-    elif isinstance(part, OutOfCoreRows):
-        n_rows = min(len(part), _SAMPLED_ROWS)
-        yield part[np.linspace(0, len(part) - 1, n_rows).astype(np.int64)]
+def _chunks(array: _Array) -> Iterator[np.ndarray]:
+    """Yield the values of an array in chunks; only a sample of rows in files."""
+    if isinstance(array, torch.Tensor):
+        if array.numel():
+            yield array.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    elif issparse(array):
+        matrix = cast(csr_array, array)
+        yield from (matrix.data, matrix.indices, matrix.indptr)
+    elif isinstance(array, OutOfCoreRows):
+        n_rows = min(len(array), _MAX_STORED_ROWS)
+        yield array[np.linspace(0, len(array) - 1, n_rows).astype(np.int64)]
+    elif isinstance(array, np.ndarray):
+        for start in range(0, len(array), _CHUNK_ROWS):
+            yield array[start : start + _CHUNK_ROWS]
     else:
-        for start in range(0, len(part), _CHUNK_ROWS):
-            yield part[start : start + _CHUNK_ROWS]
+        raise TypeError(f"Expected an array, got {type(array).__name__}.")
 
 
-def _description(value: Any) -> str:
-    """Describe a value of a parameter, the same in every process."""
+def _description(value: object) -> str:
+    """Return the repr of a value without addresses, so that it is the same everywhere."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
@@ -141,188 +366,3 @@ def _version(package: str) -> str:
         return version(package)
     except ModuleNotFoundError:  # imported from a directory, not installed
         return "unknown"
-
-
-FILE_NAME = "checkpoint.pt"
-FORMAT = 1  # of the file
-# Writing takes at most this share of the time; only the last epoch is always written.
-LARGEST_SHARE = 0.05
-_ENTRIES = ("format", "fingerprint", "surroundings", "seeds", "training")
-
-
-class Checkpoint(TrainingCallback):
-    """Write the state of training to a file, and take it up from there.
-
-    The file is replaced as a whole: at any moment it holds one complete state, with the
-    weights of the last epoch written and those of the best one so far. It is read
-    without executing anything that it holds.
-
-    Parameters
-    ----------
-    directory : str or path-like
-        Where the file lies; it is made if it is not there.
-    resume : bool
-        Whether to go on from the file, if there is one.
-
-    Raises
-    ------
-    ValueError
-        If the directory cannot be made, or a file to go on from not be read.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str], *, resume: bool) -> None:
-        self.directory = Path(directory)
-        self.path = self.directory / FILE_NAME
-        with self._explained("made"):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        self.saved = self._read() if resume and self.path.exists() else None
-
-    @property
-    def seeds(self) -> Seeds | None:
-        """The seeds of the fit to go on with; None where there is none."""
-        return None if self.saved is None else Seeds(*self.saved["seeds"])
-
-    def belongs_to(
-        self, fingerprint: Fingerprint, surroundings: Fingerprint, seeds: Seeds
-    ) -> None:
-        """Take note of the fit; compare it with the one to go on with.
-
-        Raises
-        ------
-        ValueError
-            If that was another fit.
-
-        Warns
-        -----
-        UserWarning
-            If it ran in surroundings that may give other bits.
-        """
-        self.header = {
-            "format": FORMAT,
-            "fingerprint": fingerprint,
-            "surroundings": surroundings,
-            "seeds": list(seeds),
-        }
-        if self.saved is None:
-            return
-        others = differences(self.saved["fingerprint"], fingerprint)
-        if others:
-            raise ValueError(
-                f"checkpoint_dir={str(self.directory)!r} holds another fit, which differs "
-                f"in {_told(others, self.saved['fingerprint'], fingerprint)}: pass what it "
-                f"was started with, another directory, or resume=False to start anew."
-            )
-        before = self.saved["surroundings"]
-        others = differences(before, surroundings)
-        if others:
-            warnings.warn(
-                f"The fit in checkpoint_dir={str(self.directory)!r} goes on under other "
-                f"conditions, so that its last bits may differ from those of a fit in one "
-                f"go: {_told(others, before, surroundings)}.",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def on_epochs_begin(self, net: Any, **kwargs: Any) -> None:
-        """Go on from the file, or write the state from which training starts."""
-        self.next_, self.gave_up_ = 0.0, False
-        if self.saved is None:
-            self._remove_leftovers()
-            with self._explained("written"):
-                self._write(net)
-            self._read()  # what cannot be read is of no use
-            return
-        state, self.saved = self.saved["training"], None
-        restore_training(net, state)
-        if state["stops"]:
-            raise StopTraining
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write the state, unless it was written a moment ago."""
-        is_last = net.stops_ or net.n_completed == net.n_epochs_
-        if self.gave_up_ or (not is_last and time.perf_counter() < self.next_):
-            return
-        try:
-            self._write(net)
-        except (OSError, RuntimeError) as error:
-            self.gave_up_ = True
-            warnings.warn(
-                f"No checkpoint could be written to {str(self.path)!r} after epoch "
-                f"{len(net.history)} ({error}): training goes on without, and the file "
-                f"keeps an earlier epoch.",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def _write(self, net: Any) -> None:
-        begin = time.perf_counter()
-        content = {**self.header, "training": training_state(net)}
-        with atomic_write(self.path) as part:
-            torch.save(content, part)
-        end = time.perf_counter()
-        self.next_ = end + (end - begin) * (1 / LARGEST_SHARE - 1)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            missing = [name for name in _ENTRIES if name not in content]
-            if missing or content["format"] != FORMAT:
-                raise ValueError(f"it lacks {missing}, or is of another format")
-        except Exception as error:
-            raise ValueError(
-                f"checkpoint_dir={str(self.directory)!r} holds {FILE_NAME}, which cannot "
-                f"be read ({type(error).__name__}: {error}): remove it, or pass "
-                f"resume=False to start anew."
-            ) from error
-        return content
-
-    @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"checkpoint_dir={str(self.directory)!r} cannot be {what} ({error}): pass "
-                f"a directory that can be written to, with enough space, or None."
-            ) from error
-
-    def _remove_leftovers(self) -> None:
-        """Remove what a killed process had not finished writing."""
-        for path in self.directory.glob(f"{FILE_NAME}.*{UNFINISHED}"):
-            path.unlink(missing_ok=True)
-
-
-def open_checkpoint(estimator: Any) -> Checkpoint | None:
-    """Open the checkpoint of a fit, where its parameters ask for one.
-
-    Raises
-    ------
-    ValueError
-        If they do not go together.
-    """
-    if estimator.checkpoint_dir is None:
-        if estimator.resume:
-            raise ValueError(
-                "resume=True goes on from a checkpoint, but checkpoint_dir=None: pass the "
-                "directory, or resume=False."
-            )
-        return None
-    if estimator.net_callbacks is not None and len(estimator.net_callbacks):
-        refuse_checkpoint(estimator, "net_callbacks have a memory that cannot be kept")
-    return Checkpoint(estimator.checkpoint_dir, resume=estimator.resume)
-
-
-def refuse_checkpoint(estimator: Any, why: str) -> None:
-    """Raise a ValueError where a checkpoint is asked for, which cannot be."""
-    if estimator.checkpoint_dir is not None:
-        raise ValueError(
-            f"checkpoint_dir={str(estimator.checkpoint_dir)!r} keeps the state of one fit "
-            f"of one model, but {why}: set checkpoint_dir=None."
-        )
-
-
-def _told(names: list[str], before: Fingerprint, now: Fingerprint) -> str:
-    """Say what differs, and how."""
-    return "; ".join(
-        f"{name} (then {before.get(name)}, now {now.get(name)})" for name in names
-    )

@@ -1,6 +1,6 @@
 """Early stopping on held-out or out-of-fold rows."""
 
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -8,66 +8,35 @@ from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.training.batches.tensors import LabelledRows, select_rows
+from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows, select_rows
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
+from sklearn_hscl.training.loop.net import ContrastiveNet
 from sklearn_hscl.training.loop.step import Batch, batch_objective
 
 
-def held_out_loss(net: Any, rows: Tensor, targets: Tensor) -> float:
-    """Mean loss of rows that are not trained on, with the same views every time.
+class StoppingSettings(TypedDict, total=False):
+    """Parameters of :class:`BestWeights`."""
 
-    Rows are compared in batches of the training's size, as the loss of a larger batch
-    is larger.
-
-    Parameters
-    ----------
-    net : ContrastiveNet
-        In training; module and loss are left in evaluation mode.
-    rows : Tensor of shape (n_samples, ...)
-        Prepared.
-    targets : Tensor of shape (n_samples,) or (n_samples, K)
-        Theirs.
-
-    Returns
-    -------
-    float
-    """
-    module = net.module_.eval()
-    net.criterion_.eval()
-    views = net.seeded_views(rows.device)
-    n_batches = max(1, len(rows) // net.batch_size)
-    total = 0.0
-    with torch.inference_mode():
-        for first in range(n_batches):  # every n-th row, whatever their order
-            batch = net.drop_placeholder_targets(
-                Batch(rows[first::n_batches], targets[first::n_batches])
-            )
-            objective = batch_objective(
-                net.criterion_, net.n_views, batch, has_members=module.has_members
-            )
-            value, _ = objective(*module(views(*batch)))
-            total += value.item() * len(batch.rows)
-    return total / len(rows)
-
-
-N_NEIGHBORS = 5
+    patience: int
+    tol: float
+    every: int
 
 
 class BestWeights(TrainingCallback):
-    """Score the module after epochs, keep the best weights, stop early.
+    """Score the module after epochs, restore the best weights, stop early.
 
     The score is ``valid_score`` in the history. Ties keep the earlier epoch.
 
     Parameters
     ----------
     patience : int
-        Scores without an improvement of more than `tol` after which to stop.
+        Number of scores without an improvement of more than `tol` after which to stop.
     tol : float
-        Smallest improvement that counts.
+        Minimum improvement.
     every : int
-        Epochs from one score to the next, which epochs in between repeat; the first and
-        the last epoch have one anyway.
+        Number of epochs between two scores. The epochs in between repeat the last score;
+        the first and the last epoch are always scored.
     """
 
     remembered = (
@@ -83,25 +52,27 @@ class BestWeights(TrainingCallback):
         self.tol = tol
         self.every = every
 
-    def score(self, net: Any) -> float:
-        """Return how good the module is; higher is better."""
+    def score(self, net: ContrastiveNet) -> float:
+        """Return the score of the module; higher is better."""
         raise NotImplementedError
 
-    def score_name(self, net: Any) -> str:
-        """Return what the score is."""
+    def score_name(self, net: ContrastiveNet) -> str:
+        """Return the name of the score."""
         raise NotImplementedError
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kw: Any) -> None:
-        """Remember the training rows."""
+    def on_train_begin(
+        self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, **kwargs: object
+    ) -> None:
+        """Keep a reference to the training rows."""
         self.train_ = LabelledRows(X, y)
         self.best_score_ = self.reference_score_ = -np.inf
         self.n_stale_ = 0
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Score this epoch; keep its weights if it is the best so far."""
+    def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Score this epoch; copy its weights if it is the best so far."""
         n_done = len(net.history) - net.first_epoch_
-        if n_done > 1 and n_done % self.every and n_done < net.n_epochs_:
-            # Callbacks of the user may look at it in any epoch.
+        if n_done > 1 and n_done % self.every and n_done < net.loop.n_epochs:
+            # Callbacks of the user may read the score in any epoch.
             net.history.record("valid_score", net.history[-2, "valid_score"])
             net.history.record("valid_score_best", False)
             return
@@ -113,7 +84,7 @@ class BestWeights(TrainingCallback):
             self.best_score_ = score
             self.best_epoch_ = len(net.history)
             weights = net.module_.state_dict()
-            # A deep copy of a view, as in stacks, would be one of all that it views.
+            # In a stack the weights are views, whose deep copy would copy the whole stack.
             self.best_weights_ = {name: weights[name].clone() for name in weights}
         if score > self.reference_score_ + self.tol:
             self.reference_score_ = score
@@ -123,22 +94,23 @@ class BestWeights(TrainingCallback):
         if self.n_stale_ >= self.patience:
             raise StopTraining
 
-    def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Go back to the best weights, if training came to a score."""
+    def on_train_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Restore the best weights, if an epoch was scored."""
         if len(net.history) == net.first_epoch_:
             return
         if not np.isfinite(self.best_score_):
             raise DivergenceError(
-                f"No epoch gave a finite held-out score: lower `lr` (now {net.lr})."
+                f"Expected a finite held-out score in some epoch, got none. Lower `lr` "
+                f"(now {net.lr})."
             )
         net.module_.load_state_dict(self.best_weights_)
 
 
 class HeldOutEarlyStopping(BestWeights):
-    """Score by held-out rows.
+    """Score held-out rows: k-NN accuracy with labels, the negative loss without.
 
-    It is the share of held-out rows whose nearest training rows vote for their class
-    (losses by label), or the negative held-out loss (losses without labels).
+    The k-NN accuracy is the fraction of held-out rows whose nearest training rows vote for
+    their class.
 
     Parameters
     ----------
@@ -148,16 +120,18 @@ class HeldOutEarlyStopping(BestWeights):
         As for :class:`BestWeights`.
     """
 
-    def __init__(self, held_out: LabelledRows, **settings: Any) -> None:
+    def __init__(
+        self, held_out: LabelledRows, **settings: Unpack[StoppingSettings]
+    ) -> None:
         super().__init__(**settings)
         self.held_out = held_out
 
-    def score_name(self, net: Any) -> str:
-        """Return what the score is."""
+    def score_name(self, net: ContrastiveNet) -> str:
+        """Return the name of the score."""
         return "k-NN accuracy" if net.target_kind == "class" else "negative loss"
 
-    def score(self, net: Any) -> float:
-        """Return the share of correct votes, or the negative loss."""
+    def score(self, net: ContrastiveNet) -> float:
+        """Return the fraction of correct votes, or the negative loss."""
         if net.target_kind != "class":
             return -held_out_loss(net, *self.held_out)
         module = net.module_
@@ -171,54 +145,16 @@ class HeldOutEarlyStopping(BestWeights):
         return (votes == labels).double().mean().item()
 
 
-class OutOfFoldEarlyStopping(BestWeights):
-    """Score training rows by the member of an ensemble that does not see them.
-
-    It is minus the Brier score of that member's class probabilities: no row has to be
-    kept from training as a whole.
-
-    Parameters
-    ----------
-    folds : Tensor of shape (n_samples,)
-        The member that does not see a row.
-    **settings
-        As for :class:`BestWeights`.
-    """
-
-    def __init__(self, folds: Tensor, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.folds = folds
-
-    def score_name(self, net: Any) -> str:
-        """Return what the score is."""
-        return "negative Brier score"
-
-    def score(self, net: Any) -> float:
-        """Return minus the mean squared distance from probabilities to the truth."""
-        net.module_.eval()
-        total, n_labelled, first = 0.0, 0, 0
-        with torch.inference_mode():
-            for rows in self.train_.rows.split(CHUNK_ROWS):
-                chunk = slice(first, first + len(rows))
-                first += len(rows)
-                _, scores = net.module_(rows)  # (M, B, n_classes)
-                row = torch.arange(len(rows), device=scores.device)
-                own = scores[self.folds[chunk], row].softmax(-1)
-                labels = self.train_.targets[chunk]
-                known = labels >= 0
-                truth = torch.nn.functional.one_hot(labels[known], own.shape[-1])
-                total += (own[known] - truth).square().sum().item()
-                n_labelled += len(truth)
-        return -total / n_labelled
-
-
 def _labelled(data: LabelledRows) -> LabelledRows:
     labelled = data.targets >= 0
     return LabelledRows(select_rows(data.rows, labelled), data.targets[labelled])
 
 
+N_NEIGHBORS = 5
+
+
 def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:
-    """Majority class of the nearest training rows by cosine; ties to the first class.
+    """Return the majority class of the nearest training rows by cosine similarity.
 
     Parameters
     ----------
@@ -229,6 +165,7 @@ def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:
     Returns
     -------
     Tensor of int64, shape (n,)
+        Ties go to the first class.
     """
     queries, train = l2_normalize(queries), l2_normalize(train)
     n_neighbors = min(N_NEIGHBORS, len(train))
@@ -238,3 +175,81 @@ def neighbor_votes(queries: Tensor, train: Tensor, labels: Tensor) -> Tensor:
         ballots = torch.nn.functional.one_hot(labels[nearest], int(labels.max()) + 1)
         votes.append(ballots.sum(1).argmax(1))
     return torch.cat(votes)
+
+
+def held_out_loss(net: ContrastiveNet, rows: Tensor | LazyRows, targets: Tensor) -> float:
+    """Compute the mean loss of held-out rows, with the same views every time.
+
+    Rows are compared in batches of the training's size, as larger batches have larger
+    losses.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        The net in training; module and loss are left in evaluation mode.
+    rows : Tensor or LazyRows of shape (n_samples, ...)
+        Prepared rows.
+    targets : Tensor of shape (n_samples,) or (n_samples, K)
+        Targets of `rows`.
+
+    Returns
+    -------
+    float
+    """
+    module = net.module_.eval()
+    net.criterion_.eval()
+    views = net.loop.seeded_views(rows.device)
+    n_batches = max(1, len(rows) // net.batch_size)
+    total = 0.0
+    with torch.inference_mode():
+        for first in range(n_batches):  # every n-th row, as rows may be sorted
+            batch = net.drop_placeholder_targets(
+                Batch(rows[first::n_batches], targets[first::n_batches])
+            )
+            objective = batch_objective(
+                net.criterion_, net.n_views, batch, has_members=module.has_members
+            )
+            value, _ = objective(*module(views(*batch)))
+            total += value.item() * len(batch.rows)
+    return total / len(rows)
+
+
+class OutOfFoldEarlyStopping(BestWeights):
+    """Score training rows by the member of an ensemble that does not see them.
+
+    The score is the negative Brier score of that member's class probabilities. It needs
+    no rows that all members are kept from.
+
+    Parameters
+    ----------
+    folds : Tensor of shape (n_samples,)
+        Index of the member that does not see a row.
+    **settings
+        As for :class:`BestWeights`.
+    """
+
+    def __init__(self, folds: Tensor, **settings: Unpack[StoppingSettings]) -> None:
+        super().__init__(**settings)
+        self.folds = folds
+
+    def score_name(self, net: ContrastiveNet) -> str:
+        """Return the name of the score."""
+        return "negative Brier score"
+
+    def score(self, net: ContrastiveNet) -> float:
+        """Return minus the mean squared error of the class probabilities."""
+        net.module_.eval()
+        total, n_labelled, first = 0.0, 0, 0
+        with torch.inference_mode():
+            for rows in self.train_.rows.split(CHUNK_ROWS):
+                chunk = slice(first, first + len(rows))
+                first += len(rows)
+                _, logits = net.module_(rows)  # (M, B, n_classes)
+                row = torch.arange(len(rows), device=logits.device)
+                out_of_fold = logits[self.folds[chunk], row].softmax(-1)
+                labels = self.train_.targets[chunk]
+                known = labels >= 0
+                truth = torch.nn.functional.one_hot(labels[known], out_of_fold.shape[-1])
+                total += (out_of_fold[known] - truth).square().sum().item()
+                n_labelled += len(truth)
+        return -total / n_labelled

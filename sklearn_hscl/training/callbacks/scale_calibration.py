@@ -1,9 +1,8 @@
-"""The length of the embeddings: one at which a classifier on them is calibrated."""
+"""The norm of the embeddings, chosen so that a classifier on them is calibrated."""
 
 import warnings
 from collections.abc import Callable
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,54 +10,58 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.tabular.encoder import AllMembers
-from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.encoders.tabular.encoder import AllMembers, TabularEncoder
+from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.loop.net import ContrastiveNet
 
-MAX_ROWS = 4096  # on which scales are compared
-LARGEST_EXPONENT = 4  # scales are powers of 2, from 1/16 to 16
-SMALLEST_PROBABILITY = 1e-12
+_MAX_ROWS = 4096  # rows on which scales are compared
+_MAX_EXPONENT = 4  # scales are powers of 2, from 1/16 to 16
+_MIN_PROBABILITY = 1e-12
 
 
 class CalibratedScale(TrainingCallback):
-    """Scale the embeddings of an ensemble, after training, to what a classifier needs.
+    """Scale the embeddings of an ensemble after training, so that classifiers calibrate.
 
-    Rows that were trained on lie closer to their class than new ones do, so that a
-    classifier that learns from them is too sure of new ones. The penalty of a default
-    ``LogisticRegression`` holds against that, the more so the shorter the embeddings are;
-    where classes are far apart, it keeps the probabilities from 0 and 1 without need.
-    The scale is a power of 2 at which it predicts well, by log loss, the rows of each
-    fold as the member embeds them that does not see them, after learning from the other
-    rows.
+    Training rows are closer to their class than new rows, so that a classifier fitted to
+    them is overconfident on new rows. The penalty of a default ``LogisticRegression``
+    counteracts that, the more so the smaller the norm of the embeddings. If classes are
+    far apart, it keeps the probabilities from 0 and 1 without need.
+
+    The scale is a power of 2 with a low out-of-fold log loss. Each fold is embedded by
+    the member that does not see it, and predicted after learning from the other folds.
 
     Parameters
     ----------
     folds : Tensor of shape (n_samples,)
-        The member that does not see a row.
+        Index of the member that does not see a row.
     cross_fit : bool
-        Whether the classifier will learn from rows as the member embeds them that does
-        not see them, and not from means of all members.
+        Whether the classifier will learn from out-of-fold embeddings, rather than from
+        means of all members.
     """
 
     def __init__(self, folds: Tensor, *, cross_fit: bool) -> None:
         self.folds = folds
         self.cross_fit = cross_fit
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kw: Any) -> None:
-        """Remember the training rows."""
+    def on_train_begin(
+        self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, **kwargs: object
+    ) -> None:
+        """Keep a reference to the training rows."""
         self.train_ = LabelledRows(X, y)
 
-    def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Set the scale, if training came to a finite embedding."""
+    def on_train_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Set the scale, if an epoch was completed and the embedding is finite."""
         if len(net.history) == net.first_epoch_:
             return
-        chosen = self._chosen_rows()
-        seen, unseen = self._embeddings(net.module_, chosen)
+        indices = self._labelled_indices()
+        seen, unseen = self._embeddings(net.module_, indices)
         if not np.isfinite(seen).all():
             return
-        labels = self.train_.targets[chosen].cpu().numpy()
-        folds = self.folds[chosen].cpu().numpy()
+        labels = self.train_.targets[indices].cpu().numpy()
+        folds = self.folds[indices].cpu().numpy()
         n_labelled = int((self.train_.targets >= 0).sum())
 
         def losses(scale: float) -> NDArray[np.float64]:
@@ -66,22 +69,26 @@ class CalibratedScale(TrainingCallback):
                 scale * seen, scale * unseen, labels, folds, n_labelled
             )
 
-        net.module_.encoder.output_scale.fill_(best_scale(losses))
+        encoder = net.module_.encoder
+        assert isinstance(encoder, TabularEncoder)
+        encoder.output_scale.fill_(best_scale(losses))
 
-    def _chosen_rows(self) -> Tensor:
-        """Return the indices of rows with labels, at most MAX_ROWS."""
+    def _labelled_indices(self) -> Tensor:
+        """Return the indices of rows with labels, at most _MAX_ROWS."""
         labelled = (self.train_.targets >= 0).nonzero()[:, 0]
-        return labelled[:: -(-len(labelled) // MAX_ROWS)]
+        return labelled[:: -(-len(labelled) // _MAX_ROWS)]
 
     def _embeddings(
-        self, module: Any, chosen: Tensor
+        self, module: ContrastiveModule, indices: Tensor
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Embed rows as a classifier learns from them, and as if they were new: (n, D)."""
-        rows = self.train_.rows[chosen]
-        members = embed_tensor(AllMembers(module.encoder), rows, module.precision)
+        encoder = module.encoder
+        assert isinstance(encoder, TabularEncoder)
+        rows = self.train_.rows[indices]
+        members = embed_tensor(AllMembers(encoder), rows, module.precision)
         members = members.unflatten(1, (-1, module.n_components)).double()  # (n, M, D)
-        members = members / module.encoder.output_scale
-        unseen = members[torch.arange(len(chosen)), self.folds[chosen]]
+        members = members / encoder.output_scale
+        unseen = members[torch.arange(len(indices)), self.folds[indices]]
         seen = unseen if self.cross_fit else members.mean(1)
         return seen.cpu().numpy(), unseen.cpu().numpy()
 
@@ -93,22 +100,22 @@ def losses_out_of_fold(
     folds: NDArray[np.int64],
     n_samples: int,
 ) -> NDArray[np.float64]:
-    """Log losses of rows of each fold by a classifier that has learnt from the others.
+    """Compute the log losses of the rows of each fold, after learning from the others.
 
     Parameters
     ----------
     seen, unseen : ndarray of shape (n, D)
         Embeddings to learn from, and to predict from.
     labels, folds : ndarray of int, shape (n,)
-        Class codes, and the fold of a row.
+        Class codes, and the fold of each row.
     n_samples : int
-        Rows that the classifier will learn from in the end: the penalty of a default
-        ``LogisticRegression`` weighs less the more these are.
+        Number of rows that the final classifier will learn from, which decreases the
+        weight of the penalty of a default ``LogisticRegression``.
 
     Returns
     -------
     ndarray of shape (n_predicted,)
-        Fold after fold, without rows of classes that the other folds lack.
+        Losses by fold, without rows of classes that the other folds lack.
     """
     losses = [np.zeros(0)]
     for fold in np.unique(folds):
@@ -121,20 +128,20 @@ def losses_out_of_fold(
             warnings.simplefilter("ignore")  # convergence, many classes
             classifier.fit(seen[others], labels[others])
         probabilities = classifier.predict_proba(unseen[known])
-        own = np.searchsorted(classifier.classes_, labels[known])
-        truth = probabilities[np.arange(len(own)), own]
-        losses.append(-np.log(np.maximum(truth, SMALLEST_PROBABILITY)))
+        columns = np.searchsorted(classifier.classes_, labels[known])
+        truth = probabilities[np.arange(len(columns)), columns]
+        losses.append(-np.log(np.maximum(truth, _MIN_PROBABILITY)))
     return np.concatenate(losses)
 
 
 def best_scale(losses: Callable[[float], NDArray[np.float64]]) -> float:
-    """Go from 1 by factors of 2 for as long as the losses of rows clearly fall.
+    """Change the scale from 1 by factors of 2 while the mean loss clearly decreases.
 
-    Clearly is by more than the standard error of the mean difference.
+    A decrease is clear if it exceeds the standard error of the mean difference.
     """
     exponent, least = 0, losses(1.0)
     for step in (-1, 1):
-        while abs(exponent + step) <= LARGEST_EXPONENT:
+        while abs(exponent + step) <= _MAX_EXPONENT:
             tried = losses(2.0 ** (exponent + step))
             gain = least - tried
             if len(gain) < 2 or gain.mean() <= gain.std() / sqrt(len(gain)):

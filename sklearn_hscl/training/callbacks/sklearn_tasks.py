@@ -1,16 +1,16 @@
 """scikit-learn's callbacks inside skorch's training loop."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.net import ContrastiveNet
 
 
 class SklearnCallbackBridge(TrainingCallback):
-    """Report each epoch to scikit-learn's callbacks, and stop where one asks for it.
+    """Report each epoch to scikit-learn's callbacks, and stop if one of them asks for it.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class SklearnCallbackBridge(TrainingCallback):
         self,
         tasks: CallbackContext,
         estimator: BaseEstimator,
-        X: Any,
-        y: Any,
-        fitted_attributes: Callable[[Any], dict[str, Any]],
+        X: object,
+        y: object,
+        fitted_attributes: Callable[[ContrastiveNet], dict[str, object]],
     ) -> None:
         self.tasks = tasks
         self.report = {"estimator": estimator, "X": X, "y": y}
@@ -39,18 +39,18 @@ class SklearnCallbackBridge(TrainingCallback):
         self.epoch_: CallbackContext | None = None
         self.n_reported_ = 0
 
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Open the subtask of this epoch, unless it is run once more."""
+    def on_epoch_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Open the subtask of this epoch, unless the epoch is repeated."""
         if self.epoch_ is not None:
             return
         self.epoch_ = self.tasks.subcontext("epoch")
         self.epoch_.call_on_fit_task_begin(**self.report)
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Close the subtask; a callback that returns True stops training."""
+    def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Close the subtask; stop training if a callback returns True."""
         assert self.epoch_ is not None
         if net.n_completed <= self.n_reported_:
-            return  # run once more, after training went back
+            return  # the epoch was repeated after a divergence
         stop = self.epoch_.call_on_fit_task_end(
             **self.report, reconstruction_attributes=lambda: self.fitted_attributes(net)
         )

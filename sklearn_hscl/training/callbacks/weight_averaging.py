@@ -1,23 +1,31 @@
-"""The moving average of the weights, which is better than the weights themselves."""
+"""The moving average of the weights, which generalizes better than the last weights."""
 
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_hscl.training.loop.callback import TrainingCallback
+
+
+class HasModule(Protocol):
+    """A net, or the driver of a stack."""
+
+    @property
+    def module_(self) -> nn.Module:
+        """The module in training."""
 
 
 class AveragedWeights(TrainingCallback):
     """Put averaged weights into the module at the end of every epoch.
 
-    Training goes on from the weights as they are, but whoever looks at the module
-    between epochs, or after training, sees their exponential moving average.
+    Training continues from the last weights. Between epochs, and after training, the
+    module has their exponential moving average.
 
     Parameters
     ----------
     decay : float in (0, 1)
-        Share of the average that a step keeps; less in the first steps.
+        Fraction of the average that a step keeps; less in the first steps.
     """
 
     remembered = ("n_steps_", "other_", "holds_average_")
@@ -25,44 +33,44 @@ class AveragedWeights(TrainingCallback):
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kw: Any) -> None:
-        """Start from the weights as they are."""
+    def on_train_begin(self, net: HasModule, **kwargs: object) -> None:
+        """Start the average at the present weights."""
         self.n_steps_ = 0
         self.weights_ = [weight.detach() for weight in net.module_.parameters()]
         self.other_ = [weight.clone() for weight in self.weights_]
         self.holds_average_ = False
 
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Go back to the weights that are trained."""
-        self._hold_average(False)
+    def on_epoch_begin(self, net: HasModule, **kwargs: object) -> None:
+        """Restore the weights in training."""
+        self._swap(to_average=False)
 
-    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
-        """Take the new weights into the average."""
+    def on_batch_end(self, net: HasModule, **kwargs: object) -> None:
+        """Update the average."""
         self.n_steps_ += 1
         decay = min(self.decay, self.n_steps_ / (self.n_steps_ + 9))
         torch._foreach_lerp_(self.other_, self.weights_, 1 - decay)
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Show the average."""
-        self._hold_average(True)
+    def on_epoch_end(self, net: HasModule, **kwargs: object) -> None:
+        """Put the average into the module."""
+        self._swap(to_average=True)
 
-    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+    def on_train_end(self, net: HasModule, **kwargs: object) -> None:
         """Leave the average in the module, also after an interruption."""
         if hasattr(self, "weights_"):
-            self._hold_average(True)
+            self._swap(to_average=True)
             del self.weights_, self.other_
 
-    def keep(self, net: Any, index: Tensor) -> None:
-        """Go on with some of several models, whose weights are in `net` already."""
+    def retain(self, net: HasModule, models: Tensor) -> None:
+        """Continue with some of several models, after `net` has retained them."""
         self.weights_ = [weight.detach() for weight in net.module_.parameters()]
-        self.other_ = [weight[index] for weight in self.other_]
+        self.other_ = [weight[models] for weight in self.other_]
 
-    def _hold_average(self, average: bool) -> None:
-        """Exchange the module's weights and the others where that is called for."""
-        if self.holds_average_ == average:
+    def _swap(self, *, to_average: bool) -> None:
+        """Exchange the module's weights and the others, unless they are in place."""
+        if self.holds_average_ == to_average:
             return
-        kept = [weight.clone() for weight in self.weights_]
-        # All at once: Ctrl-C may come between any two calls, but not inside of one.
+        swapped = [weight.clone() for weight in self.weights_]
+        # One call for all weights: Ctrl-C may come between two calls, but not within one.
         torch._foreach_copy_(self.weights_, self.other_)
-        self.holds_average_ = average
-        torch._foreach_copy_(self.other_, kept)
+        self.holds_average_ = to_average
+        torch._foreach_copy_(self.other_, swapped)

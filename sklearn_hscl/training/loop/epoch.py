@@ -1,16 +1,17 @@
-"""One epoch of steps, and numbers in it that are not finite."""
+"""One epoch of steps, and the error if its numbers are not finite."""
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skorch.history import History
 from torch import Tensor
 
-from sklearn_hscl.losses import LossStats
+from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.loop.step import Batch
 
@@ -18,17 +19,17 @@ BatchStep = Callable[[Batch], tuple[Tensor, LossStats]]
 
 
 class EpochStats(NamedTuple):
-    """Means over the batches of an epoch; one for each model where several train."""
+    """Means over the batches of an epoch, with a model axis if several models train."""
 
     loss: Tensor
     losses: Tensor
-    """Of the batches one by one, (n_batches,) or (n_batches, n_models)."""
+    """Losses of the batches, (n_batches,) or (n_batches, n_models)."""
     skipped_anchors: Tensor
     effective_negatives: Tensor
     n_rows: int
 
-    def of(self, model: int) -> "EpochStats":
-        """Return the figures of one of several models."""
+    def of_model(self, model: int) -> "EpochStats":
+        """Return the statistics of one of several models."""
         return EpochStats(
             self.loss[model],
             self.losses[:, model],
@@ -39,14 +40,15 @@ class EpochStats(NamedTuple):
 
 
 def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochStats:
-    """Run all batches, without a wait for the device in between.
+    """Run all batches, without waiting for the device in between.
 
-    On CPU, where asking is no wait, the epoch of a model ends when its loss is not finite.
+    On the CPU, where reading a loss costs no wait, the epoch of a single model ends as soon
+    as its loss is not finite.
 
     Parameters
     ----------
     batches : iterable of Batch
-        Of one epoch; its iterator is closed, whatever ends the epoch.
+        Batches of one epoch; the iterator is closed however the epoch ends.
     step : callable
         Updates on a batch; returns the loss before the update, and its statistics.
 
@@ -74,7 +76,9 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochStats:
     )
 
 
-_SHOWN_ROWS = 5
+# Divergence ---------------------------------------------------------------------------
+
+_MAX_SHOWN_ROWS = 5
 
 
 class DivergenceError(FloatingPointError, ValueError):
@@ -83,9 +87,9 @@ class DivergenceError(FloatingPointError, ValueError):
     Attributes
     ----------
     epoch, batch : int or None
-        Where, counted from 1.
+        Position of the failure, counted from 1.
     rows : ndarray of int, or None
-        Training rows of that batch, by their place among the rows that are trained on.
+        Indices of that batch's rows among the training rows.
     """
 
     epoch: int | None = None
@@ -93,64 +97,73 @@ class DivergenceError(FloatingPointError, ValueError):
     rows: NDArray[np.int64] | None = None
 
 
-def check_finite(net: Any, figures: EpochStats, batches: EpochBatches) -> None:
-    """Look at the losses of an epoch, and at the weights that it ended with.
+class NetInTraining(Protocol):
+    """Attributes of a net that :func:`check_finite` reads."""
+
+    lr: float
+    history: History
+    criterion_: ContrastiveLoss
+    optimizer_: torch.optim.Optimizer
+
+
+def check_finite(net: NetInTraining, stats: EpochStats, batches: EpochBatches) -> None:
+    """Check the losses of an epoch, and the weights after it.
 
     Parameters
     ----------
     net : ContrastiveNet
-        After the last batch.
-    figures : EpochStats
-        Of the epoch.
+        The net after the last batch.
+    stats : EpochStats
+        Statistics of the epoch.
     batches : EpochBatches
-        That made it.
+        The batches of the epoch.
 
     Raises
     ------
     DivergenceError
-        If something is infinite or NaN; it names the batch.
+        If a loss or a weight is infinite or NaN; the error names the batch.
     """
-    if not figures.loss.isfinite():
-        batch = _first_bad_batch(figures.losses)
-        what = f"The loss became {figures.losses[batch - 1].item()}"
+    if not stats.loss.isfinite():
+        batch = _first_bad_batch(stats.losses)
+        cause = f"The loss became {stats.losses[batch - 1].item()}"
         if batch > 1:
-            what += f", by this batch or by the gradient of batch {batch - 1},"
+            cause += f", by this batch or by the gradient of batch {batch - 1},"
     elif not has_finite_weights(net.optimizer_):
-        batch, what = len(figures.losses), "The gradient made weights infinite or NaN"
+        batch, cause = len(stats.losses), "The gradient made weights infinite or NaN"
     else:
         return
-    raise _divergence(what, net, batch, batches.rows_of(batch))
+    raise _divergence(cause, net, batch, batches.rows_of(batch))
 
 
 @torch.no_grad()
 def has_finite_weights(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether all weights that are trained are finite; asked once an epoch."""
+    """Return whether all trained weights are finite, with one synchronization."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     norms = torch.stack([norm.double() for norm in torch._foreach_norm(weights)])
     if isfinite(norms.sum()):
         return True
-    # Norms of weights that are finite, but huge, are infinite, too.
+    # Norms of finite, but huge, weights are infinite, too.
     return all(bool(weight.isfinite().all()) for weight in weights)
 
 
 def _first_bad_batch(losses: Tensor) -> int:
     """Return the number of the first batch whose loss (n_batches,) is not finite.
 
-    Where only their sum is not, it is the batch with the largest loss.
+    If only their sum is not finite, it is the batch with the largest loss.
     """
     bad = ~losses.isfinite()
     return int(bad.int().argmax() if bad.any() else losses.argmax()) + 1
 
 
 def _divergence(
-    what: str, net: Any, batch: int, rows: NDArray[np.int64]
+    cause: str, net: NetInTraining, batch: int, rows: NDArray[np.int64]
 ) -> DivergenceError:
     epoch, options = len(net.history), net.criterion_.options
-    more = ", ..." if len(rows) > _SHOWN_ROWS else ""
-    shown = ", ".join(map(str, rows[:_SHOWN_ROWS].tolist()))
+    more = ", ..." if len(rows) > _MAX_SHOWN_ROWS else ""
+    shown = ", ".join(map(str, rows[:_MAX_SHOWN_ROWS].tolist()))
     error = DivergenceError(
-        f"{what} in epoch {epoch}, batch {batch} ({len(rows)} training rows: "
-        f"{shown}{more}): lower `lr` (now {net.lr}) or `beta` (now {options.beta}), raise "
+        f"{cause} in epoch {epoch}, batch {batch} ({len(rows)} training rows: "
+        f"{shown}{more}). Lower `lr` (now {net.lr}) or `beta` (now {options.beta}), raise "
         f"`temperature` (now {options.temperature}), or set `clip_norm` or `lr_backoff`."
     )
     error.epoch, error.batch, error.rows = epoch, batch, rows

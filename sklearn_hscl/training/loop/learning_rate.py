@@ -6,19 +6,19 @@ from typing import Any, Protocol
 
 Schedule = Callable[[float], float]
 
-# Share of the steps in which the rate rises: adaptive optimizers need some steps to know
-# the scale of the gradient.
-WARM_UP = 0.05
+# Fraction of the steps in which the rate rises: adaptive optimizers need some steps to
+# estimate the scale of the gradient.
+_WARM_UP_FRACTION = 0.05
 
 
 def constant(progress: float) -> float:
-    """Keep the rate as it is."""
+    """Return 1: the rate stays the same."""
     return 1.0
 
 
 def warm_up(progress: float) -> float:
     """Rise linearly over the first 5 % of the steps, then stay."""
-    return min(1.0, progress / WARM_UP)
+    return min(1.0, progress / _WARM_UP_FRACTION)
 
 
 def cosine(progress: float) -> float:
@@ -32,12 +32,14 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
 }
 
+ParamGroup = dict[str, Any]  # torch's: the weights, and settings of any type
+
 
 class HasParamGroups(Protocol):
-    """An optimizer, or what updates several models as one."""
+    """An optimizer, or one that updates several stacked models."""
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[ParamGroup]:
         """Weights with the same settings."""
 
 
@@ -46,33 +48,28 @@ class LearningRate:
 
     Parameters
     ----------
-    optimizer : torch.optim.Optimizer, or several as one
-        Each of its groups keeps its own base rate.
+    optimizer : torch.optim.Optimizer or StackedOptimizer
+        Each of its groups has its own base rate, the one at the first step.
     schedule : callable
         ``schedule(progress) -> factor`` with progress in (0, 1), the middle of a step.
     n_steps : int
-        Steps of the whole training.
-    step : int, default=0
-        Steps that are done already.
-    factor : float, default=1.0
-        What all rates are multiplied by.
+        Number of steps of the whole training.
+
+    Attributes
+    ----------
+    step : int
+        Number of completed steps.
+    factor : float
+        Multiplier of all rates.
     """
 
-    def __init__(
-        self,
-        optimizer: HasParamGroups,
-        schedule: Schedule,
-        n_steps: int,
-        *,
-        step: int = 0,
-        factor: float = 1.0,
-    ) -> None:
-        self.groups = optimizer.param_groups
-        self.base = [group["lr"] for group in self.groups]
+    def __init__(self, optimizer: HasParamGroups, schedule: Schedule, n_steps: int) -> None:
+        self.optimizer = optimizer
         self.schedule = schedule
         self.n_steps = n_steps
-        self.step = step
-        self.factor = factor
+        self.step = 0
+        self.factor = 1.0
+        self._base: list[float] | None = None  # until the first step
 
     def advance(self) -> None:
         """Set the rates of the next step."""
@@ -81,14 +78,20 @@ class LearningRate:
             factor = self.factor * float(self.schedule(progress))
         except Exception as error:
             raise ValueError(
-                f"lr_schedule={self.schedule!r} must map the progress of training "
-                f"to a factor, but failed for {progress}: {error}"
+                f"Expected lr_schedule={self.schedule!r} to map the progress of training "
+                f"to a factor, but it failed for {progress}: {error}"
             ) from error
-        for group, base in zip(self.groups, self.base, strict=True):
+        groups = self.optimizer.param_groups
+        if self._base is None:
+            self._base = [group["lr"] for group in groups]
+        for group, base in zip(groups, self._base, strict=True):
             group["lr"] = base * factor
         self.step += 1
 
     def restore(self) -> None:
-        """Give the optimizer its base rates back."""
-        for group, base in zip(self.groups, self.base, strict=True):
+        """Reset the optimizer to its base rates."""
+        if self._base is None:
+            return
+        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
             group["lr"] = base
+        self._base = None

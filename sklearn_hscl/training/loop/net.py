@@ -1,24 +1,27 @@
-"""The thin skorch net: epochs, history, events."""
+"""The skorch net that trains an encoder, and the loop over its epochs."""
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, PrintLog
-from torch import Tensor
-from torch.optim import Optimizer
+from skorch.history import History
+from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.preprocessing import as_float
-from sklearn_hscl.losses import BetaSchedule, LossStats
+from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
+from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.batches.views import Views, check_views_differ, fitted_augment
-from sklearn_hscl.training.callbacks.lr_backoff import LRBackoff
-from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.callback import (
+    CallbackNet,
+    StopTraining,
+    TrainingCallback,
+)
 from sklearn_hscl.training.loop.epoch import (
     DivergenceError,
     EpochStats,
@@ -29,145 +32,13 @@ from sklearn_hscl.training.loop.gradient_cache import GradientCache, choose_chun
 from sklearn_hscl.training.loop.learning_rate import LearningRate, Schedule
 from sklearn_hscl.training.loop.step import Batch, TrainingStep
 
-
-class EpochLog(PrintLog):
-    """skorch's table of epochs, which is made up only where it is printed."""
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print a line where the net is verbose."""
-        if net.verbose:
-            super().on_epoch_end(net, **kwargs)
-
-
-class CallbackNet(NeuralNet):
-    """skorch net whose callbacks of one training come and go, and may stop it.
-
-    skorch swallows Ctrl-C as the way of its own callbacks to stop; here that of the user
-    is told apart, and leaves `fit`.
-    """
-
-    callbacks_: Any
-    stops_: bool
-
-    @property
-    def _default_callbacks(self) -> list[tuple[str, Any]]:
-        # Losses are recorded per epoch, so skorch's batch averages have no work.
-        return [("epoch_timer", EpochTimer()), ("print_log", EpochLog())]
-
-    @contextmanager
-    def with_callbacks(
-        self,
-        monitors: Sequence[TrainingCallback],
-        report: TrainingCallback,
-        keepers: Sequence[TrainingCallback] = (),
-    ) -> Iterator[None]:
-        """Context in which callbacks of one training take part."""
-        users = self.callbacks_
-        # Held-out scores first, so that users' callbacks see them; then the report, and
-        # last who keeps what all others have come to.
-        first = [(type(monitor).__name__, monitor) for monitor in monitors]
-        last = [(type(keeper).__name__, keeper) for keeper in keepers]
-        self.callbacks_ = [*first, *users, ("report", report), *last]
-        try:
-            yield
-        finally:
-            self.callbacks_ = users
-
-    def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call all callbacks, then stop if one of them ended the epoch that way."""
-        getattr(self, method_name)(self, **kwargs)
-        self.stops_ = False
-        for callback in self._listeners(method_name):
-            try:
-                getattr(callback, method_name)(self, **kwargs)
-            except StopTraining:
-                self.stops_ = True
-            except KeyboardInterrupt:
-                # This is how skorch's EarlyStopping stops; from ours it is Ctrl-C.
-                ours = isinstance(callback, TrainingCallback)
-                if ours or method_name != "on_epoch_end":
-                    raise
-                self.stops_ = True
-        if self.stops_:
-            raise StopTraining
-
-    def _listeners(self, method_name: str) -> list[Callback]:
-        """Return the callbacks that do something at this event."""
-        nothing = getattr(Callback, method_name, None)
-        return [
-            callback
-            for _, callback in self.callbacks_
-            if getattr(getattr(callback, method_name, None), "__func__", None)
-            is not nothing
-        ]
-
-    def on_epochs_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Do nothing: the event is for callbacks."""
-
-    def on_batch_begin(
-        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
-    ) -> None:
-        """Open no record of the batch: the history is kept per epoch."""
-
-
-# Settings that ask for one more figure of each weight, and its name in the memory.
-_MORE = {
-    "amsgrad": "max_exp_avg_sq",
-    "centered": "grad_avg",
-    "momentum": "momentum_buffer",
-}
-
-
-def is_enough(memory: dict[int, Any], optimizer: Optimizer) -> bool:
-    """Whether a memory has all that the settings of an optimizer ask for."""
-    groups = optimizer.param_groups
-    asked = {key for name, key in _MORE.items() if any(g.get(name) for g in groups)}
-    return all(asked <= figures.keys() for figures in memory.values())
-
-
-def memory_of_earlier(net: Any, earlier: Any) -> dict[int, Any]:
-    """Return the memory of an earlier net's optimizer, in the order of another's weights.
-
-    Both have the same weights, but may have them in other groups, as other settings of
-    groups ask for.
-
-    Parameters
-    ----------
-    net, earlier : ContrastiveNet
-        With modules of the same weights.
-
-    Returns
-    -------
-    dict of int to dict
-        A copy, as the entry ``"state"`` of a ``state_dict`` of the optimizer of `net`.
-    """
-    before, memory = _names(earlier), earlier.optimizer_.state_dict()["state"]
-    by_name = {before[place]: memory[place] for place in memory}
-    return {
-        place: copy.deepcopy(by_name[name])
-        for place, name in enumerate(_names(net))
-        if name in by_name
-    }
-
-
-def _names(net: Any) -> list[str]:
-    """Return the names of the weights of a net's optimizer, in its order."""
-    named = [
-        *net.plain_module.named_parameters(),
-        *net.criterion_.named_parameters(prefix="criterion"),
-    ]
-    names = {id(weight): name for name, weight in named}
-    groups = net.optimizer_.param_groups
-    return [names[id(weight)] for group in groups for weight in group["params"]]
-
-
-SAMPLE_ROWS = 4  # on which the memory of a forward pass is measured
+N_SAMPLE_ROWS = 4  # rows on which the memory of a forward pass is measured
 
 
 class ContrastiveNet(CallbackNet):
     """skorch net that trains an encoder with a contrastive loss.
 
-    Differs from skorch's in four points: batches are slices of tensors on the
+    It differs from skorch's in four points: batches are slices of tensors on the
     device, the history is kept per epoch, Ctrl-C leaves `fit` instead of being
     swallowed, and a batch becomes views before it reaches the module.
 
@@ -176,32 +47,35 @@ class ContrastiveNet(CallbackNet):
     module, criterion, **kwargs
         As in skorch; `criterion` is a :class:`~sklearn_hscl.losses.ContrastiveLoss`.
     augment : Augmentation
-        Makes the views; it learns from the training rows when training begins.
+        Creates the views; it is fitted to the training rows when training begins.
     n_views : int
-        Views of each row in a batch.
+        Number of views of each row in a batch.
     view_seed : int
         Seed of the views.
     target_kind : {"class", "multilabel", "continuous"} or None
-        What targets are; None where the loss ignores them.
+        Type of the targets; None if the loss ignores them.
     beta : float or BetaSchedule
-        Strength of the tilt, or how it changes from epoch to epoch.
+        Strength of the tilt, or its schedule over the epochs.
     lr_schedule : callable or None
         ``lr_schedule(progress) -> factor`` of the learning rate, with progress from 0 to
         1; None leaves the rate to callbacks.
     clip_norm : float or None
-        Largest norm of the gradient.
+        Maximum norm of the gradient.
     device_batch_size : int or "auto"
-        Views that are embedded at a time.
+        Number of views that are embedded at a time.
     """
 
-    history_: Any
+    module_: ContrastiveModule
+    criterion_: ContrastiveLoss
+    optimizer_: torch.optim.Optimizer
+    history_: History
     iterator_train__folds: Tensor | None = None
-    callbacks_: Any
+    _loop: "EpochLoop | None" = None
 
     def __init__(
         self,
-        module: Any,
-        criterion: Any,
+        module: nn.Module,
+        criterion: nn.Module,
         *,
         augment: Augmentation,
         n_views: int,
@@ -211,7 +85,7 @@ class ContrastiveNet(CallbackNet):
         lr_schedule: Schedule | None,
         clip_norm: float | None,
         device_batch_size: int | str,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         self.augment = augment
         self.n_views = n_views
@@ -226,63 +100,28 @@ class ContrastiveNet(CallbackNet):
         self.stops_ = False
         super().__init__(module, criterion, **kwargs)
 
+    # Training ---------------------------------------------------------------------------
+
     def train_with(
         self,
         monitors: Sequence[TrainingCallback],
         report: TrainingCallback,
-        X: Tensor,
+        X: Tensor | LazyRows,
         y: Tensor,
         keepers: Sequence[TrainingCallback] = (),
     ) -> "ContrastiveNet":
-        """Train with callbacks that live for this training only."""
+        """Train with additional callbacks, for this training only."""
         with self.with_callbacks(monitors, report, keepers):
             return self.partial_fit(X, y)
 
-    def torch_compile(self, module: Any, name: str) -> Any:
-        """Compile the network, but not the loss, whose kernels are made by hand."""
-        return super().torch_compile(module, name) if name == "module" else module
-
-    def load_warm_start(self, earlier: "ContrastiveNet") -> None:
-        """Take over weights, the optimizer's memory and the history of a trained net.
-
-        Raises
-        ------
-        ValueError
-            If the module has changed.
-        """
-        try:
-            self.plain_module.load_state_dict(earlier.plain_module.state_dict())
-        except RuntimeError as error:
-            raise ValueError(
-                f"The encoder of the previous fit cannot be trained on, as its parameters "
-                f"or the classes have changed, or labels come and go: set "
-                f"warm_start=False, or fit a clone. {error}"
-            ) from error
-        if type(self.optimizer_) is type(earlier.optimizer_):
-            memory = memory_of_earlier(self, earlier)
-            if is_enough(memory, self.optimizer_):
-                state = self.optimizer_.state_dict() | {"state": memory}
-                self.optimizer_.load_state_dict(state)
-        self.history_ = copy.deepcopy(earlier.history)
-
-    @property
-    def plain_module(self) -> Any:
-        """The module inside of what torch.compile made of it."""
-        return getattr(self.module_, "_orig_mod", self.module_)
-
-    @property
-    def n_completed(self) -> int:
-        """Epochs of the present or last training that came to their end."""
-        return sum("train_loss" in epoch for epoch in self.history[self.first_epoch_ :])
-
-    def drop_unfinished_epoch(self) -> None:
-        """Remove the record of an epoch that was interrupted."""
-        del self.history[self.first_epoch_ + self.n_completed :]
-
     def partial_fit(
-        self, X: Tensor, y: Tensor, classes: Any = None, **fit_params: Any
+        self,
+        X: Tensor | LazyRows,
+        y: Tensor,
+        classes: object = None,
+        **fit_params: object,
     ) -> "ContrastiveNet":
-        """Train on; skorch's own method would swallow Ctrl-C."""
+        """Continue training; unlike skorch's method it does not catch Ctrl-C."""
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
@@ -291,164 +130,214 @@ class ContrastiveNet(CallbackNet):
         return self
 
     def fit_loop(
-        self, X: Tensor, y: Tensor, epochs: int | None = None, **fit_params: Any
+        self,
+        X: Tensor | LazyRows,
+        y: Tensor,
+        epochs: int | None = None,
+        **fit_params: object,
     ) -> "ContrastiveNet":
         """Run the epochs until the last one, or until a callback stops them."""
-        self.begin(X, y, epochs)
+        loop = self.begin_loop(X, y, epochs)
         try:
             with self.module_.precision.products():
                 self.notify("on_epochs_begin")
-                self._run_epochs(X, y)
+                loop.run()
         except StopTraining:
             pass
         finally:
-            self.end()
+            self.end_loop()
         return self
 
-    def _run_epochs(self, X: Tensor, y: Tensor) -> None:
-        """Run the epochs that are left; go back once, if that is asked for."""
-        try:
-            super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
-        except DivergenceError as error:
-            fallbacks = [part for _, part in self.callbacks_ if isinstance(part, LRBackoff)]
-            if not fallbacks:
-                raise
-            fallbacks[0].go_back(self, error)
-            super().fit_loop(X, y, epochs=self.n_epochs_ - self.n_completed)
-
-    def begin(self, X: Tensor, y: Tensor, epochs: int | None = None) -> None:
-        """Make ready for some epochs."""
-        self.n_epochs_ = self.max_epochs if epochs is None else epochs
+    def begin_loop(
+        self, X: Tensor | LazyRows, y: Tensor, epochs: int | None = None
+    ) -> "EpochLoop":
+        """Prepare for some epochs, until :meth:`end_loop`."""
         self.first_epoch_ = len(self.history)
-        folds = self.iterator_train__folds
-        self.augment_ = fitted_augment(self.augment, X, y, folds, self._n_members)
-        if self.target_kind is None:
-            check_views_differ(self.augment_, self.n_views, self.module_, self.criterion_)
-        self.step_ = self._training_step(X)
-        self.learning_rate_: LearningRate | None = None  # until the batches are known
-        self.first_step_, self.rate_factor_ = 0, 1.0
         self.stops_ = False
+        self._loop = EpochLoop(self, X, y, self.max_epochs if epochs is None else epochs)
+        return self._loop
 
-    def end(self) -> None:
-        """Forget what only the epochs need, which may hold training rows."""
-        if self.learning_rate_ is not None:
-            self.learning_rate_.restore()
-        del self.augment_, self.step_, self.learning_rate_
-        del self.first_step_, self.rate_factor_
+    def end_loop(self) -> None:
+        """Release what only the epochs need, which may hold training rows."""
+        if self.loop.learning_rate is not None:
+            self.loop.learning_rate.restore()
+        self._loop = None
         self.iterator_train__folds = None
 
-    def _training_step(self, rows: Tensor) -> TrainingStep:
-        views = self.seeded_views(rows.device)
-        self._set_training(True)
-        sample = as_float(rows[:SAMPLE_ROWS], views.dtype)
-        chunk_rows, can_halve = choose_chunk_rows(
-            self.device_batch_size, self.module_, sample
-        )
-        return TrainingStep(
-            self.module_,
-            self.criterion_,
-            self.optimizer_,
-            views,
-            GradientCache(chunk_rows, can_halve=can_halve),
-            self.clip_norm,
-        )
-
-    def seeded_views(self, device: torch.device) -> Views:
-        """Return the maker of views at the start of its random sequence."""
-        generator = torch.Generator(device).manual_seed(self.view_seed)
-        dtype = self.module_.precision.dtype
-        return Views(self.augment_, self.n_views, generator, dtype, self._n_members)
-
     @property
-    def _n_members(self) -> int:
-        module = self.module_
-        return int(module.encoder.n_members) if module.has_members else 1
+    def loop(self) -> "EpochLoop":
+        """The loop in progress, for callbacks."""
+        assert self._loop is not None, "available between on_epochs_begin and the end"
+        return self._loop
 
-    def train_step(self, batch: Batch, **fit_params: Any) -> tuple[Tensor, LossStats]:
-        """Update the module on one batch."""
-
-        def on_gradient() -> None:
-            if self._listeners("on_grad_computed"):
-                self.notify(
-                    "on_grad_computed",
-                    named_parameters=self.get_all_learnable_params(),
-                    batch=batch[:2],
-                    training=True,
-                )
-
-        return self.step_(self.drop_placeholder_targets(batch), on_gradient)
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Open the epoch; set the strength of its tilt, where that has a schedule."""
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: object) -> None:
+        """Open the record of the epoch; set beta if it follows a schedule."""
         super().on_epoch_begin(net, **kwargs)
         if isinstance(self.beta, BetaSchedule):
-            n_done = len(self.history) - 1 - self.first_epoch_
-            beta = self.beta.beta_at(n_done / max(1, self.n_epochs_ - 1))
+            n_completed = len(self.history) - 1 - self.first_epoch_
+            beta = self.beta.beta_at(n_completed / max(1, self.loop.n_epochs - 1))
             if not 0 <= beta < np.inf:
                 raise ValueError(f"beta={self.beta!r} gave {beta}, which must be >= 0.")
             self.criterion_.set_beta(beta)
             self.history.record("beta", beta)
 
+    # State ------------------------------------------------------------------------------
+
+    @property
+    def plain_module(self) -> ContrastiveModule:
+        """The module inside the wrapper of torch.compile."""
+        return cast(ContrastiveModule, getattr(self.module_, "_orig_mod", self.module_))
+
+    @property
+    def n_members(self) -> int:
+        """Number of members of the encoder, 1 without an ensemble."""
+        encoder = self.module_.encoder
+        return encoder.n_members if isinstance(encoder, TabularEncoder) else 1
+
+    @property
+    def n_completed(self) -> int:
+        """Number of completed epochs of the present or last training."""
+        return sum("train_loss" in epoch for epoch in self.history[self.first_epoch_ :])
+
+    def drop_unfinished_epoch(self) -> None:
+        """Remove the record of an interrupted epoch."""
+        del self.history[self.first_epoch_ + self.n_completed :]
+
     def drop_placeholder_targets(self, batch: Batch) -> Batch:
-        """Take the targets off a batch where they only fill a place."""
+        """Remove the targets of a batch if they are placeholders."""
         return batch._replace(targets=None) if self.target_kind is None else batch
 
-    def run_single_epoch(
-        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
-    ) -> None:
-        """Run all batches and record their means once, without a wait per batch."""
-        if iterator is None:
-            return
-        self._set_training(True)
-        if self.learning_rate_ is None and self.lr_schedule is not None:
-            n_steps = self.n_epochs_ * len(iterator)
-            self.learning_rate_ = LearningRate(
-                self.optimizer_,
-                self.lr_schedule,
-                n_steps,
-                step=self.first_step_,
-                factor=self.rate_factor_,
-            )
-        figures = run_epoch(iterator, lambda b: self._run_batch(b, training, step_fn))
-        self.record_epoch(figures, iterator)
+    def torch_compile(self, module: nn.Module, name: str) -> nn.Module:
+        """Compile the network, but not the loss, which has its own kernels."""
+        if name != "module":
+            return module
+        return cast(nn.Module, super().torch_compile(module, name))
 
-    def record_epoch(self, figures: EpochStats, batches: EpochBatches) -> None:
-        """Write the figures of an epoch down.
+
+class EpochLoop:
+    """The epochs of one training: batches, views, step and learning rate.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        The net, initialized.
+    X : Tensor or LazyRows of shape (n_samples, ...)
+        Training rows.
+    y : Tensor of shape (n_samples,) or (n_samples, K)
+        Their targets.
+    n_epochs : int
+        Number of epochs.
+    """
+
+    def __init__(
+        self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, n_epochs: int
+    ) -> None:
+        self.net = net
+        self.n_epochs = n_epochs
+        self.dataset = net.get_dataset(X, y)
+        self.batches: EpochBatches = net.get_iterator(self.dataset, training=True)
+        folds = net.iterator_train__folds
+        self.augment = fitted_augment(net.augment, X, y, folds, net.n_members)
+        if net.target_kind is None:
+            check_views_differ(self.augment, net.n_views, net.module_, net.criterion_)
+        self.views = self.seeded_views(X.device)
+        self.gradient_cache = self._gradient_cache(X)
+        self.step = TrainingStep(
+            net.module_,
+            net.criterion_,
+            net.optimizer_,
+            self.views,
+            self.gradient_cache,
+            net.clip_norm,
+        )
+        self.learning_rate: LearningRate | None = None
+        if net.lr_schedule is not None:
+            n_steps = n_epochs * len(self.batches)
+            self.learning_rate = LearningRate(net.optimizer_, net.lr_schedule, n_steps)
+
+    def seeded_views(self, device: torch.device) -> Views:
+        """Return a source of views at the start of its random sequence."""
+        net = self.net
+        generator = torch.Generator(device).manual_seed(net.view_seed)
+        dtype = net.module_.precision.dtype
+        return Views(self.augment, net.n_views, generator, dtype, net.n_members)
+
+    def run(self) -> None:
+        """Run the remaining epochs; after a divergence a callback may restart them."""
+        try:
+            self._run_remaining()
+        except DivergenceError as error:
+            callbacks = self.net.training_callbacks
+            if not any(callback.on_divergence(self.net, error) for callback in callbacks):
+                raise
+            self._run_remaining()
+
+    def record(self, stats: EpochStats, batches: EpochBatches) -> None:
+        """Write the statistics of an epoch into the history.
 
         Raises
         ------
         DivergenceError
             If the loss or a weight is not finite.
         ValueError
-            If no row had anything to be compared with.
+            If no row had both a positive and a negative.
         """
-        check_finite(self, figures, batches)
-        loss, n_skipped = figures.loss.item(), int(figures.skipped_anchors)
-        self.n_anchors_ = self.n_views * figures.n_rows
-        self._check_compared(n_skipped, self.n_anchors_)
-        best = min((epoch["train_loss"] for epoch in self.history[:-1]), default=np.inf)
-        self.history.record("train_loss", loss)
-        self.history.record("train_loss_best", loss < best)  # Checkpoint monitors it
-        self.history.new_batch()  # one stands for all: some callbacks look at the last
-        self.history.record_batch("train_loss", loss)
-        self.history.record("skipped_anchors", n_skipped)
-        self.history.record("effective_negatives", figures.effective_negatives.item())
+        net = self.net
+        check_finite(net, stats, batches)
+        loss, n_skipped = stats.loss.item(), int(stats.skipped_anchors)
+        net.n_anchors_ = net.n_views * stats.n_rows
+        self._check_compared(n_skipped, net.n_anchors_)
+        history = net.history
+        best = min((epoch["train_loss"] for epoch in history[:-1]), default=np.inf)
+        history.record("train_loss", loss)
+        history.record("train_loss_best", loss < best)  # skorch's Checkpoint monitors it
+        history.new_batch()  # one for the whole epoch: some callbacks read the last batch
+        history.record_batch("train_loss", loss)
+        history.record("skipped_anchors", n_skipped)
+        history.record("effective_negatives", stats.effective_negatives.item())
 
-    def _run_batch(
-        self, batch: Any, training: bool, step_fn: Any
-    ) -> tuple[Tensor, LossStats]:
-        if self.learning_rate_ is not None:
-            self.learning_rate_.advance()
-        seen = batch[:2]  # what callbacks know as a batch
-        self.notify("on_batch_begin", batch=seen, training=training)
-        loss, stats = step_fn(batch)
-        self.notify("on_batch_end", batch=seen, training=training, loss=loss, y_pred=None)
+    def _gradient_cache(self, rows: Tensor | LazyRows) -> GradientCache:
+        net = self.net
+        net._set_training(True)
+        sample = as_float(rows[:N_SAMPLE_ROWS], self.views.dtype)
+        chunk_rows, can_halve = choose_chunk_rows(
+            net.device_batch_size, net.module_, sample
+        )
+        return GradientCache(chunk_rows, can_halve=can_halve)
+
+    def _run_remaining(self) -> None:
+        datasets = {"dataset_train": self.dataset, "dataset_valid": None}
+        for _ in range(self.n_epochs - self.net.n_completed):
+            self.net.notify("on_epoch_begin", **datasets)
+            self.net._set_training(True)
+            self.record(run_epoch(self.batches, self._run_batch), self.batches)
+            self.net.notify("on_epoch_end", **datasets)
+
+    def _run_batch(self, batch: Batch) -> tuple[Tensor, LossStats]:
+        if self.learning_rate is not None:
+            self.learning_rate.advance()
+        net, shown = self.net, batch[:2]  # skorch's callbacks expect (X, y)
+        net.notify("on_batch_begin", batch=shown, training=True)
+
+        def on_gradient() -> None:
+            if net.listeners("on_grad_computed"):
+                parameters = net.get_all_learnable_params()
+                net.notify(
+                    "on_grad_computed",
+                    named_parameters=parameters,
+                    batch=shown,
+                    training=True,
+                )
+
+        loss, stats = self.step(net.drop_placeholder_targets(batch), on_gradient)
+        net.notify("on_batch_end", batch=shown, training=True, loss=loss, y_pred=None)
         return loss, stats
 
     def _check_compared(self, n_skipped: int, n_anchors: int) -> None:
-        if n_skipped == n_anchors and not self.criterion_.options.ce_weight:
+        net = self.net
+        if n_skipped == n_anchors and not net.criterion_.options.ce_weight:
             raise ValueError(
-                f"No row had both a positive and a negative in its batch, so nothing can "
-                f"be learnt: raise `batch_size` (now {self.batch_size}) or `n_views` (now "
-                f"{self.n_views})."
+                f"Expected batches with both a positive and a negative for some row, got "
+                f"none, so nothing can be learned. Raise `batch_size` (now "
+                f"{net.batch_size}) or `n_views` (now {net.n_views})."
             )

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.views import Views
 from sklearn_hscl.training.ensemble import mixed_members
 
-# From projections (V * B, D) and class scores to the loss and what was skipped.
+# Maps projections (V * B, D) and class scores to the loss and its statistics.
 Objective = Callable[[Tensor, Tensor | None], tuple[Tensor, LossStats]]
 
 
@@ -24,9 +24,9 @@ def whole_batch(
     Parameters
     ----------
     module : nn.Module
-        Encoder with head; gets the gradients.
+        Encoder with head; its weights get the gradients.
     objective : callable
-        From projections and class scores to the loss.
+        Maps projections and class scores to the loss.
     views : Tensor of shape (V * B, ...)
         The views of a batch.
 
@@ -36,7 +36,7 @@ def whole_batch(
     stats : LossStats
     """
     value, stats = objective(*module(views))
-    value.backward(torch.ones_like(value))  # several models have a value each
+    value.backward(torch.ones_like(value))  # one value for each model of a stack
     return value.detach(), stats
 
 
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     rows: Tensor  # (B, ...)
     targets: Tensor | None  # (B,) or (B, K); None for losses without labels
     folds: Tensor | None = None
-    """Which member of an ensemble does not see the row, (B,); None: all see it."""
+    """Index of the ensemble member that does not see a row, (B,); None: all see it."""
 
 
 def batch_objective(
@@ -59,16 +59,16 @@ def batch_objective(
     loss : ContrastiveLoss
         The loss.
     n_views : int
-        V.
+        Number of views V.
     batch : Batch
         Rows and targets.
     has_members : bool
-        Whether an ensemble embeds the rows.
+        Whether the encoder is an ensemble.
 
     Returns
     -------
     callable
-        From projections (..., V * B, D), or (..., M, V * B, D) of an ensemble of M
+        Maps projections (..., V * B, D), or (..., M, V * B, D) of an ensemble of M
         members, and class scores to the loss, one for each leading index.
     """
     n_rows, targets, folds = len(batch.rows), batch.targets, batch.folds
@@ -86,48 +86,48 @@ def batch_objective(
 
 
 class Trainable(Protocol):
-    """An encoder with head, or several as one."""
+    """An encoder with head, or a stack of them."""
 
     @property
     def has_members(self) -> bool:
-        """Whether outputs have the members of an ensemble as an axis before the rows'."""
+        """Whether outputs have an axis of ensemble members before that of rows."""
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map views to projections and class scores."""
 
     def weights_by_model(self) -> Iterable[Sequence[Tensor]]:
-        """Return the weights, with their gradients, of one model after the other."""
+        """Return the weights of each model, with their gradients."""
 
 
 class OptimizerLike(Protocol):
-    """What a training step asks of an optimizer."""
+    """Methods of an optimizer that a training step calls."""
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
 
-    def step(self) -> Any:
+    def step(self) -> object:
         """Update the weights."""
 
 
 @dataclass
 class TrainingStep:
-    """Update a module on one batch; every way of training goes through here.
+    """Update a module on one batch; common to single, chunked and stacked training.
 
     Parameters
     ----------
     module : nn.Module
-        Encoder with head: (B, ...) to (B, D).
+        Encoder with head, from (B, ...) to (B, D).
     loss : ContrastiveLoss
         The loss.
     optimizer : torch.optim.Optimizer
         Updates the module.
     views : Views
-        Makes the views of a batch.
+        Creates the views of a batch.
     differentiate : callable
-        How value and gradient are computed: :func:`whole_batch`, or in chunks by a
+        Computes value and gradient: :func:`whole_batch`, or in chunks by a
         :class:`~sklearn_hscl.training.loop.gradient_cache.GradientCache`.
     clip_norm : float or None
-        Largest norm of the gradient; longer ones are scaled down.
+        Maximum norm of the gradient; larger gradients are scaled down.
     """
 
     module: Trainable
@@ -138,13 +138,13 @@ class TrainingStep:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse optimizers that want to compute the loss themselves, such as LBFGS."""
+        """Reject optimizers whose step needs a closure, such as LBFGS."""
         closure = inspect.signature(self.optimizer.step).parameters.get("closure")
         if closure is not None and closure.default is closure.empty:
             raise ValueError(
-                f"net_params got optimizer={type(self.optimizer).__name__}, whose step "
-                f"computes the loss several times, but a batch is embedded and compared "
-                f"once: use one such as torch.optim.AdamW, SGD or RMSprop."
+                f"Expected net_params to name an optimizer whose step needs no closure, "
+                f"got optimizer={type(self.optimizer).__name__}, which computes the loss "
+                f"several times. Use one such as torch.optim.AdamW, SGD or RMSprop."
             )
 
     def __call__(

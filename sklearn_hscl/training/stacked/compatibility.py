@@ -1,7 +1,7 @@
 """Which runs may be trained as one stack, and how many at once."""
 
+from collections.abc import Hashable
 from inspect import isroutine
-from typing import Any
 
 from torch import nn
 
@@ -11,65 +11,66 @@ from sklearn_hscl.training.loop.gradient_cache import (
     choose_chunk_rows,
     has_batch_statistics,
 )
-from sklearn_hscl.training.loop.net import SAMPLE_ROWS
+from sklearn_hscl.training.loop.net import N_SAMPLE_ROWS
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked.module import ELEMENTWISE
+from sklearn_hscl.training.stacked.optimizer import ELEMENTWISE
 
-# Options of the loss in which models of one stack may differ.
-NUMBERS = ("beta", "temperature", "threshold", "ce_weight")
+# Options of the loss that may differ between the models of one stack.
+STACKABLE_OPTIONS = ("beta", "temperature", "threshold", "ce_weight")
 
 
 def reason_not_stackable(run: TrainingRun) -> str | None:
-    """Say why a run cannot be trained in a stack; None if it can.
+    """Return why a run cannot be trained in a stack; None if it can.
 
     Parameters
     ----------
     run : TrainingRun
-        Prepared and not yet trained.
+        The run, prepared and not yet trained.
     """
     net = run.net
     if run.keepers:
-        return "lr_backoff goes back to an earlier state of one model"
+        return "lr_backoff restores an earlier state of one model"
     if net.compile:
         return "compile=True compiles the step of one model"
     if net.device_batch_size != "auto":
-        return f"device_batch_size={net.device_batch_size} cuts the batches of one model"
+        return f"device_batch_size={net.device_batch_size} splits the batches of one model"
     if has_batch_statistics(net.module_):
         return "the encoder has batch statistics"
     if _has_tied_weights(net.module_):
-        return "the encoder has weights in two places"
+        return "the encoder has tied weights"
     if net.criterion_.options.n_synthetic:
         return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
     if type(net.optimizer_) not in ELEMENTWISE:
-        return f"{type(net.optimizer_).__name__} does not update each weight by itself"
-    ours = {name for name, _ in net._default_callbacks}
-    users = [name for name, _ in net.callbacks_ if name not in ours]
-    if users:
-        return f"net_callbacks={users} see one net"
+        name = type(net.optimizer_).__name__
+        return f"{name} does not update each weight independently"
+    defaults = {name for name, _ in net._default_callbacks}
+    added = [name for name, _ in net.callbacks_ if name not in defaults]
+    if added:
+        return f"net_callbacks={added} see one net"
     return None
 
 
 def models_at_once(run: TrainingRun) -> int:
     """Return for how many models the activations of a batch fit into memory."""
     net = run.net
-    sample = as_float(run.train.rows[:SAMPLE_ROWS], net.module_.precision.dtype)
+    sample = as_float(run.train.rows[:N_SAMPLE_ROWS], net.module_.precision.dtype)
     with scoped_torch_seed(0):  # dropout draws
         n_views, _ = choose_chunk_rows("auto", net.module_, sample)
     return n_views // (net.n_views * net.batch_size)
 
 
-def form(run: TrainingRun) -> tuple[Any, ...]:
-    """Return what must be equal in two runs for one stack, if their data are.
+def stack_key(run: TrainingRun) -> tuple[Hashable, ...]:
+    """Return what two runs on the same data must have in common to be stacked.
 
-    Of objects that act as functions only the class is looked at, as copies of them are
-    not equal: they must be copies of one object.
+    Objects that act as functions are compared by class, as their copies are not equal.
+    They must be copies of one object.
     """
     net = run.net
     loss = net.criterion_
     fixed = [
-        (name, _kind(value))
+        (name, _comparable(value))
         for name, value in vars(loss.options).items()
-        if name not in NUMBERS
+        if name not in STACKABLE_OPTIONS
     ]
     weights = [
         (name, w.shape, w.requires_grad) for name, w in net.module_.named_parameters()
@@ -77,12 +78,13 @@ def form(run: TrainingRun) -> tuple[Any, ...]:
     has_classifier = net.module_.classifier is not None
     return (
         *fixed, loss.loss, loss.label_smoothing, loss.target_type, *weights,
-        has_classifier, net.n_views, net.batch_size, net.max_epochs, _kind(net.lr_schedule),
-        net.clip_norm, run.seeds, type(net.optimizer_), len(run.monitors),
+        has_classifier, net.n_views, net.batch_size, net.max_epochs,
+        _comparable(net.lr_schedule), net.clip_norm, run.seeds, type(net.optimizer_),
+        len(run.monitors),
     )  # fmt: skip
 
 
-def _kind(value: Any) -> Any:
+def _comparable(value: Hashable) -> Hashable:
     return value if not callable(value) or isroutine(value) else type(value)
 
 

@@ -17,6 +17,7 @@ from sklearn_hscl.runtime.random_state import (
     torch_random_state,
 )
 from sklearn_hscl.runtime.threads import torch_threads
+from sklearn_hscl.training.batches.tensors import LabelledRows
 from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import run_epoch
@@ -24,15 +25,90 @@ from sklearn_hscl.training.loop.learning_rate import LearningRate
 from sklearn_hscl.training.loop.step import Batch, TrainingStep
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.compatibility import (
-    NUMBERS,
-    form,
+    STACKABLE_OPTIONS,
     models_at_once,
     reason_not_stackable,
+    stack_key,
 )
-from sklearn_hscl.training.stacked.module import StackedModule, StackedOptimizer
+from sklearn_hscl.training.stacked.module import StackedModule
+from sklearn_hscl.training.stacked.optimizer import StackedOptimizer
+
+# glibc returns freed memory to the system, page by page, unless blocks of this size were
+# in use before. Temporaries of stacks would then take twice their time.
+_WARM_UP_BYTES = 31 * 2**20
 
 
-class StackedModel:
+def train_all(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train runs on the same rows as one stack if possible, else one by one.
+
+    Parameters
+    ----------
+    runs : sequence of TrainingRun
+        The prepared runs.
+
+    Returns
+    -------
+    list of Exception or None
+        The error of each run.
+    """
+    keys = [stack_key(run) for run in runs]
+    are_alike = len(runs) > 1 and keys.count(keys[0]) == len(runs)
+    if are_alike and not any(reason_not_stackable(run) for run in runs):
+        return train_stacked(runs)
+    return train_one_by_one(runs)
+
+
+def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train runs one after the other; return their errors."""
+    errors: list[Exception | None] = []
+    for run in runs:
+        try:
+            run.train_with(TrainingCallback())
+            errors.append(None)
+        except Exception as error:
+            errors.append(error)
+    return errors
+
+
+def train_stacked(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train runs with the same stack key, rows and seeds as one stack.
+
+    Parameters
+    ----------
+    runs : sequence of TrainingRun
+        The prepared runs. They may differ in numerical options of the loss and in
+        settings of the optimizer and of early stopping.
+
+    Returns
+    -------
+    list of Exception or None
+        The error of each run; a run that fails does not stop the others.
+
+    Raises
+    ------
+    MemoryError
+        If two batches do not fit into memory at once.
+    """
+    first = runs[0]
+    stack_size = models_at_once(first)  # equal for all runs, as their keys are equal
+    if stack_size < 2:
+        raise MemoryError("two batches do not fit into memory at once")
+    parts = [runs[start : start + stack_size] for start in range(0, len(runs), stack_size)]
+    return [error for part in parts for error in _train_stack(part)]
+
+
+def _train_stack(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train as many runs as fit into memory at once."""
+    first = runs[0]
+    if first.device.type == "cpu":
+        torch.empty(_WARM_UP_BYTES, dtype=torch.uint8)
+    precision = first.net.module_.precision
+    seed = scoped_torch_seed(first.seeds.weights)
+    with seed, torch_threads(first.n_threads), precision.products():
+        return _Stack(runs).train()
+
+
+class _StackedModel:
     """One run of a stack."""
 
     def __init__(self, run: TrainingRun) -> None:
@@ -44,12 +120,17 @@ class StackedModel:
         self.monitors = []
         for monitor in run.monitors:
             if isinstance(monitor, AveragedWeights):
-                self.averaging = monitor  # done for all models at once
+                self.averaging = monitor  # one average serves the whole stack
             else:
                 self.monitors.append(monitor)
 
-    def notify(self, event: str, **details: Any) -> None:
-        """Call the callbacks of the net; take note of how that ends."""
+    @property
+    def is_training(self) -> bool:
+        """Whether the model takes part in the next epoch."""
+        return not self.is_done and self.error is None
+
+    def notify(self, event: str, **details: object) -> None:
+        """Call the callbacks of the net; record whether they stop it, or fail."""
         with self.net.with_callbacks(self.monitors, TrainingCallback()):
             try:
                 self.net.notify(event, **details)
@@ -58,171 +139,96 @@ class StackedModel:
             except Exception as error:
                 self.error = error
 
-    def end(self, rows: Any, targets: Tensor) -> None:
-        """Leave the stack, with weights that belong to this model alone."""
+    def end(self, train: LabelledRows) -> None:
+        """Leave the stack; its weights belong to this model alone."""
         if self.error is None:
-            self.notify("on_train_end", X=rows, y=targets)
+            self.notify("on_train_end", X=train.rows, y=train.targets)
         if self.error is None:
             try:
                 self.run.check_embedding()
             except FloatingPointError as error:
                 self.error = error
-        self.net.end()
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there is an epoch to come."""
-        return not self.is_done and self.error is None
-
-
-# glibc hands freed memory back to the system, page by page, unless blocks of this size
-# were in use before: temporaries of stacks would cost twice their time.
-_WARM_BYTES = 31 * 2**20
-
-
-def train_stacked(runs: Sequence[TrainingRun]) -> list[Exception | None]:
-    """Train runs of one form, on the same rows and from the same seeds, as one stack.
-
-    Parameters
-    ----------
-    runs : sequence of TrainingRun
-        Prepared; they may differ in numbers of the loss and in settings of the optimizer
-        and of early stopping. They share the rows of the first one from here on.
-
-    Returns
-    -------
-    list of Exception or None
-        What went wrong in the runs: one that fails does not stop the others.
-
-    Raises
-    ------
-    MemoryError
-        If two batches would not fit into memory at once.
-    """
-    first = runs[0]
-    most = models_at_once(first)  # equal for all, as they are of one form
-    if most < 2:
-        raise MemoryError("two batches would not fit into memory at once")
-    parts = [runs[start : start + most] for start in range(0, len(runs), most)]
-    return [error for part in parts for error in _train_stack(part)]
-
-
-def _train_stack(runs: Sequence[TrainingRun]) -> list[Exception | None]:
-    """Train as many runs as fit into memory at once."""
-    first = runs[0]
-    if first.device.type == "cpu":
-        torch.empty(_WARM_BYTES, dtype=torch.uint8)
-    precision = first.net.module_.precision
-    seed = scoped_torch_seed(first.seeds.weights)
-    with seed, torch_threads(first.n_threads), precision.products():
-        return _Stack(runs).train()
-
-
-def train_all(runs: Sequence[TrainingRun]) -> list[Exception | None]:
-    """Train runs on the same rows as one stack, or one by one where that cannot be.
-
-    Parameters
-    ----------
-    runs : sequence of TrainingRun
-        Prepared.
-
-    Returns
-    -------
-    list of Exception or None
-        What went wrong in the runs.
-    """
-    forms = [form(run) for run in runs]
-    are_alike = len(runs) > 1 and forms.count(forms[0]) == len(runs)
-    if are_alike and not any(reason_not_stackable(run) for run in runs):
-        return train_stacked(runs)
-    return train_one_by_one(runs)
-
-
-def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
-    """Train runs one after the other; return what went wrong in them."""
-    errors: list[Exception | None] = []
-    for run in runs:
-        try:
-            run.train_with(TrainingCallback())
-            errors.append(None)
-        except Exception as error:
-            errors.append(error)
-    return errors
+        self.net.end_loop()
 
 
 class _Stack:
-    """Models in training; a net, too, for who averages weights."""
+    """The models in training.
+
+    Each model has the loop of its own net, whose history it fills. Batches and views are
+    those of the first loop; AveragedWeights gets the stack as its net.
+    """
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
-        self.models = [StackedModel(run) for run in runs]
+        self.models = [_StackedModel(run) for run in runs]
         self.active = list(self.models)
         self.first = runs[0].net
         self.device = runs[0].device
-        self.rows, self.targets = runs[0].train
+        self.train_rows = runs[0].train
         self.module_ = StackedModule([run.net.module_ for run in runs])
         self.optimizer = StackedOptimizer(
             self.module_, [run.net.optimizer_ for run in runs]
         )
         self.averaging = self.models[0].averaging or TrainingCallback()
+        self.rate: LearningRate | None = None
 
     def train(self) -> list[Exception | None]:
-        """Run the epochs; return what went wrong in each model."""
+        """Run the epochs; return the error of each model."""
         self._begin()
-        dataset = self.first.get_dataset(self.rows, self.targets)
-        batches = self.first.get_iterator(dataset, training=True)
-        rate = None
-        if self.first.lr_schedule is not None:
-            n_steps = self.first.n_epochs_ * len(batches)
-            rate = LearningRate(self.optimizer, self.first.lr_schedule, n_steps)
-        for _ in range(self.first.n_epochs_):
+        dataset, n_epochs = self.loop.dataset, self.loop.n_epochs
+        for _ in range(n_epochs):
             self._notify("on_epoch_begin", dataset_train=dataset)
-            self._end_some()
+            self._end_stopped()
             if not self.active:
                 break
-            self._run_epoch(batches, rate)
+            self._run_epoch()
             self._notify("on_epoch_end", dataset_train=dataset)
-            self._end_some()
+            self._end_stopped()
         for model in self.active:
             model.is_done = True
-        self._end_some()
+        self._end_stopped()
         return [model.error for model in self.models]
 
     def _begin(self) -> None:
         for model in self._from_same_state():
-            model.notify("on_train_begin", X=self.rows, y=self.targets)
-            model.net.begin(self.rows, self.targets)
-        self.views = self.first.step_.views
+            model.notify(
+                "on_train_begin", X=self.train_rows.rows, y=self.train_rows.targets
+            )
+            model.net.begin_loop(*self.train_rows)
+        self.loop = self.first.loop  # outlives the first model
+        if self.first.lr_schedule is not None:
+            n_steps = self.loop.n_epochs * len(self.loop.batches)
+            self.rate = LearningRate(self.optimizer, self.first.lr_schedule, n_steps)
         self.averaging.on_train_begin(self)
 
-    def _run_epoch(self, batches: Any, rate: LearningRate | None) -> None:
+    def _run_epoch(self) -> None:
         self.averaging.on_epoch_begin(self)
         self.module_.train()
         step = TrainingStep(
             self.module_,
             self._loss(),
             self.optimizer,
-            self.views,
+            self.loop.views,
             clip_norm=self.first.clip_norm,
         )
 
         def run_batch(batch: Batch) -> tuple[Tensor, LossStats]:
-            if rate is not None:
-                rate.advance()
+            if self.rate is not None:
+                self.rate.advance()
             result = step(self.first.drop_placeholder_targets(batch))
             self.averaging.on_batch_end(self)
             return result
 
-        figures = run_epoch(batches, run_batch)
+        stats = run_epoch(self.loop.batches, run_batch)
         self.averaging.on_epoch_end(self)
         self._check_buffers()
         for k, model in enumerate(self.active):
             try:
-                model.net.record_epoch(figures.of(k), batches)
+                model.net.loop.record(stats.of_model(k), self.loop.batches)
             except Exception as error:
                 model.error = error
 
     def _check_buffers(self) -> None:
-        """Raise where the forward pass has changed what all models share."""
+        """Raise if the forward pass has changed buffers, which all models share."""
         before = self.active[0].net.module_.buffers()
         for buffer, after in zip(before, self.module_.buffers(), strict=True):
             if not torch.equal(buffer.nan_to_num(), after.nan_to_num()):
@@ -232,49 +238,54 @@ class _Stack:
         """Return the loss of all models, with one value for each."""
         losses = [model.net.criterion_ for model in self.active]
         options = [loss.options for loss in losses]
-        together = copy.copy(losses[0])
-        together.options = replace(
-            options[0], **{name: _stacked(options, name, self.device) for name in NUMBERS}
-        )
-        return together
+        # Options are annotated as floats, and may be tensors in stacks only.
+        values: dict[str, Any] = {
+            name: _stack_option(options, name, self.device) for name in STACKABLE_OPTIONS
+        }
+        stacked = copy.copy(losses[0])
+        stacked.options = replace(options[0], **values)
+        return stacked
 
-    def _notify(self, event: str, **details: Any) -> None:
+    def _notify(self, event: str, **details: object) -> None:
         for model in self._from_same_state():
-            if model.goes_on:
+            if model.is_training:
                 model.notify(event, **details)
 
-    def _from_same_state(self) -> Iterator[StackedModel]:
-        """Yield the models, each with the random numbers that it would see alone."""
+    def _from_same_state(self) -> Iterator[_StackedModel]:
+        """Yield the models, each with the random state that it would have alone."""
         state = torch_random_state(self.device)
         for model in self.active:
             set_torch_random_state(self.device, state)
             yield model
 
-    def _end_some(self) -> None:
-        """End the models that do not go on; compact the stack."""
-        index = [k for k, model in enumerate(self.active) if model.goes_on]
-        ended = [model for model in self.active if not model.goes_on]
+    def _end_stopped(self) -> None:
+        """End the models that stopped or failed; remove them from the stack."""
+        indices = [k for k, model in enumerate(self.active) if model.is_training]
+        ended = [model for model in self.active if not model.is_training]
         if not ended:
             return
-        if not index:
+        if not indices:
             self.averaging.on_train_end(self)
         for k, model in enumerate(self.active):
-            if not model.goes_on:
-                self.optimizer.hand_over(k, model.net.optimizer_)
-        self.module_.keep(index)
-        self.active = [self.active[k] for k in index]
-        if index:
-            self.optimizer.keep(index)
+            if not model.is_training:
+                self.optimizer.copy_state(k, model.net.optimizer_)
+        self.module_.retain(indices)
+        self.active = [self.active[k] for k in indices]
+        if indices:
+            self.optimizer.retain(indices)
             if isinstance(self.averaging, AveragedWeights):
-                self.averaging.keep(self, torch.tensor(index, device=self.device))
+                self.averaging.retain(self, torch.tensor(indices, device=self.device))
         for model in ended:
-            model.end(self.rows, self.targets)
+            model.end(self.train_rows)
 
 
-def _stacked(
+def _stack_option(
     options: Sequence[LossOptions], name: str, device: torch.device
 ) -> float | Tensor:
-    """Return a number of all models: a float where it is the same for all."""
+    """Return the values of an option in all models.
+
+    ``ce_weight`` is a float if it is the same in all.
+    """
     values = [getattr(option, name) for option in options]
     if len(Counter(values)) == 1 and name == "ce_weight":
         return values[0]
