@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.losses import LinearBeta
-from sklearn_hscl.model_selection.batched_fit import fit_batched
+from sklearn_hscl.model_selection.batched_fit import TrainingSamples, fit_batched
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.stacked.train import train_stacked
 
@@ -114,7 +114,9 @@ def test_encoders_that_must_go_alone(iris, reason):
 def assert_alone(base, candidates, data, reason):
     """Check that copies of `base` are trained one by one, for this reason."""
     together = [clone(base).set_params(**params) for params in candidates]
-    for fitted, outcome in zip(together, fit_batched(together, *data, seed=0), strict=True):
+    for fitted, outcome in zip(
+        together, fit_batched(together, TrainingSamples(*data, seed=0)), strict=True
+    ):
         assert outcome.error is None
         assert reason in outcome.reason
         assert_same_fit(fitted, clone(fitted).fit(*data), data[0])
@@ -152,7 +154,7 @@ def test_a_model_that_diverges_fails_alone(iris, encoder, batch_size):
     )
     rates = (1e-3, 1e38, 1e-2)
     together = [clone(base).set_params(lr=lr) for lr in rates]
-    good, bad, also_good = fit_batched(together, *iris, seed=0)
+    good, bad, also_good = fit_batched(together, TrainingSamples(*iris, seed=0))
     with pytest.raises(FloatingPointError) as expected:
         clone(base).set_params(lr=1e38).fit(*iris)
     assert isinstance(bad.error, FloatingPointError)
@@ -165,7 +167,7 @@ def test_a_model_that_diverges_fails_alone(iris, encoder, batch_size):
 
 def test_invalid_parameters_fail_alone(iris):
     together = [embedder(temperature=temperature) for temperature in (0.5, -1, 0.2)]
-    outcomes = fit_batched(together, *iris, seed=0)
+    outcomes = fit_batched(together, TrainingSamples(*iris, seed=0))
     assert [outcome.error is None for outcome in outcomes] == [True, False, True]
     assert "'temperature' parameter" in str(outcomes[1].error)
     assert [outcome.reason for outcome in outcomes] == [None] * 3
@@ -180,7 +182,7 @@ class Shrinking(LinearBeta):
 
 def test_a_schedule_that_fails(iris):
     together = [embedder(beta=beta) for beta in (1.0, Shrinking(0.0, 1.0), 3.0)]
-    good, bad, also_good = fit_batched(together, *iris, seed=0)
+    good, bad, also_good = fit_batched(together, TrainingSamples(*iris, seed=0))
     assert "must be >= 0" in str(bad.error)
     assert good.error is None and also_good.error is None
     assert_same_fit(together[0], clone(together[0]).fit(*iris), iris[0])
@@ -189,7 +191,10 @@ def test_a_schedule_that_fails(iris):
 
 def test_all_models_fail(iris):
     together = [embedder(beta=Shrinking(0.0, 1.0), lr=lr) for lr in (0.1, 0.2)]
-    assert all("must be >= 0" in str(o.error) for o in fit_batched(together, *iris, seed=0))
+    assert all(
+        "must be >= 0" in str(o.error)
+        for o in fit_batched(together, TrainingSamples(*iris, seed=0))
+    )
 
 
 def test_ctrl_c_ends_all(iris):
@@ -203,7 +208,7 @@ def test_ctrl_c_ends_all(iris):
         embedder(encoder=Interrupt(4, 2), n_components=None, lr=lr) for lr in (1, 2)
     ]
     with pytest.raises(KeyboardInterrupt):
-        fit_batched(together, *iris, seed=0)
+        fit_batched(together, TrainingSamples(*iris, seed=0))
     assert not hasattr(together[0], "module_")
 
 
@@ -232,6 +237,9 @@ def test_global_state_is_left_alone(iris):
     torch_state = torch.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     settings = {"dropout": 0.1, "random_state": None}
-    fit_batched([embedder(beta=beta, **settings) for beta in (0.0, 1.0)], *iris, seed=0)
+    fit_batched(
+        [embedder(beta=beta, **settings) for beta in (0.0, 1.0)],
+        TrainingSamples(*iris, seed=0),
+    )
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import CosineBeta, LinearBeta
-from sklearn_hscl.model_selection.batched_fit import fit_batched
+from sklearn_hscl.model_selection.batched_fit import TrainingSamples, fit_batched
 
 LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits}
 
@@ -96,7 +96,7 @@ def test_early_stopping_by_the_held_out_loss(iris):
 @pytest.mark.parametrize("ce_weights", [(0.0, 0.3, 1.0, 0.7), (0.5, 0.5, None, 0.0)])
 def test_shares_of_cross_entropy(iris, ce_weights):
     together = [tabular(ce_weight=share, beta=k) for k, share in enumerate(ce_weights)]
-    outcomes = fit_batched(together, *iris, seed=0)
+    outcomes = fit_batched(together, TrainingSamples(*iris, seed=0))
     for fitted, outcome in zip(together, outcomes, strict=True):
         assert outcome.error is None
         is_only_one = fitted.ce_weight == 0.0  # that has no classifier
@@ -175,7 +175,10 @@ def test_batches_of_unequal_size(iris, sampler):
 
 def test_seeds_that_are_drawn(iris):
     together = [embedder(random_state=None, beta=beta) for beta in (1.0, 1.0, 5.0)]
-    assert all(outcome.reason is None for outcome in fit_batched(together, *iris, seed=0))
+    assert all(
+        outcome.reason is None
+        for outcome in fit_batched(together, TrainingSamples(*iris, seed=0))
+    )
     first, same, other = [fitted.transform(iris[0]) for fitted in together]
     assert_array_equal(first, same)  # candidates differ by their parameters alone
     assert np.abs(first - other).max() > 1e-8
@@ -185,7 +188,7 @@ def test_seeds_that_are_drawn(iris):
 def test_random_state_instance(iris, n_models):
     base = embedder(random_state=np.random.RandomState(3))
     together = [clone(base).set_params(beta=beta) for beta in range(n_models)]
-    fit_batched(together, *iris, seed=0)
+    fit_batched(together, TrainingSamples(*iris, seed=0))
     for fitted in together:
         alone = clone(base).set_params(beta=fitted.beta).fit(*iris)
         assert_same_fit(fitted, alone, iris[0])

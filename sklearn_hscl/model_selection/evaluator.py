@@ -8,9 +8,10 @@ the table of the search.
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from itertools import pairwise
+from math import ceil, gcd
 from numbers import Integral
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -26,15 +27,15 @@ from sklearn_hscl._sklearn_compat import (
     _insert_error_scores,
     _warn_or_raise_about_fit_failures,
 )
-from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.fit_and_score import (
     FitResult,
     FittedPrefix,
     FoldResult,
     Scorer,
     SearchRound,
+    StackPart,
+    fit_and_score_fold,
     fit_and_score_single,
-    fit_and_score_stack,
     fit_prefix,
 )
 from sklearn_hscl.model_selection.grouping import (
@@ -281,6 +282,7 @@ def _how_batched(fits: list[FoldResult], n_candidates: int) -> list[Batched]:
 # the caches of a CPU. A GPU holds more, and is the faster the more it has to do at a time.
 _MAX_PAIRS_ON_CPU, _MAX_PAIRS_ON_GPU = 2**20, 2**28
 
+_Item = TypeVar("_Item")
 # Fitted steps before the embedder, fold by fold, by the stack's key for these steps.
 _Prefixes = dict[Hashable, list[FittedPrefix]]
 
@@ -312,9 +314,25 @@ class _Tasks:
     def build(
         self, grouping: Grouping, prefixes: _Prefixes, n_jobs: int
     ) -> Iterator[_Task]:
-        """Yield the tasks; each returns a list of FoldResult."""
-        for stack in grouping.stacks:
-            yield from self._of_stack(stack, prefixes[stack.prefix_key], n_jobs)
+        """Yield the tasks; each returns a list of FoldResult.
+
+        A worker gets whole folds, whose samples are then prepared once. Folds that do not
+        divide evenly among the workers are cut by candidates.
+        """
+        n_whole = len(self.folds) - len(self.folds) % n_jobs
+        n_cut = len(self.folds) - n_whole
+        n_parts = n_jobs // gcd(n_cut, n_jobs)
+        for fold in self.folds:
+            is_whole = fold.index < n_whole
+            for stacks in [grouping.stacks] if is_whole else _cut(grouping, n_parts):
+                parts = [
+                    StackPart(jobs, prefixes[stack.prefix_key][fold.index])
+                    for stack in stacks
+                    for jobs in self._fitting_caches(stack)
+                ]
+                if parts:
+                    contexts = self.contexts[fold.index]
+                    yield delayed(fit_and_score_fold)(self.search, parts, fold, contexts)
         for index, reason in grouping.single.items():
             for fold in self.folds:
                 context = self.contexts[fold.index][index]
@@ -322,32 +340,35 @@ class _Tasks:
                     self.search, index, fold, context, reason
                 )
 
-    def _of_stack(
-        self, stack: CandidateStack, prefixes: list[FittedPrefix], n_jobs: int
-    ) -> Iterator[_Task]:
+    def _fitting_caches(self, stack: CandidateStack) -> list[list[EmbedderJob]]:
+        """Divide a stack into parts whose temporaries fit the caches."""
         params = self.search.candidates[stack.first_candidate]
         embedder = split_pipeline(with_params(self.search.estimator, params)).embedder
-        for jobs in _divide(stack, embedder, len(self.folds), n_jobs):
-            for fold in self.folds:
-                prefix, contexts = prefixes[fold.index], self.contexts[fold.index]
-                yield delayed(fit_and_score_stack)(
-                    self.search, jobs, prefix, fold, contexts
-                )
+        is_on_gpu = str(embedder.device).startswith("cuda")
+        max_pairs = _MAX_PAIRS_ON_GPU if is_on_gpu else _MAX_PAIRS_ON_CPU
+        batch_size = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            batch_size = 1  # the fits will refuse the given value
+        max_jobs = max(2, max_pairs // int(batch_size) ** 2)
+        jobs = list(stack.jobs.values())
+        return _split_evenly(jobs, ceil(len(jobs) / max_jobs))
 
 
-def _divide(
-    stack: CandidateStack, embedder: HSCLEmbedder, n_folds: int, n_jobs: int
-) -> list[list[EmbedderJob]]:
-    """Divide a stack into parts that fit the caches and occupy all workers."""
-    jobs = list(stack.jobs.values())
-    is_on_gpu = str(embedder.device).startswith("cuda")
-    max_pairs = _MAX_PAIRS_ON_GPU if is_on_gpu else _MAX_PAIRS_ON_CPU
-    batch_size = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        batch_size = 1  # the fits will refuse the given value
-    max_jobs = max(2, max_pairs // int(batch_size) ** 2)
-    min_parts = ceil(len(jobs) / max_jobs)
-    max_parts = max(min_parts, len(jobs) // 2)
-    balanced = [n for n in range(min_parts, max_parts + 1) if n * n_folds % n_jobs == 0]
-    n_parts = balanced[0] if balanced else min_parts
-    return [list(part) for part in np.array_split(np.array(jobs), n_parts)]
+def _cut(grouping: Grouping, n_parts: int) -> list[list[CandidateStack]]:
+    """Divide stacks among the workers that share a fold, evenly by embedders."""
+    parts: list[list[CandidateStack]] = [[] for _ in range(n_parts)]
+    sizes = [0] * n_parts
+    for stack in sorted(grouping.stacks, key=lambda stack: -len(stack.jobs)):
+        keys = list(stack.jobs)
+        n_pieces = max(1, min(n_parts, len(keys) // 2))  # one embedder is no stack
+        for piece in _split_evenly(keys, n_pieces):
+            smallest = sizes.index(min(sizes))
+            jobs = {key: stack.jobs[key] for key in piece}
+            parts[smallest].append(CandidateStack(stack.prefix_key, jobs))
+            sizes[smallest] += len(piece)
+    return parts
+
+
+def _split_evenly(items: list[_Item], n_parts: int) -> list[list[_Item]]:
+    bounds = [len(items) * i // n_parts for i in range(n_parts + 1)]
+    return [items[start:stop] for start, stop in pairwise(bounds)]

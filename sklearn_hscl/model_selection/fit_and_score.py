@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypedDict, cast
+from typing import NamedTuple, Protocol, Self, TypedDict, cast
 
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
@@ -18,7 +18,11 @@ from sklearn_hscl._sklearn_compat import (
     _safe_split,
 )
 from sklearn_hscl.embedder import HSCLEmbedder
-from sklearn_hscl.model_selection.batched_fit import FitOutcome, fit_batched
+from sklearn_hscl.model_selection.batched_fit import (
+    FitOutcome,
+    TrainingSamples,
+    fit_batched,
+)
 from sklearn_hscl.model_selection.grouping import EmbedderJob, Fold, Params, with_params
 from sklearn_hscl.model_selection.pipeline_split import Step, split_pipeline
 
@@ -129,23 +133,29 @@ def fit_prefix(search: SearchRound, index: int, fold: Fold) -> FittedPrefix:
     return FittedPrefix(pipeline.steps, rows, failed, time.perf_counter() - start)
 
 
-def fit_and_score_stack(
+class StackPart(NamedTuple):
+    """Embedders that are trained together on a fold, and the steps before them."""
+
+    jobs: list[EmbedderJob]
+    prefix: FittedPrefix
+
+
+def fit_and_score_fold(
     search: SearchRound,
-    jobs: Sequence[EmbedderJob],
-    prefix: FittedPrefix,
+    parts: Sequence[StackPart],
     fold: Fold,
     contexts: Sequence[CallbackContext | None],
 ) -> list[FoldResult]:
-    """Train embedders as a stack; complete and score each candidate that uses them.
+    """Train embedders on a fold; complete and score each candidate that uses them.
+
+    Samples are validated and prepared once for all parts with the same steps before.
 
     Parameters
     ----------
     search : SearchRound
         The candidates and the data.
-    jobs : sequence of EmbedderJob
+    parts : sequence of StackPart
         The embedders to train.
-    prefix : FittedPrefix
-        The steps before the embedder, fitted on this fold.
     fold : Fold
         Training and test samples.
     contexts : sequence of sklearn.callback.CallbackContext or None
@@ -155,24 +165,30 @@ def fit_and_score_stack(
     -------
     list of FoldResult
     """
-    embedders = [
-        split_pipeline(
-            with_params(search.estimator, search.candidates[job.candidates[0]])
-        ).embedder
-        for job in jobs
-    ]
     X_train, y_train = _safe_split(search.estimator, search.X, search.y, fold.train)
-    outcomes = fit_batched(embedders, prefix.transformed(X_train), y_train, fold.seed)
-    results = []
-    for job, embedder, outcome in zip(jobs, embedders, outcomes, strict=True):
-        for index in job.candidates:
-            candidate = _PrefittedCandidate(
-                clone(search.estimator), embedder, prefix, outcome
-            )
-            result = _score(search, candidate, index, fold, contexts[index])
-            result["fit_time"] += prefix.seconds + outcome.seconds / len(job.candidates)
-            results.append(FoldResult(index, fold.index, result, outcome.reason))
+    samples: dict[int, TrainingSamples] = {}
+    results: list[FoldResult] = []
+    for part in parts:
+        if id(part.prefix) not in samples:
+            rows = part.prefix.transformed(X_train)
+            samples[id(part.prefix)] = TrainingSamples(rows, y_train, fold.seed)
+        embedders = [_embedder_of(search, job) for job in part.jobs]
+        outcomes = fit_batched(embedders, samples[id(part.prefix)])
+        for job, embedder, outcome in zip(part.jobs, embedders, outcomes, strict=True):
+            for index in job.candidates:
+                candidate = _PrefittedCandidate(
+                    clone(search.estimator), embedder, part.prefix, outcome
+                )
+                result = _score(search, candidate, index, fold, contexts[index])
+                seconds = part.prefix.seconds + outcome.seconds / len(job.candidates)
+                result["fit_time"] += seconds
+                results.append(FoldResult(index, fold.index, result, outcome.reason))
     return results
+
+
+def _embedder_of(search: SearchRound, job: EmbedderJob) -> HSCLEmbedder:
+    params = search.candidates[job.candidates[0]]
+    return split_pipeline(with_params(search.estimator, params)).embedder
 
 
 def fit_and_score_single(

@@ -3,6 +3,7 @@
 import warnings
 from fractions import Fraction
 from math import sqrt
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.losses import LossStats
 
 # Class codes, which are stratified, or indicators or continuous values.
 Targets = NDArray[np.int64] | NDArray[np.floating]
@@ -19,8 +20,23 @@ Embeddings = NDArray[np.floating]
 # Embeddings by the members ------------------------------------------------------------
 
 
+class LossFunction(Protocol):
+    """A loss of one model, or those of all models of a stack."""
+
+    def __call__(
+        self,
+        z: Tensor,
+        y: Tensor | None = None,
+        *,
+        view_ids: Tensor | None = None,
+        logits: Tensor | None = None,
+        return_stats: bool = False,
+    ) -> tuple[Tensor, LossStats]:
+        """Compute the loss of projections (..., B, D), one for each leading index."""
+
+
 def mixed_members(
-    loss: ContrastiveLoss,
+    loss: LossFunction,
     z: Tensor,
     logits: Tensor | None,
     targets: Tensor | None,
@@ -35,7 +51,7 @@ def mixed_members(
 
     Parameters
     ----------
-    loss : ContrastiveLoss
+    loss : LossFunction
         The loss.
     z : Tensor of shape (..., M, B, D)
         Projections of each member.

@@ -129,7 +129,8 @@ class PreparedSplit(_Memo):
 
         See :func:`~sklearn_hscl.encoders.tabular.feature_importance.feature_importance`.
         """
-        key = ("importance", train.targets.device, folds is None, n_members, seeds)
+        place = (train.targets.device, train.rows.dtype)
+        key = ("importance", place, folds is None, n_members, seeds)
         return self._once(
             key,
             lambda: feature_importance(

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.model_selection.batched_fit import fit_batched
+from sklearn_hscl.model_selection.batched_fit import TrainingSamples, fit_batched
 
 
 def embedder(**parameters):
@@ -29,7 +29,7 @@ def tabular(**parameters):
 def compare(base, candidates, X, y, atol=1e-9):
     """Fit copies of `base` with these parameters as a stack; compare with single fits."""
     together = [clone(base).set_params(**params) for params in candidates]
-    outcomes = fit_batched(together, X, y, seed=0)
+    outcomes = fit_batched(together, TrainingSamples(X, y, seed=0))
     assert [outcome.reason for outcome in outcomes] == [None] * len(outcomes)
     for stacked, outcome in zip(together, outcomes, strict=True):
         assert outcome.error is None

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.losses import LossStats
 from sklearn_hscl.training.batches.views import Views
-from sklearn_hscl.training.ensemble import mixed_members
+from sklearn_hscl.training.ensemble import LossFunction, mixed_members
 
 # Maps projections (V * B, D) and class scores to the loss and its statistics.
 Objective = Callable[[Tensor, Tensor | None], tuple[Tensor, LossStats]]
@@ -50,13 +50,13 @@ class Batch(NamedTuple):
 
 
 def batch_objective(
-    loss: ContrastiveLoss, n_views: int, batch: Batch, *, has_members: bool
+    loss: LossFunction, n_views: int, batch: Batch, *, has_members: bool
 ) -> Objective:
     """Bind a loss to a batch.
 
     Parameters
     ----------
-    loss : ContrastiveLoss
+    loss : LossFunction
         The loss.
     n_views : int
         Number of views V.
@@ -117,7 +117,7 @@ class TrainingStep:
     ----------
     module : nn.Module
         Encoder with head, from (B, ...) to (B, D).
-    loss : ContrastiveLoss
+    loss : LossFunction
         The loss.
     optimizer : torch.optim.Optimizer
         Updates the module.
@@ -131,7 +131,7 @@ class TrainingStep:
     """
 
     module: Trainable
-    loss: ContrastiveLoss
+    loss: LossFunction
     optimizer: OptimizerLike
     views: Views
     differentiate: Callable[..., tuple[Tensor, LossStats]] = whole_batch

@@ -1,7 +1,6 @@
 """Which runs may be trained as one stack, and how many at once."""
 
 from collections.abc import Hashable
-from inspect import isroutine
 
 from torch import nn
 
@@ -13,10 +12,8 @@ from sklearn_hscl.training.loop.gradient_cache import (
 )
 from sklearn_hscl.training.loop.net import N_SAMPLE_ROWS
 from sklearn_hscl.training.run import TrainingRun
+from sklearn_hscl.training.stacked.loss import comparable
 from sklearn_hscl.training.stacked.optimizer import ELEMENTWISE
-
-# Options of the loss that may differ between the models of one stack.
-STACKABLE_OPTIONS = ("beta", "temperature", "threshold", "ce_weight")
 
 
 def reason_not_stackable(run: TrainingRun) -> str | None:
@@ -60,32 +57,20 @@ def models_at_once(run: TrainingRun) -> int:
 
 
 def stack_key(run: TrainingRun) -> tuple[Hashable, ...]:
-    """Return what two runs on the same data must have in common to be stacked.
+    """Return what two runs must have in common to be stacked.
 
-    Objects that act as functions are compared by class, as their copies are not equal.
-    They must be copies of one object.
+    Custom encoders are compared by their weights alone: they must be copies of one module.
     """
     net = run.net
-    loss = net.criterion_
-    fixed = [
-        (name, _comparable(value))
-        for name, value in vars(loss.options).items()
-        if name not in STACKABLE_OPTIONS
-    ]
     weights = [
         (name, w.shape, w.requires_grad) for name, w in net.module_.named_parameters()
     ]
     has_classifier = net.module_.classifier is not None
     return (
-        *fixed, loss.loss, loss.label_smoothing, loss.target_type, *weights,
-        has_classifier, net.n_views, net.batch_size, net.max_epochs,
-        _comparable(net.lr_schedule), net.clip_norm, run.seeds, type(net.optimizer_),
-        len(run.monitors),
+        id(run.train), net.target_kind, *weights, has_classifier, net.n_views,
+        net.batch_size, net.max_epochs, comparable(net.lr_schedule), net.clip_norm,
+        run.seeds, type(net.optimizer_), len(run.monitors),
     )  # fmt: skip
-
-
-def _comparable(value: Hashable) -> Hashable:
-    return value if not callable(value) or isroutine(value) else type(value)
 
 
 def _has_tied_weights(module: nn.Module) -> bool:

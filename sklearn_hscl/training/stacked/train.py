@@ -1,16 +1,11 @@
 """Training several models as one, along a leading model axis."""
 
-import copy
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sklearn_hscl.losses import ContrastiveLoss, LossStats
-from sklearn_hscl.losses.presets import LossOptions
+from sklearn_hscl.losses import LossStats
 from sklearn_hscl.runtime.random_state import (
     scoped_torch_seed,
     set_torch_random_state,
@@ -25,11 +20,11 @@ from sklearn_hscl.training.loop.learning_rate import LearningRate
 from sklearn_hscl.training.loop.step import Batch, TrainingStep
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.compatibility import (
-    STACKABLE_OPTIONS,
     models_at_once,
     reason_not_stackable,
     stack_key,
 )
+from sklearn_hscl.training.stacked.loss import StackedLoss
 from sklearn_hscl.training.stacked.module import StackedModule
 from sklearn_hscl.training.stacked.optimizer import StackedOptimizer
 
@@ -205,7 +200,7 @@ class _Stack:
         self.module_.train()
         step = TrainingStep(
             self.module_,
-            self._loss(),
+            StackedLoss([model.net.criterion_ for model in self.active], self.device),
             self.optimizer,
             self.loop.views,
             clip_norm=self.first.clip_norm,
@@ -233,18 +228,6 @@ class _Stack:
         for buffer, after in zip(before, self.module_.buffers(), strict=True):
             if not torch.equal(buffer.nan_to_num(), after.nan_to_num()):
                 raise RuntimeError("the encoder changes its buffers in training")
-
-    def _loss(self) -> ContrastiveLoss:
-        """Return the loss of all models, with one value for each."""
-        losses = [model.net.criterion_ for model in self.active]
-        options = [loss.options for loss in losses]
-        # Options are annotated as floats, and may be tensors in stacks only.
-        values: dict[str, Any] = {
-            name: _stack_option(options, name, self.device) for name in STACKABLE_OPTIONS
-        }
-        stacked = copy.copy(losses[0])
-        stacked.options = replace(options[0], **values)
-        return stacked
 
     def _notify(self, event: str, **details: object) -> None:
         for model in self._from_same_state():
@@ -277,16 +260,3 @@ class _Stack:
                 self.averaging.retain(self, torch.tensor(indices, device=self.device))
         for model in ended:
             model.end(self.train_rows)
-
-
-def _stack_option(
-    options: Sequence[LossOptions], name: str, device: torch.device
-) -> float | Tensor:
-    """Return the values of an option in all models.
-
-    ``ce_weight`` is a float if it is the same in all.
-    """
-    values = [getattr(option, name) for option in options]
-    if len(Counter(values)) == 1 and name == "ce_weight":
-        return values[0]
-    return torch.tensor(values, dtype=torch.float64, device=device)
