@@ -31,7 +31,7 @@ from sklearn_hscl.display import (
 )
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics import singular_value_decay
-from sklearn_hscl.metrics.knn.top_k import nearest_rows
+from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.plotting.axes import COLORS, class_style
 
 matplotlib.use("agg")

@@ -16,7 +16,7 @@ from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.torch_dataset import array_of
 from sklearn_hscl.diagnostics.sample import SampledRows, sample_rows
 from sklearn_hscl.display.labels import row_labels
-from sklearn_hscl.metrics.knn.top_k import nearest_rows
+from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.plotting.axes import VERMILION, new_axes
 
 if TYPE_CHECKING:
