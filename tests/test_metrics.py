@@ -1,4 +1,4 @@
-"""Measures of embeddings against loops, and against other libraries."""
+"""Measures of embeddings against explicit loops and other libraries."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ BY_ROW_AND_CLASS = [
 
 
 def clusters(n=300, n_classes=6, n_columns=8, spread=1.0, seed=0, dtype=np.float64):
-    """Rows around centres, of any length; the last class has a single row."""
+    """Make rows around centres, of any norm; the last class has a single row."""
     rng = np.random.default_rng(seed)
     y = rng.integers(n_classes - 1, size=n)
     y[n // 2] = n_classes - 1
@@ -108,7 +108,7 @@ def test_ties_count_for_the_other_classes(name, dtype, small_tiles):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_collapsed_embedding_finds_nothing(dtype):
+def test_retrieval_of_a_collapsed_embedding_is_zero(dtype):
     X = np.tile(np.random.default_rng(0).normal(size=20), (5000, 1)).astype(dtype)
     y = np.arange(5000) % 3
     assert metrics.recall_at_k(X, y, k=10, n_queries=100) == 0
@@ -123,8 +123,8 @@ def test_retrieval_against_pytorch_metric_learning():
     )
 
     def exact_neighbors(query, k, references, ref_includes_query):
-        distance, place = torch.cdist(query, references).topk(k + 1, largest=False)
-        return distance[:, 1:], place[:, 1:]
+        distance, index = torch.cdist(query, references).topk(k + 1, largest=False)
+        return distance[:, 1:], index[:, 1:]
 
     X, y = clusters(n=400, spread=1.5, dtype=np.float32)
     X = reference.unit(X)
@@ -177,7 +177,7 @@ def test_the_coldest_vote_is_that_of_the_nearest():
 
 def test_knn_ties_go_to_the_first_class():
     X, y = np.ones((6, 2)), ["b", "b", "a", "a", "b", "c"]
-    # Each of the two nearest places goes to "a", where there are enough of them.
+    # Both nearest neighbours are "a", if there are enough of them.
     assert metrics.knn_accuracy(X, y, n_neighbors=2) == pytest.approx(2 / 5)
     assert metrics.knn_accuracy(X, y, X, y, n_neighbors=2) == pytest.approx(2 / 6)
 
@@ -367,7 +367,7 @@ def test_packed_keys_keep_the_order(n_free, dtype):
 
 
 @pytest.mark.parametrize("n_columns", [1, 2, 8, 64])
-def test_opposite_rows_are_found(n_columns, small_tiles):
+def test_opposite_rows_are_ranked(n_columns, small_tiles):
     """Rounding brings some of their similarities below -1."""
     rng = np.random.default_rng(0)
     y = np.arange(60) % 2
@@ -379,7 +379,7 @@ def test_opposite_rows_are_found(n_columns, small_tiles):
         np.testing.assert_allclose(cosines, -1, atol=1e-6)
 
 
-def test_crowds_are_ranked(monkeypatch):
+def test_crowds_are_not_pruned(monkeypatch):
     monkeypatch.setattr(pruned_search, "_MIN_REFERENCES", 1)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(3000, 8)).astype(np.float32)
@@ -394,7 +394,7 @@ def test_crowds_are_ranked(monkeypatch):
 
 @pytest.mark.parametrize("n_columns", [64, 1000])
 def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, small_tiles):
-    """Some are met where the product of a tile is in full, some one by one."""
+    """Some are compared by the full product of a tile, some pair by pair."""
     rng = np.random.default_rng(0)
     for _ in range(5):
         crowd = rng.normal(size=n_columns) + 0.05 * rng.normal(size=(50, n_columns))
@@ -409,7 +409,7 @@ def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, smal
 
 
 @pytest.mark.parametrize("n_zeros", [1, 40, 90])
-def test_rows_of_zeros_are_in_one_place(n_zeros):
+def test_rows_of_zeros_are_equal(n_zeros):
     X, y = clusters(n=90)
     X[:n_zeros] = 0
     assert metrics.alignment(X, y) == pytest.approx(

@@ -1,4 +1,4 @@
-"""Reading ahead in a thread: the same items in the same order, and no thread left."""
+"""Prefetching in a thread: the same items in the same order, and no thread left."""
 
 import itertools
 import threading

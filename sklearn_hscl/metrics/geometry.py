@@ -301,7 +301,7 @@ _MAX_CHUNK_VALUES = 1 << 18
 
 
 def chunk_rows(n_columns: int) -> int:
-    """Return the number of rows of a chunk whose widest result has so many columns."""
+    """Return the rows of a chunk, given the columns of its widest intermediate result."""
     return max(1, _MAX_CHUNK_VALUES // n_columns)
 
 

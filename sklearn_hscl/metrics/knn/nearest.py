@@ -155,7 +155,7 @@ class _Index:
         keys |= (self._mask - references).astype(keys.dtype)
 
     def read(self, keys: Keys) -> Keys:
-        """Return what is packed in keys, of the type of the keys."""
+        """Return the payloads of keys, of the type of the keys."""
         return self._mask - (keys & self._mask)
 
 
