@@ -150,9 +150,9 @@ class NeighborsDisplay:
         drawn = sample_rows(estimator, X, max_rows=max_rows, random_state=random_state)
         if not 1 <= n_neighbors < len(drawn.indices):
             raise ValueError(
-                f"Expected n_neighbors to be from 1 to {len(drawn.indices) - 1}, the number "
-                f"of samples to search, got {n_neighbors!r}. Pass fewer neighbours or more "
-                f"samples."
+                f"Expected n_neighbors to be from 1 to {len(drawn.indices) - 1}, the "
+                f"number of samples to search, got {n_neighbors!r}. Pass fewer neighbours "
+                f"or more samples."
             )
         indices, cosines = _neighbors(
             drawn, _check_queries(queries, drawn, random_state), n_neighbors
