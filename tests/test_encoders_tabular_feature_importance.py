@@ -13,8 +13,8 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
 from sklearn_hscl.encoders.tabular import feature_importance as module
 from sklearn_hscl.encoders.tabular.feature_importance import (
-    FLOOR,
-    LARGEST,
+    _FLOOR,
+    _MAX_WEIGHT,
     feature_importance,
 )
 from sklearn_hscl.training import run
@@ -34,13 +34,13 @@ def test_columns_that_tell_classes_apart_count_more_than_all_others():
     assert relevance[:, :2].min() > 3 * relevance[:, 2:].max()
     assert (relevance == relevance[0]).all()
     torch.testing.assert_close(relevance.mean(1), torch.ones(3))
-    assert relevance.min() >= FLOOR / (1 + FLOOR)
+    assert relevance.min() >= _FLOOR / (1 + _FLOOR)
 
 
 def test_no_column_counts_more_than_the_most():
     rows, _ = table(n_rows=1000, n_columns=100)
     relevance = feature_importance(rows, (rows[:, 7] > 0).long(), None, 1, 0)
-    assert relevance[0, 7] == relevance.max() == LARGEST
+    assert relevance[0, 7] == relevance.max() == _MAX_WEIGHT
 
 
 def test_the_forest_of_a_member_does_not_see_rows_that_the_member_does_not():
@@ -117,7 +117,7 @@ def test_a_member_of_whose_few_rows_none_is_drawn_weighs_all_columns_alike():
     rows, codes = table(n_rows=20_000, n_columns=16)
     folds = torch.zeros(20_000, dtype=torch.long)
     folds[:2] = 1
-    with patch.object(module, "MAX_ROWS", 1000):
+    with patch.object(module, "_MAX_ROWS", 1000):
         relevance = feature_importance(rows, codes, folds, 2, 3)
     assert (relevance[0] == 1).all()
     assert relevance[1, :2].min() > 3 * relevance[1, 2:].max()
@@ -147,22 +147,23 @@ def test_columns_are_less_unequal_where_rows_are_few():
     assert 0.2 < least[2] < 0.5
 
 
-def test_forests_of_the_same_rows_are_grown_once():
+def test_the_result_depends_on_the_arguments_alone():
     rows, codes = table(n_rows=120, n_columns=18, seed=5)
-    module._known.clear()
-    first = feature_importance(rows, codes, None, 2, 0)
-    with patch.object(ensemble, "RandomForestClassifier", side_effect=AssertionError):
-        assert (feature_importance(rows, codes, None, 2, 0) == first).all()
-        for other in ((rows.flip(1), codes, 0), (rows, 1 - codes, 0), (rows, codes, 1)):
-            with pytest.raises(AssertionError):
-                feature_importance(*other[:2], None, 2, other[2])
-
-
-def test_few_forests_are_remembered():
-    rows, codes = table(n_rows=30, n_columns=16)
-    for seed in range(module.MOST_KNOWN + 3):
-        feature_importance(rows, codes, None, 1, seed)
-    assert 0 < len(module._known) <= module.MOST_KNOWN
+    folds = torch.arange(len(codes)) % 2
+    arguments = (rows.clone(), codes.clone(), folds.clone())
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    first = feature_importance(rows, codes, folds, 2, 0)
+    feature_importance(rows.flip(1), 1 - codes, None, 2, 1)
+    assert (feature_importance(rows, codes, folds, 2, 0) == first).all()
+    np.testing.assert_equal(np.random.get_state(), numpy_state)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    for given, before in zip((rows, codes, folds), arguments, strict=True):
+        assert torch.equal(given, before)
+    with (
+        patch.object(ensemble, "RandomForestClassifier", side_effect=AssertionError),
+        pytest.raises(AssertionError),  # no result of an earlier call is reused
+    ):
+        feature_importance(rows, codes, folds, 2, 0)
 
 
 def test_a_fold_with_one_class_left_weighs_all_columns_alike_for_its_member():
