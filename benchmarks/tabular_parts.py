@@ -22,8 +22,8 @@ class Unbinned(TabularEncoder):
     """Numbers are scaled and cut off, but not embedded by quantile bins."""
 
     @classmethod
-    def fitted(cls, rows, cardinalities, **options):
-        return super().fitted(rows, cardinalities, n_bins=0, **options)
+    def fit(cls, rows, cardinalities, **options):
+        return super().fit(rows, cardinalities, n_bins=0, **options)
 
 
 class OtherEncoder(HSCLEmbedder):

@@ -235,7 +235,7 @@ class Wrong(nn.Module):
             "different embeddings of a row in different batches",
         ),
         (nn.Sequential(nn.Linear(4, 2), Wrong(lambda z: z * torch.nan)), "NaN or infinity"),
-        (int, "is no factory"),
+        (int, "to be a factory"),
         (lambda width: nn.Linear(4, width), r"needs the arguments \['width'\]"),
         (lambda: "module", "must return a torch.nn.Module, got <class 'str'>"),
     ],

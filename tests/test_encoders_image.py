@@ -66,7 +66,7 @@ def test_any_width_has_groups_of_channels():
 
 def test_channels_are_standardised():
     images = torch.rand(50, 3, 5, 5) * torch.tensor([1.0, 5.0, 0.0]).view(3, 1, 1) + 2
-    scaled = PixelScaling.of(images)(images)
+    scaled = PixelScaling.fit(images)(images)
     mean, spread = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(spread, torch.tensor([1.0, 1.0, 0.0]))

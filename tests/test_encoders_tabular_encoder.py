@@ -29,7 +29,7 @@ def table(n_rows=200, dtype=torch.float64):
 
 def encoder_of(rows, cardinalities=CARDINALITIES, **options):
     torch.manual_seed(0)
-    return TabularEncoder.fitted(rows, cardinalities, **options).eval()
+    return TabularEncoder.fit(rows, cardinalities, **options).eval()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -154,7 +154,7 @@ def test_state_dict_and_copies():
     rows = table()
     encoder = encoder_of(rows)
     torch.manual_seed(1)
-    other = TabularEncoder.fitted(rows.flip(0) * 2, CARDINALITIES).eval()
+    other = TabularEncoder.fit(rows.flip(0) * 2, CARDINALITIES).eval()
     assert not torch.equal(other(rows), encoder(rows))
     other.load_state_dict(encoder.state_dict())
     assert torch.equal(other(rows), encoder(rows))
@@ -196,7 +196,7 @@ def test_wide_tables_have_fewer_bins_and_narrower_columns():
 
 def test_bins_hold_equal_shares_of_rows():
     rows = torch.randn(1000, 1).exp()
-    statistics = ColumnStatistics.of(rows, [0], 10)
+    statistics = ColumnStatistics.fit(rows, [0], 10)
     u = (rows - statistics.center) * statistics.scale
     counts = torch.histogram(u[:, 0], torch.cat([statistics.left[0], u.max()[None]])).hist
     assert counts.min() >= 98 and counts.max() <= 102
@@ -204,9 +204,9 @@ def test_bins_hold_equal_shares_of_rows():
 
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="one per column"):
-        TabularEncoder.fitted(table(), [0, 0])
+        TabularEncoder.fit(table(), [0, 0])
     with pytest.raises(ValueError, match="pooling"):
-        TabularEncoder.fitted(table(), CARDINALITIES, pooling="max")
+        TabularEncoder.fit(table(), CARDINALITIES, pooling="max")
 
 
 def test_in_the_embedder():

@@ -178,7 +178,7 @@ def test_the_encoder_does_not_see_a_column_that_counts_nothing(column):
     rows = torch.tensor(
         [[0.5, 1.0, gap, 2.0], [gap, 2.0, 1.0, 1.0], [1.5, 1.0, 3.0, gap], [2.0, 2, 2, 1]]
     )
-    encoder = TabularEncoder.fitted(rows, [0, 2, 0, 2], n_bins=4).eval()
+    encoder = TabularEncoder.fit(rows, [0, 2, 0, 2], n_bins=4).eval()
     changed = rows.clone()
     changed[:, column] = rows[:, column].flip(0)
     with torch.no_grad():

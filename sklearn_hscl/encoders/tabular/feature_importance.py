@@ -1,11 +1,11 @@
 """Feature importances: how much each column of a table says about the classes."""
 
-from typing import Protocol
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sklearn_hscl.encoders.options import IndexableRows
 
 # Narrower tables gain nothing from the weights. With more classes, forests take too long.
 _MIN_COLUMNS, _MAX_CLASSES = 16, 64
@@ -16,17 +16,6 @@ _N_TREES, _MIN_SAMPLES_LEAF = 50, 5
 # Relative to the mean importance: the weight of a useless column, the addition to it that
 # grows as rows get fewer, and the largest weight of any column.
 _FLOOR, _FLOOR_ROWS, _MAX_WEIGHT = 0.25, 250, 10.0
-
-
-class IndexableRows(Protocol):
-    """Rows on the device or elsewhere, read by index as a tensor."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape (n, F)."""
-
-    def __getitem__(self, index: Tensor, /) -> Tensor:
-        """Return the rows at these indices."""
 
 
 def feature_importance(
