@@ -110,7 +110,7 @@ def test_weights_follow_random_state():
         ("timm:", {}, "'encoder' parameter"),
     ],
 )
-def test_what_cannot_be(encoder, parameters, message):
+def test_invalid_encoders_are_refused(encoder, parameters, message):
     with pytest.raises(ValueError, match=message):
         fit(encoder, **parameters)
 
@@ -138,7 +138,7 @@ def test_storing(encoder, n_components, tmp_path):
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_libraries_that_are_not_installed(library, monkeypatch):
+def test_missing_libraries_are_named(library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=f"pip install {library}"):
         fit(f"{library}:small")

@@ -1,4 +1,4 @@
-"""From an array of numbers and codes to what an encoder computes with."""
+"""Preprocessing of tables: standardisation, clipping, codes, one-hot columns."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from sklearn_hscl.encoders.preprocessing import (
 )
 
 
-def test_prepared_table():
+def test_table_preprocessor():
     nan = np.nan
     rows = np.array([[0.0, 1, 5, nan], [2, 2, 5, 1], [nan, 2, 5, 1], [4, 2, 5, 2]])
     prepare = TablePreprocessor.fit(rows, np.array([False, True, False, True]))
@@ -71,7 +71,7 @@ def test_noise_on_codes_is_rounded_away():
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
-def test_statistics_leave_missing_values_out(scale):
+def test_statistics_ignore_missing_values(scale):
     rows = np.array([[1.0, 7, np.nan], [3, np.nan, np.nan], [np.nan, 7, np.nan]]) * scale
     prepared = TablePreprocessor.fit(rows)(rows)
     nan = np.nan
@@ -101,7 +101,7 @@ FAR = {
 
 @pytest.mark.parametrize(("usual", "is_far", "far"), FAR.values(), ids=FAR)
 @pytest.mark.parametrize("container", [np.asarray, MappedRows])
-def test_far_values_leave_the_others_apart(usual, is_far, far, container):
+def test_outliers_leave_the_other_values_distinct(usual, is_far, far, container):
     rows = np.where(is_far, far, usual)[:, None]
     found = TablePreprocessor.fit(container(rows))(rows)[:, 0].double().numpy()
     known = ~is_far & ~np.isnan(usual)
