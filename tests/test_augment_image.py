@@ -186,7 +186,7 @@ def test_equal_views_are_refused():
 def test_colours_of_other_channels_are_refused(n_channels):
     images = torch.rand(4, n_channels, 8, 8)
     for parameters in ({"jitter": 0.4}, {"grey": 0.2}):
-        with pytest.raises(ValueError, match=f"got {n_channels} channels: set jitter=0"):
+        with pytest.raises(ValueError, match=rf"got {n_channels} channels\. Set jitter=0"):
             views(images, **parameters)
     assert views(images, flip=1.0).shape == images.shape
 

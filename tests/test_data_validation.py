@@ -163,8 +163,8 @@ def test_duplicate_column_names_are_distinguished():
         ({"net_callbacks": ["EarlyStopping"]}, "net_callbacks"),
         ({"augment": FeatureCorruption(p=2), "loss": "ucl"}, "p must be in"),
         ({"X": IMAGES, "augment": RandomShift(3.0)}, "fraction must be in"),
-        ({"X": IMAGES, "augment": FeatureCorruption()}, "use RandomShift"),
-        ({"augment": RandomShift()}, "use FeatureCorruption"),
+        ({"X": IMAGES, "augment": FeatureCorruption()}, "Use RandomShift"),
+        ({"augment": RandomShift()}, "Use FeatureCorruption"),
         ({"augment": lambda rows, generator: rows[:1]}, "must return a tensor"),
         ({"augment": None, "loss": "ucl"}, "augment=None makes the 2 views"),
         (

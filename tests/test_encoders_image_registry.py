@@ -102,7 +102,7 @@ def test_weights_follow_random_state():
     [
         ("timm:huge", {}, r"encoder='timm:huge' cannot be built: Unknown model \(huge\)"),
         ("torchvision:huge", {}, "cannot be built: Unknown model huge"),
-        ("torchvision:headless", {}, "no linear classifier to take off"),
+        ("torchvision:headless", {}, "no linear classifier to remove"),
         ("timm:small", {"dropout": 0.1}, "has fixed layers"),
         ("timm:small", {"X": RNG.random((24, 8, 8, 4))}, "1 or 3 channels, got 4"),
         ("timm:small", {"X": RNG.random((24, 8))}, "takes images, got rows of shape"),

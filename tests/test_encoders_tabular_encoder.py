@@ -203,7 +203,7 @@ def test_bins_hold_equal_fractions_of_rows():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="one per column"):
+    with pytest.raises(ValueError, match="Pass one per column"):
         TabularEncoder.fit(table(), [0, 0])
     with pytest.raises(ValueError, match="pooling"):
         TabularEncoder.fit(table(), CARDINALITIES, pooling="max")

@@ -48,8 +48,8 @@ class RandomShift(Augmentation):
             )
         if rows.ndim != 4:
             raise ValueError(
-                f"RandomShift needs images, got rows of shape {tuple(rows.shape[1:])}: "
-                f"use FeatureCorruption for tables."
+                f"RandomShift needs images, got rows of shape {tuple(rows.shape[1:])}. "
+                f"Use FeatureCorruption for tables."
             )
         return self
 
@@ -91,8 +91,8 @@ class ImageTransforms(Augmentation):
     Parameters
     ----------
     crop : (float, float) or None, default=(0.2, 1.0)
-        Smallest and largest fraction of the area that a crop retains, at aspect ratios
-        from 3/4 to 4/3, before it is resized to the original size; None for no crops.
+        Smallest and largest fraction of the area that a crop retains; None for no crops.
+        Its aspect ratio is from 3/4 to 4/3, and it is resized to the original size.
     flip : float in [0, 1], default=0.5
         Probability of a horizontal flip. Use 0 if flips change the meaning, as for digits.
     jitter : float >= 0, default=0.4
@@ -232,7 +232,7 @@ class ImageTransforms(Augmentation):
         if n_channels not in (1, 3) and (self.grey or (self.jitter and self.jitter_p)):
             raise ValueError(
                 f"ImageTransforms changes colours of greyscale and RGB images, got "
-                f"{n_channels} channels: set jitter=0 and grey=0, or drop other channels, "
+                f"{n_channels} channels. Set jitter=0 and grey=0, or drop other channels, "
                 f"such as alpha."
             )
 
@@ -242,7 +242,7 @@ def _import_kornia() -> ModuleType:
         from kornia import augmentation
     except ImportError as error:
         raise ImportError(
-            "ImageTransforms needs kornia: pip install sklearn-hscl[images]."
+            "ImageTransforms needs kornia. Run pip install sklearn-hscl[images]."
         ) from error
     return augmentation
 
@@ -251,8 +251,8 @@ def _check_images(rows: Tensor) -> None:
     """Raise an error unless the rows are images of uint8, or of floats in [0, 1]."""
     if rows.ndim != 4:
         raise ValueError(
-            f"ImageTransforms needs images, got rows of shape {tuple(rows.shape[1:])}: "
-            f"use FeatureCorruption for tables."
+            f"ImageTransforms needs images, got rows of shape {tuple(rows.shape[1:])}. "
+            f"Use FeatureCorruption for tables."
         )
     images = rows[:_N_CHECKED_IMAGES]
     if not images.is_floating_point():
@@ -261,7 +261,7 @@ def _check_images(rows: Tensor) -> None:
     if smallest < 0 or largest > 1:
         raise ValueError(
             f"ImageTransforms takes uint8 images, or floats from 0 to 1, got floats "
-            f"from {smallest:.3g} to {largest:.3g}: scale X."
+            f"from {smallest:.3g} to {largest:.3g}. Scale X."
         )
 
 

@@ -31,7 +31,7 @@ class _Corruption(Augmentation):
             raise ValueError(f"{name}: p must be in [0, 1], got {self.p!r}.")
         if rows.ndim != 2:
             raise ValueError(
-                f"{name} needs a table, got rows of shape {tuple(rows.shape[1:])}: use "
+                f"{name} needs a table, got rows of shape {tuple(rows.shape[1:])}. Use "
                 f"RandomShift for images."
             )
         fitted = copy.copy(self)

@@ -24,11 +24,23 @@ def custom_encoder(
 def _call_factory(
     factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
 ) -> nn.Module:
-    offered = {
+    offered: dict[str, object] = {
         "input_shape": input_shape,
         "n_features": input_shape[0],
         "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
     }
+    built = factory(**_accepted_arguments(factory, offered))
+    if not isinstance(built, nn.Module):
+        raise ValueError(
+            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
+        )
+    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
+
+
+def _accepted_arguments(
+    factory: EncoderFactory, offered: dict[str, object]
+) -> dict[str, object]:
+    """Return those of the offered arguments that the factory has as parameters."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError as error:
@@ -47,11 +59,6 @@ def _call_factory(
             f"encoder={factory!r} needs the arguments {unknown}, but a factory can ask for "
             f"{list(offered)} alone, by name. Bind the others with functools.partial."
         )
-    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    built = factory(**{k: v for k, v in offered.items() if takes_all or k in named})
-    if not isinstance(built, nn.Module):
-        raise ValueError(
-            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
-        )
-    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
+    return {k: v for k, v in offered.items() if takes_all or k in names}

@@ -19,11 +19,11 @@ _MAX_TOTAL_LEVELS = 4096
 
 
 class OneHotColumns(nn.Module):
-    """Map preprocessed rows (B, F) to numeric features without NaN (B, `width`).
+    """One-hot encoding of preprocessed rows (B, F) as features without NaN (B, `width`).
 
-    The features are the numeric columns, with missing values as 0, then an indicator of
-    each column with missing values in training, then one indicator per frequent level.
-    Rare levels and code 0 (all others) have no indicator.
+    The numeric columns come first, with missing values as 0. Then come an indicator of
+    each column with missing values in training, and one indicator per frequent level. Rare
+    levels and code 0 (all others) have no indicator.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an encoder is built from: the user's options, and training data or a stored file."""
+"""Inputs of encoder builders: the user's options, and training data or a stored file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class EncoderInputs:
 
 @dataclass(frozen=True)
 class StoredEncoder:
-    """What a file holds of an encoder, beside its config.
+    """Content of a file, beside the config, that an encoder is rebuilt from.
 
     Attributes
     ----------

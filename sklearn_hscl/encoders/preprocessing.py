@@ -1,8 +1,7 @@
 """Fixed preprocessing of rows before an encoder: standardisation and category codes.
 
-The module goes from the description of the columns, through clipping bounds and
-standardisation of numeric columns, to the preprocessors, which map validated rows to
-tensors.
+The sections are the layout of the columns, clipping bounds and standardisation of numeric
+columns, and the preprocessors, which map validated rows to tensors.
 """
 
 from collections.abc import Iterator

@@ -50,7 +50,7 @@ def _build_tabular(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
     rows, layout, n_components = inputs.rows, inputs.layout, options.n_components
     if layout is None:
         raise ValueError(
-            f"encoder='tabular' takes tables, got rows of shape {inputs.shape}: use "
+            f"encoder='tabular' takes tables, got rows of shape {inputs.shape}. Use "
             f"encoder='mlp' or 'auto'."
         )
     hidden = _check_sizes(options.hidden_layer_sizes, _TABULAR_LAYER_SIZES)

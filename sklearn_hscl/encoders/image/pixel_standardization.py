@@ -14,7 +14,7 @@ _MAX_IMAGES = 1024
 
 
 class PixelScaling(nn.Module):
-    """Standardise the channels of images by those of the training images.
+    """Standardisation of image channels by the statistics of the training images.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class PixelScaling(nn.Module):
         Parameters
         ----------
         images : Tensor of shape (n, C, H, W), or images that are read by index
-            uint8 or floating point. Of more than 1,024 images, every n-th is read.
+            uint8 or floating point. If there are more than 1,024, every n-th is read.
 
         Returns
         -------

@@ -53,7 +53,7 @@ def _fit_scaling(options: EncoderOptions, inputs: EncoderInputs) -> PixelScaling
     if len(inputs.shape) != 3:
         raise ValueError(
             f"encoder={options.encoder!r} takes images, got rows of shape "
-            f"{inputs.shape}: use encoder='auto', 'tabular' or 'mlp', or reshape flattened "
+            f"{inputs.shape}. Use encoder='auto', 'tabular' or 'mlp', or reshape flattened "
             f"images to (n_samples, H, W) or (n_samples, H, W, C)."
         )
     return PixelScaling.fit(inputs.rows)
@@ -150,14 +150,14 @@ def build_library_model(
     if scaling.n_channels not in (1, _N_MODEL_CHANNELS):
         raise ValueError(
             f"encoder={encoder!r} takes images of 1 or 3 channels, got "
-            f"{scaling.n_channels}: convert them, or pass a module."
+            f"{scaling.n_channels}. Convert them, or pass a module."
         )
     library, _, name = encoder.partition(":")
     try:
         module = import_module(library)
     except ImportError as error:
         raise ImportError(
-            f"encoder={encoder!r} needs {library}: pip install {library}."
+            f"encoder={encoder!r} needs {library}. Run pip install {library}."
         ) from error
     try:
         return LibraryEncoder(scaling, _MODEL_BUILDERS[library](module, name, n_components))
@@ -179,7 +179,7 @@ def _torchvision_model(
     model = get_model(name, weights=None)
     linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
-        raise ValueError("it has no linear classifier to take off: pass n_components.")
+        raise ValueError("it has no linear classifier to remove. Pass n_components.")
     owner, _, last = linear[-1].rpartition(".")
     setattr(model.get_submodule(owner), last, nn.Identity())
     return model

@@ -76,8 +76,8 @@ class ColumnStatistics:
         sizes = torch.tensor(list(cardinalities), dtype=torch.long)
         if sizes.shape != rows.shape[1:]:
             raise ValueError(
-                f"cardinalities holds {len(sizes)} entries for {rows.shape[1]} columns: "
-                f"pass one per column, 0 for numeric columns."
+                f"cardinalities holds {len(sizes)} entries for {rows.shape[1]} columns. "
+                f"Pass one per column, 0 for numeric columns."
             )
         numeric, categorical = (sizes == 0).nonzero()[:, 0], sizes.nonzero()[:, 0]
         step = -(-len(rows) // MAX_QUANTILE_ROWS)
@@ -85,11 +85,7 @@ class ColumnStatistics:
         columns = [column[~column.isnan()] for column in values[::step].T]
         scales = [_center_and_scale(column) for column in columns]
         center, scale = torch.tensor(scales, dtype=rows.dtype).reshape(-1, 2).T
-        bins = [
-            _bins(robust_scale(column, c, s).float(), n_bins)
-            for column, c, s in zip(columns, center, scale, strict=True)
-        ]
-        left, inv_width = torch.stack(bins, 1) if bins else torch.zeros(2, 0, n_bins)
+        left, inv_width = _all_bins(columns, center, scale, n_bins)
         can_miss = values.isnan().any(0)
         if has_missing is not None:
             can_miss = torch.as_tensor(has_missing)[numeric]
@@ -126,6 +122,17 @@ def _center_and_scale(column: Tensor) -> tuple[float, float]:
     if third - first > smallest:
         return median, 1 / (third - first)
     return median, 2 / (high - low) if high - low > smallest else 0.0
+
+
+def _all_bins(
+    columns: Sequence[Tensor], center: Tensor, scale: Tensor, n_bins: int
+) -> Tensor:
+    """Return left edges and 1 / widths of the bins of K columns: (2, K, n_bins)."""
+    bins = [
+        _bins(robust_scale(column, c, s).float(), n_bins)
+        for column, c, s in zip(columns, center, scale, strict=True)
+    ]
+    return torch.stack(bins, 1) if bins else torch.zeros(2, 0, n_bins)
 
 
 def _bins(column: Tensor, n_bins: int) -> Tensor:

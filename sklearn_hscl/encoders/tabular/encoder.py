@@ -204,7 +204,7 @@ class CategoricalFeatures(nn.Module):
 
 
 class TabularEncoder(nn.Module):
-    """Embed a row by the mean over members that share most weights.
+    """Ensemble of residual networks that share most weights, for dense tables.
 
     Numeric columns are scaled robustly and clipped softly. A piecewise linear encoding by
     quantile bins, times a matrix per column, is added to these features. Categories are
@@ -402,7 +402,7 @@ def _stored_statistics(stored: StoredEncoder) -> ColumnStatistics:
 
 
 class AllMembers(nn.Module):
-    """Embed a row by the concatenated embeddings of all members.
+    """Concatenated embeddings of a row by all members.
 
     Parameters
     ----------
