@@ -6,7 +6,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder, registry
-from sklearn_hscl.training import run
+from sklearn_hscl.training import prepared_data
 
 
 class Unskipped(TabularEncoder):
@@ -52,5 +52,5 @@ class WithoutRelevance(HSCLEmbedder):
     """The embedder to which all columns of a wide table count alike at first."""
 
     def fit(self, X, y=None, **options):
-        with patch.object(run, "feature_importance", return_value=None):
+        with patch.object(prepared_data, "feature_importance", return_value=None):
             return super().fit(X, y, **options)

@@ -17,7 +17,7 @@ from sklearn_hscl.encoders.tabular.feature_importance import (
     _MAX_WEIGHT,
     feature_importance,
 )
-from sklearn_hscl.training import run
+from sklearn_hscl.training import prepared_data, run
 
 
 def table(n_rows: int = 300, n_columns: int = 40, *, seed: int = 0):
@@ -196,7 +196,7 @@ def test_few_useful_columns_of_many_are_found_in_a_fit():
     def accuracy() -> float:
         return classifier.fit(rows[:200], codes[:200]).score(rows[200:], codes[200:])
 
-    with patch.object(run, "feature_importance", return_value=None):
+    with patch.object(prepared_data, "feature_importance", return_value=None):
         alike = accuracy()
     assert accuracy() > alike + 0.15
 
@@ -204,7 +204,9 @@ def test_few_useful_columns_of_many_are_found_in_a_fit():
 def test_only_first_fits_with_classes_use_importances():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     embedder = HSCLEmbedder(encoder="tabular", max_epochs=1, random_state=0)
-    with patch.object(run, "feature_importance", wraps=feature_importance) as weigh:
+    with patch.object(
+        prepared_data, "feature_importance", wraps=feature_importance
+    ) as weigh:
         embedder.partial_fit(rows, codes, classes=[0, 1])
         assert weigh.call_count == 1
         embedder.partial_fit(rows, codes)
@@ -216,7 +218,9 @@ def test_only_first_fits_with_classes_use_importances():
 def test_forests_of_members_exclude_their_folds_in_a_fit():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     embedder = HSCLEmbedder(max_epochs=1, random_state=0)
-    with patch.object(run, "feature_importance", wraps=feature_importance) as weigh:
+    with patch.object(
+        prepared_data, "feature_importance", wraps=feature_importance
+    ) as weigh:
         embedder.fit(rows, codes)
         _, _, folds, n_members, seed = weigh.call_args.args
         assert n_members == 4
@@ -233,7 +237,7 @@ def test_forests_of_members_exclude_their_folds_in_a_fit():
 def test_wrong_parameters_are_found_before_forests_grow():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     with (
-        patch.object(run, "feature_importance", side_effect=AssertionError),
+        patch.object(prepared_data, "feature_importance", side_effect=AssertionError),
         pytest.raises(ValueError, match="freeze"),
     ):
         HSCLEmbedder(freeze=["nope"], max_epochs=1).fit(rows, codes)
