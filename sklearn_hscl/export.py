@@ -161,7 +161,9 @@ class _Standardization(nn.Module):
     def __init__(self, prepare: TablePreprocessor, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        buffers = vars(prepare.standardization) | {"has_missing": prepare.layout.has_missing}
+        buffers = vars(prepare.standardization) | {
+            "has_missing": prepare.layout.has_missing
+        }
         for name, values in buffers.items():
             self.register_buffer(name, torch.from_numpy(values.copy()))
 

@@ -18,7 +18,7 @@ from sklearn_hscl.augment import (
     ImageTransforms,
     RandomShift,
 )
-from sklearn_hscl.persistence.json_codec import AUGMENTATIONS, Decoder, Encoder
+from sklearn_hscl.persistence.json_codec import _AUGMENTATIONS, JsonDecoder, JsonEncoder
 from sklearn_hscl.training.batches.views import Views
 
 
@@ -188,15 +188,15 @@ def test_parameters_are_read_set_cloned_and_copied(augmentation, changes):
 @pytest.mark.parametrize(("augmentation", "changes"), CHANGES[:-1])
 def test_parameters_are_pickled_and_stored(augmentation, changes):
     augmentation = clone(augmentation).set_params(**changes)
-    stored = Encoder()(augmentation)
-    for made in (pickle.loads(pickle.dumps(augmentation)), Decoder([])(stored)):
+    stored = JsonEncoder()(augmentation)
+    for made in (pickle.loads(pickle.dumps(augmentation)), JsonDecoder([])(stored)):
         assert type(made) is type(augmentation)
         assert made.get_params() == augmentation.get_params()
 
 
 def test_all_exported_augmentations_with_plain_parameters_are_stored():
     with_code = {"ClassAugmentation", "FunctionAugmentation"}  # a base, and a function
-    assert {kind.__name__ for kind in AUGMENTATIONS} == set(augment.__all__) - with_code
+    assert {kind.__name__ for kind in _AUGMENTATIONS} == set(augment.__all__) - with_code
 
 
 @pytest.mark.parametrize(("augmentation", "changes"), CHANGES)

@@ -2,7 +2,7 @@
 
 A new augmentation is a subclass of :class:`Augmentation` in a module of this package and is
 exported here. To be stored in bundles, it is also listed in
-``persistence.json_codec.AUGMENTATIONS``.
+``persistence.json_codec._AUGMENTATIONS``.
 """
 
 from sklearn_hscl.augment.base import Augmentation, ClassAugmentation, FunctionAugmentation
