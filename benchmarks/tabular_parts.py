@@ -6,7 +6,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder, registry
-from sklearn_hscl.training import run
+from sklearn_hscl.training import prepared_data
 
 
 class Unskipped(TabularEncoder):
@@ -22,8 +22,8 @@ class Unbinned(TabularEncoder):
     """Numbers are scaled and cut off, but not embedded by quantile bins."""
 
     @classmethod
-    def fitted(cls, rows, cardinalities, **options):
-        return super().fitted(rows, cardinalities, n_bins=0, **options)
+    def fit(cls, rows, cardinalities, **options):
+        return super().fit(rows, cardinalities, n_bins=0, **options)
 
 
 class OtherEncoder(HSCLEmbedder):
@@ -52,5 +52,5 @@ class WithoutRelevance(HSCLEmbedder):
     """The embedder to which all columns of a wide table count alike at first."""
 
     def fit(self, X, y=None, **options):
-        with patch.object(run, "feature_importance", return_value=None):
+        with patch.object(prepared_data, "feature_importance", return_value=None):
             return super().fit(X, y, **options)

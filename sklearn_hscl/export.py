@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import (
-    LARGEST_Z_SCORE,
+    MAX_Z_SCORE,
     Preparation,
     TablePreprocessor,
     as_float,
@@ -153,7 +153,7 @@ class _Standardization(nn.Module):
 
     magnitude: Tensor
     mean: Tensor
-    spread: Tensor
+    std: Tensor
     lowest: Tensor
     highest: Tensor
     has_missing: Tensor
@@ -161,7 +161,9 @@ class _Standardization(nn.Module):
     def __init__(self, prepare: TablePreprocessor, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        buffers = vars(prepare.numbers) | {"has_missing": prepare.layout.has_missing}
+        buffers = vars(prepare.standardization) | {
+            "has_missing": prepare.layout.has_missing
+        }
         for name, values in buffers.items():
             self.register_buffer(name, torch.from_numpy(values.copy()))
 
@@ -170,9 +172,9 @@ class _Standardization(nn.Module):
         numbers = rows.double()
         missing = numbers.isnan()
         numbers = numbers.maximum(self.lowest).minimum(self.highest)
-        numbers = (numbers / self.magnitude - self.mean) / self.spread
+        numbers = (numbers / self.magnitude - self.mean) / self.std
         known = torch.where(missing, 0.0, numbers)
-        known = known.clamp(-LARGEST_Z_SCORE, LARGEST_Z_SCORE).to(self.dtype)
+        known = known.clamp(-MAX_Z_SCORE, MAX_Z_SCORE).to(self.dtype)
         return torch.where(missing & self.has_missing, torch.nan, known)
 
 

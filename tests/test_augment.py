@@ -1,17 +1,24 @@
 """Each augmentation against its definition."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 
+from sklearn_hscl import HSCLEmbedder, augment
 from sklearn_hscl.augment import (
     Augmentation,
     ClassCorruption,
     FeatureCorruption,
     FunctionAugmentation,
+    ImageTransforms,
     RandomShift,
 )
+from sklearn_hscl.persistence.json_codec import _AUGMENTATIONS, JsonDecoder, JsonEncoder
 from sklearn_hscl.training.batches.views import Views
 
 
@@ -19,13 +26,13 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_corruption_replaces_a_share_p_by_draws_from_the_marginal():
+def test_corruption_replaces_a_fraction_p_by_draws_from_the_marginal():
     n_rows = 4000
     rows = torch.stack([torch.full((n_rows,), -1.0), torch.arange(n_rows) % 5 + 10.0], 1)
     train = torch.stack([torch.arange(100.0) % 3, torch.arange(100.0) % 2 + 100], 1)
     views = FeatureCorruption(p=0.3).fitted(train)(rows, generator())
     replaced = views != rows
-    # 4000 coin flips: the standard error of a share is 0.007.
+    # 4000 coin flips: the standard error of a fraction is 0.007.
     np.testing.assert_allclose(replaced.double().mean(0), 0.3, atol=0.03)
     both = replaced.all(1).double().mean().item()
     assert both == pytest.approx(0.09, abs=0.02)  # features fall independently
@@ -44,18 +51,18 @@ def test_corruption_at_its_ends(p, equal):
     assert torch.equal(views, rows if equal else torch.ones(5, 3))
 
 
-def test_corruption_does_not_keep_rows_in_the_parameter_object():
+def test_corruption_stores_no_rows_in_the_parameter_object():
     corruption = FeatureCorruption()
     corruption.fitted(torch.ones(4, 3))
     assert vars(corruption) == {"p": 0.2}
 
 
-CLASSES = torch.arange(120) % 4 - 1  # of training rows; -1 for no label
-# Column 0 tells the class by its tens, column 1 the place of the row.
+CLASSES = torch.arange(120) % 4 - 1  # of training rows; -1 if unlabelled
+# Column 0 holds the class in its tens, column 1 the index of the row.
 BY_CLASS = torch.stack([10.0 * CLASSES + torch.arange(120) % 3, torch.arange(120.0)], 1)
 
 
-def test_class_corruption_replaces_a_share_p_by_values_of_the_class():
+def test_class_corruption_replaces_a_fraction_p_by_values_of_the_class():
     codes = torch.arange(6000) % 3
     rows = torch.full((6000, 2), -99.0)
     views = ClassCorruption(p=0.3).fitted(BY_CLASS, CLASSES)(rows, generator(), codes)
@@ -74,7 +81,7 @@ def test_class_corruption_replaces_a_share_p_by_values_of_the_class():
             )
 
 
-def test_class_corruption_draws_each_feature_by_itself():
+def test_class_corruption_draws_features_independently():
     codes = torch.zeros(2000, dtype=torch.long)
     rows = BY_CLASS[:1].expand(2000, 2)
     views = ClassCorruption(p=1.0).fitted(BY_CLASS, CLASSES)(rows, generator(), codes)
@@ -92,7 +99,7 @@ def test_rows_without_label_or_donors_draw_from_all_rows(code):
     assert torch.equal(no_codes[:, 1].unique(), BY_CLASS[:, 1])
 
 
-def test_a_class_of_one_row_stays_as_it_is():
+def test_rows_of_classes_of_size_one_are_unchanged():
     codes = torch.tensor([0, 1, 1, -1])
     rows = torch.arange(8.0).reshape(4, 2)
     views = ClassCorruption(p=1.0).fitted(rows, codes)(rows, generator(), codes)
@@ -150,3 +157,75 @@ def test_functions_may_write_on_their_rows():
     views = Views(FunctionAugmentation(noisy), 2, generator())(rows, None)
     assert torch.equal(rows, before)
     assert not torch.equal(views[:6], views[6:])
+
+
+# Parameters ---------------------------------------------------------------------------
+
+CHANGES = [
+    (Augmentation(), {}),
+    (FeatureCorruption(0.3), {"p": 0.6}),
+    (ClassCorruption(p=0.3), {"p": 0.6}),
+    (RandomShift(0.25), {"fraction": 0.5}),
+    (ImageTransforms(flip=0.0), {"flip": 0.3, "crop": None}),
+    (FunctionAugmentation(torch.add), {"function": torch.sub}),
+]
+
+
+@pytest.mark.parametrize(("augmentation", "changes"), CHANGES)
+def test_parameters_are_read_set_cloned_and_copied(augmentation, changes):
+    before = augmentation.get_params()
+    assert vars(augmentation) == before
+    for made in (clone(augmentation), copy.deepcopy(augmentation)):
+        assert type(made) is type(augmentation)
+        assert made.get_params() == before and repr(made) == repr(augmentation)
+        assert made.set_params(**changes) is made
+        assert made.get_params() == before | changes
+        assert augmentation.get_params() == before
+    with pytest.raises(ValueError, match="Invalid parameter 'nope'"):
+        clone(augmentation).set_params(nope=1)
+
+
+@pytest.mark.parametrize(("augmentation", "changes"), CHANGES[:-1])
+def test_parameters_are_pickled_and_stored(augmentation, changes):
+    augmentation = clone(augmentation).set_params(**changes)
+    stored = JsonEncoder()(augmentation)
+    for made in (pickle.loads(pickle.dumps(augmentation)), JsonDecoder([])(stored)):
+        assert type(made) is type(augmentation)
+        assert made.get_params() == augmentation.get_params()
+
+
+def test_all_exported_augmentations_with_plain_parameters_are_stored():
+    with_code = {"ClassAugmentation", "FunctionAugmentation"}  # a base, and a function
+    assert {kind.__name__ for kind in _AUGMENTATIONS} == set(augment.__all__) - with_code
+
+
+@pytest.mark.parametrize(("augmentation", "changes"), CHANGES)
+def test_the_embedder_has_the_parameters_of_an_augmentation_object(augmentation, changes):
+    embedder = HSCLEmbedder(augment=clone(augmentation))
+    nested = {f"augment__{name}": value for name, value in changes.items()}
+    assert embedder.get_params().keys() >= nested.keys()
+    copied = clone(embedder).set_params(**nested)
+    assert copied.augment.get_params() == augmentation.get_params() | changes
+    assert embedder.augment.get_params() == augmentation.get_params()
+
+
+@pytest.mark.parametrize("augmentation", [FeatureCorruption(), ClassCorruption()])
+def test_a_grid_search_reaches_the_parameters_of_an_augmentation(augmentation):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 4)), np.arange(40) % 2
+    embedder = HSCLEmbedder(
+        encoder="mlp", augment=augmentation, n_views=2, max_epochs=2, random_state=0
+    )
+    search = GridSearchCV(
+        embedder,
+        {"augment__p": [0.0, 0.5]},
+        scoring=lambda fitted, X, y: fitted.loss_curve_[-1] * (fitted.augment.p == 0.5),
+        cv=2,
+    ).fit(X, y)
+    assert search.best_params_ == {"augment__p": 0.5}
+    assert search.best_estimator_.augment.p == 0.5
+    assert augmentation.p == 0.2  # the object that was passed is unchanged
+    alone = clone(embedder).set_params(augment__p=0.5).fit(X, y)
+    assert alone.loss_curve_ == search.best_estimator_.loss_curve_
+    other = clone(embedder).set_params(augment__p=0.0).fit(X, y)
+    assert other.loss_curve_ != alone.loss_curve_

@@ -1,4 +1,4 @@
-"""Random transforms of pictures: each against its definition."""
+"""Random transforms of images: each against its definition."""
 
 import colorsys
 
@@ -11,51 +11,51 @@ from sklearn_hscl.augment import ImageTransforms
 
 pytest.importorskip("kornia")
 NOTHING = {"crop": None, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
-PICTURES = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(1))
 
 
-def views(pictures=PICTURES, seed=0, **parameters):
-    transforms = ImageTransforms(**(NOTHING | parameters)).fitted(pictures)
-    return transforms(pictures, torch.Generator().manual_seed(seed))
+def views(images=IMAGES, seed=0, **parameters):
+    transforms = ImageTransforms(**(NOTHING | parameters)).fitted(images)
+    return transforms(images, torch.Generator().manual_seed(seed))
 
 
-def test_nothing_leaves_pictures_as_they_are():
-    assert torch.equal(views(), PICTURES)
+def test_nothing_leaves_images_as_they_are():
+    assert torch.equal(views(), IMAGES)
 
 
 def test_flip_mirrors_left_and_right():
-    torch.testing.assert_close(views(flip=1.0), PICTURES.flip(3))
-    flipped = views(PICTURES.repeat(50, 1, 1, 1), flip=0.5) != PICTURES.repeat(50, 1, 1, 1)
-    share = flipped.flatten(1).any(1).float().mean().item()
-    assert share == pytest.approx(0.5, abs=0.1)
+    torch.testing.assert_close(views(flip=1.0), IMAGES.flip(3))
+    flipped = views(IMAGES.repeat(50, 1, 1, 1), flip=0.5) != IMAGES.repeat(50, 1, 1, 1)
+    fraction = flipped.flatten(1).any(1).float().mean().item()
+    assert fraction == pytest.approx(0.5, abs=0.1)
 
 
-def test_grey_pictures_have_equal_channels_of_the_old_brightness():
+def test_grey_images_have_equal_channels_of_the_old_brightness():
     grey = views(grey=1.0)
     assert torch.equal(grey[:, 0], grey[:, 1])
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
-    torch.testing.assert_close(grey[:, 0], (PICTURES * weights).sum(1), atol=2e-3, rtol=0)
+    torch.testing.assert_close(grey[:, 0], (IMAGES * weights).sum(1), atol=2e-3, rtol=0)
 
 
 def test_crops_of_the_whole_area_change_little_and_small_ones_much():
     ramp = torch.linspace(0, 1, 32).expand(4, 1, 32, 32).contiguous()
     small = views(ramp, crop=(0.05, 0.05))
-    spread = small.amax((1, 2, 3)) - small.amin((1, 2, 3))
+    std = small.amax((1, 2, 3)) - small.amin((1, 2, 3))
     # A crop of 5 % of the area spans sqrt(0.05) = 22 % of the ramp, times sqrt(3/4 .. 4/3).
-    assert 0.1 < spread.min().item() <= spread.max().item() < 0.35
+    assert 0.1 < std.min().item() <= std.max().item() < 0.35
 
 
-def test_crops_of_one_picture_differ_and_are_bilinear_cuts():
+def test_crops_of_one_image_differ_and_are_bilinear_cuts():
     ramp = torch.linspace(0, 1, 16).expand(20, 1, 16, 16).contiguous()
     crops = views(ramp, crop=(0.3, 0.8))
     assert len(crops.flatten(1).unique(dim=0)) == 20
-    steps = crops.diff(dim=3)  # a cut of a ramp is a ramp, across all of the picture
+    steps = crops.diff(dim=3)  # a cut of a ramp is a ramp, across all of the image
     torch.testing.assert_close(steps, steps[..., :1].expand_as(steps), atol=1e-4, rtol=0)
     assert crops.min() >= -1e-5 and crops.max() <= 1 + 1e-5
 
 
-def hue_of(pictures):
-    flat = pictures.mean((2, 3)).tolist()
+def hue_of(images):
+    flat = images.mean((2, 3)).tolist()
     turns = torch.tensor([colorsys.rgb_to_hsv(*colour)[0] for colour in flat])
     return (turns + 0.5) % 1 - 0.5  # from -1/2 to 1/2 around red
 
@@ -65,20 +65,20 @@ def test_jitter_of_colours():
     changed = views(red, jitter=0.2, jitter_p=1.0)
     turns = hue_of(changed).abs()
     assert 0.04 < turns.max() <= 0.05 + 1e-4  # a quarter of 0.2
-    # On a flat picture contrast and saturation both blend with its grey: all three factors
+    # On a flat image contrast and saturation both blend with its grey: all three factors
     # scale the distance of the channels, and only brightness the light.
-    spread = (changed.amax(1) - changed.amin(1))[:, 0, 0] / 0.15
-    assert 0.8**3 < spread.min() < 0.75 and 1.3 < spread.max() < 1.2**3
+    std = (changed.amax(1) - changed.amin(1))[:, 0, 0] / 0.15
+    assert 0.8**3 < std.min() < 0.75 and 1.3 < std.max() < 1.2**3
     light = changed.mean((1, 2, 3)) / red.mean()
     assert 0.75 < light.min() < 0.87 and 1.13 < light.max() < 1.25
 
 
-def test_jitter_leaves_grey_grey_and_some_pictures_alone():
-    grey = PICTURES[:, :1].expand(-1, 3, -1, -1).repeat(50, 1, 1, 1)
+def test_jitter_leaves_grey_grey_and_some_images_alone():
+    grey = IMAGES[:, :1].expand(-1, 3, -1, -1).repeat(50, 1, 1, 1)
     changed = views(grey, jitter=0.4, jitter_p=0.5)
     assert (changed.amax(1) - changed.amin(1)).max() < 1e-3
-    share = (changed != grey).flatten(1).any(1).float().mean().item()
-    assert share == pytest.approx(0.5, abs=0.1)
+    fraction = (changed != grey).flatten(1).any(1).float().mean().item()
+    assert fraction == pytest.approx(0.5, abs=0.1)
 
 
 def test_brightness_and_contrast_stay_within_bounds():
@@ -90,7 +90,7 @@ def test_brightness_and_contrast_stay_within_bounds():
 
 
 def test_blur_keeps_the_mean_and_lowers_the_variance():
-    flat = torch.nn.functional.pad(PICTURES, (8, 8, 8, 8))
+    flat = torch.nn.functional.pad(IMAGES, (8, 8, 8, 8))
     blurred = views(flat, blur=1.0)
     torch.testing.assert_close(blurred.sum((2, 3)), flat.sum((2, 3)), atol=1e-2, rtol=1e-3)
     assert (blurred.var((1, 2, 3)) <= flat.var((1, 2, 3))).all()
@@ -101,26 +101,26 @@ def test_blur_reaches_up_to_two_pixels():
     points[..., 15, 15] = 1
     blurred = views(points, blur=1.0)
     squares = (torch.arange(31) - 15) ** 2
-    spread = (blurred.sum((1, 2)) @ squares.float()).sqrt()  # along the width, (300,)
-    assert spread.min() < 0.3 and 1.9 < spread.max() < 2.05
+    std = (blurred.sum((1, 2)) @ squares.float()).sqrt()  # along the width, (300,)
+    assert std.min() < 0.3 and 1.9 < std.max() < 2.05
 
 
 @pytest.mark.parametrize("pixels", [2, 5])
-def test_blur_of_tiny_pictures(pixels):
-    assert views(PICTURES[..., :pixels, :pixels], blur=1.0).isfinite().all()
+def test_blur_of_tiny_images(pixels):
+    assert views(IMAGES[..., :pixels, :pixels], blur=1.0).isfinite().all()
 
 
 def test_erased_fields_are_black_and_the_rest_is_kept():
-    pictures = 0.9 * PICTURES + 0.1
-    erased = views(pictures, erase=1.0)
+    images = 0.9 * IMAGES + 0.1
+    erased = views(images, erase=1.0)
     black = erased == 0
-    assert ((erased == pictures) | black).all()
+    assert ((erased == images) | black).all()
     assert torch.equal(black.any(1), black.all(1))  # in all channels
-    shares = views(torch.ones(200, 1, 32, 32), erase=1.0).eq(0).double().mean((1, 2, 3))
-    assert 0.015 < shares.min() < 0.06 and 0.25 < shares.max() < 0.34
-    for picture in black[:, 0]:  # the field is a rectangle
-        rows, columns = picture.any(1).sum(), picture.any(0).sum()
-        assert picture.sum() == rows * columns > 0
+    fractions = views(torch.ones(200, 1, 32, 32), erase=1.0).eq(0).double().mean((1, 2, 3))
+    assert 0.015 < fractions.min() < 0.06 and 0.25 < fractions.max() < 0.34
+    for image in black[:, 0]:  # the field is a rectangle
+        rows, columns = image.any(1).sum(), image.any(0).sum()
+        assert image.sum() == rows * columns > 0
 
 
 def test_views_follow_from_the_generator_and_leave_torch_alone():
@@ -152,10 +152,10 @@ def test_training_on_views(n_channels):
         ({"flip": 2.0}, "flip must be in"),
         ({"erase": "often"}, "erase must be in"),
         ({"jitter": -1.0}, "jitter must be at least 0"),
-        ({"crop": (0.5, 0.2)}, "crop must hold two shares"),
-        ({"crop": (0.5,)}, "crop must hold two shares"),
-        ({"crop": 0.5}, "crop must hold two shares"),
-        ({"crop": ("a", "b")}, "crop must hold two shares"),
+        ({"crop": (0.5, 0.2)}, "crop must hold two fractions"),
+        ({"crop": (0.5,)}, "crop must hold two fractions"),
+        ({"crop": 0.5}, "crop must hold two fractions"),
+        ({"crop": ("a", "b")}, "crop must hold two fractions"),
         ({"jitter": float("inf")}, "jitter must be at least 0 and finite"),
     ],
 )
@@ -164,18 +164,18 @@ def test_bad_parameters(parameters, message):
         views(**parameters)
 
 
-def test_pictures_beyond_one_are_refused():
+def test_images_beyond_one_are_refused():
     with pytest.raises(ValueError, match="floats from 0 to 1, got floats from"):
-        views(255 * PICTURES)
+        views(255 * IMAGES)
 
 
-def test_strong_jitter_of_grey_pictures():
-    assert views(PICTURES[:, :1].contiguous(), jitter=3.0, jitter_p=1.0).isfinite().all()
+def test_strong_jitter_of_grey_images():
+    assert views(IMAGES[:, :1].contiguous(), jitter=3.0, jitter_p=1.0).isfinite().all()
 
 
 def test_equal_views_are_refused():
     images = np.zeros((20, 8, 8), np.uint8)
-    only_grey = NOTHING | {"grey": 1.0}  # which grey pictures are already
+    only_grey = NOTHING | {"grey": 1.0}  # which grey images are already
     for parameters in (NOTHING, only_grey):
         augment = ImageTransforms(**parameters)
         with pytest.raises(ValueError, match="nothing to learn"):
@@ -184,11 +184,11 @@ def test_equal_views_are_refused():
 
 @pytest.mark.parametrize("n_channels", [2, 4])
 def test_colours_of_other_channels_are_refused(n_channels):
-    pictures = torch.rand(4, n_channels, 8, 8)
+    images = torch.rand(4, n_channels, 8, 8)
     for parameters in ({"jitter": 0.4}, {"grey": 0.2}):
-        with pytest.raises(ValueError, match=f"got {n_channels} channels: set jitter=0"):
-            views(pictures, **parameters)
-    assert views(pictures, flip=1.0).shape == pictures.shape
+        with pytest.raises(ValueError, match=rf"got {n_channels} channels\. Set jitter=0"):
+            views(images, **parameters)
+    assert views(images, flip=1.0).shape == images.shape
 
 
 def test_tables_are_refused():

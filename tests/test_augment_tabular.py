@@ -133,7 +133,7 @@ def test_sparse_rows():
         ({"loss": "hucl", "y": None}, "loss='hucl' ignores labels"),
         ({"y": np.eye(3)[Y].astype(int)}, "targets are multilabel"),
         ({"y": X[:, 0]}, "targets are continuous"),
-        ({"X": np.ones((60, 8, 8))}, "ClassCorruption needs a table.*use RandomShift"),
+        ({"X": np.ones((60, 8, 8))}, "ClassCorruption needs a table.*Use RandomShift"),
         ({"augment": ClassCorruption(p=1.5)}, "ClassCorruption: p must be in .0, 1., got"),
         ({"augment": ClassCorruption}, "an object, not its class"),
     ],

@@ -234,10 +234,10 @@ def test_statistics_are_learnt_on_training_rows_only():
     y = np.arange(200) % 2
     embedder = HSCLEmbedder(max_epochs=1, early_stopping=True, random_state=0).fit(X, y)
     n_train = 180
-    fitted = embedder._prepare.numbers
+    fitted = embedder._prepare.standardization
     assert fitted.magnitude.shape == (2,)
-    on_all = TablePreprocessor.of(embedder._columns.encode(X), embedder.is_categorical_)
-    assert fitted.mean[0] != on_all.numbers.mean[0]
+    on_all = TablePreprocessor.fit(embedder._columns.encode(X), embedder.is_categorical_)
+    assert fitted.mean[0] != on_all.standardization.mean[0]
     X["colour"] = [f"level {i // 2}" for i in range(200)]  # each level in two rows
     embedder.fit(X, y)
     n_levels = embedder._prepare.layout.n_levels[1]

@@ -48,7 +48,7 @@ def test_sparse_rows_of_any_format(name, kind, loss):
 
 def test_sparse_columns_are_scaled_and_not_centred():
     rows = np.array([[0.0, 3, np.nan, 0], [2, 3, 0, 0], [0, 3, 1e300, 0], [0, 3, 0, 0]])
-    prepare = TablePreprocessor.of(scipy.sparse.csr_array(rows))
+    prepare = TablePreprocessor.fit(scipy.sparse.csr_array(rows))
     expected = [[0, 1, np.nan, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
     # Six of the twelve entries of columns that are not empty are not 0.
     np.testing.assert_allclose(prepare(rows), np.sqrt(2) * np.array(expected), rtol=1e-6)
@@ -64,20 +64,20 @@ def test_units_and_rarity_of_sparse_columns_do_not_matter(density, units, seed):
     shape = (40, len(units))
     rows = rng.normal(size=shape) * (rng.random(shape) < density * rng.random(len(units)))
     rows[0, 0] = 1.0
-    scaled = Standardization.of(scipy.sparse.csr_array(rows))(rows)
+    scaled = Standardization.fit(scipy.sparse.csr_array(rows))(rows)
     occurring = (rows != 0).any(axis=0)
     assert (scaled[:, occurring] ** 2).mean() == pytest.approx(1)
     typical = [np.sqrt((column[column != 0] ** 2).mean()) for column in scaled.T[occurring]]
     np.testing.assert_allclose(typical, typical[0])
     in_units = rows * 10.0 ** np.array(units)
-    of_units = Standardization.of(scipy.sparse.csr_array(in_units))
+    of_units = Standardization.fit(scipy.sparse.csr_array(in_units))
     np.testing.assert_allclose(of_units(in_units), scaled, atol=1e-12)
 
 
 def test_sparse_rows_stand_for_a_tensor():
     rows = scipy.sparse.csr_array(SPARSE)
-    dense = TablePreprocessor.of(rows)(SPARSE)
-    sparse = LazyRows(rows, TablePreprocessor.of(rows), dense.device)
+    dense = TablePreprocessor.fit(rows)(SPARSE)
+    sparse = LazyRows(rows, TablePreprocessor.fit(rows), dense.device)
     assert len(dense) == 30
     assert_stand_for_a_tensor(sparse, dense)
     mask = torch.from_numpy(Y == 1)

@@ -31,7 +31,7 @@ from sklearn_hscl.display import (
 )
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics import singular_value_decay
-from sklearn_hscl.metrics.knn.top_k import nearest_rows
+from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.plotting.axes import COLORS, class_style
 
 matplotlib.use("agg")
@@ -57,18 +57,18 @@ def fitted():
 
 
 def pixels(figure):
-    """Colours of a drawn figure, (height, width, 3), from 0 to 1."""
+    """Return the colours of a drawn figure, (height, width, 3), from 0 to 1."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
 
 
-def share_of(figure, color, tolerance=0.02):
-    """Share of pixels that have (nearly) a colour."""
+def fraction_of(figure, color, tolerance=0.02):
+    """Return the fraction of pixels that have (nearly) a colour."""
     return (np.abs(pixels(figure) - to_rgb(color)).max(-1) < tolerance).mean()
 
 
 def clusters(n_classes, n_each=30, spread=0.02):
-    """Classes around points of a circle, in a plane of six dimensions."""
+    """Make classes around points of a circle, in a plane of six dimensions."""
     angle = np.arange(n_classes) * 2 * np.pi / n_classes
     corner = np.column_stack([np.cos(angle), np.sin(angle), *np.zeros((4, n_classes))])
     codes = np.repeat(np.arange(n_classes), n_each)
@@ -93,7 +93,7 @@ def test_loss_curve_shows_the_record_of_the_fit(fitted):
     assert low == 0 and high > fitted.chance_loss_
     names = [text.get_text() for text in display.score_ax_.get_legend().get_texts()]
     assert names[0] == "Training loss" and names[2] == "Chance level"
-    assert share_of(display.figure_, display.train_line_.get_color()) > 0
+    assert fraction_of(display.figure_, display.train_line_.get_color()) > 0
 
 
 def test_a_held_out_loss_is_on_the_axis_of_the_loss():
@@ -153,7 +153,7 @@ def test_two_classes_have_a_legend_and_two_colours():
         assert len(drawn) and np.all((drawn > middle) == is_right)
 
 
-def test_a_hundred_classes_are_named_at_their_place():
+def test_a_hundred_classes_are_named_next_to_their_points():
     rows, codes = clusters(100)
     display = EmbeddingDisplay.from_embedding(rows, codes)
     assert display.legend_ is None
@@ -177,7 +177,7 @@ def test_styles_differ_for_56_classes_and_do_not_rest_on_colour_alone():
     assert class_style(0)[1] != class_style(7)[1]
 
 
-def test_colours_are_told_apart_by_colour_blind_readers():
+def test_colour_blind_readers_can_distinguish_the_colours():
     # Deuteranopia after Viénot, Brettel and Mollon (1999), in linear light.
     seen = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
     light = np.array([to_rgb(color) for color in COLORS]) ** 2.2
@@ -191,7 +191,7 @@ def test_collapsed_rows_look_collapsed():
     display = EmbeddingDisplay.from_embedding(rows)
     extent = np.ptp(display.points, axis=0).max()
     assert np.ptp(display.ax_.get_xlim()) > 1000 * extent
-    assert share_of(display.figure_, "white") > 0.9
+    assert fraction_of(display.figure_, "white") > 0.9
 
 
 def test_numbers_have_a_colour_bar():
@@ -206,13 +206,15 @@ def test_any_reducer_is_accepted(fitted):
     display = EmbeddingDisplay.from_estimator(fitted, X[:40], Y[:40], reducer=reducer)
     assert display.points.shape == (40, 2)
     assert display.ax_.get_ylabel() == "MDS 2"
-    with pytest.raises(ValueError, match="makes an array of shape"):
+    with pytest.raises(
+        ValueError, match=r"reducer to return an array of shape \(60, 2\), got \(60, 3\)"
+    ):
         EmbeddingDisplay.from_embedding(clusters(2)[0], reducer=PCA(3))
-    with pytest.raises(TypeError, match="reducer='tsne' has no fit_transform"):
+    with pytest.raises(TypeError, match="reducer to have fit_transform, got 'tsne'"):
         EmbeddingDisplay.from_embedding(clusters(2)[0], reducer="tsne")
 
 
-def test_equal_rows_are_drawn_in_one_place():
+def test_equal_rows_are_drawn_at_one_point():
     display = EmbeddingDisplay.from_embedding(np.ones((30, 4)), np.arange(30) % 3)
     assert np.all(display.points == 0)
     assert display.ax_.get_xlabel() == "Principal component 1 (0%)"
@@ -231,7 +233,7 @@ def test_embedding_draws_from_many_rows_and_takes_axes(fitted):
     assert display.ax_ is ax and len(display.points) == 60
     assert sum(len(points.get_offsets()) for points in display.points_) == 60
     assert len(EmbeddingDisplay.from_estimator(fitted, X).points_) == 1
-    with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"y to have shape \(178,\), got \(3,\)"):
         EmbeddingDisplay.from_estimator(fitted, X, Y[:3])
 
 
@@ -275,7 +277,7 @@ def test_neighbours_of_another_class_have_a_frame():
     wrong = (labels[display.places[:, 1:]] != labels[display.places[:, :1]]).sum()
     assert wrong > 0 and len(display.frames_) == wrong
     assert display.frames_[0].get_linestyle() == "--"
-    assert share_of(display.figure_, display.frames_[0].get_edgecolor()[:3]) > 0
+    assert fraction_of(display.figure_, display.frames_[0].get_edgecolor()[:3]) > 0
 
 
 def test_neighbours_of_colour_images():
@@ -348,10 +350,10 @@ def test_a_query_is_never_its_own_neighbour(fitted):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"queries": [500]}, "must be rows from 0 to 177"),
-        ({"queries": 0}, "at least 1"),
-        ({"queries": [0.5]}, "list of row numbers"),
-        ({"n_neighbors": 178}, "must be from 1 to 177"),
+        ({"queries": [500]}, r"queries to be indices from 0 to 177, got \[500\]"),
+        ({"queries": 0}, "queries to be at least 1, got 0"),
+        ({"queries": [0.5]}, r"a list of indices, got \[0.5\]"),
+        ({"n_neighbors": 178}, "n_neighbors to be from 1 to 177, .* got 178"),
     ],
 )
 def test_neighbours_that_cannot_be_shown(fitted, params, message):
@@ -362,7 +364,9 @@ def test_neighbours_that_cannot_be_shown(fitted, params, message):
 @pytest.mark.parametrize("display", [NeighborsDisplay, EmbeddingDisplay, CollapseDisplay])
 @pytest.mark.parametrize("y", [Y[:5], np.eye(3, dtype=int)[Y], X.to_numpy()[:, :2]])
 def test_rows_need_one_label_each(fitted, display, y):
-    with pytest.raises(ValueError, match=r"y has shape .*, but 178 rows need one label"):
+    with pytest.raises(
+        ValueError, match=r"y to have shape \(178,\), got .* one label for each sample"
+    ):
         display.from_estimator(fitted, X, y)
 
 
@@ -375,7 +379,7 @@ def test_labels_of_several_types_are_refused(fitted):
 @pytest.mark.parametrize(
     "kind", [csr_array, lambda rows: TensorDataset(torch.tensor(rows))]
 )
-def test_rows_of_every_kind_are_shown(kind):
+def test_samples_of_every_type_are_shown(kind):
     rows = kind(X.to_numpy())
     embedder = mlp(max_epochs=1).fit(rows, Y)
     for display in (EmbeddingDisplay, CollapseDisplay):
@@ -425,7 +429,7 @@ def test_similarities_are_drawn(fitted):
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert labels == ["Positives", "Negatives", "Negatives under the tilt"]
     assert display.positive_.get_hatch()
-    assert share_of(display.figure_, "white") < 0.95
+    assert fraction_of(display.figure_, "white") < 0.95
     again = SimilarityDisplay.from_estimator(fitted, X, Y, ax=display.ax_)
     assert again.tilted == pytest.approx(display.tilted)
 
@@ -466,7 +470,7 @@ def test_collapse_shows_the_simplex():
     )
 
 
-def test_collapse_into_one_place_lies_at_the_bottom():
+def test_collapse_to_one_point_is_at_the_bottom():
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(4), 10)
     display = CollapseDisplay.from_embedding(1 + 1e-6 * rng.normal(size=(40, 6)), codes)
@@ -475,7 +479,7 @@ def test_collapse_into_one_place_lies_at_the_bottom():
         assert line.get_ydata().max() < 2 * low
     assert display.cosines.min() > 0.99
     darkest = display.image_.cmap(display.image_.norm(1.0))[:3]
-    assert share_of(display.figure_, darkest) > 0.1
+    assert fraction_of(display.figure_, darkest) > 0.1
 
 
 def test_singular_values_are_those_of_the_metric(fitted):
@@ -498,7 +502,7 @@ def test_collapse_without_classes(fitted):
 @pytest.mark.parametrize("display", [CollapseDisplay, EmbeddingDisplay])
 @pytest.mark.parametrize("labels", [Y[1:], [*Y, 0]], ids=["too few", "too many"])
 def test_each_row_needs_one_label(fitted, display, labels):
-    message = f"y has shape .{len(labels)},., but 178 rows need one label each"
+    message = rf"y to have shape \(178,\), got \({len(labels)},\). Pass one label"
     with pytest.raises(ValueError, match=message):
         display.from_estimator(fitted, X, labels)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Encoders that come with weights: kept, frozen in part, or trained at a lower rate."""
+"""Pretrained encoders: fine-tuned, partly frozen, or trained at a lower rate."""
 
 import copy
 
@@ -77,7 +77,7 @@ def test_a_resnet_with_weights_of_another():
 
 
 @pytest.mark.parametrize(
-    ("freeze", "kept"),
+    ("freeze", "frozen"),
     [
         (["0", "1"], {"0.", "1."}),
         (("1",), {"1."}),
@@ -85,15 +85,15 @@ def test_a_resnet_with_weights_of_another():
         ([], set()),
     ],
 )
-def test_frozen_parts_stay_and_others_move(freeze, kept):
+def test_frozen_parts_stay_and_others_move(freeze, frozen):
     encoder = pretrained()
     fitted = fit(encoder, freeze=freeze)
     names = set(encoder.state_dict())
     still = names - changed(state(encoder), fitted.module_)
-    assert still == {name for name in names if name.startswith(tuple(kept))}
+    assert still == {name for name in names if name.startswith(tuple(frozen))}
 
 
-def test_names_are_no_bare_prefixes():
+def test_names_are_not_mere_prefixes():
     encoder = nn.Sequential()
     encoder.add_module("first", nn.Flatten())
     encoder.add_module("layer", nn.Linear(192, 6))
@@ -129,7 +129,7 @@ def test_frozen_batch_normalisation_takes_chunks_and_stacks():
         ("0", "'freeze' parameter .* must be an array-like or None"),
     ],
 )
-def test_names_that_do_not_fit(freeze, message):
+def test_unknown_names_and_frozen_encoders_are_refused(freeze, message):
     with pytest.raises(ValueError, match=message):
         fit(pretrained(), freeze=freeze)
 
@@ -150,7 +150,7 @@ def test_a_lower_rate_for_the_encoder():
     assert rates == {1e-9, 2e-3}
 
 
-def test_rates_for_weights_that_are_not_there():
+def test_rates_for_unknown_weights_are_refused():
     groups = [("encoder.*", {"lr": 1e-3}), ("stages.*", {"lr": 0.0})]
     with pytest.raises(ValueError, match=r"for 'stages.\*'.*choose from \['encoder"):
         fit(pretrained(), net_params={"optimizer__param_groups": groups})

@@ -1,4 +1,4 @@
-"""Built-in encoders of images: their form, their scaling, their errors."""
+"""Built-in encoders of images: architecture, scaling and errors."""
 
 import copy
 
@@ -51,7 +51,7 @@ def test_resolution_falls_to_seven_pixels_at_most():
         assert maps.shape[1] == 8 * 2**n_doublings
 
 
-def test_images_of_a_batch_do_not_see_each_other_in_training():
+def test_images_of_a_batch_are_independent_in_training():
     encoder = ConvEncoder(scaling(1), (14, 14), width=8).train()
     images = torch.rand(6, 1, 14, 14)
     torch.testing.assert_close(encoder(images)[:2], encoder(images[:2]))
@@ -66,13 +66,13 @@ def test_any_width_has_groups_of_channels():
 
 def test_channels_are_standardised():
     images = torch.rand(50, 3, 5, 5) * torch.tensor([1.0, 5.0, 0.0]).view(3, 1, 1) + 2
-    scaled = PixelScaling.of(images)(images)
-    mean, spread = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3), correction=0)
+    scaled = PixelScaling.fit(images)(images)
+    mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(spread, torch.tensor([1.0, 1.0, 0.0]))
+    torch.testing.assert_close(std, torch.tensor([1.0, 1.0, 0.0]))
 
 
-def test_bytes_and_their_shares_of_255_give_one_embedding(digit_images):
+def test_bytes_and_floats_from_0_to_1_give_the_same_embedding(digit_images):
     images, y = digit_images
     as_bytes = (np.asarray(images[:64]) * 255 / np.max(images)).astype(np.uint8)
     as_floats = as_bytes.astype(np.float32) / 255
@@ -98,7 +98,7 @@ def test_each_encoder_trains(digit_images, name):
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_resnets_hold_channels_innermost(digit_images, depth):
+def test_resnets_use_channels_last_memory(digit_images, depth):
     images, y = digit_images
     fitted = HSCLEmbedder(encoder=f"resnet{depth}", max_epochs=1, random_state=0)
     module = fitted.fit(images[:12], y[:12] % 2).module_
@@ -144,7 +144,7 @@ def test_tables_are_refused(name):
         ("resnet50", {"dropout": 0.1}, "has fixed layers"),
     ],
 )
-def test_sizes_that_do_not_fit(digit_images, name, parameters, message):
+def test_invalid_sizes_are_refused(digit_images, name, parameters, message):
     images, y = digit_images
     with pytest.raises(ValueError, match=message):
         HSCLEmbedder(encoder=name, **parameters).fit(images[:20], y[:20])

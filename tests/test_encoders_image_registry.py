@@ -102,7 +102,7 @@ def test_weights_follow_random_state():
     [
         ("timm:huge", {}, r"encoder='timm:huge' cannot be built: Unknown model \(huge\)"),
         ("torchvision:huge", {}, "cannot be built: Unknown model huge"),
-        ("torchvision:headless", {}, "no linear classifier to take off"),
+        ("torchvision:headless", {}, "no linear classifier to remove"),
         ("timm:small", {"dropout": 0.1}, "has fixed layers"),
         ("timm:small", {"X": RNG.random((24, 8, 8, 4))}, "1 or 3 channels, got 4"),
         ("timm:small", {"X": RNG.random((24, 8))}, "takes images, got rows of shape"),
@@ -110,7 +110,7 @@ def test_weights_follow_random_state():
         ("timm:", {}, "'encoder' parameter"),
     ],
 )
-def test_what_cannot_be(encoder, parameters, message):
+def test_invalid_encoders_are_refused(encoder, parameters, message):
     with pytest.raises(ValueError, match=message):
         fit(encoder, **parameters)
 
@@ -138,7 +138,7 @@ def test_storing(encoder, n_components, tmp_path):
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_libraries_that_are_not_installed(library, monkeypatch):
+def test_missing_libraries_are_named(library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=f"pip install {library}"):
         fit(f"{library}:small")

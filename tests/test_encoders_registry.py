@@ -1,5 +1,6 @@
-"""Encoders: built-in, modules, factories, images."""
+"""Encoders by name, modules, factories and images: built, checked and trained."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import RandomShift
+from sklearn_hscl.encoders import ENCODERS, EncoderOptions, build_module
 
 X = np.random.default_rng(0).normal(size=(40, 6))
 Y = np.arange(40) % 2
@@ -50,7 +52,7 @@ def test_projection_head_trains_but_does_not_embed():
     assert isinstance(fit("mlp", projection_dim=None).net_.module_.head, nn.Identity)
 
 
-def test_a_users_module_is_copied_and_trained():
+def test_a_custom_module_is_copied_and_trained():
     module = nn.Linear(6, 3)
     before = module.weight.detach().clone()
     embedder = fit(module)
@@ -91,11 +93,11 @@ def test_factories(factory):
     assert fit(factory, n_components=3).transform(X).shape == (40, 3)
 
 
-def test_a_module_that_a_factory_keeps_is_not_trained():
-    kept = nn.Linear(6, 3)
-    first, second = (fit(lambda: kept) for _ in range(2))
+def test_a_module_that_a_factory_retains_is_not_trained():
+    retained = nn.Linear(6, 3)
+    first, second = (fit(lambda: retained) for _ in range(2))
     assert torch.equal(first.module_.weight, second.module_.weight)
-    assert not torch.equal(first.module_.weight, kept.weight)
+    assert not torch.equal(first.module_.weight, retained.weight)
 
 
 def test_batch_norm_works_with_batches_of_odd_size():
@@ -126,6 +128,16 @@ def test_dropout_makes_views():
     encoder = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
     embedder = fit(encoder, loss="ucl", augment=None)
     assert embedder.net_.n_views == 2
+
+
+def test_options_of_an_encoder_are_frozen_and_have_neutral_defaults():
+    options = EncoderOptions("mlp")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.dropout = 0.5
+    module = build_module(options, torch.rand(5, 6), n_classes=3)
+    assert module.training and isinstance(module.head, nn.Identity)
+    assert module.n_components == 64 and module.classifier.out_features == 3
+    assert ENCODERS == ("mlp", "tabular", "conv", "resnet18", "resnet50")
 
 
 # Images -----------------------------------------------------------------------------

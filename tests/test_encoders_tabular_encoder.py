@@ -1,4 +1,4 @@
-"""The encoder of tables: gaps, codes, extreme columns, rows on their own."""
+"""TabularEncoder: missing values, codes, extreme columns, independence of rows."""
 
 import copy
 from math import ceil
@@ -16,7 +16,7 @@ CARDINALITIES = [0, 0, 0, 3, 2]
 
 
 def table(n_rows=200, dtype=torch.float64):
-    """Two numbers, one with gaps, one with 4 values; 3 and 2 categories."""
+    """Numeric columns, some with missing values or only 4 values; 3 and 2 categories."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(n_rows, 5, generator=generator, dtype=dtype)
     rows[:, 2] = rows[:, 2].round().clamp(-1, 2)
@@ -29,7 +29,7 @@ def table(n_rows=200, dtype=torch.float64):
 
 def encoder_of(rows, cardinalities=CARDINALITIES, **options):
     torch.manual_seed(0)
-    return TabularEncoder.fitted(rows, cardinalities, **options).eval()
+    return TabularEncoder.fit(rows, cardinalities, **options).eval()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -49,7 +49,7 @@ def test_shape(options, width, dtype):
     assert (z.norm(dim=1) <= 1 + 1e-5).all()
 
 
-def test_members_have_unit_length_and_differ():
+def test_members_have_norm_one_and_differ():
     rows = table()
     encoder = encoder_of(rows)
     members = encoder.members(rows)
@@ -60,7 +60,7 @@ def test_members_have_unit_length_and_differ():
 
 
 @pytest.mark.parametrize("cardinalities", [[0] * 5, [0, 0, 4, 3, 2]])
-def test_one_kind_of_columns(cardinalities):
+def test_columns_of_one_type(cardinalities):
     rows = table().nan_to_num(0.0).abs().round()
     columns = range(5) if not any(cardinalities) else range(2, 5)
     rows, sizes = rows[:, list(columns)], [cardinalities[i] for i in columns]
@@ -76,7 +76,7 @@ def test_missing_number_is_neither_zero_nor_any_number():
     assert torch.cdist(z[:1], z[1:]).min() > 1e-3
 
 
-def test_gap_in_a_column_that_had_none_is_the_median_without_bins():
+def test_unexpected_missing_values_are_the_median_without_bins():
     rows = table()
     encoder = encoder_of(rows, n_bins=0)
     row = rows[1].repeat(2, 1)
@@ -86,7 +86,7 @@ def test_gap_in_a_column_that_had_none_is_the_median_without_bins():
 
 
 @pytest.mark.parametrize("code", [-1.0, 7.0, 1e300, torch.inf])
-def test_codes_that_were_not_known_are_one_category(code):
+def test_unknown_codes_are_one_category(code):
     rows = table()
     encoder = encoder_of(rows)
     row = rows[1].repeat(4, 1)
@@ -141,7 +141,7 @@ def test_scale_of_a_column_does_not_matter():
     torch.testing.assert_close(encoder_of(scaled)(scaled), z, atol=1e-4, rtol=1e-3)
 
 
-def test_rows_on_their_own():
+def test_rows_are_independent():
     rows = table()
     encoder = encoder_of(rows)
     z = encoder(rows)
@@ -154,7 +154,7 @@ def test_state_dict_and_copies():
     rows = table()
     encoder = encoder_of(rows)
     torch.manual_seed(1)
-    other = TabularEncoder.fitted(rows.flip(0) * 2, CARDINALITIES).eval()
+    other = TabularEncoder.fit(rows.flip(0) * 2, CARDINALITIES).eval()
     assert not torch.equal(other(rows), encoder(rows))
     other.load_state_dict(encoder.state_dict())
     assert torch.equal(other(rows), encoder(rows))
@@ -194,19 +194,19 @@ def test_wide_tables_have_fewer_bins_and_narrower_columns():
     assert encoder_of(very_wide, [0] * 1500).numbers.weight is None
 
 
-def test_bins_hold_equal_shares_of_rows():
+def test_bins_hold_equal_fractions_of_rows():
     rows = torch.randn(1000, 1).exp()
-    statistics = ColumnStatistics.of(rows, [0], 10)
+    statistics = ColumnStatistics.fit(rows, [0], 10)
     u = (rows - statistics.center) * statistics.scale
     counts = torch.histogram(u[:, 0], torch.cat([statistics.left[0], u.max()[None]])).hist
     assert counts.min() >= 98 and counts.max() <= 102
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="one per column"):
-        TabularEncoder.fitted(table(), [0, 0])
+    with pytest.raises(ValueError, match="Pass one per column"):
+        TabularEncoder.fit(table(), [0, 0])
     with pytest.raises(ValueError, match="pooling"):
-        TabularEncoder.fitted(table(), CARDINALITIES, pooling="max")
+        TabularEncoder.fit(table(), CARDINALITIES, pooling="max")
 
 
 def test_in_the_embedder():

@@ -1,4 +1,4 @@
-"""What columns of wide tables count before training."""
+"""Feature importances, and the initial weights of columns that follow from them."""
 
 from unittest.mock import patch
 
@@ -13,37 +13,37 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
 from sklearn_hscl.encoders.tabular import feature_importance as module
 from sklearn_hscl.encoders.tabular.feature_importance import (
-    FLOOR,
-    LARGEST,
+    _FLOOR,
+    _MAX_WEIGHT,
     feature_importance,
 )
-from sklearn_hscl.training import run
+from sklearn_hscl.training import prepared_data, run
 
 
 def table(n_rows: int = 300, n_columns: int = 40, *, seed: int = 0):
-    """Columns of noise, of which the first two tell the classes apart."""
+    """Columns of noise, of which the first two are informative."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n_rows, n_columns))
     codes = (rows[:, 0] + rows[:, 1] > 0).astype(np.int64)
     return torch.from_numpy(rows), torch.from_numpy(codes)
 
 
-def test_columns_that_tell_classes_apart_count_more_than_all_others():
-    relevance = feature_importance(*table(), None, n_members=3, seed=0)
-    assert relevance.shape == (3, 40)
-    assert relevance[:, :2].min() > 3 * relevance[:, 2:].max()
-    assert (relevance == relevance[0]).all()
-    torch.testing.assert_close(relevance.mean(1), torch.ones(3))
-    assert relevance.min() >= FLOOR / (1 + FLOOR)
+def test_informative_columns_get_larger_weights_than_all_others():
+    importance = feature_importance(*table(), None, n_members=3, seed=0)
+    assert importance.shape == (3, 40)
+    assert importance[:, :2].min() > 3 * importance[:, 2:].max()
+    assert (importance == importance[0]).all()
+    torch.testing.assert_close(importance.mean(1), torch.ones(3))
+    assert importance.min() >= _FLOOR / (1 + _FLOOR)
 
 
-def test_no_column_counts_more_than_the_most():
+def test_no_weight_exceeds_the_maximum():
     rows, _ = table(n_rows=1000, n_columns=100)
-    relevance = feature_importance(rows, (rows[:, 7] > 0).long(), None, 1, 0)
-    assert relevance[0, 7] == relevance.max() == LARGEST
+    importance = feature_importance(rows, (rows[:, 7] > 0).long(), None, 1, 0)
+    assert importance[0, 7] == importance.max() == _MAX_WEIGHT
 
 
-def test_the_forest_of_a_member_does_not_see_rows_that_the_member_does_not():
+def test_the_forest_of_a_member_excludes_its_held_out_rows():
     rows, codes = table()
     folds = torch.arange(len(codes)) % 3
     other = torch.where(folds == 1, 1 - codes, codes)
@@ -56,7 +56,7 @@ def test_the_forest_of_a_member_does_not_see_rows_that_the_member_does_not():
     ]
 
 
-def test_rows_without_a_label_do_not_matter():
+def test_unlabelled_rows_do_not_matter():
     rows, codes = table()
     known = torch.arange(len(codes)) % 4 > 0
     folds = torch.arange(len(codes)) % 2
@@ -66,35 +66,35 @@ def test_rows_without_a_label_do_not_matter():
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e9, 1e300])
-def test_relevance_does_not_depend_on_units(scale):
+def test_importance_does_not_depend_on_units(scale):
     rows, codes = table()
-    relevance = feature_importance(rows, codes, None, 1, 0)
-    assert (feature_importance(rows * scale, codes, None, 1, 0) == relevance).all()
+    importance = feature_importance(rows, codes, None, 1, 0)
+    assert (feature_importance(rows * scale, codes, None, 1, 0) == importance).all()
     rows[:, 0] = 1.7e9 + rows[:, 0].argsort().argsort().double()  # seconds since 1970
-    assert (feature_importance(rows, codes, None, 1, 0) == relevance).all()
+    assert (feature_importance(rows, codes, None, 1, 0) == importance).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_missing_infinite_and_constant_columns_count_the_least(dtype):
+def test_missing_infinite_and_constant_columns_get_the_smallest_weights(dtype):
     rows, codes = table()
     rows = rows.to(dtype)
     rows[:, 5] = torch.nan
     rows[:, 6] = torch.finfo(dtype).max
     rows[::2, 7] = -torch.inf
     rows[1::3, 0] = torch.nan
-    relevance = feature_importance(rows, codes, None, 1, 0)[0]
-    assert relevance.isfinite().all()
-    assert (relevance[5:7] == relevance.min()).all()
-    assert relevance[:2].min() > 2 * relevance[2:].max()
+    importance = feature_importance(rows, codes, None, 1, 0)[0]
+    assert importance.isfinite().all()
+    assert (importance[5:7] == importance.min()).all()
+    assert importance[:2].min() > 2 * importance[2:].max()
 
 
-def test_where_nothing_can_be_told_all_columns_are_alike():
+def test_constant_tables_get_equal_weights():
     _, codes = table()
-    relevance = feature_importance(torch.ones(len(codes), 16), codes, None, 2, 0)
-    assert (relevance == 1).all()
+    importance = feature_importance(torch.ones(len(codes), 16), codes, None, 2, 0)
+    assert (importance == 1).all()
 
 
-def test_narrow_tables_one_class_and_very_many_classes_are_left_alone():
+def test_narrow_tables_one_class_and_very_many_classes_get_no_weights():
     rows, codes = table()
     many = torch.arange(len(codes)) % 65
     assert feature_importance(rows[:, :15], codes, None, 1, 0) is None
@@ -104,7 +104,7 @@ def test_narrow_tables_one_class_and_very_many_classes_are_left_alone():
     assert feature_importance(rows, many % 64, None, 1, 0) is not None
 
 
-def test_members_with_fewer_than_five_rows_a_class_weigh_all_columns_alike():
+def test_members_with_fewer_than_five_rows_a_class_get_equal_weights():
     rows, _ = table(n_rows=79, n_columns=16)
     sixteen = torch.arange(80) % 16
     assert (feature_importance(rows, sixteen[:79], None, 1, 0) == 1).all()
@@ -113,14 +113,14 @@ def test_members_with_fewer_than_five_rows_a_class_weigh_all_columns_alike():
     assert feature_importance(rows, sixteen, None, 1, 0)[0].argmax() == 3
 
 
-def test_a_member_of_whose_few_rows_none_is_drawn_weighs_all_columns_alike():
+def test_a_member_without_sampled_rows_gets_equal_weights():
     rows, codes = table(n_rows=20_000, n_columns=16)
     folds = torch.zeros(20_000, dtype=torch.long)
     folds[:2] = 1
-    with patch.object(module, "MAX_ROWS", 1000):
-        relevance = feature_importance(rows, codes, folds, 2, 3)
-    assert (relevance[0] == 1).all()
-    assert relevance[1, :2].min() > 3 * relevance[1, 2:].max()
+    with patch.object(module, "_MAX_ROWS", 1000):
+        importance = feature_importance(rows, codes, folds, 2, 3)
+    assert (importance[0] == 1).all()
+    assert importance[1, :2].min() > 3 * importance[1, 2:].max()
 
 
 def test_rows_are_drawn_from_all_of_a_long_table():
@@ -132,12 +132,12 @@ def test_rows_are_drawn_from_all_of_a_long_table():
         autospec=True,
         side_effect=ensemble.RandomForestClassifier.fit,
     ) as fit:
-        relevance = feature_importance(rows[in_order], codes[in_order], None, 1, 0)
+        importance = feature_importance(rows[in_order], codes[in_order], None, 1, 0)
     assert fit.call_args.args[1].shape == (4096, 40)
-    assert relevance[0, :2].min() > 3 * relevance[0, 2:].max()
+    assert importance[0, :2].min() > 3 * importance[0, 2:].max()
 
 
-def test_columns_are_less_unequal_where_rows_are_few():
+def test_weights_are_more_equal_for_fewer_rows():
     rows, codes = table(n_rows=4000)
     least = [
         feature_importance(rows[:n], codes[:n], None, 1, 0).min() for n in (50, 250, 4000)
@@ -147,44 +147,45 @@ def test_columns_are_less_unequal_where_rows_are_few():
     assert 0.2 < least[2] < 0.5
 
 
-def test_forests_of_the_same_rows_are_grown_once():
+def test_the_result_depends_on_the_arguments_alone():
     rows, codes = table(n_rows=120, n_columns=18, seed=5)
-    module._known.clear()
-    first = feature_importance(rows, codes, None, 2, 0)
-    with patch.object(ensemble, "RandomForestClassifier", side_effect=AssertionError):
-        assert (feature_importance(rows, codes, None, 2, 0) == first).all()
-        for other in ((rows.flip(1), codes, 0), (rows, 1 - codes, 0), (rows, codes, 1)):
-            with pytest.raises(AssertionError):
-                feature_importance(*other[:2], None, 2, other[2])
+    folds = torch.arange(len(codes)) % 2
+    arguments = (rows.clone(), codes.clone(), folds.clone())
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    first = feature_importance(rows, codes, folds, 2, 0)
+    feature_importance(rows.flip(1), 1 - codes, None, 2, 1)
+    assert (feature_importance(rows, codes, folds, 2, 0) == first).all()
+    np.testing.assert_equal(np.random.get_state(), numpy_state)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    for given, before in zip((rows, codes, folds), arguments, strict=True):
+        assert torch.equal(given, before)
+    with (
+        patch.object(ensemble, "RandomForestClassifier", side_effect=AssertionError),
+        pytest.raises(AssertionError),  # no result of an earlier call is reused
+    ):
+        feature_importance(rows, codes, folds, 2, 0)
 
 
-def test_few_forests_are_remembered():
-    rows, codes = table(n_rows=30, n_columns=16)
-    for seed in range(module.MOST_KNOWN + 3):
-        feature_importance(rows, codes, None, 1, seed)
-    assert 0 < len(module._known) <= module.MOST_KNOWN
-
-
-def test_a_fold_with_one_class_left_weighs_all_columns_alike_for_its_member():
+def test_a_member_with_one_class_left_gets_equal_weights():
     rows, codes = table()
-    relevance = feature_importance(rows, codes, codes, 2, 0)
-    assert (relevance == 1).all()
+    importance = feature_importance(rows, codes, codes, 2, 0)
+    assert (importance == 1).all()
 
 
 @pytest.mark.parametrize("column", range(4))
-def test_the_encoder_does_not_see_a_column_that_counts_nothing(column):
+def test_the_encoder_ignores_a_column_of_weight_zero(column):
     gap = torch.nan
     rows = torch.tensor(
         [[0.5, 1.0, gap, 2.0], [gap, 2.0, 1.0, 1.0], [1.5, 1.0, 3.0, gap], [2.0, 2, 2, 1]]
     )
-    encoder = TabularEncoder.fitted(rows, [0, 2, 0, 2], n_bins=4).eval()
+    encoder = TabularEncoder.fit(rows, [0, 2, 0, 2], n_bins=4).eval()
     changed = rows.clone()
     changed[:, column] = rows[:, column].flip(0)
     with torch.no_grad():
         assert (encoder(rows) != encoder(changed)).any()
-        relevance = torch.ones(encoder.n_members, 4)
-        relevance[:, column] = 0
-        encoder.scale_by_importance(relevance)
+        importance = torch.ones(encoder.n_members, 4)
+        importance[:, column] = 0
+        encoder.scale_by_importance(importance)
         assert (encoder(rows) == encoder(changed)).all()
 
 
@@ -195,15 +196,17 @@ def test_few_useful_columns_of_many_are_found_in_a_fit():
     def accuracy() -> float:
         return classifier.fit(rows[:200], codes[:200]).score(rows[200:], codes[200:])
 
-    with patch.object(run, "feature_importance", return_value=None):
+    with patch.object(prepared_data, "feature_importance", return_value=None):
         alike = accuracy()
     assert accuracy() > alike + 0.15
 
 
-def test_only_fits_from_the_start_with_classes_weigh_columns():
+def test_only_first_fits_with_classes_use_importances():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     embedder = HSCLEmbedder(encoder="tabular", max_epochs=1, random_state=0)
-    with patch.object(run, "feature_importance", wraps=feature_importance) as weigh:
+    with patch.object(
+        prepared_data, "feature_importance", wraps=feature_importance
+    ) as weigh:
         embedder.partial_fit(rows, codes, classes=[0, 1])
         assert weigh.call_count == 1
         embedder.partial_fit(rows, codes)
@@ -212,10 +215,12 @@ def test_only_fits_from_the_start_with_classes_weigh_columns():
         assert weigh.call_count == 1
 
 
-def test_forests_of_members_do_not_see_their_folds_in_a_fit():
+def test_forests_of_members_exclude_their_folds_in_a_fit():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     embedder = HSCLEmbedder(max_epochs=1, random_state=0)
-    with patch.object(run, "feature_importance", wraps=feature_importance) as weigh:
+    with patch.object(
+        prepared_data, "feature_importance", wraps=feature_importance
+    ) as weigh:
         embedder.fit(rows, codes)
         _, _, folds, n_members, seed = weigh.call_args.args
         assert n_members == 4
@@ -232,7 +237,7 @@ def test_forests_of_members_do_not_see_their_folds_in_a_fit():
 def test_wrong_parameters_are_found_before_forests_grow():
     rows, codes = (part.numpy() for part in table(n_rows=80, n_columns=16))
     with (
-        patch.object(run, "feature_importance", side_effect=AssertionError),
+        patch.object(prepared_data, "feature_importance", side_effect=AssertionError),
         pytest.raises(ValueError, match="freeze"),
     ):
         HSCLEmbedder(freeze=["nope"], max_epochs=1).fit(rows, codes)

@@ -1,4 +1,4 @@
-"""Measures of embeddings against loops, and against other libraries."""
+"""Measures of embeddings against explicit loops and other libraries."""
 
 from functools import partial
 
@@ -12,12 +12,16 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import metrics
-from sklearn_hscl.metrics.knn import packed_keys as keys
-from sklearn_hscl.metrics.knn import pruned_search as pruned
-from sklearn_hscl.metrics.knn import pruned_search as rough
-from sklearn_hscl.metrics.knn import similarity_tiles as search
-from sklearn_hscl.metrics.knn import top_k as ranking
-from sklearn_hscl.metrics.knn.top_k import nearest_rows
+from sklearn_hscl.metrics.knn import (
+    SimilaritySearch,
+    nearest,
+    nearest_rows,
+    packed_keys,
+    pruned_search,
+    similarity_tiles,
+    top_k,
+)
+from sklearn_hscl.metrics.validation import Labelled, Queries
 from sklearn_hscl.training.callbacks.early_stopping import neighbor_votes
 
 RETRIEVAL = {
@@ -43,7 +47,7 @@ BY_ROW_AND_CLASS = [
 
 
 def clusters(n=300, n_classes=6, n_columns=8, spread=1.0, seed=0, dtype=np.float64):
-    """Rows around centres, of any length; the last class has a single row."""
+    """Make rows around centres, of any norm; the last class has a single row."""
     rng = np.random.default_rng(seed)
     y = rng.integers(n_classes - 1, size=n)
     y[n // 2] = n_classes - 1
@@ -56,22 +60,22 @@ def clusters(n=300, n_classes=6, n_columns=8, spread=1.0, seed=0, dtype=np.float
 @pytest.fixture(params=["ranked", "pruned", "pruned by bfloat16", "in small panels"])
 def small_tiles(request, monkeypatch):
     """Many tiles and blocks, the last ones not full, for each way to the nearest."""
-    for module in (search, ranking):
-        monkeypatch.setattr(module, "BLOCK_ROWS", 17)
+    monkeypatch.setattr(top_k, "BLOCK_ROWS", 17)
+    for module in (similarity_tiles, top_k):
         monkeypatch.setattr(module, "TILE_ROWS", 23)
-    monkeypatch.setattr(ranking, "_FEW", 5)
+    monkeypatch.setattr(top_k, "_MIN_DROPPED_KEYS", 5)
     if request.param == "ranked":
         return
-    # float64 stays with ranking.
-    monkeypatch.setattr(pruned, "_MANY_REFERENCES", 1)
-    monkeypatch.setattr(pruned, "_TIMES", 1)
-    monkeypatch.setattr(pruned, "_SHAPE", (17, 23))
-    monkeypatch.setattr(pruned, "_MIRRORED_SHAPE", (23, 7))
+    # float64 is always ranked.
+    monkeypatch.setattr(pruned_search, "_MIN_REFERENCES", 1)
+    monkeypatch.setattr(pruned_search, "_MIN_REFERENCES_PER_NEAREST", 1)
+    monkeypatch.setattr(pruned_search, "_TILE_SHAPE", (17, 23))
+    monkeypatch.setattr(pruned_search, "_MIRRORED_SHAPE", (23, 7))
     by_bfloat16 = "bfloat16" in request.param
-    monkeypatch.setattr(rough, "bfloat16_is_faster", lambda: by_bfloat16)
+    monkeypatch.setattr(pruned_search, "bfloat16_is_faster", lambda: by_bfloat16)
     if "panels" in request.param:  # some 100 queries at a time, seldom in full
-        monkeypatch.setattr(pruned, "_MAX_KEYS", 10_000)
-        monkeypatch.setattr(pruned, "_MANY", 0.9)
+        monkeypatch.setattr(pruned_search, "_MAX_KEYS", 10_000)
+        monkeypatch.setattr(pruned_search, "_MAX_SPARSE_FRACTION", 0.9)
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)
@@ -104,7 +108,7 @@ def test_ties_count_for_the_other_classes(name, dtype, small_tiles):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_collapsed_embedding_finds_nothing(dtype):
+def test_retrieval_of_a_collapsed_embedding_is_zero(dtype):
     X = np.tile(np.random.default_rng(0).normal(size=20), (5000, 1)).astype(dtype)
     y = np.arange(5000) % 3
     assert metrics.recall_at_k(X, y, k=10, n_queries=100) == 0
@@ -119,8 +123,8 @@ def test_retrieval_against_pytorch_metric_learning():
     )
 
     def exact_neighbors(query, k, references, ref_includes_query):
-        distance, place = torch.cdist(query, references).topk(k + 1, largest=False)
-        return distance[:, 1:], place[:, 1:]
+        distance, index = torch.cdist(query, references).topk(k + 1, largest=False)
+        return distance[:, 1:], index[:, 1:]
 
     X, y = clusters(n=400, spread=1.5, dtype=np.float32)
     X = reference.unit(X)
@@ -173,7 +177,7 @@ def test_the_coldest_vote_is_that_of_the_nearest():
 
 def test_knn_ties_go_to_the_first_class():
     X, y = np.ones((6, 2)), ["b", "b", "a", "a", "b", "c"]
-    # Each of the two nearest places goes to "a", where there are enough of them.
+    # Both nearest neighbours are "a", if there are enough of them.
     assert metrics.knn_accuracy(X, y, n_neighbors=2) == pytest.approx(2 / 5)
     assert metrics.knn_accuracy(X, y, X, y, n_neighbors=2) == pytest.approx(2 / 6)
 
@@ -225,7 +229,7 @@ def test_formulas_by_class(name, n_classes):
 
 
 def test_formulas_in_many_chunks(monkeypatch):
-    monkeypatch.setattr("sklearn_hscl.metrics.geometry._CHUNK_NUMBERS", 50)
+    monkeypatch.setattr("sklearn_hscl.metrics.geometry._MAX_CHUNK_VALUES", 50)
     for name in BY_ROW_AND_CLASS:
         test_formulas_by_class(name, 7)
     test_effective_rank()
@@ -318,7 +322,7 @@ def test_many_rows_are_pruned_to_the_same_nearest(monkeypatch):
     X[10_000:] = X[rng.integers(100, size=10_000)]  # which repeats rows
     pruned_to = nearest_rows(X, 20, X[:500])
     among_all = nearest_rows(X, 20)
-    monkeypatch.setattr(ranking, "are_worth_it", lambda *_: False)
+    monkeypatch.setattr(nearest, "is_prunable", lambda *_: False)
     for found, expected in [
         (pruned_to, nearest_rows(X, 20, X[:500])),
         (among_all, nearest_rows(X, 20)),
@@ -329,8 +333,8 @@ def test_many_rows_are_pruned_to_the_same_nearest(monkeypatch):
 
 @pytest.mark.parametrize("by_bfloat16", [False, True])
 @pytest.mark.parametrize("n_columns", [2, 128])
-def test_rough_similarities_are_within_their_bound(by_bfloat16, n_columns, monkeypatch):
-    monkeypatch.setattr(rough, "bfloat16_is_faster", lambda: by_bfloat16)
+def test_bfloat16_similarities_are_within_their_bound(by_bfloat16, n_columns, monkeypatch):
+    monkeypatch.setattr(pruned_search, "bfloat16_is_faster", lambda: by_bfloat16)
     generator = torch.Generator().manual_seed(0)
     a, b = (
         torch.nn.functional.normalize(torch.randn(n, n_columns, generator=generator))
@@ -338,59 +342,59 @@ def test_rough_similarities_are_within_their_bound(by_bfloat16, n_columns, monke
     )
     b[:100] = a[:100]  # similarities of 1
     b[100] = 0
-    look = rough.Rough(a, b)
-    bits = look.similarity(slice(0, 200), slice(0, 300))
+    bound = pruned_search.Bfloat16Bound(a, b)
+    bits = bound.similarity(slice(0, 200), slice(0, 300))
     exact = (a.double() @ b.double().T).numpy()
-    sure = look.surely(bits)
-    assert np.all(sure <= exact)
+    lower = bound.lower_bound(bits)
+    assert np.all(lower <= exact)
     above = exact > 0.05
-    assert np.all(sure[above] > exact[above] - (0.02 if by_bfloat16 else 1e-4))
+    assert np.all(lower[above] > exact[above] - (0.02 if by_bfloat16 else 1e-4))
     for row in range(200):
-        bar = exact[row].astype(np.float32)  # each just reaches the bar that it sets
-        assert np.all(bits[row] >= look.least_bits(bar))
+        threshold = exact[row].astype(np.float32)  # each just reaches its own
+        assert np.all(bits[row] >= bound.threshold_bits(threshold))
 
 
 @pytest.mark.parametrize("n_free", [0, 1, 6, 20, 40])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_integers_keep_the_order(n_free, dtype):
+def test_packed_keys_keep_the_order(n_free, dtype):
     values = np.linspace(-1, 1, 2**14 + 1, dtype=dtype)
-    made = keys.fixed_point(values.copy(), n_free)
-    assert np.all(np.diff(made) >= 2**n_free)
-    assert not np.any(made & (2**n_free - 1))
-    noted = made | np.array(2**n_free - 1, made.dtype)
-    back = keys.floating_point(noted, n_free, values.dtype)
+    keys = packed_keys.fixed_point(values.copy(), n_free)
+    assert np.all(np.diff(keys) >= 2**n_free)
+    assert not np.any(keys & (2**n_free - 1))
+    with_payload = keys | np.array(2**n_free - 1, keys.dtype)
+    back = packed_keys.floating_point(with_payload, n_free, values.dtype)
     np.testing.assert_array_equal(back, values)
 
 
 @pytest.mark.parametrize("n_columns", [1, 2, 8, 64])
-def test_opposite_rows_are_found(n_columns, small_tiles):
+def test_opposite_rows_are_ranked(n_columns, small_tiles):
     """Rounding brings some of their similarities below -1."""
     rng = np.random.default_rng(0)
     y = np.arange(60) % 2
     for row in rng.normal(size=(20, 1, n_columns)).astype(np.float32):
         X = np.repeat(row, 60, axis=0)
         assert metrics.recall_at_k(X, y, k=30, X_query=-X[:2], y_query=y[:2]) == 0
-        places, cosines = nearest_rows(X, 3, -X[:2])
-        np.testing.assert_array_equal(places, [[0, 1, 2]] * 2)
+        indices, cosines = nearest_rows(X, 3, -X[:2])
+        np.testing.assert_array_equal(indices, [[0, 1, 2]] * 2)
         np.testing.assert_allclose(cosines, -1, atol=1e-6)
 
 
-def test_crowds_are_ranked(monkeypatch):
-    monkeypatch.setattr(pruned, "_MANY_REFERENCES", 1)
+def test_crowds_are_not_pruned(monkeypatch):
+    monkeypatch.setattr(pruned_search, "_MIN_REFERENCES", 1)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(3000, 8)).astype(np.float32)
     equal = np.where(rng.random((3000, 1)) < 0.5, rows[:1], rows)
-    for X, is_worth_it in [(rows, True), (equal, False), (rows[:1] + 0 * rows, False)]:
-        places = np.arange(len(X))
+    for X, expected in [(rows, True), (equal, False), (rows[:1] + 0 * rows, False)]:
+        indices = np.arange(len(X))
         codes = np.zeros(len(X), np.int64)
-        asked = search.Queries(X, places, codes, True)
-        found = search.SimilaritySearch(search.Labelled(X, codes[:1], codes), asked)
-        assert pruned.are_worth_it(found, 5, 1) == is_worth_it
+        queries = Queries(X, indices, codes, True)
+        search = SimilaritySearch(Labelled(X, codes[:1], codes), queries)
+        assert pruned_search.is_prunable(search, 5, 1) == expected
 
 
 @pytest.mark.parametrize("n_columns", [64, 1000])
 def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, small_tiles):
-    """Some are met where the product of a tile is in full, some one by one."""
+    """Some are compared by the full product of a tile, some pair by pair."""
     rng = np.random.default_rng(0)
     for _ in range(5):
         crowd = rng.normal(size=n_columns) + 0.05 * rng.normal(size=(50, n_columns))
@@ -405,7 +409,7 @@ def test_equal_rows_are_equally_near_in_crowded_tiles_and_others(n_columns, smal
 
 
 @pytest.mark.parametrize("n_zeros", [1, 40, 90])
-def test_rows_of_zeros_are_in_one_place(n_zeros):
+def test_rows_of_zeros_are_equal(n_zeros):
     X, y = clusters(n=90)
     X[:n_zeros] = 0
     assert metrics.alignment(X, y) == pytest.approx(

@@ -1,4 +1,4 @@
-"""What measures of embeddings refuse, and how they serve as scorers."""
+"""Invalid arguments of the measures of embeddings, and the measures as scorers."""
 
 import pickle
 from copy import deepcopy
@@ -29,32 +29,53 @@ BAD = np.where(np.arange(120).reshape(30, 4) == 50, np.nan, X)
     ("arguments", "settings", "message"),
     [
         ((BAD, Y), {}, "X contains NaN"),
-        ((X, np.zeros(30)), {}, "y holds one class only .*StratifiedKFold"),
+        (
+            (X, np.zeros(30)),
+            {},
+            r"y to contain at least two classes, got only 0\.0\..*StratifiedKFold",
+        ),
         ((X, Y[:-1]), {}, "y cannot be used: .*inconsistent numbers of samples"),
         ((X, [None, *Y[1:]]), {}, "missing label in row 0"),
         ((X, X[:, 0]), {}, "y cannot be used: .*numbers with fractions"),
-        ((X, np.eye(30)), {}, r"y cannot be used: it has shape \(30, 30\)"),
-        ((X, None), {}, "y=None"),
+        (
+            (X, np.eye(30)),
+            {},
+            r"y cannot be used: .*one label for each sample, got shape \(30, 30\)",
+        ),
+        ((X, None), {}, "Expected y to hold class labels, got None"),
         ((X[:, 0], Y), {}, "Expected 2D array"),
-        ((X[:, None], Y), {}, r"X has shape \(30, 1, 4\).*what transform returns"),
+        ((X[:, None], Y), {}, r"X .* got shape \(30, 1, 4\).*array that transform returns"),
         ((X[:1], Y[:1]), {}, "minimum of 2 is required"),
-        ((X, np.arange(30)), {}, "No query has a row of its own class"),
-        ((X, Y), {"k": 30}, "k=30 must be an integer from 1 to 29"),
+        (
+            (X, np.arange(30)),
+            {},
+            "Expected a query with another sample of its class, got none",
+        ),
+        ((X, Y), {"k": 30}, "Expected k to be an integer from 1 to 29, .* got 30"),
         (
             (X, np.array(["a", *Y[1:]], dtype=object)),
             {},
             "types that cannot be compared",
         ),
-        ((X, Y), {"k": 2.5}, "k=2.5 must be an integer"),
-        ((X, Y), {"k": 0}, "k=0 must be"),
-        ((X, Y), {"n_queries": 31}, "n_queries=31 must be an integer from 1 to 30"),
-        ((X, Y), {"X_query": X}, "pass both, or neither"),
-        ((X, Y), {"X_query": X[:, :2], "y_query": Y}, "X_query has 2 columns, but X has 4"),
+        ((X, Y), {"k": 2.5}, "Expected k to be an integer .* got 2.5"),
+        ((X, Y), {"k": 0}, "Expected k to be .* got 0"),
+        (
+            (X, Y),
+            {"n_queries": 31},
+            "Expected n_queries to be an integer from 1 to 30, .* got 31",
+        ),
+        ((X, Y), {"X_query": X}, "got y_query=None. Pass both, or neither"),
+        ((X, Y), {"y_query": Y}, "got X_query=None. Pass both, or neither"),
+        (
+            (X, Y),
+            {"X_query": X[:, :2], "y_query": Y},
+            "Expected X_query to have 4 columns like X, got 2",
+        ),
         ((X, Y), {"X_query": X, "y_query": Y[1:]}, "y_query cannot be used"),
         (
             (X, Y),
             {"X_query": X, "y_query": ["a"] * 30},
-            "both as strings",
+            "labels such as 0 in y, got 'a'. Pass both as strings",
         ),
         ((X, Y), {"X_query": BAD, "y_query": Y}, "X_query contains NaN"),
     ],
@@ -69,21 +90,30 @@ def test_refused(arguments, settings, message):
     [
         (
             lambda: metrics.knn_accuracy(X, Y),
-            "n_neighbors=200 must be .* 1 to 29",
+            "Expected n_neighbors to be .* 1 to 29, .* got 200",
         ),
-        (lambda: metrics.knn_accuracy(X, Y, weights="distance"), "weights='distance'"),
-        (lambda: metrics.knn_accuracy(X, Y, temperature=0), "temperature=0"),
+        (
+            lambda: metrics.knn_accuracy(X, Y, weights="distance"),
+            "Expected weights to be .* got 'distance'",
+        ),
+        (
+            lambda: metrics.knn_accuracy(X, Y, temperature=0),
+            "Expected temperature to be .* got 0",
+        ),
         (
             lambda: metrics.knn_accuracy(X, Y, temperature="low"),
-            "temperature='low' must be",
+            "Expected temperature to be .* got 'low'",
         ),
-        (lambda: metrics.uniformity(X, t="2"), "t='2' must be"),
-        (lambda: metrics.alignment(X, np.arange(30)), "no positive pair"),
-        (lambda: metrics.uniformity(X, t=0), "t=0"),
+        (lambda: metrics.uniformity(X, t="2"), "Expected t to be .* got '2'"),
+        (lambda: metrics.alignment(X, np.arange(30)), "got none. .* positive pair"),
+        (lambda: metrics.uniformity(X, t=0), "Expected t to be .* got 0"),
         (lambda: metrics.uniformity(X[:1]), "minimum of 2"),
-        (lambda: metrics.effective_rank(0 * X), "zeros only"),
-        (lambda: metrics.cosine_silhouette(X, np.arange(30)), "a class for every row"),
-        (lambda: metrics.singular_value_decay(0 * X + 1, Y), "same mean in all classes"),
+        (lambda: metrics.effective_rank(0 * X), "X .* got only zeros"),
+        (
+            lambda: metrics.cosine_silhouette(X, np.arange(30)),
+            "y .* got a class for every sample",
+        ),
+        (lambda: metrics.singular_value_decay(0 * X + 1, Y), "same mean for all classes"),
     ],
 )
 def test_refused_by_one_measure(call, message):
@@ -190,10 +220,10 @@ def test_scorer_can_be_copied():
 
 
 def test_scorer_refuses():
-    with pytest.raises(TypeError, match="metric='map_at_r' must be a function"):
+    with pytest.raises(TypeError, match="Expected metric to be a function, got 'map_at_r'"):
         make_embedding_scorer("map_at_r")
     scorer = make_embedding_scorer(metrics.map_at_r)
-    with pytest.raises(TypeError, match="LogisticRegression has no transform"):
+    with pytest.raises(TypeError, match="got LogisticRegression, which has no transform"):
         scorer(LogisticRegression().fit(X, Y), X, Y)
 
 

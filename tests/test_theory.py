@@ -237,9 +237,9 @@ BAD = np.where(np.arange(90).reshape(30, 3) == 50, np.nan, X)
     ("arguments", "changes", "message"),
     [
         ((BAD, Y), {}, "X contains NaN"),
-        ((X, np.zeros(30)), {}, "y holds one class only"),
+        ((X, np.zeros(30)), {}, "Expected y to contain at least two classes"),
         ((X, Y[1:]), {}, "y cannot be used: .*inconsistent"),
-        ((X, None), {}, "y=None"),
+        ((X, None), {}, "Expected y to hold class labels, got None"),
         ((X, np.arange(30)), {}, "No row drawn .* raise max_negatives"),
         ((X, Y, []), {}, "betas=.* at least one"),
         ((X, Y, 1.0), {}, "betas=1.0 must be a sequence"),

@@ -112,7 +112,7 @@ def test_categories_of_a_memory_map(mapped):
 
 def test_host_rows_stand_for_a_tensor(mapped):
     rows = MappedRows(mapped(X)).select(np.arange(59, -1, -1))
-    prepare = TablePreprocessor.of(X)
+    prepare = TablePreprocessor.fit(X)
     dense, stored = prepare(X[::-1]), LazyRows(rows, prepare, CPU)
     assert len(dense) == 60
     assert_stand_for_a_tensor(stored, dense)

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_wine
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.metrics.knn.top_k import nearest_rows
+from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.reports.training_report import training_report
 
 X, Y = load_wine(return_X_y=True)

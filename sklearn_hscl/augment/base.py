@@ -1,4 +1,4 @@
-"""What an augmentation is: rows in, one random view of each row out."""
+"""Base classes of augmentations, which map rows to one random view of each."""
 
 from collections.abc import Callable
 from typing import Self
@@ -9,31 +9,32 @@ from torch import Tensor
 
 
 class Augmentation(BaseEstimator):
-    """Base class of augmentations; the one here leaves every row as it is.
+    """Base class of augmentations; itself the identity.
 
-    An augmentation is a scikit-learn parameter object, so that a grid search reaches
-    its settings. :meth:`fitted` returns what is needed from the training rows as a
-    new object: the original never holds data.
+    An augmentation has `get_params` and `set_params` like a scikit-learn estimator, so
+    that a search reaches its parameters, as in ``augment__p``. :meth:`fitted` returns a
+    new object with the data that it needs from the training rows. The original never
+    holds data, and can be cloned, pickled and stored.
     """
 
     @property
     def is_identity(self) -> bool:
-        """Whether every view is the row itself; False in subclasses that do not say."""
+        """Whether every view is the row itself; False unless a subclass overrides it."""
         return type(self) is Augmentation
 
     def fitted(self, rows: Tensor) -> Self:
-        """Return an augmentation that knows the training rows.
+        """Return an augmentation that is fitted to the training rows.
 
         Parameters
         ----------
         rows : Tensor of shape (n_samples, ...)
-            The training rows, on the training device. Rows that stay on the host (sparse
-            ones, memory maps, datasets) are no tensor, but indexing gives one.
+            The training rows, on the training device. Sparse rows, memory maps and
+            datasets stay on the CPU; they come as an object whose indexing gives a tensor.
 
         Returns
         -------
         Augmentation
-            Ready to be called; `self` where nothing has to be learnt.
+            Ready to be called; `self` if it needs no data.
         """
         return self
 
@@ -43,8 +44,8 @@ class Augmentation(BaseEstimator):
         Parameters
         ----------
         rows : Tensor of shape (B, ...)
-            A batch, on the device of `generator`; not to be written on, as each view of it
-            starts from the same rows.
+            A batch, on the device of `generator`. It must not be modified, since all views
+            are made from the same rows.
         generator : torch.Generator
             Source of all randomness.
 
@@ -56,23 +57,23 @@ class Augmentation(BaseEstimator):
 
 
 class ClassAugmentation(Augmentation):
-    """Base class of augmentations that look at the classes of rows.
+    """Base class of augmentations that use the classes of rows.
 
-    They get class codes as their last argument, and can be used with losses that look at
-    labels, and with classes in y.
+    They get class codes as their last argument. They require a loss that uses labels, and
+    a `y` with classes.
     """
 
     def fitted(self, rows: Tensor, codes: Tensor | None = None) -> Self:
-        """Return an augmentation that knows the training rows and their classes.
+        """Return an augmentation that is fitted to the training rows and their classes.
 
         Parameters
         ----------
         rows : Tensor of shape (n_samples, ...)
             As for :class:`Augmentation`.
         codes : Tensor of int64, shape (n_samples,), or None
-            Class codes, -1 for no label; None if no row has one. In an ensemble whose
-            members keep rows unseen, rows of a class that different members do not see
-            have different codes: what rows of one code share, no member must not know.
+            Class codes, -1 for unlabelled rows; None if all rows are unlabelled. If rows
+            are held out from members of an ensemble, a code denotes a class and a fold. So
+            rows with the same code are held out from the same member.
 
         Returns
         -------
@@ -89,7 +90,7 @@ class ClassAugmentation(Augmentation):
         Parameters
         ----------
         rows : Tensor of shape (B, ...)
-            A batch, on the device of `generator`; not to be written on.
+            A batch, on the device of `generator`. It must not be modified.
         generator : torch.Generator
             Source of all randomness.
         codes : Tensor of int64, shape (B,), or None
@@ -103,7 +104,7 @@ class ClassAugmentation(Augmentation):
 
 
 class FunctionAugmentation(Augmentation):
-    """A user's function as an augmentation.
+    """Augmentation by a function.
 
     Parameters
     ----------
@@ -115,9 +116,9 @@ class FunctionAugmentation(Augmentation):
         self.function = function
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Call the function and check that it kept the shape."""
+        """Call the function, and check the shape and dtype of its result."""
         try:
-            # A copy, as it may write on what it gets: other views need the row as it is.
+            # A copy, since the function may modify rows that other views need.
             views = self.function(rows.clone(), generator)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
@@ -130,6 +131,6 @@ class FunctionAugmentation(Augmentation):
         if got != wanted:
             raise ValueError(
                 f"augment={self.function!r} must return a tensor of the shape and dtype "
-                f"it was given, {wanted}, got {got}."
+                f"of its input, {wanted}, got {got}."
             )
         return views

@@ -1,8 +1,10 @@
-"""Views of images."""
+"""Augmentations of images: random shifts, and the transforms of contrastive learning."""
 
 import copy
+from collections.abc import Callable
 from numbers import Real
-from typing import Any, Self
+from types import ModuleType
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,8 +20,8 @@ class RandomShift(Augmentation):
     Parameters
     ----------
     fraction : float in [0, 0.5], default=0.125
-        Largest shift as a share of height and width, at least one pixel where it is
-        positive. 0.125 is the usual 4 pixels of a 32-pixel image.
+        Largest shift as a fraction of height and width, at least one pixel unless it is
+        0. 0.125 is the usual 4 pixels of a 32-pixel image.
 
     Examples
     --------
@@ -38,16 +40,16 @@ class RandomShift(Augmentation):
         """Whether no image is ever shifted."""
         return self.fraction == 0
 
-    def fitted(self, rows: Tensor) -> "RandomShift":
-        """Check parameter and rows; nothing is learnt from the images."""
+    def fitted(self, rows: Tensor) -> Self:
+        """Check the parameter and the rows, and return the augmentation itself."""
         if not (isinstance(self.fraction, Real) and 0 <= self.fraction <= 0.5):
             raise ValueError(
                 f"RandomShift: fraction must be in [0, 0.5], got {self.fraction!r}."
             )
         if rows.ndim != 4:
             raise ValueError(
-                f"RandomShift needs images, got rows of shape {tuple(rows.shape[1:])}: "
-                f"use FeatureCorruption for tables."
+                f"RandomShift needs images, got rows of shape {tuple(rows.shape[1:])}. "
+                f"Use FeatureCorruption for tables."
             )
         return self
 
@@ -72,41 +74,42 @@ class RandomShift(Augmentation):
         return max(1, round(self.fraction * pixels)) if self.fraction else 0
 
 
-_CHECKED = 256  # pictures whose range is looked at
-_SHARES = ("flip", "jitter_p", "grey", "blur", "erase")
+_N_CHECKED_IMAGES = 256  # of which the range of values is checked
+_PROBABILITIES = ("flip", "jitter_p", "grey", "blur", "erase")
+
+Transform = Callable[[Tensor], Tensor]
 
 
 class ImageTransforms(Augmentation):
-    """Transform each picture at random, as contrastive learning on photographs does.
+    """Transform each image at random, as in contrastive learning on photographs.
 
-    The defaults are those of the papers for pictures of 32 pixels: a crop that is
-    resized, a mirror image, other colours, sometimes grey. All of it runs on the device
-    of the batch, by kornia (``pip install sklearn-hscl[images]``). Pictures are uint8,
-    or floats in [0, 1].
+    The defaults are those of the papers for images of 32 pixels: a resized crop, a mirror
+    image, colour jitter, and sometimes greyscale. kornia computes all of it on the device
+    of the batch (``pip install sklearn-hscl[images]``). Images are uint8, or floats in
+    [0, 1].
 
     Parameters
     ----------
     crop : (float, float) or None, default=(0.2, 1.0)
-        Smallest and largest share of the area that a crop keeps, at aspect ratios from
-        3/4 to 4/3, before it is resized to the whole; None for no crops.
+        Smallest and largest fraction of the area that a crop retains; None for no crops.
+        Its aspect ratio is from 3/4 to 4/3, and it is resized to the original size.
     flip : float in [0, 1], default=0.5
-        Chance of a mirror image, left to right; 0 where that changes the meaning, as for
-        digits.
+        Probability of a horizontal flip. Use 0 if flips change the meaning, as for digits.
     jitter : float >= 0, default=0.4
-        Largest change: brightness, contrast and saturation are multiplied by 1 - `jitter`
-        to 1 + `jitter`, in random order; the hue turns by up to a quarter of it, 0.5 being
-        the opposite colour. 0 for none. Grey pictures have no saturation or hue, and
-        get up to `jitter` of brightness added instead.
+        Strength of the colour jitter; 0 for none. Brightness, contrast and saturation are
+        multiplied by factors from 1 - `jitter` to 1 + `jitter`, in random order. The hue
+        turns by up to `jitter` / 4, and 0.5 gives the opposite colour. Greyscale images
+        have no saturation or hue, and up to `jitter` of brightness is added instead.
     jitter_p : float in [0, 1], default=0.8
-        Chance that colours change; of grey pictures brightness and contrast are drawn
-        each by itself.
+        Probability of colour jitter. For greyscale images, brightness and contrast are
+        drawn independently.
     grey : float in [0, 1], default=0.2
-        Chance that a picture loses its colours.
+        Probability of a conversion to greyscale.
     blur : float in [0, 1], default=0.0
-        Chance of a Gaussian blur, of 0.1 to 2 pixels (standard deviation); for pictures
-        beyond 32 pixels.
+        Probability of a Gaussian blur with a std of 0.1 to 2 pixels; for images of more
+        than 32 pixels.
     erase : float in [0, 1], default=0.0
-        Chance that a rectangle is blackened, of 2 to 33 % of the area.
+        Probability that a rectangle of 2 to 33 % of the area is blackened.
 
     References
     ----------
@@ -141,22 +144,24 @@ class ImageTransforms(Augmentation):
 
     @property
     def is_identity(self) -> bool:
-        """Whether all views are equal: nothing is on, or nothing that the pictures have."""
+        """Whether all views are equal, since no transform applies to the images."""
         if hasattr(self, "steps_"):
             return not self.steps_
         colours = (self.jitter and self.jitter_p) or self.grey
         return self.crop is None and not (self.flip or colours or self.blur or self.erase)
 
     def fitted(self, rows: Tensor) -> Self:
-        """Check parameters and rows; nothing is learnt from the pictures."""
-        self._check(rows)
+        """Check the parameters and the rows, and return a copy with its transforms."""
+        _check_images(rows)
+        self._check_channels(rows.shape[1])
+        self._check_params()
         fitted = copy.copy(self)
         size = (int(rows.shape[2]), int(rows.shape[3]))
         fitted.steps_ = self._steps(size, is_coloured=rows.shape[1] == 3)
         return fitted
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one view of each picture (B, C, H, W)."""
+        """Return one view of each image (B, C, H, W)."""
         # kornia draws from torch's global generators.
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         devices = [rows.device] if rows.is_cuda else []
@@ -166,9 +171,9 @@ class ImageTransforms(Augmentation):
                 rows = step(rows)
         return rows
 
-    def _steps(self, size: tuple[int, int], *, is_coloured: bool) -> list[Any]:
-        augmentation = _kornia()
-        steps = []
+    def _steps(self, size: tuple[int, int], *, is_coloured: bool) -> list[Transform]:
+        augmentation = _import_kornia()
+        steps: list[Transform] = []
         if self.crop is not None:
             crop = augmentation.RandomResizedCrop(
                 size,
@@ -179,9 +184,9 @@ class ImageTransforms(Augmentation):
             steps.append(crop)
         if self.flip:
             steps.append(augmentation.RandomHorizontalFlip(p=self.flip))
-        steps += self._colours(augmentation, is_coloured=is_coloured)
+        steps += self._colour_steps(augmentation, is_coloured=is_coloured)
         if self.blur:
-            # Three standard deviations either way, or what the border allows.
+            # Three stds on either side, or the largest kernel that the padding allows.
             width = min(13, 2 * min(size) - 1)
             kernel = (width, width)
             steps.append(augmentation.RandomGaussianBlur(kernel, (0.1, 2.0), p=self.blur))
@@ -189,34 +194,24 @@ class ImageTransforms(Augmentation):
             steps.append(augmentation.RandomErasing(p=self.erase))
         return steps
 
-    def _colours(self, augmentation: Any, *, is_coloured: bool) -> list[Any]:
-        by, chance = self.jitter, self.jitter_p
+    def _colour_steps(
+        self, augmentation: ModuleType, *, is_coloured: bool
+    ) -> list[Transform]:
+        strength, p = self.jitter, self.jitter_p
         if not is_coloured:
-            light = (max(0.0, 1 - by), min(2.0, 1 + by))
-            kinds = (augmentation.RandomBrightness, augmentation.RandomContrast)
-            return [kind(light, p=chance) for kind in kinds] if by and chance else []
-        steps = []
-        if by and chance:
-            steps.append(augmentation.ColorJitter(by, by, by, min(by / 4, 0.5), p=chance))
+            factors = (max(0.0, 1 - strength), min(2.0, 1 + strength))
+            types = (augmentation.RandomBrightness, augmentation.RandomContrast)
+            return [type_(factors, p=p) for type_ in types] if strength and p else []
+        steps: list[Transform] = []
+        if strength and p:
+            hue = min(strength / 4, 0.5)
+            steps.append(augmentation.ColorJitter(strength, strength, strength, hue, p=p))
         if self.grey:
             steps.append(augmentation.RandomGrayscale(p=self.grey))
         return steps
 
-    def _check(self, rows: Tensor) -> None:
-        if rows.ndim != 4:
-            raise ValueError(
-                f"ImageTransforms needs images, got rows of shape "
-                f"{tuple(rows.shape[1:])}: use FeatureCorruption for tables."
-            )
-        _check_range(rows[:_CHECKED])
-        n_channels = rows.shape[1]
-        if n_channels not in (1, 3) and (self.grey or (self.jitter and self.jitter_p)):
-            raise ValueError(
-                f"ImageTransforms changes colours of grey and RGB pictures, got "
-                f"{n_channels} channels: set jitter=0 and grey=0, or leave others (such as "
-                f"alpha) out."
-            )
-        for name in _SHARES:
+    def _check_params(self) -> None:
+        for name in _PROBABILITIES:
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) <= 1):
                 raise ValueError(
@@ -229,36 +224,51 @@ class ImageTransforms(Augmentation):
             )
         if self.crop is not None and not _is_range(self.crop):
             raise ValueError(
-                f"ImageTransforms: crop must hold two shares, 0 < smallest <= largest "
+                f"ImageTransforms: crop must hold two fractions, 0 < smallest <= largest "
                 f"<= 1, got {self.crop!r}."
             )
 
+    def _check_channels(self, n_channels: int) -> None:
+        if n_channels not in (1, 3) and (self.grey or (self.jitter and self.jitter_p)):
+            raise ValueError(
+                f"ImageTransforms changes colours of greyscale and RGB images, got "
+                f"{n_channels} channels. Set jitter=0 and grey=0, or drop other channels, "
+                f"such as alpha."
+            )
 
-def _kornia() -> Any:
+
+def _import_kornia() -> ModuleType:
     try:
         from kornia import augmentation
     except ImportError as error:
         raise ImportError(
-            "ImageTransforms needs kornia: pip install sklearn-hscl[images]."
+            "ImageTransforms needs kornia. Run pip install sklearn-hscl[images]."
         ) from error
     return augmentation
 
 
-def _check_range(pictures: Tensor) -> None:
-    if not pictures.is_floating_point():
-        return
-    least, most = pictures.min().item(), pictures.max().item()
-    if least < 0 or most > 1:
+def _check_images(rows: Tensor) -> None:
+    """Raise an error unless the rows are images of uint8, or of floats in [0, 1]."""
+    if rows.ndim != 4:
         raise ValueError(
-            f"ImageTransforms takes uint8 pictures, or floats from 0 to 1, got floats "
-            f"from {least:.3g} to {most:.3g}: scale X."
+            f"ImageTransforms needs images, got rows of shape {tuple(rows.shape[1:])}. "
+            f"Use FeatureCorruption for tables."
+        )
+    images = rows[:_N_CHECKED_IMAGES]
+    if not images.is_floating_point():
+        return
+    smallest, largest = images.min().item(), images.max().item()
+    if smallest < 0 or largest > 1:
+        raise ValueError(
+            f"ImageTransforms takes uint8 images, or floats from 0 to 1, got floats "
+            f"from {smallest:.3g} to {largest:.3g}. Scale X."
         )
 
 
-def _is_range(shares: Any) -> bool:
-    """Whether this is a smallest and a largest share, above 0."""
+def _is_range(fractions: tuple[float, float]) -> bool:
+    """Return whether these are a smallest and a largest fraction above 0."""
     return (
-        np.shape(shares) == (2,)
-        and all(isinstance(share, Real) for share in shares)
-        and 0 < shares[0] <= shares[1] <= 1
+        np.shape(fractions) == (2,)
+        and all(isinstance(fraction, Real) for fraction in fractions)
+        and 0 < fractions[0] <= fractions[1] <= 1
     )

@@ -1,4 +1,4 @@
-"""Views of table rows: random feature corruption."""
+"""Augmentations of table rows by random feature corruption."""
 
 import copy
 from numbers import Real
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from sklearn_hscl.augment.base import Augmentation, ClassAugmentation
 
-_MANY = 2**62  # random integers below it are even enough over any number of rows
+# Random integers below this are nearly uniform modulo any number of rows.
+_MAX_DRAW = 2**62
 
 
 class _Corruption(Augmentation):
-    """What is common: each feature is replaced with probability p by a donor's."""
+    """Base class: each feature is replaced with probability p by that of a donor row."""
 
     def __init__(self, p: float = 0.2) -> None:
         self.p = p
@@ -24,13 +25,13 @@ class _Corruption(Augmentation):
         return self.p == 0
 
     def _drawing_from(self, rows: Tensor) -> Self:
-        """Return a copy that holds the rows whose values replace others."""
+        """Return a copy that holds the donor rows."""
         name = type(self).__name__
         if not (isinstance(self.p, Real) and 0 <= self.p <= 1):
             raise ValueError(f"{name}: p must be in [0, 1], got {self.p!r}.")
         if rows.ndim != 2:
             raise ValueError(
-                f"{name} needs a table, got rows of shape {tuple(rows.shape[1:])}: use "
+                f"{name} needs a table, got rows of shape {tuple(rows.shape[1:])}. Use "
                 f"RandomShift for images."
             )
         fitted = copy.copy(self)
@@ -38,11 +39,11 @@ class _Corruption(Augmentation):
         return fitted
 
     def _is_replaced(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw which values are replaced, (B, F)."""
+        """Draw the mask of replaced values, (B, F)."""
         return torch.rand(rows.shape, generator=generator, device=rows.device) < self.p
 
     def _view(self, rows: Tensor, is_replaced: Tensor, donors: Tensor) -> Tensor:
-        """Take values from the training rows that `donors` (B, F) names."""
+        """Replace values by those of the donor rows at the indices `donors` (B, F)."""
         return torch.where(is_replaced, self.rows_.gather(0, donors), rows)
 
 
@@ -56,11 +57,11 @@ class FeatureCorruption(_Corruption):
     ----------
     p : float in [0, 1], default=0.2
         Probability that a feature is replaced. SCARF corrupts one of two views, with
-        0.6; here every view is corrupted, and milder corruption measured better.
+        0.6. Here every view is corrupted, for which lower values gave better embeddings.
 
     See Also
     --------
-    ClassCorruption : The same with values of the own class.
+    ClassCorruption : Takes the values from rows of the same class.
 
     References
     ----------
@@ -78,7 +79,7 @@ class FeatureCorruption(_Corruption):
     """
 
     def fitted(self, rows: Tensor) -> Self:
-        """Return a corruption that draws from the columns of `rows`."""
+        """Return a corruption with `rows` as its donors."""
         return self._drawing_from(rows)
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,34 +94,33 @@ class FeatureCorruption(_Corruption):
 class ClassCorruption(_Corruption, ClassAugmentation):
     """Replace each feature with probability p by its value in a row of the same class.
 
-    The replacement is the value of the same feature in a training row of the same class
-    chosen at random, independently for each feature and row: the view is likely a row of
-    its class, where features depend little on each other within classes. A row without
-    label gets values of all training rows, as :class:`FeatureCorruption` gives them.
+    The replacement is the value of the same feature in a random training row of the same
+    class, independently for each feature and row. If features depend little on each other
+    within classes, the view is a plausible row of its class. Unlabelled rows get values of
+    all training rows, as in :class:`FeatureCorruption`.
 
     Parameters
     ----------
     p : float in [0, 1], default=0.2
-        Probability that a feature is replaced, in every view. The paper's code takes 0.4;
-        the default is that of :class:`FeatureCorruption`, so that the two compare.
+        Probability that a feature is replaced, in every view. The paper's code uses 0.4.
+        The default is that of :class:`FeatureCorruption`, to make the two comparable.
 
     See Also
     --------
-    FeatureCorruption : The same with values of all rows; needs no labels.
+    FeatureCorruption : Takes the values from all rows, and needs no labels.
 
     Notes
     -----
-    A fit needs a loss that looks at labels, and classes in y. Of a class with a single
-    training row every view is the row itself. Members of ``encoder="tabular"`` that keep
-    folds of rows unseen draw from rows of the same class and fold: a quarter of the class
-    for four members.
+    A fit requires a loss that uses labels, and a `y` with classes. If a class has a single
+    training row, every view is the row itself. If folds are held out from the members of
+    ``encoder="tabular"``, donors are rows of the same class and fold: a quarter of the
+    class for four members.
 
     References
     ----------
     Cui, Hosseinzadeh, Ma, Wu, Sui, Golestan, "Tabular Data Contrastive Learning via
-    Class-Conditioned and Feature-Correlation Based Augmentation", arXiv 2404.17489. There
-    most rows have no label, and their classes are predicted; here the classes are those
-    of y.
+    Class-Conditioned and Feature-Correlation Based Augmentation", arXiv 2404.17489. In the
+    paper most rows are unlabelled, and their classes are predicted.
 
     Examples
     --------
@@ -134,28 +134,28 @@ class ClassCorruption(_Corruption, ClassAugmentation):
     """
 
     def fitted(self, rows: Tensor, codes: Tensor | None = None) -> Self:
-        """Return a corruption that draws from `rows` of the classes `codes`.
+        """Return a corruption with `rows` of the classes `codes` as its donors.
 
         Parameters
         ----------
         rows : Tensor of shape (n_samples, n_features)
             The training rows.
         codes : Tensor of int64, shape (n_samples,), or None
-            Class codes, -1 for no label; None if no row has one.
+            Class codes, -1 for unlabelled rows; None if all rows are unlabelled.
 
         Raises
         ------
         ValueError
-            If p is no probability or the rows are no table.
+            If p is not in [0, 1], or the rows are not those of a table.
         """
         fitted = self._drawing_from(rows)
         if codes is None:
             codes = torch.full((len(rows),), -1, device=rows.device)
-        fitted.order_ = codes.argsort(stable=True)  # (n,), the rows of a class side by side
+        fitted.order_ = codes.argsort(stable=True)  # (n,), rows sorted by class
         sizes = codes[codes >= 0].bincount()  # (C,)
         starts = (codes < 0).sum() + sizes.cumsum(0) - sizes  # (C,)
-        # All rows are the donors of code -1, the last place, and of classes without rows.
-        sizes, starts = _with_last(sizes, 0), _with_last(starts, 0)
+        # All rows are donors for code -1 (the last entry) and for classes without rows.
+        sizes, starts = _append(sizes, 0), _append(starts, 0)
         fitted.starts_ = torch.where(sizes > 0, starts, 0)
         fitted.sizes_ = torch.where(sizes > 0, sizes, len(rows))
         return fitted
@@ -163,9 +163,11 @@ class ClassCorruption(_Corruption, ClassAugmentation):
     def __call__(
         self, rows: Tensor, generator: torch.Generator, codes: Tensor | None = None
     ) -> Tensor:
-        """Return one corrupted view of each row, of class `codes` (B,)."""
+        """Return one corrupted view of each row; `codes` (B,) are their classes."""
         is_replaced = self._is_replaced(rows, generator)  # (B, F)
-        draws = torch.randint(_MANY, rows.shape, generator=generator, device=rows.device)
+        draws = torch.randint(
+            _MAX_DRAW, rows.shape, generator=generator, device=rows.device
+        )
         if codes is None:
             codes = torch.full((len(rows),), -1, device=rows.device)
         known = torch.where(codes < len(self.sizes_) - 1, codes, -1)[:, None]  # (B, 1)
@@ -173,5 +175,5 @@ class ClassCorruption(_Corruption, ClassAugmentation):
         return self._view(rows, is_replaced, donors)
 
 
-def _with_last(numbers: Tensor, last: int) -> Tensor:
-    return torch.cat([numbers, numbers.new_tensor([last])])
+def _append(values: Tensor, last: int) -> Tensor:
+    return torch.cat([values, values.new_tensor([last])])

@@ -11,7 +11,7 @@ from sklearn_hscl.diagnostics.sample import (
     Embedding,
     LabelledEmbedding,
 )
-from sklearn_hscl.metrics.knn.top_k import nearest_rows
+from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.reports.diagnosis import Finding, Severity, Values
 
 N_NEIGHBORS = 10

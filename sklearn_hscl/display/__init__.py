@@ -1,8 +1,8 @@
-"""Figures of an embedding and of its training, in scikit-learn's manner.
+"""Figures of an embedding and of its training, with scikit-learn's display API.
 
-Each has ``from_estimator`` and, where arrays are enough, ``from_embedding``; ``plot``
+Each display has ``from_estimator`` and, if arrays are enough, ``from_embedding``. ``plot``
 draws into given axes and returns the display with ``ax_`` (or ``axes_``), ``figure_`` and
-the artists as attributes. They need matplotlib: ``pip install sklearn-hscl[plots]``.
+the artists as attributes. Displays need matplotlib: ``pip install sklearn-hscl[plots]``.
 """
 
 from sklearn_hscl.display.collapse import CollapseDisplay

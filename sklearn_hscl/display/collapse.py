@@ -1,7 +1,7 @@
-"""Collapse as a figure: singular values, and where the classes lie to each other."""
+"""Collapse as a figure: singular values, and cosines between classes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -9,43 +9,51 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.diagnostics.sample import sample_indices, sample_rows
-from sklearn_hscl.display.labels import row_labels
+from sklearn_hscl.display.labels import labels_at
 from sklearn_hscl.metrics.geometry import centred_singular_values, class_means
-from sklearn_hscl.metrics.validation import check_embedding, check_labelled
-from sklearn_hscl.plotting.axes import BLUE, GREY, VERMILION, new_axes
+from sklearn_hscl.metrics.validation import (
+    Labels,
+    Seed,
+    check_embedding,
+    check_labelled,
+)
+from sklearn_hscl.plotting.axes import BLUE, GREY, VERMILION, new_axes_grid
 from sklearn_hscl.runtime.normalize import l2_normalize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
 
-# Rows that are enough for the singular values.
-MAX_ROWS = 10_000
-# Rows whose cosines are shown where there are no classes.
-_N_COMPARED = 500
+# Samples that are enough for the singular values.
+_MAX_ROWS = 10_000
+# Samples whose cosines are shown without classes.
+_MAX_COMPARED = 500
 # Classes that an axis can name.
-MAX_NAMED = 12
-# Spread below which a dimension is not used; the axis ends there.
-_SMALLEST = 1e-4
+_MAX_NAMED = 12
+# Standard deviation below which a dimension is unused; the axis ends there.
+_MIN_STD = 1e-4
 
 
 class CollapseDisplay:
-    """Two panels: which dimensions are used, and how the classes lie to each other.
+    """Two panels: the dimensions in use, and the cosines between classes.
 
-    On the left, singular values of the unit rows, and of the class means: their spread
-    (root mean square, around the centre) along each principal direction. Lines that fall
-    off early have collapsed to few dimensions, lines at the bottom into one place. On the
-    right, the cosines of the class means; under neural collapse all are -1 / (C - 1), while
-    means in one place have 1 (Jiang, Nguyen, Ishwar, Aeron, TMLR 2025). Without classes the
-    right panel is a histogram of cosines of rows.
+    The left panel shows the standard deviation of unit rows, and of class means, along
+    each principal direction. Lines that fall off early show collapse to few dimensions,
+    and lines at the bottom collapse to one point.
+
+    The right panel shows the cosines of the class means. Under neural collapse all are
+    -1 / (C - 1), while equal means have 1 (Jiang, Nguyen, Ishwar, Aeron, TMLR 2025).
+    Without classes it is a histogram of cosines of samples.
 
     Parameters
     ----------
     singular_values : ndarray of shape (min(n - 1, D),)
-        Of the centred unit rows, divided by √n, in descending order.
+        Singular values of the centred unit rows, divided by √n, in descending order.
     mean_singular_values : ndarray of shape (min(C - 1, D),), default=None
-        Of the centred class means, divided by √C.
+        Singular values of the centred class means, divided by √C.
     cosines : ndarray of shape (C, C) or (n_pairs,)
-        Of class means, or of pairs of rows.
+        Cosines of class means, or of pairs of samples.
     classes : ndarray of shape (C,), default=None
         Class labels.
 
@@ -54,7 +62,7 @@ class CollapseDisplay:
     axes_ : ndarray of 2 matplotlib Axes
     figure_ : matplotlib Figure
     lines_ : list of matplotlib Line2D
-        Rows and, with classes, class means.
+        Lines of the samples and, with classes, of the class means.
     image_ : matplotlib AxesImage or None
         Cosines of the class means.
 
@@ -76,7 +84,7 @@ class CollapseDisplay:
         singular_values: NDArray[np.float64],
         mean_singular_values: NDArray[np.float64] | None,
         cosines: NDArray[np.float64],
-        classes: NDArray[Any] | None = None,
+        classes: Labels | None = None,
     ) -> None:
         self.singular_values = singular_values
         self.mean_singular_values = mean_singular_values
@@ -90,20 +98,20 @@ class CollapseDisplay:
         X: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        max_rows: int | None = MAX_ROWS,
-        random_state: int | np.random.RandomState | None = 0,
+        max_rows: int | None = _MAX_ROWS,
+        random_state: Seed = 0,
         axes: Sequence["Axes"] | None = None,
     ) -> Self:
-        """Embed rows and plot how they lie.
+        """Embed samples and plot their dimensions and cosines.
 
         Parameters
         ----------
         estimator : HSCLEmbedder or Pipeline
-            Fitted.
+            Fitted estimator.
         X : array-like
-            Rows in the form that `fit` got.
+            Samples, in the form passed to `fit`.
         y : array-like of shape (n_samples,), default=None
-            Their classes.
+            Class labels.
         max_rows, random_state, axes
             As for :meth:`from_embedding`.
 
@@ -112,8 +120,8 @@ class CollapseDisplay:
         CollapseDisplay
         """
         drawn = sample_rows(estimator, X, max_rows=max_rows, random_state=random_state)
-        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.indices]
-        return cls.from_embedding(drawn.embedding, y, max_rows=None, axes=axes)
+        labels = labels_at(y, drawn.rows.shape[0], drawn.indices)
+        return cls.from_embedding(drawn.embedding, labels, max_rows=None, axes=axes)
 
     @classmethod
     def from_embedding(
@@ -121,24 +129,24 @@ class CollapseDisplay:
         Z: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        max_rows: int | None = MAX_ROWS,
-        random_state: int | np.random.RandomState | None = 0,
+        max_rows: int | None = _MAX_ROWS,
+        random_state: Seed = 0,
         axes: Sequence["Axes"] | None = None,
     ) -> Self:
-        """Plot how the rows of an embedding lie, of whatever origin.
+        """Plot the dimensions and cosines of any embedding.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, D)
-            Embedding; lengths of rows play no part.
+            Embedding. Norms are ignored.
         y : array-like of shape (n_samples,), default=None
-            Classes, two at least.
+            Class labels, of at least two classes.
         max_rows : int or None, default=10,000
-            How many rows to draw at most.
+            Maximum number of samples to draw; None uses all.
         random_state : int, RandomState instance or None, default=0
-            For the draw.
+            Seed of the draw.
         axes : sequence of 2 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -147,23 +155,23 @@ class CollapseDisplay:
         Raises
         ------
         ValueError
-            If there are NaN or infinities, y has not one label for each row, or the rows
-            drawn are of one class only.
+            If there are NaN or infinities, the number of labels is not that of samples,
+            or the drawn samples are of one class.
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
-        y = None if y is None else row_labels(y, len(rows))
-        places = sample_indices(len(rows), max_rows, random_state)
-        rows = rows[places]
+        indices = sample_indices(len(rows), max_rows, random_state)
+        labels = labels_at(y, len(rows), indices)
+        rows = rows[indices]
         unit = l2_normalize(torch.from_numpy(rows).double())
-        values = _spread(unit)
-        if y is None:
-            some = unit[:: -(-len(unit) // _N_COMPARED)]
-            return cls(values, None, _cosines_of_pairs(some)).plot(axes)
-        data = check_labelled(rows, y[places])
+        values = _principal_stds(unit)
+        if labels is None:
+            compared = unit[:: -(-len(unit) // _MAX_COMPARED)]
+            return cls(values, None, _cosines_of_pairs(compared)).plot(axes)
+        data = check_labelled(rows, labels)
         means = class_means(data)
         directions = l2_normalize(means)
         cosines = (directions @ directions.T).numpy()
-        return cls(values, _spread(means), cosines, data.classes).plot(axes)
+        return cls(values, _principal_stds(means), cosines, data.classes).plot(axes)
 
     def plot(self, axes: Sequence["Axes"] | None = None) -> Self:
         """Plot both panels.
@@ -171,49 +179,48 @@ class CollapseDisplay:
         Parameters
         ----------
         axes : sequence of 2 matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
         CollapseDisplay
         """
-        axes = new_axes(1, 2, figsize=(9, 4)) if axes is None else axes
+        axes = new_axes_grid(1, 2, figsize=(9, 4)) if axes is None else axes
         self.axes_ = np.asarray(axes)
         left, right = self.axes_
         self.figure_ = left.figure
-        self.lines_ = [_plot_values(left, self.singular_values, "Rows", BLUE, "o")]
+        self.lines_ = [_plot_values(left, self.singular_values, "Samples", BLUE, "o")]
         if self.mean_singular_values is not None:
             values = self.mean_singular_values
             self.lines_.append(_plot_values(left, values, "Class means", VERMILION, "s"))
-        left.set(xlabel="Dimension", ylabel="Spread of unit rows", yscale="log")
-        left.set_ylim(_SMALLEST * 0.8, 1.2)  # the same in all figures
+        left.set(xlabel="Dimension", ylabel="Standard deviation", yscale="log")
+        left.set_ylim(_MIN_STD * 0.8, 1.2)  # the same in all figures
         left.legend()
-        self.image_: Any = None
+        self.image_: AxesImage | None = None
         if self.classes is None:
-            self._plot_cosines_of_rows(right)
+            self._plot_cosines_of_samples(right)
         else:
-            self._plot_cosines_of_means(right)
+            self._plot_cosines_of_means(right, self.classes)
         return self
 
-    def _plot_cosines_of_rows(self, ax: "Axes") -> None:
+    def _plot_cosines_of_samples(self, ax: "Axes") -> None:
         edges = np.linspace(-1, 1, 51).tolist()
         ax.hist(self.cosines, edges, color=BLUE, density=True)
         mean = float(self.cosines.mean())
         ax.axvline(mean, color=GREY, ls="--", label=f"Mean {mean:.2f}")
-        ax.set(xlabel="Cosine of two rows", ylabel="Density", xlim=(-1, 1))
+        ax.set(xlabel="Cosine of two samples", ylabel="Density", xlim=(-1, 1))
         ax.legend()
 
-    def _plot_cosines_of_means(self, ax: "Axes") -> None:
-        assert self.classes is not None
-        n = len(self.classes)
+    def _plot_cosines_of_means(self, ax: "Axes", classes: Labels) -> None:
+        n = len(classes)
         self.image_ = ax.imshow(self.cosines, cmap="PuOr_r", vmin=-1, vmax=1)
         self.figure_.colorbar(self.image_, ax=ax, label="Cosine")
         mean = (self.cosines.sum() - np.trace(self.cosines)) / (n * (n - 1))
         ax.set_title(f"Class means: cosine {mean:.2f}, ideal {-1 / (n - 1):.2f}")
         ax.set(xlabel="Class", ylabel="Class")
-        if n > MAX_NAMED:
+        if n > _MAX_NAMED:
             return
-        names = [str(label) for label in self.classes]
+        names = [str(label) for label in classes]
         ax.set_yticks(range(n), names)
         too_long = sum(map(len, names)) > 30
         ax.set_xticks(range(n), names, rotation=90 if too_long else 0)
@@ -221,14 +228,15 @@ class CollapseDisplay:
 
 def _plot_values(
     ax: "Axes", values: NDArray[np.float64], label: str, color: str, marker: str
-) -> Any:
-    place = np.arange(1, len(values) + 1)
-    visible = np.maximum(values, _SMALLEST)
-    (line,) = ax.plot(place, visible, color=color, marker=marker, ms=4, label=label)
+) -> "Line2D":
+    dimensions = np.arange(1, len(values) + 1)
+    visible = np.maximum(values, _MIN_STD)
+    (line,) = ax.plot(dimensions, visible, color=color, marker=marker, ms=4, label=label)
     return line
 
 
-def _spread(rows: torch.Tensor) -> NDArray[np.float64]:
+def _principal_stds(rows: torch.Tensor) -> NDArray[np.float64]:
+    """Return the standard deviations along principal directions, in descending order."""
     return (centred_singular_values(rows) / len(rows) ** 0.5).numpy()
 
 

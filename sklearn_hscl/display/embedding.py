@@ -1,6 +1,6 @@
-"""The embedding in the plane."""
+"""Scatter plots of an embedding in two dimensions."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,23 +11,35 @@ from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl.data.targets import class_codes
 from sklearn_hscl.diagnostics.sample import sample_indices, sample_rows
-from sklearn_hscl.display.labels import row_labels
-from sklearn_hscl.metrics.validation import check_embedding
+from sklearn_hscl.display.labels import labels_at
+from sklearn_hscl.metrics.validation import Labels, Rows, Seed, check_embedding
 from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
 
 
-def reduced(rows: NDArray[Any], reducer: Any) -> tuple[NDArray[Any], tuple[str, str]]:
-    """Make points (n, 2) of rows, and name their axes.
+class Reducer(Protocol):
+    """A transformer to two columns, such as ``TSNE()``."""
+
+    def fit_transform(self, X: Rows) -> ArrayLike:
+        """Fit and return an array of shape (n, 2)."""
+
+
+def _reduce(rows: Rows, reducer: Reducer | None) -> tuple[Rows, tuple[str, str]]:
+    """Reduce rows to points (n, 2), and name their axes.
 
     Parameters
     ----------
     rows : ndarray of shape (n, D)
         Unit rows.
     reducer : object with ``fit_transform`` or None
-        Makes two columns; None: principal components, and two columns as they are.
+        Returns two columns. None uses principal components, and keeps two columns.
 
     Returns
     -------
@@ -38,65 +50,67 @@ def reduced(rows: NDArray[Any], reducer: Any) -> tuple[NDArray[Any], tuple[str, 
         return rows, ("Component 1", "Component 2")
     if reducer is None:
         rows = rows if rows.shape[1] > 1 else np.pad(rows, ((0, 0), (0, 1)))
-        with np.errstate(invalid="ignore"):  # shares of nothing, where all rows are equal
+        with np.errstate(invalid="ignore"):  # 0/0, if all rows are equal
             pca = PCA(2).fit(rows)
-        shares = np.nan_to_num(pca.explained_variance_ratio_)
+        fractions = np.nan_to_num(pca.explained_variance_ratio_)
         first, second = (
-            f"Principal component {k} ({share:.0%})" for k, share in enumerate(shares, 1)
+            f"Principal component {k} ({fraction:.0%})"
+            for k, fraction in enumerate(fractions, 1)
         )
         return pca.transform(rows), (first, second)
     if not hasattr(reducer, "fit_transform"):
         raise TypeError(
-            f"reducer={reducer!r} has no fit_transform: pass an instance, such as "
-            f"sklearn.manifold.TSNE()."
+            f"Expected reducer to have fit_transform, got {reducer!r}. Pass an instance, "
+            f"such as sklearn.manifold.TSNE()."
         )
     points = np.asarray(reducer.fit_transform(rows))
     if points.shape != (len(rows), 2):
         raise ValueError(
-            f"reducer={reducer!r} makes an array of shape {points.shape} of {len(rows)} "
-            f"rows: pass one of two components."
+            f"Expected reducer to return an array of shape ({len(rows)}, 2), got "
+            f"{points.shape} from {reducer!r}. Set its n_components=2."
         )
     name = type(reducer).__name__
     return points, (f"{name} 1", f"{name} 2")
 
 
-# Points that a picture can hold.
-MAX_ROWS = 5000
-# Classes that a legend can name; more are named at their place.
-MAX_IN_LEGEND = 10
-# Least extent of the axes of principal components of unit rows: so that rows in one place
-# look like that, instead of being magnified.
-HALF_WIDTH = 0.5
+# Points that a figure can hold.
+_MAX_ROWS = 5000
+# Classes that a legend can name; more are named next to their points.
+_MAX_IN_LEGEND = 10
+# Least half width of the axes for principal components of unit rows: it keeps an embedding
+# that has collapsed to one point from being magnified.
+_MIN_HALF_WIDTH = 0.5
 
 
 class EmbeddingDisplay:
-    """Rows as points of a plane, coloured by class or by number.
+    """Scatter plot of samples, coloured by class or by number.
 
-    Up to ten classes are named in a legend, more at the median of their points. Colours
-    are told apart by colour-blind readers; as there are seven, markers change as well.
+    Up to ten classes are named in a legend, more at the median of their points.
+    Colour-blind readers can distinguish the seven colours; markers change as well.
 
     Parameters
     ----------
     points : ndarray of shape (n, 2)
-        Where the rows lie.
+        Coordinates of the samples.
     y : ndarray of shape (n,), default=None
-        Their classes, or numbers with fractions.
+        Class labels, or numbers with fractions.
     axis_names : pair of str, default=("", "")
-        What the axes are.
+        Labels of the axes.
     half_width : float, default=None
-        Least extent of the axes from their middle; None lets the points decide.
+        Least extent of the axes from their middle; None fits the axes to the points.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
     points_ : list of matplotlib PathCollection
-        One per class; one where there are no classes.
+        One per class; only one without classes.
     labels_ : list of matplotlib Text
-        Names of classes at their place. Those that would cover the name of a larger class
-        are not visible.
+        Class names next to their points. Those that would cover the name of a larger
+        class are not visible.
     legend_ : matplotlib Legend or None
+        Legend of up to ten classes.
     colorbar_ : matplotlib Colorbar or None
-        For numbers.
+        Colour bar of numbers.
 
     Examples
     --------
@@ -114,8 +128,8 @@ class EmbeddingDisplay:
 
     def __init__(
         self,
-        points: NDArray[Any],
-        y: NDArray[Any] | None = None,
+        points: Rows,
+        y: Labels | None = None,
         *,
         axis_names: tuple[str, str] = ("", ""),
         half_width: float | None = None,
@@ -132,21 +146,21 @@ class EmbeddingDisplay:
         X: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        reducer: Any = None,
-        max_rows: int | None = MAX_ROWS,
-        random_state: int | np.random.RandomState | None = 0,
+        reducer: Reducer | None = None,
+        max_rows: int | None = _MAX_ROWS,
+        random_state: Seed = 0,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Embed rows and plot them.
+        """Embed samples and plot them.
 
         Parameters
         ----------
         estimator : HSCLEmbedder or Pipeline
-            Fitted.
+            Fitted estimator.
         X : array-like
-            Rows in the form that `fit` got.
+            Samples, in the form passed to `fit`.
         y : array-like of shape (n_samples,), default=None
-            Their classes or numbers, for the colours.
+            Class labels or numbers, for the colours.
         reducer, max_rows, random_state, ax
             As for :meth:`from_embedding`.
 
@@ -155,8 +169,10 @@ class EmbeddingDisplay:
         EmbeddingDisplay
         """
         drawn = sample_rows(estimator, X, max_rows=max_rows, random_state=random_state)
-        y = None if y is None else row_labels(y, drawn.rows.shape[0])[drawn.indices]
-        return cls.from_embedding(drawn.embedding, y, reducer=reducer, max_rows=None, ax=ax)
+        labels = labels_at(y, drawn.rows.shape[0], drawn.indices)
+        return cls.from_embedding(
+            drawn.embedding, labels, reducer=reducer, max_rows=None, ax=ax
+        )
 
     @classmethod
     def from_embedding(
@@ -164,30 +180,30 @@ class EmbeddingDisplay:
         Z: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        reducer: Any = None,
-        max_rows: int | None = MAX_ROWS,
-        random_state: int | np.random.RandomState | None = 0,
+        reducer: Reducer | None = None,
+        max_rows: int | None = _MAX_ROWS,
+        random_state: Seed = 0,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Plot an embedding, of whatever origin.
+        """Plot any embedding.
 
-        Rows are scaled to unit length first, as the loss compares directions.
+        Rows are scaled to unit norm first, as the loss compares directions.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, D)
             Embedding.
         y : array-like of shape (n_samples,), default=None
-            Classes, or numbers with fractions.
+            Class labels, or numbers with fractions.
         reducer : object with ``fit_transform``, default=None
-            Makes two columns of D, such as ``TSNE()``; None: the first two principal
-            components, and an embedding of two columns as it is.
+            Reduces D columns to two, such as ``TSNE()``. None uses the first two
+            principal components, and keeps an embedding of two columns.
         max_rows : int or None, default=5000
-            How many rows to draw at most.
+            Maximum number of samples to draw; None uses all.
         random_state : int, RandomState instance or None, default=0
-            For the draw.
+            Seed of the draw.
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -196,17 +212,17 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError
-            If the reducer gives other than two columns, or y holds several labels a row.
+            If the reducer does not return two columns, or the number of labels is not
+            that of samples.
         TypeError
             If the reducer has no ``fit_transform``.
         """
         rows = check_embedding(Z, name="Z", min_rows=2)
-        y = None if y is None else row_labels(y, len(rows))
-        places = sample_indices(len(rows), max_rows, random_state)
-        y = None if y is None else y[places]
-        points, names = reduced(normalize(rows[places]), reducer)
-        half_width = HALF_WIDTH if reducer is None else None
-        return cls(points, y, axis_names=names, half_width=half_width).plot(ax)
+        indices = sample_indices(len(rows), max_rows, random_state)
+        labels = labels_at(y, len(rows), indices)
+        points, names = _reduce(normalize(rows[indices]), reducer)
+        half_width = _MIN_HALF_WIDTH if reducer is None else None
+        return cls(points, labels, axis_names=names, half_width=half_width).plot(ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
         """Plot the points.
@@ -214,7 +230,7 @@ class EmbeddingDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -222,22 +238,22 @@ class EmbeddingDisplay:
         """
         ax = new_axes() if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
-        self.labels_: list[Any] = []
-        self.legend_: Any = None
-        self.colorbar_: Any = None
+        self.labels_: list[Text] = []
+        self.legend_: Legend | None = None
+        self.colorbar_: Colorbar | None = None
         self._widen()
         if self.y is None:
-            self.points_ = [self._scatter(slice(None), color=BLUE)]
+            self.points_ = [self._scatter(self.points, color=BLUE)]
         elif self.y.dtype.kind == "f" and type_of_target(self.y) == "continuous":
-            self.points_ = [self._scatter(slice(None), c=self.y, cmap="cividis")]
+            self.points_ = [self._scatter(self.points, c=self.y, cmap="cividis")]
             self.colorbar_ = self.figure_.colorbar(self.points_[0], ax=ax)
         else:
-            self._plot_classes()
+            self._plot_classes(self.y)
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
         return self
 
     def _widen(self) -> None:
-        """Set limits, where the axes have a least extent."""
+        """Set the limits, if the axes have a least extent."""
         if self.half_width is None:
             return
         low, high = self.points.min(0), self.points.max(0)
@@ -245,31 +261,30 @@ class EmbeddingDisplay:
         low, high = middle - 1.05 * half, middle + 1.05 * half
         self.ax_.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
 
-    def _scatter(self, which: Any, **style: Any) -> Any:
+    def _scatter(self, points: Rows, **style: Any) -> "PathCollection":
         size = float(np.clip(20_000 / len(self.points), 4, 30))  # square points
-        x, y = self.points[which].T
+        x, y = points.T
         return self.ax_.scatter(x, y, s=size, alpha=0.7, lw=0, **style)
 
-    def _plot_classes(self) -> None:
-        assert self.y is not None
-        classes, codes = class_codes(self.y)
+    def _plot_classes(self, y: Labels) -> None:
+        classes, codes = class_codes(y)
+        points = [self.points[codes == k] for k in range(len(classes))]
         self.points_ = []
         for k, label in enumerate(classes):
             color, marker = class_style(k)
             self.points_.append(
-                self._scatter(codes == k, color=color, marker=marker, label=str(label))
+                self._scatter(points[k], color=color, marker=marker, label=str(label))
             )
-        if len(classes) <= MAX_IN_LEGEND:
+        if len(classes) <= _MAX_IN_LEGEND:
             self.legend_ = self.ax_.legend(markerscale=2.5)
             return
-        places = [np.median(self.points[codes == k], axis=0) for k in range(len(classes))]
         self.labels_ = [
-            self._name(str(label), *place)
-            for label, place in zip(classes, places, strict=True)
+            self._add_name(str(label), *np.median(points[k], axis=0))
+            for k, label in enumerate(classes)
         ]
-        hide_covered(self.labels_, np.argsort(-np.bincount(codes), kind="stable"))
+        _hide_covered(self.labels_, np.argsort(-np.bincount(codes), kind="stable"))
 
-    def _name(self, label: str, x: float, y: float) -> Any:
+    def _add_name(self, label: str, x: float, y: float) -> "Text":
         from matplotlib.patheffects import withStroke
 
         name = self.ax_.text(x, y, label, ha="center", va="center", fontsize=8)
@@ -277,9 +292,9 @@ class EmbeddingDisplay:
         return name
 
 
-def hide_covered(texts: list[Any], order: NDArray[np.int64]) -> None:
-    """Make texts invisible that would cover one that comes earlier in `order`."""
-    shown: list[Any] = []
+def _hide_covered(texts: "list[Text]", order: NDArray[np.int64]) -> None:
+    """Hide texts that would cover one that comes earlier in `order`."""
+    shown: list[Bbox] = []
     for k in order:
         box = texts[k].get_window_extent()
         covers = any(box.overlaps(other) for other in shown)

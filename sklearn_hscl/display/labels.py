@@ -1,35 +1,42 @@
-"""One label for each row that is shown."""
+"""Labels of the samples that are shown."""
 
-from typing import Any
-
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sklearn_hscl.data.targets import label_array
 from sklearn_hscl.data.torch_dataset import array_of
+from sklearn_hscl.metrics.validation import Labels
 
 
-def row_labels(y: Any, n_rows: int) -> NDArray[Any]:
-    """Make an array of labels, or of numbers, for all rows.
+def labels_at(
+    y: ArrayLike | None, n_samples: int, indices: NDArray[np.int64]
+) -> Labels | None:
+    """Validate labels, or numbers, and select those of the samples shown.
 
     Parameters
     ----------
-    y : array-like of shape (n_samples,)
-        As users pass them.
-    n_rows : int
-        How many rows there are.
+    y : array-like of shape (n_samples,) or None
+        As passed by users, for all samples.
+    n_samples : int
+        Number of all samples.
+    indices : ndarray of int64, any shape
+        Indices of the samples shown.
 
     Returns
     -------
-    ndarray of shape (n_rows,)
+    ndarray of the shape of `indices`, or None if y is None
 
     Raises
     ------
     ValueError
-        If there are more or fewer, or several for a row.
+        If y has another number of labels, or several for a sample.
     """
+    if y is None:
+        return None
     labels = label_array(array_of(y))
-    if labels.shape != (n_rows,):
+    if labels.shape != (n_samples,):
         raise ValueError(
-            f"y has shape {labels.shape}, but {n_rows} rows need one label each."
+            f"Expected y to have shape ({n_samples},), got {labels.shape}. Pass one label "
+            f"for each sample."
         )
-    return labels
+    return labels[indices]

@@ -1,9 +1,10 @@
-"""The loss over training, with what it is to be read against."""
+"""The loss over training, with its chance level and the held-out score."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from sklearn_hscl.diagnostics.sample import split_fitted
@@ -11,6 +12,7 @@ from sklearn_hscl.plotting.axes import BLACK, BLUE, GREY, VERMILION, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 
 class LossCurveDisplay:
@@ -19,16 +21,17 @@ class LossCurveDisplay:
     Parameters
     ----------
     train_loss : sequence of float
-        One per epoch.
+        Training loss of each epoch.
     chance_loss : float, default=None
-        The loss if all rows had one embedding; a line where given.
+        Loss of a constant embedding, plotted as a line; None plots no line.
     valid_score : sequence of float, default=None
         Held-out score of each epoch, higher is better.
     valid_score_name : str, default=None
-        What it is. ``"negative loss"`` is plotted as a loss, on the axis of the other;
-        anything else has an axis of its own on the right.
+        Name of the score. ``"negative loss"`` is plotted as a loss, together with the
+        training loss; other scores have a separate axis on the right.
     best_epoch : int, default=None
-        Epoch, from 1, whose weights were kept; a line where given.
+        Epoch, from 1, whose weights were selected, plotted as a line; None plots no
+        line.
 
     Attributes
     ----------
@@ -69,14 +72,14 @@ class LossCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: BaseEstimator, *, ax: "Axes | None" = None) -> Self:
-        """Plot the record of a fit.
+        """Plot the history of a fit.
 
         Parameters
         ----------
         estimator : HSCLEmbedder or Pipeline
-            Fitted.
+            Fitted estimator.
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -100,7 +103,7 @@ class LossCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -114,28 +117,31 @@ class LossCurveDisplay:
         marker = _marker(epochs)
         (line,) = ax.plot(epochs, self.train_loss, color=BLUE, marker=marker)
         line.set_label("Training loss")
-        self.train_line_: Any = line
+        self.train_line_ = line
         self.valid_line_, self.score_ax_ = self._plot_score(ax, epochs)
-        self.chance_line_: Any = None
-        self.best_line_: Any = None
+        self.chance_line_: Line2D | None = None
+        self.best_line_: Line2D | None = None
         if self.chance_loss is not None:
             self.chance_line_ = ax.axhline(
                 self.chance_loss, color=GREY, ls="--", label="Chance level"
             )
         if self.best_epoch is not None:
             self.best_line_ = ax.axvline(
-                self.best_epoch, color=BLACK, ls=":", label=f"Kept: epoch {self.best_epoch}"
+                self.best_epoch, color=BLACK, ls=":", label=f"Best epoch: {self.best_epoch}"
             )
         ax.set(xlabel="Epoch", ylabel="Loss")
         losses = [*self.train_loss, self.chance_loss or 0.0]
-        if self.score_ax_ is self.ax_:
-            losses += self.valid_line_.get_ydata().tolist()
-        ax.set_ylim(0, 1.1 * np.nanmax(losses))  # one that stays at chance is not magnified
+        if self.valid_line_ is not None and self.score_ax_ is self.ax_:
+            losses += np.asarray(self.valid_line_.get_ydata()).tolist()
+        # From 0, so that a loss that stays at chance level is not magnified.
+        ax.set_ylim(0, 1.1 * np.nanmax(losses))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         self._add_legend()
         return self
 
-    def _plot_score(self, ax: "Axes", epochs: Any) -> tuple[Any, "Axes | None"]:
+    def _plot_score(
+        self, ax: "Axes", epochs: NDArray[np.int64]
+    ) -> "tuple[Line2D | None, Axes | None]":
         if self.valid_score is None:
             return None, None
         score, label = np.asarray(self.valid_score), f"Held-out {self.valid_score_name}"
@@ -149,12 +155,12 @@ class LossCurveDisplay:
         return line, ax
 
     def _add_legend(self) -> None:
-        """Show one legend for both axes, on top of all lines."""
+        """Add one legend for both axes, on top of all lines."""
         lines = (self.train_line_, self.valid_line_, self.chance_line_, self.best_line_)
         front = self.ax_ if self.score_ax_ is None else self.score_ax_
         front.legend(handles=[line for line in lines if line is not None])
 
 
-def _marker(epochs: Any, marker: str = "o") -> str:
-    """Return a marker where there are few enough epochs to see each."""
+def _marker(epochs: NDArray[np.int64], marker: str = "o") -> str:
+    """Return a marker if there are few enough epochs to see each."""
     return marker if len(epochs) <= 40 else ""

@@ -1,7 +1,7 @@
-"""Similarities of positives and negatives, and of negatives as the tilt weighs them."""
+"""Similarities of positive and negative pairs, and of negatives weighted by the tilt."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from sklearn_hscl.diagnostics.sample import (
     sample_rows,
 )
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.metrics.validation import check_labelled
+from sklearn_hscl.metrics.validation import Seed, check_labelled
 from sklearn_hscl.plotting.axes import BLACK, BLUE, VERMILION, new_axes
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
@@ -25,24 +25,25 @@ from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Rows that are enough for a histogram.
-MAX_ROWS = 4096
+# Samples that are enough for a histogram.
+_MAX_ROWS = 4096
 _N_BINS = 50
 
 
 class SimilarityDisplay:
-    """Histograms of the cosines of positive pairs, and of negative ones.
+    """Histograms of the cosines of positive and negative pairs.
 
-    Negatives come twice: each pair counting the same, and as the tilt weighs them. The
-    further the second lies to the right of the first, the harder the loss looks at few;
-    where positives and negatives overlap, rows are not told apart.
+    Negatives are shown twice: with equal weights, and weighted by the tilt of the loss.
+    The further the second lies to the right of the first, the more the loss concentrates
+    on few hard negatives. Overlap of positives and negatives means that classes are not
+    distinguished.
 
     Parameters
     ----------
     edges : ndarray of shape (n_bins + 1,)
-        Limits of the bins, in cosines.
+        Edges of the bins, in cosines.
     positive, negative, tilted : ndarray of shape (n_bins,)
-        Densities.
+        Densities of positive pairs, negative pairs and weighted negative pairs.
 
     Attributes
     ----------
@@ -82,26 +83,26 @@ class SimilarityDisplay:
         X: ArrayLike,
         y: ArrayLike | None = None,
         *,
-        max_rows: int | None = MAX_ROWS,
-        random_state: int | np.random.RandomState | None = 0,
+        max_rows: int | None = _MAX_ROWS,
+        random_state: Seed = 0,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Plot similarities as the loss of a fitted embedder sees them.
+        """Plot the similarities that the loss of a fitted embedder compares.
 
-        They are those of views and projections, in batches of the size that `fit` uses.
+        They are similarities of projected views, in batches of the size used by `fit`.
 
         Parameters
         ----------
         estimator : HSCLEmbedder or Pipeline
-            Fitted.
+            Fitted estimator.
         X, y : array-like
-            Rows and targets; y is needed where the loss uses labels.
+            Samples and targets; y is required if the loss uses labels.
         max_rows : int or None, default=4096
-            How many rows to use, in whole batches.
+            Number of samples to use, in whole batches; None uses all.
         random_state : int, RandomState instance or None, default=0
-            For the batches and the views.
+            Seed of the batches and the views.
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -111,7 +112,7 @@ class SimilarityDisplay:
         seed = int(check_random_state(random_state).randint(MAX_SEED))
         drawn = sample_rows(estimator, X, max_rows=None, random_state=None)
         batches = loss_batches(make_sample(drawn, y), max_rows, seed)
-        return cls._of_batches(batches, seed).plot(ax)
+        return cls._from_batches(batches, seed).plot(ax)
 
     @classmethod
     def from_embedding(
@@ -120,44 +121,45 @@ class SimilarityDisplay:
         y: ArrayLike,
         *,
         loss: ContrastiveLoss | None = None,
-        max_rows: int | None = MAX_ROWS,
-        random_state: int | np.random.RandomState | None = 0,
+        max_rows: int | None = _MAX_ROWS,
+        random_state: Seed = 0,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Plot the similarities of an embedding, of whatever origin.
+        """Plot the similarities of any embedding.
 
         Parameters
         ----------
         Z : array-like of shape (n_samples, D)
-            Embedding; lengths of rows play no part.
+            Embedding. Norms are ignored.
         y : array-like of shape (n_samples,)
-            Classes: rows of one are positives of each other.
+            Class labels: samples of a class are positives of each other.
         loss : ContrastiveLoss, default=None
-            Whose tilt to show; None for ``ContrastiveLoss("hscl")``.
+            Loss that defines the tilt; None uses ``ContrastiveLoss("hscl")``.
         max_rows : int or None, default=4096
-            How many rows to draw at most; all are compared with each other.
+            Maximum number of samples to draw; None uses all. All are compared with each
+            other.
         random_state : int, RandomState instance or None, default=0
-            For the draw.
+            Seed of the draw.
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
         SimilarityDisplay
         """
         data = check_labelled(Z, y)
-        places = sample_indices(len(data.rows), max_rows, random_state)
-        places = np.random.default_rng(0).permutation(places)
-        z = l2_normalize(torch.from_numpy(data.rows[places]))
-        codes = torch.from_numpy(data.codes[places])
+        indices = sample_indices(len(data.rows), max_rows, random_state)
+        indices = np.random.default_rng(0).permutation(indices)
+        z = l2_normalize(torch.from_numpy(data.rows[indices]))
+        codes = torch.from_numpy(data.codes[indices])
         loss = ContrastiveLoss("hscl") if loss is None else loss
-        who, options = loss.resolve(z, codes, torch.arange(len(z)))
-        return cls._of_batches([LossBatch(z, who, options)], seed=0).plot(ax)
+        targets, options = loss.resolve(z, codes, torch.arange(len(z)))
+        return cls._from_batches([LossBatch(z, targets, options)], seed=0).plot(ax)
 
     @classmethod
-    def _of_batches(cls, batches: Iterable[LossBatch], seed: int) -> Self:
+    def _from_batches(cls, batches: Iterable[LossBatch], seed: int) -> Self:
         edges = np.linspace(-1, 1, _N_BINS + 1)
-        with scoped_torch_seed(seed):  # synthetic negatives are drawn
+        with scoped_torch_seed(seed):  # of synthetic negatives
             counts = sum(_histograms(batch, edges) for batch in batches)
         totals = np.maximum(np.sum(counts, axis=1, keepdims=True), 1e-300)
         return cls(edges, *(counts / totals / np.diff(edges)))
@@ -168,7 +170,7 @@ class SimilarityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a figure.
+            Axes to plot into; None makes a figure.
 
         Returns
         -------
@@ -189,12 +191,12 @@ class SimilarityDisplay:
 
 
 def _histograms(batch: LossBatch, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of positives, of negatives and of tilted negatives by cosine, (3, n_bins)."""
+    """Return weights of positives, negatives and tilted negatives: (3, n_bins)."""
     positive, log_negative = batch.pairs
     cosines = batch.cosines()
     usable = ~log_negative.isneginf().all(1, keepdim=True)
     tilted = torch.where(usable, batch.tilt()[:, : cosines.shape[1]], 0.0)
-    weights: tuple[Any, ...] = (positive, log_negative.exp(), tilted)
+    weights = (positive, log_negative.exp(), tilted)
     values = cosines.clamp(-1, 1).cpu().numpy().ravel()
     return np.stack(
         [np.histogram(values, edges, weights=w.cpu().numpy().ravel())[0] for w in weights]

@@ -5,6 +5,7 @@ from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
 from sklearn_hscl.encoders.mlp import MLPEncoder
+from sklearn_hscl.encoders.options import EncoderOptions
 from sklearn_hscl.encoders.registry import ENCODERS, build_module
 from sklearn_hscl.encoders.tabular.column_statistics import ColumnStatistics
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "ColumnStatistics",
     "ContrastiveModule",
     "ConvEncoder",
+    "EncoderOptions",
     "MLPEncoder",
     "PixelScaling",
     "ResNetEncoder",

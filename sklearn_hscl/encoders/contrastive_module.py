@@ -1,4 +1,4 @@
-"""Encoder, projection head and classifier as one module, parts of it frozen."""
+"""The trained module: encoder, projection head and classifier, partly frozen."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -9,74 +9,78 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.runtime.precision import Precision
 
+# Frozen parts --------------------------------------------------------------------------
+
 
 def freeze_parts(encoder: nn.Module, freeze: Sequence[str]) -> None:
-    """Keep weights of an encoder from being trained.
+    """Exclude weights of an encoder from training, in place.
 
     Parameters
     ----------
     encoder : nn.Module
-        Its weights are marked in place.
+        The encoder.
     freeze : sequence of str
-        Names of parts or weights, as torch names them: ``"stem"`` stands for
-        ``"stem.0.weight"`` and all others that start with ``"stem."``.
+        Names of parts or weights, as torch names them: ``"stem"`` freezes
+        ``"stem.0.weight"`` and all other weights that start with ``"stem."``.
 
     Raises
     ------
     ValueError
-        If a name stands for no weight, or no weight is left to train.
+        If no weight matches a name, or no weight is left to train.
     """
     for name in freeze:
-        found = [w for own, w in encoder.named_parameters() if _is_part(own, name)]
+        found = [w for path, w in encoder.named_parameters() if _is_part(path, name)]
         if not found:
             raise ValueError(
-                f"freeze holds {name!r}, but no weight of the encoder is called that or "
-                f"lies in a part of that name: choose from {_part_names(encoder)}, or "
-                f"from what they are made of."
+                f"freeze holds {name!r}, but no weight of the encoder has this name or is "
+                f"in a part of this name. Choose from {_part_names(encoder)}, or from "
+                f"their parts."
             )
         for weight in found:
             weight.requires_grad_(False)
     if freeze and not any(weight.requires_grad for weight in encoder.parameters()):
         raise ValueError(
-            f"freeze={list(freeze)} leaves no weight of the encoder to train, so that the "
-            f"embedding could not change: leave some of {_part_names(encoder)} out."
+            f"freeze={list(freeze)} leaves no weight of the encoder to train. Leave some "
+            f"of {_part_names(encoder)} out."
         )
 
 
-def hold_statistics(encoder: nn.Module, freeze: Sequence[str]) -> None:
-    """Put batch normalisation in frozen parts in eval mode.
+def freeze_batch_statistics(encoder: nn.Module, freeze: Sequence[str]) -> None:
+    """Put batch normalisation in frozen parts in eval mode, in place.
 
-    It then uses the running statistics that came with the weights, and keeps them.
+    These layers then use and keep the running statistics that came with the weights.
 
     Parameters
     ----------
     encoder : nn.Module
-        Its parts are changed in place.
+        The encoder.
     freeze : sequence of str
-        Names of parts; those of weights change nothing.
+        Names of parts; names of weights have no effect.
     """
-    for own, part in encoder.named_modules():
-        if isinstance(part, _BatchNorm) and any(_is_part(own, name) for name in freeze):
+    for path, part in encoder.named_modules():
+        if isinstance(part, _BatchNorm) and any(_is_part(path, name) for name in freeze):
             part.eval()
 
 
-def _is_part(own: str, name: str) -> bool:
-    return own == name or own.startswith(f"{name}.")
+def _is_part(path: str, name: str) -> bool:
+    return path == name or path.startswith(f"{name}.")
 
 
 def _part_names(encoder: nn.Module) -> list[str]:
     return list(dict.fromkeys(name.split(".")[0] for name, _ in encoder.named_parameters()))
 
 
-# Unit rows need larger scores to be sure of a class.
-LOGIT_SCALE = 10.0
+# The module ----------------------------------------------------------------------------
+
+# Factor of embeddings of norm 1, whose class scores would be too small otherwise.
+_LOGIT_SCALE = 10.0
 
 
 class ContrastiveModule(nn.Module):
     """Encoder followed by a projection head.
 
-    The loss is computed on the projection; the embedding is what the encoder
-    returns. The head takes up what only the contrastive task needs, and is dropped.
+    The loss is computed on the projection. The embedding is the output of the encoder,
+    and the head, which only serves the contrastive task, is dropped after training.
 
     Parameters
     ----------
@@ -87,12 +91,12 @@ class ContrastiveModule(nn.Module):
     projection_dim : int or None
         Width of the projection; None for no head.
     n_classes : int or None
-        Classes of a linear classifier on the embedding, for a jointly trained
+        Number of classes of a linear classifier on the embedding, for a jointly trained
         cross-entropy; None for no classifier.
     precision : Precision
         Types of numbers.
     freeze : sequence of str, default=()
-        Parts or weights of the encoder that training leaves as they are.
+        Names of parts or weights of the encoder that are not trained.
     """
 
     def __init__(
@@ -115,33 +119,33 @@ class ContrastiveModule(nn.Module):
 
     @property
     def has_members(self) -> bool:
-        """Whether outputs have the members of an ensemble in front."""
+        """Whether outputs have a leading axis of ensemble members."""
         return isinstance(self.encoder, TabularEncoder)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or eval mode; frozen batch normalisation stays in the latter."""
+        """Set training or eval mode; frozen batch normalisation stays in eval mode."""
         super().train(mode)
-        hold_statistics(self.encoder, self.frozen)
+        freeze_batch_statistics(self.encoder, self.frozen)
         return self
 
     def weights_by_model(self) -> list[list[Tensor]]:
-        """Return all weights, as those of the one model that this is."""
+        """Return all weights as one list, since this is a single model."""
         return [list(self.parameters())]
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map rows (B, ...) to projections (..., B, P) and class scores (..., B, C).
 
-        Encoders with members have them as a leading axis.
+        The outputs of an ensemble have a leading axis of members.
         """
         with self.precision.autocast():
             if isinstance(self.encoder, TabularEncoder):
-                embedding = self.encoder.members(rows)  # (M, B, D), of unit length
-                logits = embedding * LOGIT_SCALE
+                embedding = self.encoder.members(rows)  # (M, B, D), of norm 1
+                logits = embedding * _LOGIT_SCALE
             else:
                 embedding = logits = self.encoder(rows)  # (B, D)
             scores = None if self.classifier is None else self.classifier(logits)
             projection = self.head(embedding)
-        dtype = self.precision.dtype  # of the loss: its exponentials need all bits
+        dtype = self.precision.dtype  # the exponentials of the loss need all bits
         return projection.to(dtype), None if scores is None else scores.to(dtype)
 
 

@@ -1,22 +1,21 @@
-"""A user's own encoder: a module, or a factory that makes one."""
+"""Custom encoders: the user's module, or a factory that makes one."""
 
 import copy
 import inspect
-from collections.abc import Callable
 
 from torch import nn
 
+from sklearn_hscl.encoders.options import EncoderFactory
+
 DEFAULT_N_COMPONENTS = 64
 
-EncoderFactory = Callable[..., nn.Module]
 
-
-def own_module(
+def custom_encoder(
     encoder: nn.Module | EncoderFactory,
     input_shape: tuple[int, ...],
     n_components: int | None,
 ) -> nn.Module:
-    """Return a copy of a user's module, or what a user's factory makes, in float32."""
+    """Return a copy of the user's module, or of what the factory returns, in float32."""
     if isinstance(encoder, nn.Module):
         return copy.deepcopy(encoder).float()
     return _call_factory(encoder, input_shape, n_components)
@@ -25,16 +24,28 @@ def own_module(
 def _call_factory(
     factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
 ) -> nn.Module:
-    offered = {
+    offered: dict[str, object] = {
         "input_shape": input_shape,
         "n_features": input_shape[0],
         "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
     }
+    built = factory(**_accepted_arguments(factory, offered))
+    if not isinstance(built, nn.Module):
+        raise ValueError(
+            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
+        )
+    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
+
+
+def _accepted_arguments(
+    factory: EncoderFactory, offered: dict[str, object]
+) -> dict[str, object]:
+    """Return those of the offered arguments that the factory has as parameters."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError as error:
         raise ValueError(
-            f"encoder={factory!r} is no factory of modules: {error}."
+            f"Expected encoder to be a factory of modules, got {factory!r}: {error}."
         ) from error
     unknown = [
         p.name
@@ -45,15 +56,9 @@ def _call_factory(
     ]
     if unknown:
         raise ValueError(
-            f"encoder={factory!r} needs the arguments {unknown}, which are not known: "
-            f"a factory can ask for {list(offered)} by name. Bind the others with "
-            f"functools.partial."
+            f"encoder={factory!r} needs the arguments {unknown}, but a factory can ask for "
+            f"{list(offered)} alone, by name. Bind the others with functools.partial."
         )
-    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    built = factory(**{k: v for k, v in offered.items() if takes_all or k in named})
-    if not isinstance(built, nn.Module):
-        raise ValueError(
-            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
-        )
-    return copy.deepcopy(built).float()  # the factory may keep what it returns
+    return {k: v for k, v in offered.items() if takes_all or k in names}

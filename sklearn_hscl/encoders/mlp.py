@@ -1,36 +1,39 @@
-"""Multilayer perceptron on the columns of a table, one-hot where they are categories."""
+"""Multilayer perceptron, and the one-hot columns in front of it."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_hscl.encoders.options import EncoderConfig, StoredEncoder
 from sklearn_hscl.encoders.preprocessing import ColumnLayout
 
-# The most frequent levels of a column that get a number each, and of all columns.
-MOST_LEVELS = 64
-MOST_NUMBERS = 4096
+# Number of one-hot levels of a single column, and of all columns together.
+_MAX_LEVELS = 64
+_MAX_TOTAL_LEVELS = 4096
 
 
-class ColumnExpansion(nn.Module):
-    """Map prepared rows (B, F) to numbers without NaN (B, `width`).
+class OneHotColumns(nn.Module):
+    """One-hot encoding of preprocessed rows (B, F) as features without NaN (B, `width`).
 
-    Numeric columns come first, missing values as 0; then an indicator for each column,
-    numeric or categorical, that had missing values in training; then the levels, of
-    which the rare ones and level 0 (all others) have no number of their own.
+    The numeric columns come first, with missing values as 0. Then come an indicator of
+    each column with missing values in training, and one indicator per frequent level. Rare
+    levels and code 0 (all others) have no indicator.
 
     Parameters
     ----------
     layout : ColumnLayout
-        What the columns are.
+        Layout of the columns.
 
     Attributes
     ----------
     column_of : Tensor of int, shape (`width`,)
-        The column that each number is made of.
+        Index of the column that each feature comes from.
     """
 
     numeric: Tensor
@@ -41,37 +44,37 @@ class ColumnExpansion(nn.Module):
 
     def __init__(self, layout: ColumnLayout) -> None:
         super().__init__()
-        shown = _shown_levels(layout)
+        n_shown = _n_shown_levels(layout)
         index = np.arange(len(layout.n_levels))
         numeric, missing = layout.numeric, np.flatnonzero(layout.has_missing)
-        source = np.repeat(index, shown)
-        level = [np.arange(1, count + 1, dtype=np.float32) for count in shown]
-        self._remember("numeric", numeric)
-        self._remember("missing", missing)
-        self._remember("source", source)
-        self._remember("level", np.concatenate(level))
-        self._remember("column_of", np.concatenate([numeric, missing, source]))
+        source = np.repeat(index, n_shown)
+        level = [np.arange(1, count + 1, dtype=np.float32) for count in n_shown]
+        self._register("numeric", numeric)
+        self._register("missing", missing)
+        self._register("source", source)
+        self._register("level", np.concatenate(level))
+        self._register("column_of", np.concatenate([numeric, missing, source]))
         self.width = len(self.column_of)
 
-    def _remember(self, name: str, values: np.ndarray) -> None:
+    def _register(self, name: str, values: np.ndarray) -> None:
         self.register_buffer(name, torch.from_numpy(values))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Expand the rows."""
-        numbers = rows[:, self.numeric]
-        known = torch.where(numbers.isnan(), 0.0, numbers)
+        """Encode the rows."""
+        numeric = rows[:, self.numeric]
+        known = torch.where(numeric.isnan(), 0.0, numeric)
         is_missing = rows[:, self.missing].isnan().to(rows.dtype)
-        codes = rows[:, self.source].round()  # as an augmentation may add noise
+        codes = rows[:, self.source].round()  # an augmentation may have added noise
         has_level = (codes == self.level).to(rows.dtype)
         return torch.cat([known, is_missing, has_level], dim=1)
 
 
-def _shown_levels(layout: ColumnLayout) -> np.ndarray:
-    """Count the levels of each column that get a number, within both limits."""
-    for most in range(MOST_LEVELS, 1, -1):
-        shown = np.minimum(layout.n_levels, most)
-        if shown.sum() <= MOST_NUMBERS:
-            return shown
+def _n_shown_levels(layout: ColumnLayout) -> NDArray[np.int64]:
+    """Return the number of one-hot levels of each column, within both limits."""
+    for most in range(_MAX_LEVELS, 1, -1):
+        n_shown = np.minimum(layout.n_levels, most)
+        if n_shown.sum() <= _MAX_TOTAL_LEVELS:
+            return n_shown
     return np.minimum(layout.n_levels, 1)
 
 
@@ -81,14 +84,14 @@ class MLPEncoder(nn.Module):
     Parameters
     ----------
     input_shape : sequence of int
-        Shape of one row: (n_features,) or (channels, height, width). Images are
-        brought to mean 0 and variance 1 each, as their range is not known.
+        Shape of one row: (n_features,) or (channels, height, width). Each image is
+        standardised by itself, since the range of its values is unknown.
     hidden_layer_sizes : sequence of int
         Widths of the hidden layers.
     n_components : int
         Width of the embedding.
     dropout : float in [0, 1), default=0.0
-        Share of hidden units that are left out of each training step.
+        Fraction of hidden units that are dropped in each training step.
     """
 
     def __init__(
@@ -114,3 +117,18 @@ class MLPEncoder(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows ``(B, *input_shape)`` to embeddings ``(B, n_components)``."""
         return self.layers(self.input(rows))
+
+    def get_config(self) -> EncoderConfig:
+        """Return the arguments that the encoder was built with."""
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        dropout = [layer.p for layer in self.layers if isinstance(layer, nn.Dropout)]
+        return {
+            "hidden_layer_sizes": [layer.out_features for layer in linear[:-1]],
+            "n_components": linear[-1].out_features,
+            "dropout": dropout[0] if dropout else 0.0,
+        }
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig, stored: StoredEncoder) -> Self:
+        """Build the encoder of a config, whose weights are loaded later."""
+        return cls(stored.input_shape, **config)

@@ -1,9 +1,13 @@
-"""Fixed preprocessing of rows: scaled numbers, codes of frequent levels."""
+"""Fixed preprocessing of rows before an encoder: standardisation and category codes.
+
+The sections are the layout of the columns, clipping bounds and standardisation of numeric
+columns, and the preprocessors, which map validated rows to tensors.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -11,20 +15,58 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+Floats = NDArray[np.float64]
+
+
+class DenseRows(Protocol):
+    """Rows (n, ...) in an array, or read from elsewhere by index."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | NDArray[np.int64], /) -> np.ndarray: ...
+
+
+class SparseRows(Protocol):
+    """Rows (n, F) in a CSR array."""
+
+    data: np.ndarray
+    indices: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all rows."""
+
+
+TableRows = DenseRows | SparseRows
+
+
+def _is_sparse(rows: TableRows) -> "TypeIs[SparseRows]":
+    return bool(issparse(rows))
+
+
+# Columns -------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class ColumnLayout:
-    """Description of the columns of a prepared table (B, F).
+    """Description of the columns of a preprocessed table (B, F).
 
     Attributes
     ----------
     n_levels : ndarray of int, shape (F,)
-        0 for numeric columns. A categorical column holds the codes 1 to `n_levels`, by
-        falling frequency in the training rows, and 0 for all other levels.
+        0 for numeric columns. A categorical column holds the codes 1 to `n_levels` in
+        order of falling frequency in the training rows, and 0 for all other levels.
     is_categorical : ndarray of bool, shape (F,)
-        Which columns hold codes.
+        Mask of the columns that hold codes.
     has_missing : ndarray of bool, shape (F,)
-        Which columns can hold NaN, for missing values: those that did in training.
+        Mask of the columns that can hold NaN: those with missing values in training.
     """
 
     n_levels: NDArray[np.int64]
@@ -32,7 +74,7 @@ class ColumnLayout:
     has_missing: NDArray[np.bool_]
 
     @classmethod
-    def of_numbers(cls, has_missing: NDArray[np.bool_]) -> Self:
+    def all_numeric(cls, has_missing: NDArray[np.bool_]) -> Self:
         """Describe a table without categorical columns."""
         n_levels = np.zeros(len(has_missing), dtype=np.int64)
         return cls(n_levels, np.zeros(len(has_missing), dtype=bool), has_missing)
@@ -49,240 +91,240 @@ class ColumnLayout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all columns hold numbers, and none a missing value."""
+        """Whether all columns are numeric, without missing values."""
         return not (self.is_categorical.any() or self.has_missing.any())
 
 
-# As far from the median as this many typical distances, float32 still tells values of the
-# usual size apart: it has seven digits, and the deviation of n values is less than the
-# farthest one by up to sqrt(n). Measured columns stay within 1e5.
-FARTHEST = 1e6
-# Share of the values that differ from the median that lie within the typical distance.
-# Fill values such as -9.99e33 may be the rest.
-TYPICAL = 0.75
-# Different values beyond the bounds, as a share of all values, that may be faults.
-MOST_FAULTS = 0.02
-# No number lies beyond it; finite, as stored arrays must be.
-LARGEST_NUMBER = float(np.finfo(np.float64).max)
+# Outlier clipping ----------------------------------------------------------------------
+
+# Largest distance from the median, in typical distances. float32 has seven digits and
+# still distinguishes ordinary values at this distance: the std of n values is smaller
+# than the largest deviation by a factor of up to sqrt(n). Real columns stay within 1e5.
+_MAX_DISTANCE = 1e6
+# Quantile of the non-zero distances that counts as typical. Fill values such as -9.99e33
+# may make up the rest.
+_TYPICAL_QUANTILE = 0.75
+# Largest fraction of distinct values out of bounds that still counts as faulty values.
+_MAX_FAULTY_FRACTION = 0.02
+# A bound that clips nothing; finite, since stored arrays must be.
+_NO_BOUND = float(np.finfo(np.float64).max)
 
 
-def column_bounds(
-    rows: Any, max_rows: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the smallest and the largest value of each column that count as they are.
+def outlier_bounds(rows: DenseRows, max_rows: int) -> tuple[Floats, Floats]:
+    """Return the lower and the upper clipping bound of each column.
 
-    They lie `FARTHEST` times a typical distance from the median. Distances of 0 are left
-    out, so that a column of zeros and few other values has one, too. Columns without two
-    different values, or with many different ones so far out, have no bounds but the range
-    of float64.
+    Bounds lie `_MAX_DISTANCE` typical distances from the median. Distances of 0 are left
+    out, so that a column of zeros and few other values has a typical distance, too.
+    A column with a single value, or with many distinct values out of bounds, gets the
+    range of float64.
 
     Parameters
     ----------
     rows : ndarray or OutOfCoreRows of shape (n, F)
-        Numbers, NaN where missing.
+        Numeric columns, NaN for missing values.
     max_rows : int
-        Rows to read at most. Of more, so many are drawn by chance: every n-th row of a
-        series in time could be one at night.
+        Largest number of rows to read. A random sample is read of more rows: every n-th
+        row of a time series might be one at night.
 
     Returns
     -------
     lowest, highest : ndarray of float64, shape (F,)
     """
-    some = rows[:] if len(rows) <= max_rows else rows[_drawn(len(rows), max_rows)]
+    some = rows[:] if len(rows) <= max_rows else rows[_sample_indices(len(rows), max_rows)]
     bounds = np.array([_bounds(column.astype(np.float64)) for column in some.T])
     lowest, highest = bounds.reshape(-1, 2).T.copy()
     return lowest, highest
 
 
-def no_bounds(n_columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return bounds (F,) that cut nothing off."""
-    highest = np.full(n_columns, LARGEST_NUMBER)
+def no_bounds(n_columns: int) -> tuple[Floats, Floats]:
+    """Return bounds (F,) that clip nothing."""
+    highest = np.full(n_columns, _NO_BOUND)
     return -highest, highest
 
 
-def _drawn(n: int, size: int) -> NDArray[np.int64]:
+def _sample_indices(n: int, size: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(n, size, replace=False, shuffle=False))
 
 
-def _bounds(column: NDArray[np.float64]) -> tuple[float, float]:
-    """Bounds of one column (n,)."""
+def _bounds(column: Floats) -> tuple[float, float]:
+    """Return the bounds of one column (n,)."""
     known = column[~np.isnan(column)]
-    median = _ranked(known, 0.5) if len(known) else 0.0
+    median = _lower_quantile(known, 0.5) if len(known) else 0.0
     with np.errstate(over="ignore"):
         distances = np.abs(known - median)
         distances = distances[distances > 0]
         if not len(distances):
-            return -LARGEST_NUMBER, LARGEST_NUMBER
-        farthest = FARTHEST * _ranked(distances, TYPICAL)
-        if _are_many(known[np.abs(known - median) > farthest], len(known)):
-            return -LARGEST_NUMBER, LARGEST_NUMBER
-        ends = np.clip(
-            [median - farthest, median + farthest], -LARGEST_NUMBER, LARGEST_NUMBER
-        )
-    return float(ends[0]), float(ends[1])
+            return -_NO_BOUND, _NO_BOUND
+        farthest = _MAX_DISTANCE * _lower_quantile(distances, _TYPICAL_QUANTILE)
+        if _are_too_many(known[np.abs(known - median) > farthest], len(known)):
+            return -_NO_BOUND, _NO_BOUND
+        bounds = np.clip([median - farthest, median + farthest], -_NO_BOUND, _NO_BOUND)
+    return float(bounds[0]), float(bounds[1])
 
 
-def _are_many(beyond: NDArray[np.float64], n: int) -> bool:
-    """Say whether values beyond the bounds are too many different ones to be faults.
+def _are_too_many(outside: Floats, n: int) -> bool:
+    """Return whether the values out of bounds are too many distinct ones to be faulty.
 
-    Then the others are small because they stand for 0, as in a difference of two columns
-    that is mostly rounding noise.
+    In that case the other values are mere rounding noise around 0, as in a difference of
+    two columns that mostly agree.
     """
-    return len(np.unique(beyond)) > max(2, MOST_FAULTS * n)
+    return len(np.unique(outside)) > max(2, _MAX_FAULTY_FRACTION * n)
 
 
-def _ranked(values: NDArray[np.float64], share: float) -> np.float64:
-    """Return the value that this share of them does not exceed, without a mean of two."""
-    place = int(share * (len(values) - 1))
-    return np.partition(values, place)[place]
+def _lower_quantile(values: Floats, fraction: float) -> np.float64:
+    """Return a quantile without interpolation: the lower of two neighbours."""
+    index = int(fraction * (len(values) - 1))
+    return np.partition(values, index)[index]
 
 
-# Standardised values beyond this are cut off, so that float32 never overflows. No
-# training value reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
-LARGEST_Z_SCORE = 1e3
+# Standardisation -----------------------------------------------------------------------
+
+# Standardised values are clipped here, so that float32 never overflows. No training value
+# reaches it below 1,000,000 rows: a z-score is at most sqrt(n - 1).
+MAX_Z_SCORE = 1e3
 _CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class Standardization:
-    """Columns with mean 0 and variance 1 over the training rows.
+    """Standardisation of columns to mean 0 and variance 1 over the training rows.
 
-    Works for any input without infinities: columns are first divided by their largest
-    magnitude, so that squares do not overflow. Constant columns become 0, NaN stays NaN.
-    Before that, values as far out as 1e12 among ordinary ones are brought to the bounds of
-    :func:`column_bounds`: by the variance that they give, float32 could not tell the
-    others apart.
-    Sparse columns are not centred, so that their zeros stay zeros. They are divided by
-    the root mean square of their values that are not 0, so that a rare word weighs no
-    more than a frequent one, and all together by one number that brings the mean square
-    of all entries to 1.
+    It takes any input without infinities. Columns are first divided by their largest
+    magnitude, so that squares do not overflow. Constant columns become 0, and NaN stays
+    NaN. Outliers, such as 1e12 among ordinary values, are first clipped to the bounds of
+    :func:`outlier_bounds`: they would inflate the variance until float32 could not
+    distinguish the other values.
+
+    Sparse columns are not centred, so that their zeros stay zeros. Each is divided by the
+    root mean square of its non-zero values, so that rare words weigh no more than
+    frequent ones. One common factor then brings the mean square of all entries to 1.
     """
 
-    magnitude: NDArray[np.float64]  # (F,)
-    mean: NDArray[np.float64]  # (F,), of the columns divided by their magnitude
-    spread: NDArray[np.float64]  # (F,)
-    lowest: NDArray[np.float64]  # (F,), values below count as this
-    highest: NDArray[np.float64]  # (F,)
+    magnitude: Floats  # (F,)
+    mean: Floats  # (F,), of the columns divided by their magnitude
+    std: Floats  # (F,), likewise
+    lowest: Floats  # (F,), lower clipping bound
+    highest: Floats  # (F,), upper clipping bound
 
     @classmethod
-    def of(cls, rows: Any) -> Self:
-        """Learn the columns of `rows` (n, F): an array, CSR array or OutOfCoreRows."""
-        return cls._of_sparse(rows) if issparse(rows) else cls._of_dense(rows)
+    def fit(cls, rows: TableRows) -> Self:
+        """Fit to training rows (n, F): an array, CSR array or OutOfCoreRows."""
+        return cls._fit_sparse(rows) if _is_sparse(rows) else cls._fit_dense(rows)
 
     @classmethod
-    def _of_dense(cls, rows: Any) -> Self:
-        lowest, highest = column_bounds(rows, _CHUNK_ROWS)
+    def _fit_dense(cls, rows: DenseRows) -> Self:
+        lowest, highest = outlier_bounds(rows, _CHUNK_ROWS)
         smallest, largest = np.clip(_range(rows), lowest, highest)
-        magnitude = _positive(np.fmax(np.abs(smallest), np.abs(largest)))
+        magnitude = _ones_for_zeros(np.fmax(np.abs(smallest), np.abs(largest)))
         count = np.zeros(rows.shape[1])
         total, squares = np.zeros_like(count), np.zeros_like(count)
-        units = partial(_units, rows, lowest, highest, magnitude)
-        for unit in units():
-            count += (~np.isnan(unit)).sum(axis=0)
-            total += np.nansum(unit, axis=0)
+        scaled_chunks = partial(_scaled_chunks, rows, lowest, highest, magnitude)
+        for chunk in scaled_chunks():
+            count += (~np.isnan(chunk)).sum(axis=0)
+            total += np.nansum(chunk, axis=0)
         mean = total / np.maximum(count, 1)
-        for unit in units():
-            squares += np.nansum((unit - mean) ** 2, axis=0)
-        spread = np.sqrt(squares / np.maximum(count, 1))
-        varies = (smallest < largest) & (spread > 0)
+        for chunk in scaled_chunks():
+            squares += np.nansum((chunk - mean) ** 2, axis=0)
+        std = np.sqrt(squares / np.maximum(count, 1))
+        varies = (smallest < largest) & (std > 0)
         return cls(
             magnitude=magnitude,
             mean=np.where(varies, mean, np.nan_to_num(smallest / magnitude)),
-            spread=np.where(varies, spread, 1.0),
+            std=np.where(varies, std, 1.0),
             lowest=lowest,
             highest=highest,
         )
 
     @classmethod
-    def _of_sparse(cls, rows: Any) -> Self:
+    def _fit_sparse(cls, rows: SparseRows) -> Self:
         n_rows, n_columns = rows.shape
         stored = np.where(np.isnan(rows.data), 0.0, np.abs(rows.data))
         magnitude = np.zeros(n_columns)
         np.maximum.at(magnitude, rows.indices, stored)
-        magnitude = _positive(magnitude)
+        magnitude = _ones_for_zeros(magnitude)
         squares = (stored / magnitude[rows.indices]) ** 2
         total = np.bincount(rows.indices, squares, minlength=n_columns)
         counts = np.bincount(rows.indices, stored > 0, minlength=n_columns)
-        mean_square = _positive(total / np.maximum(counts, 1))
-        share = counts.sum() / n_rows / max(1, (counts > 0).sum())  # of entries, not 0
-        spread = np.sqrt(mean_square * (share or 1.0))
-        return cls(magnitude, np.zeros(n_columns), spread, *no_bounds(n_columns))
+        mean_square = _ones_for_zeros(total / np.maximum(counts, 1))
+        density = counts.sum() / n_rows / max(1, (counts > 0).sum())
+        std = np.sqrt(mean_square * (density or 1.0))
+        return cls(magnitude, np.zeros(n_columns), std, *no_bounds(n_columns))
 
-    def __call__(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+    def __call__(self, rows: np.ndarray) -> Floats:
         """Return standardised rows (B, F)."""
-        # Cut off once, at the end: the map is monotonic, so bounds may go through it, too.
-        ends = np.stack([self.lowest, self.highest])
-        ends = np.clip(self._scores(ends), -LARGEST_Z_SCORE, LARGEST_Z_SCORE)
-        scores = self._scores(rows)
-        np.clip(scores, *ends, out=scores)
+        # Clipping once, at the end, suffices: the map is monotonic, so the bounds can be
+        # standardised as well.
+        bounds = np.stack([self.lowest, self.highest])
+        bounds = np.clip(self._z_scores(bounds), -MAX_Z_SCORE, MAX_Z_SCORE)
+        scores = self._z_scores(rows)
+        np.clip(scores, *bounds, out=scores)
         return scores
 
-    def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+    def _z_scores(self, rows: np.ndarray) -> Floats:
         with np.errstate(over="ignore"):
             values = rows / self.magnitude
             values -= self.mean
-            values /= self.spread
+            values /= self.std
         return values
 
 
-def chunks(rows: Any) -> Iterator[NDArray[Any]]:
-    """Yield the rows (n, F), some at a time to save memory."""
+def _chunks(rows: DenseRows) -> Iterator[np.ndarray]:
+    """Yield the rows (n, F) in chunks, to save memory."""
     for start in range(0, len(rows), _CHUNK_ROWS):
         yield rows[start : start + _CHUNK_ROWS]
 
 
-def _range(rows: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the smallest and the largest value of each column, NaN where all are."""
+def _range(rows: DenseRows) -> tuple[Floats, Floats]:
+    """Return the minimum and maximum of each column, NaN if all its values are missing."""
     smallest = largest = np.full(rows.shape[1], np.nan)
-    for chunk in chunks(rows):
+    for chunk in _chunks(rows):
         smallest = np.fmin(smallest, np.fmin.reduce(chunk, axis=0))
         largest = np.fmax(largest, np.fmax.reduce(chunk, axis=0))
     return smallest, largest
 
 
-def _units(
-    rows: Any,
-    lowest: NDArray[np.float64],
-    highest: NDArray[np.float64],
-    magnitude: NDArray[np.float64],
-) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows within bounds over their magnitude, some at a time."""
-    return (np.clip(chunk, lowest, highest) / magnitude for chunk in chunks(rows))
+def _scaled_chunks(
+    rows: DenseRows, lowest: Floats, highest: Floats, magnitude: Floats
+) -> Iterator[Floats]:
+    """Yield chunks of the clipped rows, divided by their magnitude."""
+    return (np.clip(chunk, lowest, highest) / magnitude for chunk in _chunks(rows))
 
 
-def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Replace scales that cannot divide, 0 and NaN, by 1."""
-    return np.where(scale > 0, scale, 1.0)
+def _ones_for_zeros(divisors: Floats) -> Floats:
+    """Replace invalid divisors, 0 and NaN, by 1."""
+    return np.where(divisors > 0, divisors, 1.0)
 
 
-# Levels of fewer training rows than this are pooled with those that come later.
-SMALLEST_LEVEL = 2
-# What torch wants of an array: contiguous and writable.
-_OWN: Final = ("C", "W")
+# Preprocessors -------------------------------------------------------------------------
+
+# Levels of fewer training rows are pooled with the unknown ones.
+_MIN_LEVEL_COUNT = 2
+# torch requires contiguous and writable arrays.
+_TORCH_REQUIREMENTS: Final = ("C", "W")
 
 
 class Preparation(Protocol):
-    """Fitted map from validated rows to the tensor an encoder takes."""
+    """Fitted map from validated rows to the tensor that an encoder takes."""
 
     @property
     def layout(self) -> ColumnLayout | None:
-        """What the columns are; None where they are left as they are."""
+        """Layout of the columns; None if rows are passed through."""
 
-    def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+    def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Map an array (B, ...) to a CPU tensor (B, ...) of `dtype`, or uint8."""
 
 
 class Identity:
-    """Rows as they are, in `dtype`; uint8 images stay uint8 until they are batched."""
+    """Passes rows through in `dtype`; uint8 images stay uint8 until they are batched."""
 
     layout: ColumnLayout | None = None
 
-    def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+    def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the rows as a tensor (B, ...)."""
         if rows.dtype == np.uint8:
-            return torch.from_numpy(np.require(rows, requirements=_OWN))
+            return torch.from_numpy(np.require(rows, requirements=_TORCH_REQUIREMENTS))
         with np.errstate(over="ignore"):
-            values = np.require(rows, _numpy_type(dtype), _OWN)
+            values = np.require(rows, _numpy_dtype(dtype), _TORCH_REQUIREMENTS)
         if not np.isfinite(values).all():
             raise ValueError(
                 f"X holds {float(np.abs(rows).max())!r}, too large for float32: scale X "
@@ -293,89 +335,94 @@ class Identity:
 
 @dataclass(frozen=True)
 class TablePreprocessor:
-    """Standardised numbers and codes of frequent levels, NaN where a value is missing.
+    """Preprocessor of tables: standardised numeric columns, codes of frequent levels.
 
-    All of it is learnt from the training rows alone. Values that are missing in a
-    column without missing values in training become the column's mean, or code 0.
+    It is fitted to the training rows alone. NaN marks missing values. In a column without
+    missing values in training, they become the column's mean, or code 0.
 
     Attributes
     ----------
     layout : ColumnLayout
-        What the columns are.
+        Layout of the columns.
+    standardization : Standardization
+        Standardisation of the numeric columns.
+    lookups : tuple of ndarray
+        For each categorical column, the code of each code in the input.
     """
 
     layout: ColumnLayout
-    numbers: Standardization
+    standardization: Standardization
     lookups: tuple[NDArray[np.float32], ...]
-    """Of each categorical column, the code of each code in the input."""
 
     @classmethod
-    def of(cls, rows: Any, is_categorical: NDArray[np.bool_] | None = None) -> Self:
-        """Learn from training rows.
+    def fit(cls, rows: TableRows, is_categorical: NDArray[np.bool_] | None = None) -> Self:
+        """Fit to training rows.
 
         Parameters
         ----------
         rows : ndarray, CSR array or OutOfCoreRows of shape (n, F)
-            Numbers and codes, NaN where missing; stored rows hold numbers only.
+            Numbers and codes, NaN for missing values. Only an array can hold codes.
         is_categorical : ndarray of bool, shape (F,), or None
-            Which columns hold codes.
+            Mask of the columns that hold codes; None if all are numeric.
         """
         has_missing = _has_missing(rows)
         if is_categorical is None or not is_categorical.any():
-            layout = ColumnLayout.of_numbers(has_missing)
-            return cls(layout, Standardization.of(rows), ())
-        lookups = tuple(_pooled(rows[:, i]) for i in np.flatnonzero(is_categorical))
+            layout = ColumnLayout.all_numeric(has_missing)
+            return cls(layout, Standardization.fit(rows), ())
+        assert isinstance(rows, np.ndarray)  # others are refused by validation
+        lookups = tuple(_fit_lookup(rows[:, i]) for i in np.flatnonzero(is_categorical))
         n_levels = np.zeros(rows.shape[1], dtype=np.int64)
         n_levels[is_categorical] = [int(lookup.max()) for lookup in lookups]
         layout = ColumnLayout(n_levels, is_categorical, has_missing)
-        return cls(layout, Standardization.of(rows[:, ~is_categorical]), lookups)
+        return cls(layout, Standardization.fit(rows[:, ~is_categorical]), lookups)
 
-    def __call__(self, rows: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return prepared rows as a tensor (B, F) of `dtype`."""
+    def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return preprocessed rows as a tensor (B, F) of `dtype`."""
         if not self.lookups:
-            values = self.numbers(rows).astype(_numpy_type(dtype))
+            values = self.standardization(rows).astype(_numpy_dtype(dtype))
         else:
-            values = np.empty(rows.shape, dtype=_numpy_type(dtype))
-            values[:, self.layout.numeric] = self.numbers(rows[:, self.layout.numeric])
+            numeric = self.layout.numeric
+            values = np.empty(rows.shape, dtype=_numpy_dtype(dtype))
+            values[:, numeric] = self.standardization(rows[:, numeric])
             for index, lookup in zip(self.layout.categorical, self.lookups, strict=True):
-                values[:, index] = _recoded(rows[:, index], lookup)
+                values[:, index] = _look_up(rows[:, index], lookup)
         missing = np.isnan(values)
         if missing.any():
             values[missing & ~self.layout.has_missing] = 0.0
         return torch.from_numpy(values)
 
 
-def _numpy_type(dtype: torch.dtype) -> type[np.floating[Any]]:
+def _numpy_dtype(dtype: torch.dtype) -> type[np.float64 | np.float32]:
     return np.float64 if dtype == torch.float64 else np.float32
 
 
-def _has_missing(rows: Any) -> NDArray[np.bool_]:
-    if not issparse(rows):
-        return np.logical_or.reduce([np.isnan(c).any(axis=0) for c in chunks(rows)])
+def _has_missing(rows: TableRows) -> NDArray[np.bool_]:
+    if not _is_sparse(rows):
+        return np.logical_or.reduce([np.isnan(c).any(axis=0) for c in _chunks(rows)])
     missing = rows.indices[np.isnan(rows.data)]
     return np.bincount(missing, minlength=rows.shape[1]) > 0
 
 
-def _pooled(codes: NDArray[Any]) -> NDArray[np.float32]:
-    """Give frequent levels of a column numbers by falling frequency, the others 0."""
+def _fit_lookup(codes: np.ndarray) -> NDArray[np.float32]:
+    """Return the codes of a column's levels: 1, 2, ... by frequency, 0 if they are rare."""
     known = codes[~np.isnan(codes)].astype(np.intp)
     counts = np.bincount(known, minlength=1)
     counts[0] = 0
     ranked = np.argsort(-counts, kind="stable")
-    frequent = ranked[counts[ranked] >= SMALLEST_LEVEL]
+    frequent = ranked[counts[ranked] >= _MIN_LEVEL_COUNT]
     lookup = np.zeros(len(counts), dtype=np.float32)
     lookup[frequent] = np.arange(1, len(frequent) + 1)
     return lookup
 
 
-def _recoded(codes: NDArray[Any], lookup: NDArray[np.float32]) -> NDArray[np.float32]:
+def _look_up(codes: np.ndarray, lookup: NDArray[np.float32]) -> NDArray[np.float32]:
     missing = np.isnan(codes)
-    unknown = missing | (codes >= len(lookup))  # a level of no training row
-    recoded = lookup[np.where(unknown, 0, codes).astype(np.intp)]
-    recoded[missing] = np.nan
-    return recoded
+    unknown = missing | (codes >= len(lookup))  # a level that is not in the training rows
+    found = lookup[np.where(unknown, 0, codes).astype(np.intp)]
+    found[missing] = np.nan
+    return found
 
 
 def as_float(rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bring uint8 images to [0, 1] in `dtype`; everything else has that type already."""
+    """Scale uint8 images to [0, 1] in `dtype`; return other rows, which have it already."""
     return rows.to(dtype) / 255 if rows.dtype == torch.uint8 else rows

@@ -1,81 +1,129 @@
-"""From the encoder parameter to a module whose output was checked."""
+"""Encoders by name, built from the user's options and checked on a few rows.
 
-from collections.abc import Sequence
+A new encoder has a module of its own, with `get_config` and `from_config`, an entry in
+`_TABLE_BUILDERS` or :data:`~sklearn_hscl.encoders.image.registry.IMAGE_BUILDERS`, and an
+entry in `STORED_TYPES`.
+"""
+
+from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.custom import (
-    DEFAULT_N_COMPONENTS,
-    EncoderFactory,
-    own_module,
-)
-from sklearn_hscl.encoders.image.registry import IMAGE_ENCODERS, build_image_encoder
-from sklearn_hscl.encoders.mlp import ColumnExpansion, MLPEncoder
+from sklearn_hscl.encoders.custom import DEFAULT_N_COMPONENTS, custom_encoder
+from sklearn_hscl.encoders.image.conv import ConvEncoder
+from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS, build_library_encoder
+from sklearn_hscl.encoders.image.resnet import ResNetEncoder
+from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
+from sklearn_hscl.encoders.options import EncoderInputs, EncoderOptions, IndexableRows
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
-from sklearn_hscl.encoders.tabular.column_statistics import MAX_ROWS
+from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.runtime.precision import Precision
 
-TABLE_ENCODERS = ("mlp", "tabular")
-ENCODERS = (*TABLE_ENCODERS, *IMAGE_ENCODERS)
+_MLP_LAYER_SIZES = (256, 256)
+_TABULAR_N_COMPONENTS = 32
+_TABULAR_LAYER_SIZES = (128, 128, 128)
+_MAX_VALUES_READ = 2**20  # for the statistics of columns
+_MIN_ROWS_READ = 1000
+_N_CHECKED_ROWS = 4
+_DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
+
+
+# Builders of table encoders ------------------------------------------------------------
+
+
+def _build_mlp(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
+    n_components, layout = options.n_components, inputs.layout
+    width = DEFAULT_N_COMPONENTS if n_components is None else n_components
+    hidden = _check_sizes(options.hidden_layer_sizes, _MLP_LAYER_SIZES)
+    if layout is None or layout.is_plain:
+        return MLPEncoder(inputs.shape, hidden, width, options.dropout)
+    one_hot = OneHotColumns(layout)
+    mlp = MLPEncoder((one_hot.width,), hidden, width, options.dropout)
+    return nn.Sequential(one_hot, mlp)
+
+
+def _build_tabular(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
+    rows, layout, n_components = inputs.rows, inputs.layout, options.n_components
+    if layout is None:
+        raise ValueError(
+            f"encoder='tabular' takes tables, got rows of shape {inputs.shape}. Use "
+            f"encoder='mlp' or 'auto'."
+        )
+    hidden = _check_sizes(options.hidden_layer_sizes, _TABULAR_LAYER_SIZES)
+    if len(set(hidden)) != 1:
+        raise ValueError(
+            f"hidden_layer_sizes={options.hidden_layer_sizes!r} must hold equal widths, at "
+            f"least one, for the residual layers of encoder='tabular'."
+        )
+    n_values = max(1, rows.shape[1])
+    n_read = max(_MIN_ROWS_READ, min(MAX_QUANTILE_ROWS, _MAX_VALUES_READ // n_values))
+    step = -(-rows.shape[0] // n_read)
+    return TabularEncoder.fit(
+        rows[torch.arange(0, rows.shape[0], step)],  # by index, as they may be in a file
+        layout.n_levels.tolist(),
+        has_missing=layout.has_missing,
+        n_components=_TABULAR_N_COMPONENTS if n_components is None else n_components,
+        n_members=options.n_members,
+        width=hidden[0],
+        n_layers=len(hidden),
+        dropout=options.dropout,
+    )
+
+
+def _check_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Sequence[int]:
+    if sizes is None:
+        return default
+    if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
+    return [int(size) for size in sizes]
+
+
+# Registry ------------------------------------------------------------------------------
+
+_Builder = Callable[[EncoderOptions, EncoderInputs], nn.Module]
+
+_TABLE_BUILDERS: dict[str, _Builder] = {"mlp": _build_mlp, "tabular": _build_tabular}
+_BUILDERS: dict[str, _Builder] = _TABLE_BUILDERS | IMAGE_BUILDERS
+
+ENCODERS = tuple(_BUILDERS)
 """Names that `encoder` accepts beside ``"auto"`` and those of library models."""
 
-DEFAULT_HIDDEN_LAYER_SIZES = (256, 256)
-TABULAR_N_COMPONENTS = 32
-TABULAR_LAYER_SIZES = (128, 128, 128)
-_MOST_NUMBERS_READ = 2**20  # to learn the scales of columns
-_SAMPLE_ROWS = 4  # on which a module is tried
-DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
+StoredType = type[MLPEncoder | TabularEncoder | ConvEncoder | ResNetEncoder]
+# Types of built-in encoders by their names in files, which never change.
+STORED_TYPES: dict[str, StoredType] = {
+    "mlp": MLPEncoder,
+    "tabular": TabularEncoder,
+    "conv": ConvEncoder,
+    "resnet": ResNetEncoder,
+}
 
 
 def build_module(
-    encoder: str | nn.Module | EncoderFactory,
-    *,
-    rows: Any,
+    options: EncoderOptions,
+    rows: IndexableRows,
     layout: ColumnLayout | None = None,
-    n_components: int | None,
-    n_members: int = 1,
-    hidden_layer_sizes: Sequence[int] | None,
-    dropout: float = 0.0,
-    projection_dim: int | None,
+    *,
     n_classes: int | None = None,
-    precision: Precision = DEFAULT_PRECISION,
-    freeze: Sequence[str] | None = None,
+    precision: Precision = _DEFAULT_PRECISION,
 ) -> ContrastiveModule:
-    """Build the encoder and its head, and try them on a few rows.
+    """Build the encoder and its head, and check its output on a few rows.
 
     Parameters
     ----------
-    encoder : str, nn.Module or callable
-        A name, a module (it is copied, its weights are kept), or a factory. A factory
-        is called with those of `input_shape`, `n_features` and `n_components` that it
-        names as arguments.
-    rows : Tensor of shape (n_samples, ...), or rows that are stored elsewhere
-        The training rows as the encoder will see them.
+    options : EncoderOptions
+        The user's choice of an encoder.
+    rows : Tensor of shape (n_samples, ...), or rows that are read by index
+        The training rows as the encoder takes them.
     layout : ColumnLayout or None
-        What the columns of prepared rows are; None where rows are not prepared.
-    n_components : int or None
-        Width of the embedding; None for the module's own, that of a ``"resnet"``, 32 for
-        ``"tabular"`` or 64.
-    n_members : int
-        Members of ``"tabular"``.
-    hidden_layer_sizes : sequence of int or None
-        Hidden widths of the built-in encoders; None for three layers of 128 in
-        ``"tabular"`` and two of 256 in ``"mlp"``.
-    dropout : float
-        Share of hidden units that built-in encoders leave out of each training step.
-    projection_dim : int or None
-        Width of the projection head's output.
+        Layout of the columns of preprocessed rows; None if rows are passed through.
     n_classes : int or None
-        Classes of the jointly trained classifier, if there is one.
+        Number of classes of the jointly trained classifier; None for no classifier.
     precision : Precision
         Types of numbers.
-    freeze : sequence of str or None
-        Parts or weights of the encoder that training leaves as they are.
 
     Returns
     -------
@@ -86,111 +134,63 @@ def build_module(
     ------
     ValueError
         If the encoder does not accept the rows or does not return (B, n_components), or
-        has nothing of a name in `freeze`.
+        has no part of a name in `freeze`.
     """
-    input_shape = tuple(rows.shape[1:])
-    if isinstance(encoder, str) and layout is not None:
-        _check_something_to_learn(layout)
-    built: Any
-    if encoder == "tabular":
-        built = _build_tabular(
-            rows, layout, n_components, n_members, hidden_layer_sizes, dropout
-        )
-    elif isinstance(encoder, str) and encoder not in TABLE_ENCODERS:
-        built = build_image_encoder(
-            encoder, rows, n_components, hidden_layer_sizes, dropout
-        )
-    elif isinstance(encoder, str):
-        width = DEFAULT_N_COMPONENTS if n_components is None else n_components
-        hidden = _checked_sizes(hidden_layer_sizes, DEFAULT_HIDDEN_LAYER_SIZES)
-        built = _build_mlp(input_shape, layout, hidden, width, dropout)
-    else:
-        built = own_module(encoder, input_shape, n_components)
-    width = output_width(built, encoder, rows[:_SAMPLE_ROWS].cpu(), n_components)
-    frozen = () if freeze is None else tuple(freeze)
-    module = ContrastiveModule(built, width, projection_dim, n_classes, precision, frozen)
+    inputs = EncoderInputs(rows, layout)
+    encoder = _build_encoder(options, inputs)
+    name = _display_name(options, encoder)
+    width = output_width(encoder, name, rows[:_N_CHECKED_ROWS].cpu(), options.n_components)
+    module = ContrastiveModule(
+        encoder,
+        width,
+        options.projection_dim,
+        n_classes,
+        precision,
+        () if options.freeze is None else tuple(options.freeze),
+    )
     return module.to(precision.dtype).train()
 
 
-def _build_tabular(
-    rows: Any,
-    layout: ColumnLayout | None,
-    n_components: int | None,
-    n_members: int,
-    hidden_layer_sizes: Sequence[int] | None,
-    dropout: float,
-) -> TabularEncoder:
-    if layout is None:
-        raise ValueError(
-            f"encoder='tabular' takes tables, got rows of shape "
-            f"{tuple(rows.shape[1:])}: use encoder='mlp' or 'auto'."
-        )
-    hidden = _checked_sizes(hidden_layer_sizes, TABULAR_LAYER_SIZES)
-    if len(set(hidden)) != 1:
-        raise ValueError(
-            f"hidden_layer_sizes={hidden_layer_sizes!r} must hold equal widths, at least "
-            f"one, for encoder='tabular', whose layers add to each other."
-        )
-    n_read = max(1000, min(MAX_ROWS, _MOST_NUMBERS_READ // max(1, rows.shape[1])))
-    step = -(-rows.shape[0] // n_read)
-    some = rows[torch.arange(0, rows.shape[0], step)]  # rows may lie in a file
-    return TabularEncoder.fitted(
-        some,
-        layout.n_levels.tolist(),
-        has_missing=layout.has_missing,
-        n_components=TABULAR_N_COMPONENTS if n_components is None else n_components,
-        n_members=n_members,
-        width=hidden[0],
-        n_layers=len(hidden),
-        dropout=dropout,
-    )
+def _build_encoder(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
+    name = options.encoder
+    if not isinstance(name, str):
+        return custom_encoder(name, inputs.shape, options.n_components)
+    if inputs.layout is not None:
+        _check_any_feature(inputs.layout)
+    return _BUILDERS.get(name, build_library_encoder)(options, inputs)
 
 
-def _check_something_to_learn(layout: ColumnLayout) -> None:
+def _check_any_feature(layout: ColumnLayout) -> None:
     if not (layout.numeric.size or layout.n_levels.any() or layout.has_missing.any()):
         raise ValueError(
             "X holds categorical columns only, and none of them has the same level in two "
-            "training rows, so that there is nothing to learn from: drop identifiers, or "
-            "pass columns of numbers or of coarser categories."
+            "training rows: drop identifiers, or pass numeric columns or coarser "
+            "categories."
         )
 
 
-def _build_mlp(
-    input_shape: tuple[int, ...],
-    layout: ColumnLayout | None,
-    hidden: Sequence[int],
-    width: int,
-    dropout: float,
-) -> nn.Module:
-    if layout is None or layout.is_plain:
-        return MLPEncoder(input_shape, hidden, width, dropout)
-    expansion = ColumnExpansion(layout)
-    return nn.Sequential(expansion, MLPEncoder((expansion.width,), hidden, width, dropout))
+# Check of the output -------------------------------------------------------------------
 
 
-def _checked_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Sequence[int]:
-    if sizes is None:
-        return default
-    if not all(isinstance(size, Integral) and size > 0 for size in sizes):
-        raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
-    return [int(size) for size in sizes]
+def _display_name(options: EncoderOptions, module: nn.Module) -> str:
+    return options.encoder if isinstance(options.encoder, str) else type(module).__name__
 
 
 def output_width(
-    module: nn.Module, encoder: object, sample: Tensor, n_components: int | None
+    module: nn.Module, name: str, sample: Tensor, n_components: int | None
 ) -> int:
-    """Try the module on a few rows; return the width of its embedding.
+    """Embed a few rows, and return the width of the embedding.
 
     Parameters
     ----------
     module : nn.Module
         The encoder.
-    encoder : object
-        What the user asked for, which messages name.
+    name : str
+        Name of the encoder in messages.
     sample : Tensor of shape (n, ...)
         Some training rows.
     n_components : int or None
-        The width that is asked for.
+        The width that the user asked for, if any.
 
     Returns
     -------
@@ -199,10 +199,9 @@ def output_width(
     Raises
     ------
     ValueError
-        If it fails on the rows, or does not return finite float32 embeddings of that
-        width, with a gradient, each from its row alone.
+        If the module fails on the rows. Its output must be finite float32 embeddings of
+        that width, with a gradient, and each must depend on its row alone.
     """
-    name = encoder if isinstance(encoder, str) else type(module).__name__
     sample = as_float(sample).float()
     try:
         output = module.eval()(sample)  # also gives lazy modules their shapes
@@ -229,7 +228,7 @@ def output_width(
     return shape[1]
 
 
-def _check_embedding(name: object, output: Tensor, fewer: Tensor) -> None:
+def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:
     problem = None
     if output.dtype != torch.float32 or output.shape[1] == 0:
         problem = f"{output.dtype} of width {output.shape[1]}: return float32 embeddings"
@@ -240,7 +239,7 @@ def _check_embedding(name: object, output: Tensor, fewer: Tensor) -> None:
     elif not torch.allclose(output[:2], fewer, rtol=1e-3, atol=1e-5):
         problem = (
             "different embeddings of a row in different batches, in eval mode: use "
-            "layers that treat rows one by one, or keep running statistics"
+            "layers that treat rows independently, or track running statistics"
         )
     if problem is not None:
         raise ValueError(f"encoder={name} returns {problem}.")

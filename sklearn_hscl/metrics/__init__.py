@@ -1,8 +1,8 @@
-"""How good an embedding is: retrieval, readouts, geometry and collapse.
+"""Quality of an embedding: retrieval, probes, geometry and collapse.
 
-Each function takes arrays and returns a number (:func:`singular_value_decay` a curve);
-:func:`make_embedding_scorer` makes ``scoring=`` for scikit-learn of it. Rows are compared
-by the cosine of their angle, whatever their length.
+Each function takes arrays and returns a number; :func:`singular_value_decay` returns a
+curve. :func:`make_embedding_scorer` turns them into ``scoring=`` for scikit-learn. Samples
+are compared by cosine, whatever the norms of their embeddings.
 """
 
 from sklearn_hscl.metrics.classification import (

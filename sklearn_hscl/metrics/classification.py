@@ -1,8 +1,7 @@
 """Accuracy of simple classifiers on an embedding."""
 
-from functools import partial
 from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,15 +14,16 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from sklearn_hscl.metrics.geometry import chunk_rows, class_sums, float64_rows
-from sklearn_hscl.metrics.knn.packed_keys import floating_point
-from sklearn_hscl.metrics.knn.similarity_tiles import (
-    SimilaritySearch,
-    even_slices,
-    l2_normalize_at,
-    map_blocks,
+from sklearn_hscl.metrics.knn import SimilaritySearch, l2_normalize_at, map_class_codes
+from sklearn_hscl.metrics.validation import (
+    Seed,
+    check_labelled,
+    check_n_neighbors,
+    check_queries,
 )
-from sklearn_hscl.metrics.knn.top_k import map_nearest
-from sklearn_hscl.metrics.validation import check_labelled, check_n_neighbors, check_queries
+from sklearn_hscl.runtime.parallel import even_slices, map_blocks
+
+Codes = NDArray[np.signedinteger]  # of classes
 
 # Votes that a block may hold at a time, for very many classes: 64 MB.
 _MAX_VOTES = 1 << 23
@@ -39,32 +39,33 @@ def knn_accuracy(
     weights: Literal["similarity", "uniform"] = "similarity",
     temperature: float = 0.5,
     n_queries: int | None = None,
-    random_state: int | np.random.RandomState | None = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Share of queries whose nearest rows vote for their class.
+    """Compute the accuracy of a k-nearest-neighbour classifier.
 
     The defaults are the protocol of the papers on contrastive learning with hard
     negatives: ``knn_accuracy(train, y_train, test, y_test)`` lets the 200 nearest
-    training rows vote with weight exp(cosine / 0.5) [1]_.
+    training samples vote with weight exp(cosine / 0.5) [1]_.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding of the rows that vote; lengths of rows play no part.
+        Embedding of the samples that vote. Norms are ignored.
     y : array-like of shape (n_samples,)
-        Their classes.
+        Class labels.
     X_query, y_query : array-like of shape (n_query_samples, D) and (n_query_samples,)
-        Rows to classify and their classes; None: each row of `X` by the others.
+        Samples to classify and their classes. None classifies each sample of `X` by the
+        others.
     n_neighbors : int, default=200
-        How many rows vote.
+        Number of neighbours that vote.
     weights : {"similarity", "uniform"}, default="similarity"
-        exp(cosine / `temperature`) or 1 for each vote.
+        Weight of a vote: exp(cosine / `temperature`) or 1.
     temperature : float, default=0.5
-        The smaller, the more the nearest of the neighbours count.
+        Smaller values give more weight to the nearest neighbours.
     n_queries : int, default=None
-        Draw that many queries; None takes all.
+        Number of queries to draw; None uses all.
     random_state : int, RandomState instance or None, default=0
-        For the draw; see :func:`recall_at_k`.
+        Seed of the draw; see :func:`recall_at_k`.
 
     Returns
     -------
@@ -74,15 +75,15 @@ def knn_accuracy(
     Raises
     ------
     ValueError
-        If there are NaN or infinities, one class only, a missing label, no query with a
-        row of its class, or fewer than `n_neighbors` other rows; if `weights` or
-        `temperature` is none of the above.
+        If there are NaN or infinities, only one class, a missing label, no query with a
+        sample of its class, or fewer than `n_neighbors` other samples; if `weights` or
+        `temperature` is not valid.
 
     Notes
     -----
-    Ties go to the class that sorts first: among equally similar rows for the last places,
-    and among equal votes. Queries without any (other) row of their class are left out.
-    The search is exact, in memory linear in the rows.
+    Ties go to the class that sorts first: among equally similar samples for the last
+    neighbours, and among equal votes. Queries without any (other) sample of their class
+    are excluded. The search is exact, with memory linear in the number of samples.
 
     References
     ----------
@@ -99,9 +100,15 @@ def knn_accuracy(
     0.960
     """
     if weights not in ("similarity", "uniform"):
-        raise ValueError(f"weights={weights!r} must be 'similarity' or 'uniform'.")
+        raise ValueError(
+            f"Expected weights to be 'similarity' or 'uniform', got {weights!r}. Pass one "
+            f"of them."
+        )
     if not (isinstance(temperature, Real) and temperature > 0):
-        raise ValueError(f"temperature={temperature!r} must be above 0.")
+        raise ValueError(
+            f"Expected temperature to be a number above 0, got {temperature!r}. Pass a "
+            f"positive number, such as 0.5."
+        )
     references = check_labelled(X, y)
     queries = check_queries(
         references, X_query, y_query, n_queries=n_queries, random_state=random_state
@@ -111,23 +118,17 @@ def knn_accuracy(
     n_classes = len(references.classes)
     sharpness = 1 / temperature if weights == "similarity" else 0.0
 
-    n_bits = (n_classes - 1).bit_length()
-    mask = (1 << n_bits) - 1
-
-    def right(block: slice, keys: NDArray[Any]) -> NDArray[np.bool_]:
-        similarity = floating_point(keys, n_bits, search.dtype)
+    def is_correct(
+        block: slice, similarity: NDArray[np.float64], codes: Codes
+    ) -> NDArray[np.bool_]:
         weights = np.exp(sharpness * (similarity - similarity[:, :1]))
-        winners = _winners(mask - (keys & mask), weights, n_classes)
-        return winners == search.codes[block]
+        return _winners(codes, weights, n_classes) == search.codes[block]
 
-    note = partial(_note_class, search, mask)
-    return float(
-        np.concatenate(map_nearest(right, search, n_neighbors, note, n_bits)).mean()
-    )
+    return float(np.concatenate(map_class_codes(is_correct, search, n_neighbors)).mean())
 
 
 def _winners(
-    codes: NDArray[Any], weights: NDArray[np.float64], n_classes: int
+    codes: Codes, weights: NDArray[np.float64], n_classes: int
 ) -> NDArray[np.int64]:
     """Return the class with the largest sum of weights: (b, k) to (b,)."""
     chunks = even_slices(len(codes), max(1, _MAX_VOTES // n_classes))
@@ -137,23 +138,12 @@ def _winners(
 
 
 def _votes(
-    codes: NDArray[Any], weights: NDArray[np.float64], n_classes: int
-) -> NDArray[Any]:
+    codes: Codes, weights: NDArray[np.float64], n_classes: int
+) -> NDArray[np.number]:
     """Sum the weights of each class: (b, n_classes)."""
     ballots = np.arange(len(codes))[:, None] * n_classes + codes
     votes = np.bincount(ballots.ravel(), weights.ravel(), minlength=len(codes) * n_classes)
     return votes.reshape(len(codes), n_classes)
-
-
-def _note_class(
-    search: SimilaritySearch,
-    mask: int,
-    keys: NDArray[Any],
-    _: NDArray[Any],
-    references: NDArray[Any],
-) -> None:
-    """Put the class into the lowest bits, such that first classes are first of equals."""
-    keys |= (mask - search.reference_codes[references]).astype(keys.dtype)
 
 
 def linear_readout_accuracy(
@@ -164,29 +154,30 @@ def linear_readout_accuracy(
     *,
     estimator: BaseEstimator | None = None,
     cv: int = 5,
-    random_state: int | np.random.RandomState | None = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Accuracy of a linear classifier on the unit rows of a frozen embedding.
+    """Compute the accuracy of a linear probe on the unit rows of a frozen embedding.
 
-    Directions are what the loss trains; the papers' layer sees the lengths, too.
+    The loss trains directions only, so rows are scaled to unit norm. The probe of the
+    papers also sees the norms.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding of the rows that the classifier is fitted on.
+        Embedding of the samples that the classifier is fitted on.
     y : array-like of shape (n_samples,)
-        Their classes.
+        Class labels.
     X_query, y_query : array-like of shape (n_query_samples, D) and (n_query_samples,)
-        Rows to classify and their classes; None: the rows of `X`, each by a classifier
-        that has not seen it.
+        Samples to classify and their classes. None cross-validates on the samples of
+        `X`.
     estimator : classifier, default=None
-        What to fit; None: ``LogisticRegression(max_iter=1000)`` on standardised columns,
-        whose optimum is the same from every start, unlike that of the papers' 100 epochs
-        of Adam.
+        Classifier to fit. None uses ``LogisticRegression(max_iter=1000)`` on
+        standardised columns, whose optimum does not depend on the start, unlike the
+        papers' 100 epochs of Adam.
     cv : int, default=5
-        Stratified folds, where there are no query rows.
+        Number of stratified folds without query samples.
     random_state : int, RandomState instance or None, default=0
-        For the folds.
+        Seed of the folds.
 
     Returns
     -------
@@ -196,13 +187,14 @@ def linear_readout_accuracy(
     Raises
     ------
     ValueError
-        If there are NaN or infinities, one class only, a missing label, or no query with
-        a row of its class.
+        If there are NaN or infinities, only one class, a missing label, or no query with
+        a sample of its class.
 
     Notes
     -----
-    Queries of classes that `y` does not hold, and without query rows classes of a single
-    row, are left out. Time and memory are linear in the rows.
+    Queries of classes that `y` does not contain are excluded, and so are classes of a
+    single sample without query samples. Time and memory are linear in the number of
+    samples.
 
     Examples
     --------
@@ -222,8 +214,8 @@ def linear_readout_accuracy(
         folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
         predicted = cross_val_predict(estimator, rows, queries.codes, cv=folds)
     else:
-        everything = np.arange(len(references.rows))
-        fitted_rows = l2_normalize_at(references.rows, everything)
+        all_indices = np.arange(len(references.rows))
+        fitted_rows = l2_normalize_at(references.rows, all_indices)
         fitted = clone(estimator).fit(fitted_rows, references.codes)
         predicted = fitted.predict(rows)
     return float(np.mean(predicted == queries.codes))
@@ -235,20 +227,20 @@ def nearest_class_mean_accuracy(
     X_query: ArrayLike | None = None,
     y_query: ArrayLike | None = None,
 ) -> float:
-    """Share of queries to which the mean of their own class is the nearest.
+    """Compute the accuracy of a nearest-class-mean classifier.
 
-    Distances are Euclidean, between unit rows and the means of unit rows: scikit-learn's
-    ``NearestCentroid`` on normalised rows.
+    Distances are Euclidean, between unit rows and the means of unit rows, as in
+    scikit-learn's ``NearestCentroid`` on normalised rows [1]_.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding of the rows that are averaged.
+        Embedding of the samples to average.
     y : array-like of shape (n_samples,)
-        Their classes.
+        Class labels.
     X_query, y_query : array-like of shape (n_query_samples, D) and (n_query_samples,)
-        Rows to classify and their classes; None: the rows of `X`, where the mean of its
-        own class is taken without the row.
+        Samples to classify and their classes. None classifies the samples of `X`, each
+        excluded from the mean of its class.
 
     Returns
     -------
@@ -258,13 +250,14 @@ def nearest_class_mean_accuracy(
     Raises
     ------
     ValueError
-        If there are NaN or infinities, one class only, a missing label, or no query with
-        a row of its class.
+        If there are NaN or infinities, only one class, a missing label, or no query with
+        a sample of its class.
 
     Notes
     -----
-    Equal distances go to the class that sorts first. Queries without any (other) row of
-    their class are left out. Time is linear in the rows, and extra memory constant.
+    Equal distances go to the class that sorts first. Queries without any (other) sample
+    of their class are excluded. Time is linear in the number of samples, and extra
+    memory is constant.
 
     References
     ----------
@@ -285,27 +278,27 @@ def nearest_class_mean_accuracy(
     counts = torch.from_numpy(references.counts).double()
     codes = torch.from_numpy(queries.codes)
 
-    def n_right(block: slice) -> int:
+    def n_correct(block: slice) -> int:
         rows = float64_rows(queries.rows[queries.chosen[block]], normalize=True)
-        own = codes[block] if queries.are_references else None
-        distance = _squared_distances(rows, sums, counts, own)
+        own_codes = codes[block] if queries.are_references else None
+        distance = _squared_distances(rows, sums, counts, own_codes)
         return int((distance.argmin(1) == codes[block]).sum())
 
     block_rows = chunk_rows(max(sums.shape))
-    return sum(map_blocks(n_right, len(codes), block_rows)) / len(codes)
+    return sum(map_blocks(n_correct, len(codes), block_rows)) / len(codes)
 
 
 def _squared_distances(
-    rows: Tensor, sums: Tensor, counts: Tensor, own: Tensor | None
+    rows: Tensor, sums: Tensor, counts: Tensor, own_codes: Tensor | None
 ) -> Tensor:
-    """Squared distances (b, C) of rows to class means, less those of rows to zero.
+    """Return squared distances (b, C) of rows to class means, minus those to zero.
 
-    Where `own` names the class of each row, its mean is taken without the row.
+    If `own_codes` gives the class of each row, its mean is taken without the row.
     """
     means = sums / counts[:, None]
     distance = means.square().sum(1) - 2 * rows @ means.T  # (b, C)
-    if own is not None:
-        others = (sums[own] - rows) / (counts[own] - 1)[:, None]  # (b, D)
+    if own_codes is not None:
+        others = (sums[own_codes] - rows) / (counts[own_codes] - 1)[:, None]  # (b, D)
         own_distance = (others.square() - 2 * rows * others).sum(1)
-        distance.scatter_(1, own[:, None], own_distance[:, None])
+        distance.scatter_(1, own_codes[:, None], own_distance[:, None])
     return distance

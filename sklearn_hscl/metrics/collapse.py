@@ -1,11 +1,11 @@
-"""Neural and dimensional collapse, by the class means.
+"""Neural and dimensional collapse, measured by the class means.
 
-Under neural collapse the rows of a class are one point, and the points of C classes form
-a simplex: unit length, sum zero, inner products -1/(C - 1). The supervised losses are
-least exactly there; how near a trained embedding comes, and how many dimensions its means
-span, is what Jiang, Nguyen, Ishwar and Aeron, "Hard-negative sampling for contrastive
-learning: optimal representation geometry and neural- vs dimensional-collapse", TMLR 2025
-(2311.05139), measure in their experiments.
+Under neural collapse the samples of a class are one point, and the points of C classes
+form a simplex: unit norm, sum zero, inner products -1/(C - 1). The supervised losses have
+their minimum exactly there. The measures show how close a trained embedding is, and how
+many dimensions its class means span, as in the experiments of Jiang, Nguyen, Ishwar and
+Aeron, "Hard-negative sampling for contrastive learning: optimal representation geometry
+and neural- vs dimensional-collapse", TMLR 2025 (2311.05139).
 """
 
 import numpy as np
@@ -18,36 +18,36 @@ from sklearn_hscl.metrics.geometry import (
     class_means,
     float64_chunks,
 )
-from sklearn_hscl.metrics.knn.similarity_tiles import map_blocks
 from sklearn_hscl.metrics.validation import Labelled, check_labelled
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.runtime.parallel import map_blocks
 from sklearn_hscl.runtime.threads import torch_threads
 
 
 def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
-    """Length of the mean of the class means; 0 under neural collapse.
+    """Compute the norm of the mean of the class means; 0 under neural collapse.
 
-    ``‖(1/C) Σ_c μ_c‖``, where μ_c is the mean of the rows of class c [1]_.
+    It is ``‖(1/C) Σ_c μ_c‖``, with μ_c the mean embedding of class c [1]_.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
         Embedding.
     y : array-like of shape (n_samples,)
-        Classes.
+        Class labels.
     normalize : bool, default=True
-        Scale rows to unit length first. The paper's encoder maps into the unit ball and
-        is measured as it is: False.
+        Whether to scale rows to unit norm first. The paper's encoder maps into the unit
+        ball and is measured without scaling: False.
 
     Returns
     -------
     float
-        Of unit rows from 0 to 1.
+        For unit rows from 0 to 1.
 
     Raises
     ------
     ValueError
-        If there are NaN or infinities, one class only, or a missing label.
+        If there are NaN or infinities, only one class, or a missing label.
 
     References
     ----------
@@ -66,15 +66,15 @@ def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> flo
 
 
 def unit_norm_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
-    """Mean difference of the lengths of class means from 1; 0 under neural collapse.
+    """Compute the mean difference of the norms of class means from 1.
 
-    ``(1/C) Σ_c |‖μ_c‖ - 1|``. Parameters, errors and source are those of
-    :func:`zero_sum_error`.
+    It is ``(1/C) Σ_c |‖μ_c‖ - 1|``, and 0 under neural collapse. Parameters, errors and
+    source are those of :func:`zero_sum_error`.
 
     Returns
     -------
     float
-        Of unit rows from 0 (each class in one place) to 1 (each around the centre).
+        For unit rows from 0 (each class is one point) to 1 (each is around the origin).
 
     Examples
     --------
@@ -89,10 +89,10 @@ def unit_norm_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> fl
 def equal_inner_product_error(
     X: ArrayLike, y: ArrayLike, *, normalize: bool = True
 ) -> float:
-    """Mean difference of the cosines of class means from -1/(C - 1).
+    """Compute the mean difference of the cosines of class means from -1/(C - 1).
 
-    The mean over i ≠ j of ``|cos(μ_i, μ_j) + 1/(C - 1)|``; 0 under neural collapse.
-    Parameters, errors and source are those of :func:`zero_sum_error`.
+    It is the mean over i ≠ j of ``|cos(μ_i, μ_j) + 1/(C - 1)|``, and 0 under neural
+    collapse. Parameters, errors and source are those of :func:`zero_sum_error`.
 
     Returns
     -------
@@ -119,15 +119,16 @@ def equal_inner_product_error(
 
 
 def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
-    """Mean distance of rows from the mean of their class; 0 under neural collapse.
+    """Compute the mean distance of samples from the mean of their class.
 
-    ``(1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖``: each class counts the same. Parameters,
-    errors and source are those of :func:`zero_sum_error`.
+    It is ``(1/C) Σ_c (1/n_c) Σ_{x in c} ‖x - μ_c‖``, which weights classes equally, and 0
+    under neural collapse. Parameters, errors and source are those of
+    :func:`zero_sum_error`.
 
     Returns
     -------
     float
-        Of unit rows from 0 to 1.
+        For unit rows from 0 to 1.
 
     Examples
     --------
@@ -135,11 +136,11 @@ def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -
     >>> within_class_spread([[1, 0], [-1, 0], [0, 1]], [0, 0, 1])
     0.5
     """
-    return _spread(check_labelled(X, y), normalize)
+    return _mean_distance(check_labelled(X, y), normalize)
 
 
 @torch_threads(1)
-def _spread(data: Labelled, normalize: bool) -> float:
+def _mean_distance(data: Labelled, normalize: bool) -> float:
     means, codes = class_means(data, normalize=normalize), torch.from_numpy(data.codes)
     totals = torch.zeros(len(means), dtype=torch.float64)  # (C,)
     for chunk, rows in float64_chunks(data.rows, normalize=normalize):
@@ -151,17 +152,17 @@ def _spread(data: Labelled, normalize: bool) -> float:
 def singular_value_decay(
     X: ArrayLike, y: ArrayLike, *, normalize: bool = True
 ) -> NDArray[np.float64]:
-    """Logarithms of the singular values of the covariance of class means.
+    """Compute the logarithms of the singular values of the covariance of class means.
 
-    ``log(σ_k / σ_1)`` in descending order: a curve that stays near 0 uses all C - 1
-    dimensions, one that falls off has collapsed to few (dimensional collapse).
+    They are ``log(σ_k / σ_1)`` in descending order. A curve that stays near 0 uses all
+    C - 1 dimensions; one that falls off has collapsed to few (dimensional collapse).
     Parameters and source are those of :func:`zero_sum_error`.
 
     Returns
     -------
     ndarray of float64, shape (min(C - 1, D),)
-        The first is 0, -inf stands for a singular value of 0. A covariance of C means has
-        at most C - 1 others than 0, so that the rest are not listed.
+        The first is 0; a singular value of 0 becomes -inf. A covariance of C means has at
+        most C - 1 non-zero singular values, and the others are omitted.
 
     Raises
     ------
@@ -177,5 +178,8 @@ def singular_value_decay(
     means = class_means(check_labelled(X, y), normalize=normalize)
     values = centred_singular_values(means)
     if not values[0] > 0:
-        raise ValueError("X has the same mean in all classes: there is no decay to see.")
+        raise ValueError(
+            "Expected class means of X to differ, got the same mean for all classes. Pass "
+            "an embedding that has not collapsed to one point."
+        )
     return (2 * (values / values[0]).log()).numpy()

@@ -2,53 +2,51 @@
 
 from collections.abc import Iterator
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sklearn_hscl.metrics.knn.similarity_tiles import (
-    SimilaritySearch,
-    even_slices,
-    map_blocks,
-)
+from sklearn_hscl.metrics.knn import SimilaritySearch
 from sklearn_hscl.metrics.validation import (
     Labelled,
     Queries,
+    Rows,
+    Seed,
     check_embedding,
     check_labelled,
     draw_rows,
 )
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.runtime.parallel import even_slices, map_blocks
 from sklearn_hscl.runtime.threads import torch_threads
 
 
 def alignment(X: ArrayLike, y: ArrayLike) -> float:
-    """Mean squared distance between unit rows of the same class; lower is better.
+    """Compute the mean squared distance between unit rows of the same class.
 
-    Equation 2 of [1]_ with α = 2, its default, for which the mean over pairs follows from
-    the class sums. A pair is a row, and with equal chance any other row of its class:
-    each row counts once, however large its class.
+    This is equation 2 of [1]_ with α = 2, its default. The mean over pairs then follows
+    from the class sums. Each sample is paired with every other sample of its class, with
+    equal probability, and counts once, however large its class.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding; lengths of rows play no part, but a row of zeros stays one.
+        Embedding. Norms are ignored, except that rows of zeros stay zero.
     y : array-like of shape (n_samples,)
-        Classes; or which views are of the same row. Rows without another of their class
-        are left out.
+        Class labels, or for each view the sample that it shows. Samples without another
+        of their class are excluded.
 
     Returns
     -------
     float
-        From 0 to 4, or little more than 2 where classes are large; lower is better.
+        From 0 to 4, or little more than 2 for large classes; lower is better.
 
     Raises
     ------
     ValueError
-        If there are NaN or infinities, a missing label, or no two rows of a class.
+        If there are NaN or infinities, a missing label, or no class of two samples.
 
     References
     ----------
@@ -64,15 +62,18 @@ def alignment(X: ArrayLike, y: ArrayLike) -> float:
     data = check_labelled(X, y, several_classes=False)
     sums = class_sums(data)
     counts = torch.from_numpy(data.counts)
-    # Σ |z_i|² of each class: rows are of length 1, or 0
-    lengths = np.bincount(data.codes, data.rows.any(axis=1), len(data.classes))
+    # Σ |z_i|² of each class: rows have norm 1, or 0
+    square_norms = np.bincount(data.codes, data.rows.any(axis=1), len(data.classes))
     several = counts > 1
     if not several.any():
-        raise ValueError("y holds no class of two rows: there is no positive pair.")
+        raise ValueError(
+            "Expected y to contain a class of at least two samples, got none. Pass samples "
+            "that form a positive pair."
+        )
     sums, counts = sums[several], counts[several]
     # Σ_{i≠j} |z_i - z_j|² = 2 n Σ |z_i|² - 2 |Σ z_i|²
     squares = 2 * (
-        counts * torch.from_numpy(lengths)[several] - sums.square().sum(1)
+        counts * torch.from_numpy(square_norms)[several] - sums.square().sum(1)
     )  # (C,)
     return float((squares.clamp_min(0) / (counts - 1)).sum() / counts.sum())
 
@@ -82,33 +83,33 @@ def uniformity(
     *,
     t: float = 2.0,
     n_queries: int | None = None,
-    random_state: int | np.random.RandomState | None = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Logarithm of the mean of exp(-t distance²) over pairs; lower is better.
+    """Compute the logarithm of the mean of exp(-t distance²) over pairs.
 
-    Equation 3 of [1]_: how evenly unit rows cover the sphere. It needs all pairs.
+    This is equation 3 of [1]_, and measures how evenly unit rows cover the sphere.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding; lengths of rows play no part, but a row of zeros stays one.
+        Embedding. Norms are ignored, except that rows of zeros stay zero.
     t : float, default=2
-        The larger, the more it is about the nearest pairs. 2 is the paper's.
+        Larger values give more weight to the nearest pairs. The paper uses 2.
     n_queries : int, default=None
-        Draw that many rows and pair them with all others; None takes all pairs, in time
-        n_samples².
+        Number of samples to draw, each of which is paired with all others. None uses all
+        pairs, in time n_samples².
     random_state : int, RandomState instance or None, default=0
-        For the draw; see :func:`recall_at_k`.
+        Seed of the draw; see :func:`recall_at_k`.
 
     Returns
     -------
     float
-        From -4 t (all pairs opposite) to 0 (all rows in one place).
+        From -4 t (all pairs opposite) to 0 (all rows equal); lower is better.
 
     Raises
     ------
     ValueError
-        If there are NaN or infinities, fewer than two rows, or `t` is not above 0.
+        If there are NaN or infinities, fewer than two samples, or `t` is not above 0.
 
     References
     ----------
@@ -124,7 +125,10 @@ def uniformity(
     -8.0
     """
     if not (isinstance(t, Real) and t > 0):
-        raise ValueError(f"t={t!r} must be above 0.")
+        raise ValueError(
+            f"Expected t to be a number above 0, got {t!r}. Pass a positive number, such "
+            f"as 2."
+        )
     rows = check_embedding(X, min_rows=2)
     chosen = np.arange(len(rows))
     if n_queries is not None:
@@ -133,7 +137,7 @@ def uniformity(
     references = Labelled(rows, one_class[:1], one_class)
     search = SimilaritySearch(references, Queries(rows, chosen, one_class[chosen], True))
 
-    # |z|² / 2: rows are of length 1, or 0
+    # |z|² / 2: rows have norm 1, or 0
     halves = search.references.any(1, keepdim=True).to(search.references.dtype) / 2
     own_halves = halves[torch.from_numpy(chosen)]
 
@@ -152,18 +156,18 @@ def uniformity(
 
 
 def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
-    """Exponential of the entropy of the singular values, as shares of their sum.
+    """Compute the exponential of the entropy of the normalised singular values.
 
-    It is k where k singular values are equal and the others 0, and 1 where all rows are
-    in one direction [1]_. Singular values are those of the rows as they lie, not centred:
-    so a common direction counts, as in RankMe [2]_.
+    It is k if k singular values are equal and the others 0, and 1 if all rows have the
+    same direction [1]_. Rows are not centred, so a common direction counts, as in
+    RankMe [2]_.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
         Embedding.
     normalize : bool, default=True
-        Scale rows to unit length first, as the losses do.
+        Whether to scale rows to unit norm first, as the losses do.
 
     Returns
     -------
@@ -177,8 +181,8 @@ def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
 
     Notes
     -----
-    Triangular factors of chunks of rows are merged, in float64: in memory D² and with
-    none of the loss of accuracy that a Gram matrix would bring.
+    Triangular factors of chunks of rows are merged in float64. This takes memory D², and
+    avoids the loss of accuracy of a Gram matrix.
 
     References
     ----------
@@ -197,23 +201,26 @@ def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
     """
     values = _singular_values(check_embedding(X), normalize=normalize)
     if not values[0] > 0:
-        raise ValueError("X holds zeros only: there is no direction to count.")
-    share = values / values.sum()
-    return float(torch.special.entr(share).sum().exp())
+        raise ValueError(
+            "Expected X to have a non-zero row, got only zeros. Pass an embedding with "
+            "directions to count."
+        )
+    fraction = values / values.sum()
+    return float(torch.special.entr(fraction).sum().exp())
 
 
 def centred_singular_values(rows: Tensor) -> Tensor:
-    """Return the singular values of rows (n, D) around their mean: (min(n - 1, D),).
+    """Return the singular values of centred rows (n, D): (min(n - 1, D),).
 
-    Centred rows have no more others than 0.
+    All further singular values are 0.
     """
     n_rows, n_columns = rows.shape
     return torch.linalg.svdvals(rows - rows.mean(0))[: min(n_rows - 1, n_columns)]
 
 
 @torch_threads(1)
-def _singular_values(rows: NDArray[Any], *, normalize: bool) -> Tensor:
-    """Singular values of all rows, by the triangular factors of chunks of them."""
+def _singular_values(rows: Rows, *, normalize: bool) -> Tensor:
+    """Return the singular values of all rows, from triangular factors of chunks."""
     factor = torch.zeros(0, rows.shape[1], dtype=torch.float64)
     for _, chunk in float64_chunks(rows, normalize=normalize):
         factor = torch.linalg.qr(torch.cat([factor, chunk]), mode="r").R
@@ -221,20 +228,20 @@ def _singular_values(rows: NDArray[Any], *, normalize: bool) -> Tensor:
 
 
 def cosine_silhouette(X: ArrayLike, y: ArrayLike) -> float:
-    """Mean silhouette by cosine: how much nearer rows are to their class than to others.
+    """Compute the mean silhouette coefficient by cosine distance.
 
-    For a row with mean cosine distance a to the others of its class, and b to the rows of
-    the nearest other class, it is (b - a) / max(a, b); for the only row of a class, 0
-    [1]_. The value is that of ``sklearn.metrics.silhouette_score(X, y, metric="cosine")``,
-    in time linear in the rows instead of quadratic: mean cosine distances to a class
-    follow from the mean of its unit rows.
+    For a sample with mean cosine distance a to the others of its class, and b to the
+    samples of the nearest other class, it is (b - a) / max(a, b). For the only sample of
+    a class it is 0 [1]_. The value equals
+    ``sklearn.metrics.silhouette_score(X, y, metric="cosine")``, but takes linear instead
+    of quadratic time: mean cosine distances to a class follow from its mean unit row.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding; lengths of rows play no part.
+        Embedding. Norms are ignored.
     y : array-like of shape (n_samples,)
-        Classes.
+        Class labels.
 
     Returns
     -------
@@ -244,8 +251,8 @@ def cosine_silhouette(X: ArrayLike, y: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If there are NaN or infinities, one class only, a missing label, or a class for
-        every row.
+        If there are NaN or infinities, only one class, a missing label, or a class for
+        every sample.
 
     References
     ----------
@@ -261,7 +268,10 @@ def cosine_silhouette(X: ArrayLike, y: ArrayLike) -> float:
     """
     data = check_labelled(X, y)
     if len(data.classes) == len(data.rows):
-        raise ValueError("y holds a class for every row: a class needs two rows.")
+        raise ValueError(
+            "Expected y to contain a class of at least two samples, got a class for every "
+            "sample. Pass class labels."
+        )
     sums, codes = class_sums(data), torch.from_numpy(data.codes)
     counts = torch.from_numpy(data.counts).double()
 
@@ -282,32 +292,30 @@ def _silhouettes(rows: Tensor, codes: Tensor, sums: Tensor, counts: Tensor) -> T
     distance_sums[row, codes] = torch.inf
     between = (distance_sums / counts).amin(1).clamp_min(0)
     value = (between - within) / torch.maximum(between, within)
-    # 0/0: all rows in one place.
+    # 0/0: all rows are equal.
     return torch.where(counts[codes] > 1, value.nan_to_num(0.0), 0.0)
 
 
-# Numbers in a chunk: 2 MB of float64.
-_CHUNK_NUMBERS = 1 << 18
+# Values in a chunk: 2 MB of float64.
+_MAX_CHUNK_VALUES = 1 << 18
 
 
 def chunk_rows(n_columns: int) -> int:
-    """Return how many rows make a chunk, where the widest thing made of a row is that."""
-    return max(1, _CHUNK_NUMBERS // n_columns)
+    """Return the rows of a chunk, given the columns of its widest intermediate result."""
+    return max(1, _MAX_CHUNK_VALUES // n_columns)
 
 
-def float64_rows(rows: NDArray[Any], *, normalize: bool) -> Tensor:
-    """Copy a chunk of rows to float64, of unit length if wanted: (b, D)."""
+def float64_rows(rows: Rows, *, normalize: bool) -> Tensor:
+    """Copy a chunk of rows to float64, and optionally scale to unit norm: (b, D)."""
     values = torch.from_numpy(np.array(rows, dtype=np.float64))
     return l2_normalize(values) if normalize else values
 
 
-def float64_chunks(
-    rows: NDArray[Any], *, normalize: bool
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield consecutive rows (b, D) in float64, and which they are.
+def float64_chunks(rows: Rows, *, normalize: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of consecutive rows, and these rows (b, D) in float64.
 
-    To be called within one thread: so little is done with a number that more threads
-    wait for each other most of the time, and on a busy machine a hundred times as long.
+    Call it with a single torch thread: with so little work per value, more threads would
+    mostly wait for each other, and on a busy machine a hundred times as long.
     """
     for chunk in even_slices(len(rows), chunk_rows(rows.shape[1])):
         yield chunk, float64_rows(rows[chunk], normalize=normalize)

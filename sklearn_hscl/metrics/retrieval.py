@@ -1,18 +1,18 @@
-"""Retrieval: how many of the nearest rows are of the class of the query."""
+"""Retrieval: how many of the nearest samples are of the class of the query."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.metrics.knn.similarity_tiles import SimilaritySearch
-from sklearn_hscl.metrics.knn.top_k import map_nearest
-from sklearn_hscl.metrics.validation import check_labelled, check_n_neighbors, check_queries
-
-RandomState = int | np.random.RandomState | None
-Hits = NDArray[np.bool_]
+from sklearn_hscl.metrics.knn import SimilaritySearch, map_relevance
+from sklearn_hscl.metrics.validation import (
+    Seed,
+    check_labelled,
+    check_n_neighbors,
+    check_queries,
+)
 
 
 def recall_at_k(
@@ -23,29 +23,29 @@ def recall_at_k(
     X_query: ArrayLike | None = None,
     y_query: ArrayLike | None = None,
     n_queries: int | None = None,
-    random_state: RandomState = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Share of queries with a row of their class among the k nearest.
+    """Compute the fraction of queries with a sample of their class among the k nearest.
 
-    This is the recall@k of metric learning [1]_; for one relevant row per query it is
-    that of information retrieval.
+    This is the recall@k of metric learning [1]_. With one relevant sample per query, it
+    equals the recall@k of information retrieval.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, D)
-        Embedding of the rows to be found; lengths of rows play no part.
+        Embedding of the samples to search. Norms are ignored.
     y : array-like of shape (n_samples,)
-        Their classes.
+        Class labels.
     k : int, default=1
-        How many neighbours to look at.
+        Number of neighbours.
     X_query, y_query : array-like of shape (n_query_samples, D) and (n_query_samples,)
-        Rows to search for and their classes; None: each row of `X` is searched among
-        the others.
+        Samples to search for and their classes. None searches for each sample of `X`
+        among the others.
     n_queries : int, default=None
-        Draw that many queries; None takes all, in time n_samples². See Notes.
+        Number of queries to draw. None uses all, in time n_samples²; see Notes.
     random_state : int, RandomState instance or None, default=0
-        For the draw. A fixed seed asks the same queries each time, so that two
-        embeddings can be compared.
+        Seed of the draw. A fixed seed draws the same queries each time, which makes two
+        embeddings comparable.
 
     Returns
     -------
@@ -55,20 +55,21 @@ def recall_at_k(
     Raises
     ------
     ValueError
-        If there are NaN or infinities, one class only, a missing label, no query with a
-        row of its class, or fewer than `k` other rows.
+        If there are NaN or infinities, only one class, a missing label, no query with a
+        sample of its class, or fewer than `k` other samples.
 
     Notes
     -----
-    Neighbours are the rows of largest cosine similarity; a row of zeros has similarity 0.
-    Among equally similar rows those of other classes come first, so a collapsed embedding
-    scores as badly as it is, whatever the order of rows. Similarities count as equal up to
-    2e-7 in float32 and 4e-15 in float64, which rounding can bring about.
+    Neighbours are the samples of largest cosine similarity; a row of zeros has similarity
+    0. Among equally similar samples those of other classes come first, so a collapsed
+    embedding scores low, whatever the order of samples. Similarities that differ by
+    rounding, up to 2e-7 in float32 and 4e-15 in float64, count as equal.
 
-    Queries without any (other) row of their class are left out of the mean.
+    Queries without any (other) sample of their class are excluded from the mean.
 
-    The search is exact, in memory linear in the rows: in 1,000,000 rows of 128 numbers a
-    query takes some milliseconds (``benchmarks/results/metrics.md``).
+    The search is exact, with memory linear in the number of samples. A query among
+    1,000,000 samples of 128 dimensions takes some milliseconds
+    (``benchmarks/results/metrics.md``).
 
     References
     ----------
@@ -84,7 +85,8 @@ def recall_at_k(
     >>> recall_at_k(X, [0, 0, 1, 1, 1], k=2)
     0.8
     """
-    return _mean_over_queries(_any_hit, X, y, k, X_query, y_query, n_queries, random_state)
+    task = _Retrieval(X, y, X_query, y_query, n_queries, random_state)
+    return task.mean(_any_hit, k)
 
 
 def precision_at_k(
@@ -95,18 +97,17 @@ def precision_at_k(
     X_query: ArrayLike | None = None,
     y_query: ArrayLike | None = None,
     n_queries: int | None = None,
-    random_state: RandomState = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Mean share of the k nearest rows that are of the class of the query.
+    """Compute the mean fraction of the k nearest samples of the class of the query.
 
-    Parameters are those of :func:`recall_at_k`, and so are ties, queries that are left
-    out, time and memory.
+    Parameters, ties, excluded queries, time and memory are those of :func:`recall_at_k`.
 
     Returns
     -------
     float
-        From 0 to 1, higher is better. Classes of fewer than `k` other rows cannot reach
-        1: see :func:`r_precision`.
+        From 0 to 1, higher is better. Classes of fewer than `k` other samples cannot
+        reach 1: see :func:`r_precision`.
 
     Examples
     --------
@@ -115,9 +116,8 @@ def precision_at_k(
     >>> precision_at_k(X, [0, 0, 1, 1, 1], k=2)
     0.4
     """
-    return _mean_over_queries(
-        _share_of_hits, X, y, k, X_query, y_query, n_queries, random_state
-    )
+    task = _Retrieval(X, y, X_query, y_query, n_queries, random_state)
+    return task.mean(_fraction_of_hits, k)
 
 
 def r_precision(
@@ -127,12 +127,12 @@ def r_precision(
     X_query: ArrayLike | None = None,
     y_query: ArrayLike | None = None,
     n_queries: int | None = None,
-    random_state: RandomState = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Precision among the R nearest rows, R being the number of rows to be found.
+    """Compute the precision among the R nearest samples.
 
-    R is the number of (other) rows of the class of the query. Parameters are those of
-    :func:`recall_at_k`, and so are ties, queries that are left out, time and memory.
+    R is the number of (other) samples of the class of the query [1]_. Parameters, ties,
+    excluded queries, time and memory are those of :func:`recall_at_k`.
 
     Returns
     -------
@@ -151,9 +151,8 @@ def r_precision(
     >>> r_precision(X, [0, 0, 1, 1, 1])
     0.2
     """
-    return _mean_over_queries(
-        _share_of_hits, X, y, None, X_query, y_query, n_queries, random_state
-    )
+    task = _Retrieval(X, y, X_query, y_query, n_queries, random_state)
+    return task.mean(_fraction_of_hits)
 
 
 def map_at_r(
@@ -163,14 +162,14 @@ def map_at_r(
     X_query: ArrayLike | None = None,
     y_query: ArrayLike | None = None,
     n_queries: int | None = None,
-    random_state: RandomState = 0,
+    random_state: Seed = 0,
 ) -> float:
-    """Mean average precision at R, which also asks for the hits to come first.
+    """Compute the mean average precision at R, which rewards hits that come first.
 
-    For one query it is ``(1/R) Σ_{i ≤ R} P(i)``, where R is the number of (other) rows
-    of its class, and P(i) the precision among the i nearest rows if the i-th is of its
-    class, else 0 [1]_. Parameters are those of :func:`recall_at_k`, and so are ties,
-    queries that are left out, time and memory.
+    For one query it is ``(1/R) Σ_{i ≤ R} P(i)``, with R the number of (other) samples of
+    its class. P(i) is the precision among the i nearest samples if the i-th is of its
+    class, else 0 [1]_. Parameters, ties, excluded queries, time and memory are those of
+    :func:`recall_at_k`.
 
     Returns
     -------
@@ -189,65 +188,60 @@ def map_at_r(
     >>> map_at_r(X, [0, 0, 1, 1, 1])
     0.2
     """
-    return _mean_over_queries(
-        _average_precision, X, y, None, X_query, y_query, n_queries, random_state
-    )
+    task = _Retrieval(X, y, X_query, y_query, n_queries, random_state)
+    return task.mean(_average_precision)
 
 
-Score = Callable[[Hits, NDArray[np.int64]], NDArray[Any]]
+Hits = NDArray[np.bool_]
+Scores = NDArray[np.generic]  # of each query, (b,)
 
 
-def _mean_over_queries(
-    score: Score,
-    X: ArrayLike,
-    y: ArrayLike,
-    k: int | None,
-    X_query: ArrayLike | None,
-    y_query: ArrayLike | None,
-    n_queries: int | None,
-    random_state: RandomState,
-) -> float:
-    """Mean of `score(hits, depth)` over queries; `k` None looks as deep as R."""
-    references = check_labelled(X, y)
-    queries = check_queries(
-        references, X_query, y_query, n_queries=n_queries, random_state=random_state
-    )
-    if k is not None:
-        check_n_neighbors(k, "k", references, queries)
-    search = SimilaritySearch(references, queries)
-    depth = search.n_relevant if k is None else np.full(len(search.codes), k)
+@dataclass(frozen=True)
+class _Retrieval:
+    """Samples and queries, as passed by users."""
 
-    def score_block(block: slice, keys: NDArray[Any]) -> NDArray[Any]:
-        hits = keys & 1 == 0  # (b, k), best first
-        return score(hits, depth[block])
+    X: ArrayLike
+    y: ArrayLike
+    X_query: ArrayLike | None
+    y_query: ArrayLike | None
+    n_queries: int | None
+    random_state: Seed
 
-    note = partial(_note_class, search)
-    scores = map_nearest(score_block, search, int(depth.max()), note, n_bits=1)
-    return float(np.concatenate(scores).mean())
+    def mean(
+        self, score: Callable[[Hits, NDArray[np.int64]], Scores], k: int | None = None
+    ) -> float:
+        """Average `score(hits, depth)` over queries; depth is k, or R if k is None."""
+        references = check_labelled(self.X, self.y)
+        queries = check_queries(
+            references,
+            self.X_query,
+            self.y_query,
+            n_queries=self.n_queries,
+            random_state=self.random_state,
+        )
+        if k is not None:
+            check_n_neighbors(k, "k", references, queries)
+        search = SimilaritySearch(references, queries)
+        depth = search.n_relevant if k is None else np.full(len(search.codes), k)
 
+        def score_block(block: slice, hits: Hits) -> Scores:
+            return score(hits, depth[block])
 
-def _note_class(
-    search: SimilaritySearch,
-    keys: NDArray[Any],
-    queries: NDArray[Any],
-    references: NDArray[Any],
-) -> None:
-    """Make keys odd but for the class of the query: others are first among equals."""
-    is_before = references < search.class_starts[queries]
-    keys |= is_before | (references >= search.class_stops[queries])
+        scores = map_relevance(score_block, search, int(depth.max()))
+        return float(np.concatenate(scores).mean())
 
 
-def _any_hit(hits: Hits, depth: NDArray[np.int64]) -> NDArray[Any]:
+def _any_hit(hits: Hits, depth: NDArray[np.int64]) -> Scores:
     return hits.sum(1) > 0
 
 
-def _share_of_hits(hits: Hits, depth: NDArray[np.int64]) -> NDArray[Any]:
-    counted = np.arange(hits.shape[1]) < depth[:, None]
-    return (hits & counted).sum(1) / depth
+def _fraction_of_hits(hits: Hits, depth: NDArray[np.int64]) -> Scores:
+    is_counted = np.arange(hits.shape[1]) < depth[:, None]
+    return (hits & is_counted).sum(1) / depth
 
 
-def _average_precision(hits: Hits, depth: NDArray[np.int64]) -> NDArray[Any]:
+def _average_precision(hits: Hits, depth: NDArray[np.int64]) -> Scores:
     rank = np.arange(1, hits.shape[1] + 1)
-    counted = hits & (rank <= depth[:, None])
+    is_counted = hits & (rank <= depth[:, None])
     precision = hits.cumsum(1) / rank
-    return np.where(counted, precision, 0.0).sum(1) / depth
+    return np.where(is_counted, precision, 0.0).sum(1) / depth

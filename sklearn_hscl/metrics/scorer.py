@@ -1,11 +1,12 @@
-"""Measures of an embedding as ``scoring=`` of scikit-learn."""
+"""Measures of an embedding as ``scoring=`` for scikit-learn."""
 
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Protocol, TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sklearn_hscl.data.targets import is_labeled
 from sklearn_hscl.metrics.collapse import (
@@ -26,29 +27,34 @@ _LOWER_IS_BETTER = {
 }
 
 
+class _Transformer(Protocol):
+    def transform(self, X: object) -> ArrayLike: ...
+
+
 def make_embedding_scorer(
     metric: Callable[..., float],
     *,
     greater_is_better: bool | None = None,
-    unlabeled_label: Any = None,
-    **kwargs: Any,
+    unlabeled_label: object = None,
+    **kwargs: object,
 ) -> "EmbeddingScorer":
-    """Make a scorer of a measure, for transformers that end no pipeline in a classifier.
+    """Make a scorer from a measure of embeddings, for transformers without a classifier.
 
-    ``GridSearchCV(HSCLEmbedder(), grid, scoring=make_embedding_scorer(map_at_r))`` chooses
-    the embedding in which held-out rows find each other best.
+    ``GridSearchCV(HSCLEmbedder(), grid, scoring=make_embedding_scorer(map_at_r))`` selects
+    the embedding with the best retrieval of held-out samples.
 
     Parameters
     ----------
     metric : callable
-        ``metric(X, y, **kwargs)`` or ``metric(X, **kwargs)``, of this module or yours.
+        ``metric(X, y, **kwargs)`` or ``metric(X, **kwargs)``, of this module or custom.
     greater_is_better : bool, default=None
-        Whether higher is better; where it is not, scores are minus the measure. None: as
-        is known of the measures of this module; True for others.
+        Whether higher is better; if not, scores are the negated measure. None knows the
+        measures of this module, and is True for others.
     unlabeled_label : int or str, default=None
-        Rows with this label are left out: what the embedder has under the same name.
+        Label of unlabelled samples, which are excluded. Pass the embedder's parameter of
+        the same name.
     **kwargs
-        More arguments for `metric`.
+        Further arguments of `metric`.
 
     Returns
     -------
@@ -58,12 +64,12 @@ def make_embedding_scorer(
     Raises
     ------
     TypeError
-        If `metric` is no function.
+        If `metric` is not callable.
 
     Notes
     -----
-    For estimators that are no classifiers, scikit-learn's ``cv=5`` cuts the rows into
-    consecutive folds, in which classes may be missing: pass a ``StratifiedKFold``.
+    For estimators other than classifiers, scikit-learn's ``cv=5`` makes folds of
+    consecutive samples, in which classes may be missing: pass a ``StratifiedKFold``.
 
     Examples
     --------
@@ -80,7 +86,8 @@ def make_embedding_scorer(
     """
     if not callable(metric):
         raise TypeError(
-            f"metric={metric!r} must be a function, such as sklearn_hscl.metrics.map_at_r."
+            f"Expected metric to be a function, got {metric!r}. Pass a function such as "
+            f"sklearn_hscl.metrics.map_at_r."
         )
     if greater_is_better is None:
         measure = metric.func if isinstance(metric, partial) else metric
@@ -89,26 +96,26 @@ def make_embedding_scorer(
 
 
 class EmbeddingScorer:
-    """What :func:`make_embedding_scorer` makes."""
+    """Scorer that :func:`make_embedding_scorer` returns."""
 
     def __init__(
         self,
         metric: Callable[..., float],
         sign: int,
-        unlabeled_label: Any,
-        kwargs: dict[str, Any],
+        unlabeled_label: object,
+        kwargs: dict[str, object],
     ) -> None:
         self.metric = metric
         self.sign = sign
         self.unlabeled_label = unlabeled_label
         self.kwargs = kwargs
 
-    def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
+    def __call__(self, estimator: object, X: object, y: ArrayLike | None = None) -> float:
         """Transform X and return the score; higher is better."""
-        if not hasattr(estimator, "transform"):
+        if not _is_transformer(estimator):
             raise TypeError(
-                f"{type(estimator).__name__} has no transform, but this scorer measures an "
-                f"embedding: score the transformer, or use the classifier's own score."
+                f"Expected a transformer, got {type(estimator).__name__}, which has no "
+                f"transform. Score the transformer, or use the classifier's own score."
             )
         embedding = np.asarray(estimator.transform(X))
         if y is not None:
@@ -122,3 +129,7 @@ class EmbeddingScorer:
         options = "".join(f", {key}={value!r}" for key, value in self.kwargs.items())
         lower = "" if self.sign > 0 else ", greater_is_better=False"
         return f"make_embedding_scorer({name}{lower}{options})"
+
+
+def _is_transformer(estimator: object) -> TypeGuard[_Transformer]:
+    return hasattr(estimator, "transform")

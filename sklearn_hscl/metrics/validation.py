@@ -1,115 +1,126 @@
-"""From embeddings and labels as users pass them to rows, class codes and queries."""
+"""Validation of embeddings and labels, as rows, class codes and queries."""
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
 from sklearn_hscl.data.targets import class_codes, label_array
 from sklearn_hscl.data.torch_dataset import array_of
 
+Rows = NDArray[np.floating]
+Labels = NDArray[np.generic]
+Seed = int | np.random.RandomState | None
+
 
 @dataclass(frozen=True)
 class Labelled:
     """Rows of an embedding and their classes."""
 
-    rows: NDArray[Any]
+    rows: Rows
     """Of shape (n, D), float32 or float64."""
-    classes: NDArray[Any]
+    classes: Labels
     """Sorted labels, of shape (C,)."""
     codes: NDArray[np.int64]
-    """Place of each label among the classes, of shape (n,)."""
+    """Index of each label among the classes, of shape (n,)."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Rows of each class, of shape (C,)."""
+        """Number of rows of each class, of shape (C,)."""
         return np.bincount(self.codes, minlength=len(self.classes))
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Rows for which a right answer exists, and where they are in the references."""
+    """Rows to search for, each with a correct answer among the references."""
 
-    rows: NDArray[Any]
+    rows: Rows
     """All rows to choose from, of shape (m, D)."""
     chosen: NDArray[np.int64]
-    """Places of the queries among these rows, of shape (q,)."""
+    """Indices of the queries among these rows, of shape (q,)."""
     codes: NDArray[np.int64]
-    """Their classes, of shape (q,)."""
+    """Class codes of the queries, of shape (q,)."""
     are_references: bool
     """Whether the rows are the references themselves."""
 
 
-def check_embedding(X: Any, *, name: str = "X", min_rows: int = 1) -> NDArray[Any]:
-    """Validate an embedding: finite numbers of shape (n, D), float32 or float64."""
-    rows = X if issparse(X) else array_of(X)  # check_array has a message for sparse ones
-    if rows.ndim > 2:
-        raise ValueError(
-            f"{name} has shape {rows.shape}, but embeddings are of shape (n_samples, "
-            f"n_dims): pass what transform returns, or X.reshape(len(X), -1)."
-        )
+def check_embedding(X: ArrayLike, *, name: str = "X", min_rows: int = 1) -> Rows:
+    """Validate an embedding: finite values of shape (n, D), float32 or float64."""
+    if not issparse(X):  # check_array has a message for sparse ones
+        X = array_of(X)
+        if X.ndim > 2:
+            raise ValueError(
+                f"Expected {name} to be an embedding of shape (n_samples, n_dims), got "
+                f"shape {X.shape}. Pass the array that transform returns, or "
+                f"{name}.reshape(len({name}), -1)."
+            )
     return check_array(
-        rows,
+        X,
         dtype=[np.float64, np.float32],
         input_name=name,
         ensure_min_samples=min_rows,
     )
 
 
-def check_labelled(X: Any, y: Any, *, several_classes: bool = True) -> Labelled:
+def check_labelled(
+    X: ArrayLike, y: ArrayLike | None, *, several_classes: bool = True
+) -> Labelled:
     """Validate an embedding and one class label for each row."""
     rows = check_embedding(X, min_rows=2)
     labels = _check_labels(y, rows, "y")
     classes, codes = class_codes(labels)
     if several_classes and len(classes) < 2:
         raise ValueError(
-            f"y holds one class only ({classes[0]}), but this measure compares classes: "
-            f"pass rows of at least two. Searches over transformers need "
-            f"cv=StratifiedKFold(...), as their folds are not by class otherwise."
+            f"Expected y to contain at least two classes, got only "
+            f"{classes.tolist()[0]!r}. Pass samples of more classes. Searches over "
+            f"transformers need cv=StratifiedKFold(...), as their default folds are not "
+            f"stratified."
         )
     return Labelled(rows, classes, codes)
 
 
 def check_queries(
     references: Labelled,
-    X_query: Any = None,
-    y_query: Any = None,
+    X_query: ArrayLike | None = None,
+    y_query: ArrayLike | None = None,
     *,
     n_queries: int | None = None,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: Seed = None,
 ) -> Queries:
-    """Validate queries, leave out those without a right answer, and draw `n_queries`.
+    """Validate queries, exclude those without a correct answer, and draw `n_queries`.
 
     Parameters
     ----------
     references : Labelled
-        Rows to find; also the queries where `X_query` is None.
+        Rows to find; also the queries if `X_query` is None.
     X_query, y_query : array-like of shape (m, D) and (m,), or None
-        Rows to ask for, and their classes.
+        Rows to search for, and their classes.
     n_queries : int or None
-        How many to draw; None: all.
+        Number of queries to draw; None uses all.
     random_state : int, RandomState instance or None
-        For the draw.
+        Seed of the draw.
 
     Returns
     -------
     Queries
     """
     if (X_query is None) != (y_query is None):
-        raise ValueError("X_query and y_query go together: pass both, or neither.")
-    if X_query is None:
+        missing = "X_query" if X_query is None else "y_query"
+        raise ValueError(
+            f"Expected both X_query and y_query, got {missing}=None. Pass both, or neither."
+        )
+    if X_query is None or y_query is None:
         rows, codes = references.rows, references.codes
         usable = references.counts[codes] > 1
     else:
         rows, codes, usable = _check_query_rows(references, X_query, y_query)
     if not usable.any():
         raise ValueError(
-            "No query has a row of its own class to find: pass classes of at least two "
-            "rows, or references of the classes in y_query."
+            "Expected a query with another sample of its class, got none. Pass classes of "
+            "at least two samples, or references of the classes in y_query."
         )
     chosen = np.flatnonzero(usable)
     if n_queries is not None:
@@ -118,44 +129,42 @@ def check_queries(
 
 
 def draw_rows(
-    places: NDArray[np.int64],
-    n_queries: int,
-    random_state: int | np.random.RandomState | None,
+    indices: NDArray[np.int64], n_queries: int, random_state: Seed
 ) -> NDArray[np.int64]:
-    """Draw `n_queries` of these places without replacement, in ascending order."""
-    if not (isinstance(n_queries, Integral) and 1 <= n_queries <= len(places)):
+    """Draw `n_queries` of these indices without replacement, in ascending order."""
+    if not (isinstance(n_queries, Integral) and 1 <= n_queries <= len(indices)):
         raise ValueError(
-            f"n_queries={n_queries!r} must be an integer from 1 to {len(places)}, the rows "
-            f"that can be queries; None takes them all."
+            f"Expected n_queries to be an integer from 1 to {len(indices)}, the number of "
+            f"possible queries, got {n_queries!r}. Pass None to use all of them."
         )
     random = check_random_state(random_state)
-    return np.sort(random.choice(places, n_queries, replace=False))
+    return np.sort(random.choice(indices, n_queries, replace=False))
 
 
 def check_n_neighbors(k: int, name: str, references: Labelled, queries: Queries) -> None:
-    """Refuse more neighbours than a query has."""
+    """Reject more neighbours than a query has."""
     n_others = len(references.rows) - queries.are_references
     if not (isinstance(k, Integral) and 1 <= k <= n_others):
         raise ValueError(
-            f"{name}={k!r} must be an integer from 1 to {n_others}, the rows among which "
-            f"neighbours are searched."
+            f"Expected {name} to be an integer from 1 to {n_others}, the number of samples "
+            f"to search, got {k!r}. Pass fewer neighbours or more samples."
         )
 
 
 def _check_query_rows(
-    references: Labelled, X_query: Any, y_query: Any
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.bool_]]:
+    references: Labelled, X_query: ArrayLike, y_query: ArrayLike
+) -> tuple[Rows, NDArray[np.int64], NDArray[np.bool_]]:
     rows = check_embedding(X_query, name="X_query")
     if rows.shape[1] != references.rows.shape[1]:
         raise ValueError(
-            f"X_query has {rows.shape[1]} columns, but X has {references.rows.shape[1]}: "
-            f"pass embeddings by the same estimator."
+            f"Expected X_query to have {references.rows.shape[1]} columns like X, got "
+            f"{rows.shape[1]}. Pass embeddings of the same estimator."
         )
     labels = _check_labels(y_query, rows, "y_query")
     if isinstance(labels[0], str) != isinstance(references.classes[0], str):
         raise ValueError(
-            f"y_query holds labels such as {labels[0]!r}, but y such as "
-            f"{references.classes[0]!r}: pass both as strings, or both as numbers."
+            f"Expected y_query to hold labels such as {references.classes.tolist()[0]!r} "
+            f"in y, got {labels.tolist()[0]!r}. Pass both as strings, or both as numbers."
         )
     codes = np.searchsorted(references.classes, labels)
     codes = np.minimum(codes, len(references.classes) - 1)
@@ -163,16 +172,18 @@ def _check_query_rows(
     return rows, codes, usable
 
 
-def _check_labels(y: Any, rows: NDArray[Any], name: str) -> NDArray[Any]:
+def _check_labels(y: ArrayLike | None, rows: Rows, name: str) -> Labels:
     if y is None:
-        raise ValueError(f"{name}=None, but this measure compares classes: pass labels.")
+        raise ValueError(f"Expected {name} to hold class labels, got None. Pass labels.")
     try:
         labels = label_array(array_of(y))
         if labels.ndim != 1:
-            raise ValueError(f"it has shape {labels.shape}: pass one label for each row.")
+            raise ValueError(
+                f"expected one label for each sample, got shape {labels.shape}."
+            )
         check_consistent_length(rows, labels)
         if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
-            raise ValueError("it holds numbers with fractions: pass classes.")
+            raise ValueError("expected class labels, got numbers with fractions.")
     except ValueError as error:
         raise ValueError(f"{name} cannot be used: {error}") from error
     return labels

@@ -14,7 +14,7 @@ from sklearn_hscl.model_selection.hardness_path import (
     Splitter,
     hardness_path,
 )
-from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes
+from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ class HardnessPathDisplay:
         HardnessPathDisplay
         """
         if axes is None:
-            axes = new_axes(3, sharex=True, figsize=(6, 7))
+            axes = new_axes_grid(3, sharex=True, figsize=(6, 7))
         score, count, geometry = self.axes_ = np.asarray(axes)
         self.figure_ = score.figure
         path = self.path

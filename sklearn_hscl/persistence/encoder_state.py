@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.config import describe, rebuild
+from sklearn_hscl.encoders.config import build_from_config, get_config
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.custom import own_module
+from sklearn_hscl.encoders.custom import custom_encoder
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.registry import build_library_model, is_library_model
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
@@ -71,7 +71,7 @@ def network_state(encoder: nn.Module, module: ContrastiveModule) -> tuple[Entrie
     """
     head, classifier = module.head, module.classifier
     entries = {
-        "blueprint": describe(encoder),
+        "blueprint": get_config(encoder),
         "n_components": module.n_components,
         "projection_dim": head[-1].out_features
         if isinstance(head, nn.Sequential)
@@ -167,7 +167,7 @@ def _build_encoder(
     """Build the encoder of a configuration without weights, which are checked."""
     if config.get("n_layers", 0) > len(weights):
         raise BundleError("the encoder has fewer weights than layers")
-    encoder = rebuild(config, weights, rows.input_shape, rows.layout)
+    encoder = build_from_config(config, weights, rows.input_shape, rows.layout)
     _check_weights(encoder, weights, rows.precision.dtype)
     return encoder
 
@@ -227,7 +227,7 @@ def check_encoder_is_storable(
         Parameters that are not stored.
     """
     is_name = isinstance(encoder, str) and "encoder" not in leave_out
-    if is_name and describe(module) is None:
+    if is_name and get_config(module) is None:
         raise ValueError(
             f"Expected the layers of encoder={encoder!r} to be of this library, got "
             f"{type(module).__name__}, which a file without code cannot hold. Call "
@@ -261,7 +261,7 @@ def build_custom_encoder(
     """
     encoder, n_components = params["encoder"], params["n_components"]
     if not isinstance(encoder, str):
-        module = own_module(encoder, input_shape, n_components)
+        module = custom_encoder(encoder, input_shape, n_components)
     elif "encoder" in passed and is_library_model(encoder):
         n_channels = input_shape[0]
         scaling = PixelScaling(torch.zeros(n_channels), torch.ones(n_channels))

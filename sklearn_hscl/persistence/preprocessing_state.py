@@ -44,7 +44,7 @@ def table_state(
         arrays["columns.is_categorical"] = columns.is_categorical
         entries["categories"], entries["kinds"] = columns.categories, columns.level_types
     if isinstance(prepare, TablePreprocessor):
-        arrays |= _layout_arrays(prepare.layout) | _numeric_arrays(prepare.numbers)
+        arrays |= _layout_arrays(prepare.layout) | _numeric_arrays(prepare.standardization)
     if isinstance(prepare, TablePreprocessor) and columns is not None:
         pairs = zip(columns.categories, prepare.lookups, strict=True)
         encoded = [_encoded_levels(*pair) for pair in pairs]
@@ -65,7 +65,7 @@ def _numeric_arrays(numbers: Standardization) -> Arrays:
     return {
         "numbers.magnitude": numbers.magnitude,
         "numbers.mean": numbers.mean,
-        "numbers.spread": numbers.spread,
+        "numbers.spread": numbers.std,
         "numbers.lowest": numbers.lowest,
         "numbers.highest": numbers.highest,
     }
@@ -149,11 +149,11 @@ def _restore_standardization(arrays: StoredArrays, n_features: int) -> Standardi
     numbers = Standardization(
         magnitude=arrays.take("numbers.magnitude", np.float64, shape),
         mean=arrays.take("numbers.mean", np.float64, shape),
-        spread=arrays.take("numbers.spread", np.float64, shape),
+        std=arrays.take("numbers.spread", np.float64, shape),
         lowest=arrays.take("numbers.lowest", np.float64, shape),
         highest=arrays.take("numbers.highest", np.float64, shape),
     )
-    if not ((numbers.magnitude > 0).all() and (numbers.spread > 0).all()):
+    if not ((numbers.magnitude > 0).all() and (numbers.std > 0).all()):
         raise BundleError("the scales of the columns must be positive")
     if not (numbers.lowest <= numbers.highest).all():
         raise BundleError("a lower bound of a column exceeds the upper one")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes
+from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes_grid
 from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
 from sklearn_hscl.theory.verification import (
     BETAS,
@@ -145,7 +145,7 @@ class TheoryDisplay:
         TheoryDisplay
         """
         if axes is None:
-            axes = new_axes(2, sharex=True, height_ratios=(2, 1), figsize=(6, 6))
+            axes = new_axes_grid(2, sharex=True, height_ratios=(2, 1), figsize=(6, 6))
         losses, fraction = self.axes_ = np.asarray(axes)
         self.figure_ = losses.figure
         self.lines_: dict[str, Line2D] = {}

@@ -11,7 +11,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_hscl.encoders import build_module
+from sklearn_hscl.encoders import EncoderOptions, build_module
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches, choose_sampler
@@ -139,18 +139,21 @@ def build_net(config: FitConfig, context: FitContext) -> ContrastiveNet:
 def _build_module(config: FitConfig, context: FitContext) -> ContrastiveModule:
     """Return encoder and heads with weights as drawn."""
     with scoped_torch_seed(context.seeds.weights):
-        return build_module(
-            config.encoder,
-            rows=context.train.rows,
-            layout=context.prepare.layout,
+        options = EncoderOptions(
+            encoder=config.encoder,
             n_components=config.n_components,
             n_members=config.n_members,
             hidden_layer_sizes=config.hidden_layer_sizes,
             dropout=config.dropout,
             projection_dim=config.projection_dim,
+            freeze=config.freeze,
+        )
+        return build_module(
+            options,
+            context.train.rows,
+            context.prepare.layout,
             n_classes=_n_classes(context),
             precision=context.precision,
-            freeze=config.freeze,
         )
 
 

@@ -106,7 +106,7 @@ class PreparedSplit(_Memo):
         if not (built_in and rows.ndim == 2):
             return Identity()
         return self._once(
-            "preprocessing", lambda: TablePreprocessor.of(rows, is_categorical)
+            "preprocessing", lambda: TablePreprocessor.fit(rows, is_categorical)
         )
 
     def train(self, prepare: Preparation, place: Placement) -> LabelledRows:

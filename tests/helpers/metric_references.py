@@ -1,18 +1,18 @@
-"""Measures of embeddings, written as loops from their formulas."""
+"""Measures of embeddings as explicit loops over their formulas."""
 
 import numpy as np
 
 
 def unit(X):
-    length = np.linalg.norm(X, axis=1, keepdims=True)
-    return X / np.where(length > 0, length, 1.0)
+    norm = np.linalg.norm(X, axis=1, keepdims=True)
+    return X / np.where(norm > 0, norm, 1.0)
 
 
 def ranked_hits(X, y, X_query=None, y_query=None):
-    """For each query: whether the references are of its class, best first.
+    """Return for each query whether the references are of its class, best first.
 
-    Equally similar references of other classes come first. Queries that cannot succeed
-    are left out.
+    Equally similar references of other classes come first. Queries without a reference of
+    their class are excluded.
     """
     queries, labels = (X, y) if X_query is None else (X_query, y_query)
     similarity = unit(np.asarray(queries, float)) @ unit(np.asarray(X, float)).T
@@ -49,24 +49,24 @@ def map_at_r(hits):
 
 
 def knn_accuracy(X, y, X_query, y_query, n_neighbors, weight):
-    """Share of right votes; `X_query` None leaves each row out."""
+    """Return the fraction of correct votes; `X_query` None excludes each row."""
     classes = np.unique(y)
     queries, labels = (X, y) if X_query is None else (X_query, y_query)
     similarity = unit(queries) @ unit(X).T
-    right = []
+    correct = []
     for i, row in enumerate(similarity):
         others = [j for j in range(len(y)) if X_query is not None or j != i]
         if not any(y[j] == labels[i] for j in others):
             continue
         order = sorted(others, key=lambda j, row=row: (-row[j], y[j]))[:n_neighbors]
         votes = [sum(weight(row[j]) for j in order if y[j] == c) for c in classes]
-        right.append(classes[np.argmax(votes)] == labels[i])
-    return np.mean(right)
+        correct.append(classes[np.argmax(votes)] == labels[i])
+    return np.mean(correct)
 
 
 def nearest_class_mean(X, y):
-    """Accuracy where the mean of a row's own class is taken without the row."""
-    Z, right = unit(X), []
+    """Return the accuracy, with each row excluded from the mean of its class."""
+    Z, correct = unit(X), []
     for i in range(len(y)):
         others = np.arange(len(y)) != i
         if not (y[others] == y[i]).any():
@@ -74,8 +74,8 @@ def nearest_class_mean(X, y):
         classes = np.unique(y[others])
         means = [Z[others & (y == c)].mean(0) for c in classes]
         nearest = np.argmin([np.linalg.norm(Z[i] - mean) for mean in means])
-        right.append(classes[nearest] == y[i])
-    return np.mean(right)
+        correct.append(classes[nearest] == y[i])
+    return np.mean(correct)
 
 
 def alignment(X, y):
@@ -101,8 +101,8 @@ def uniformity(X, t, queries=None):
 
 def effective_rank(X):
     values = np.linalg.svd(X, compute_uv=False)
-    share = values / values.sum()
-    return np.exp(-sum(p * np.log(p) for p in share if p > 0))
+    fraction = values / values.sum()
+    return np.exp(-sum(p * np.log(p) for p in fraction if p > 0))
 
 
 def class_means(X, y):
@@ -125,11 +125,11 @@ def equal_inner_product_error(X, y):
 
 
 def within_class_spread(X, y):
-    spreads = [
+    distances = [
         np.mean([np.linalg.norm(x - X[y == c].mean(0)) for x in X[y == c]])
         for c in np.unique(y)
     ]
-    return np.mean(spreads)
+    return np.mean(distances)
 
 
 def singular_value_decay(X, y):

@@ -1,16 +1,18 @@
-"""A small convolutional network for images, quick enough for a CPU."""
+"""A small convolutional network for images, fast enough for a CPU."""
 
 from math import gcd
+from typing import Self
 
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
+from sklearn_hscl.encoders.options import EncoderConfig, StoredEncoder
 
 # Feature maps are halved until they are no larger than this.
-_SMALLEST_MAP = 7
-# As often the channels are doubled: more would be for large images, with which weights grow
-# fourfold each time (306 million at 512 pixels).
-_MOST_DOUBLINGS = 3
+_MAX_FINAL_SIZE = 7
+# The number of times that the channels double. Each time the weights grow fourfold, to 306
+# million for 512 pixels without this limit.
+_MAX_DOUBLINGS = 3
 _GRID = 4
 _GROUPS = 8
 
@@ -18,17 +20,16 @@ _GROUPS = 8
 class ConvEncoder(nn.Module):
     """Convolutions at falling resolution.
 
-    A 3×3 convolution, then stages that halve the resolution, of two 3×3 convolutions
-    each, until the map is at most 7 pixels wide; the first three double the channels. Then
-    means over the fields of a 4×4 grid, which keep what is where, and a linear layer.
-    Channels are normalised in groups of one image (group normalisation), so that no image
-    depends on its batch. Time grows with the number of pixels: beyond about 100 pixels a
-    side, make images smaller first.
+    A 3×3 convolution is followed by stages of two 3×3 convolutions, which halve the
+    resolution until the map is at most 7 pixels wide. The first three stages double the
+    channels. Average pooling to a 4×4 grid keeps spatial information, and a linear layer
+    follows. Group normalisation makes each embedding independent of its batch. Time grows
+    with the number of pixels: downscale images of more than about 100 pixels a side.
 
     Parameters
     ----------
     scaling : PixelScaling
-        What is known of the training images.
+        Scaling of the training images.
     size : (int, int)
         Height and width.
     n_components : int, default=64
@@ -36,14 +37,14 @@ class ConvEncoder(nn.Module):
     width : int, default=32
         Channels of the first convolution.
     dropout : float in [0, 1), default=0.0
-        Share of the means that is left out of each training step.
+        Fraction of the pooled values that are dropped in each training step.
 
     Examples
     --------
     >>> import torch
     >>> from sklearn_hscl.encoders import ConvEncoder, PixelScaling
     >>> images = torch.rand(4, 1, 28, 28)
-    >>> encoder = ConvEncoder(PixelScaling.of(images), size=(28, 28), n_components=16)
+    >>> encoder = ConvEncoder(PixelScaling.fit(images), size=(28, 28), n_components=16)
     >>> encoder(images).shape
     torch.Size([4, 16])
     """
@@ -60,9 +61,9 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.scaling = scaling
         stages = _convolution(scaling.n_channels, width, stride=1)
-        most, remaining = width * 2**_MOST_DOUBLINGS, max(size)
-        while remaining > _SMALLEST_MAP:
-            wider = min(2 * width, most)
+        max_width, remaining = width * 2**_MAX_DOUBLINGS, max(size)
+        while remaining > _MAX_FINAL_SIZE:
+            wider = min(2 * width, max_width)
             stages += _convolution(width, wider, stride=2)
             stages += _convolution(wider, wider, stride=1)
             width, remaining = wider, (remaining + 1) // 2
@@ -75,6 +76,20 @@ class ConvEncoder(nn.Module):
         """Map images (B, C, H, W) to embeddings (B, n_components)."""
         maps = self.stages(self.scaling(images))  # (B, width, h, w)
         return self.last(self.dropout(self.pool(maps).flatten(1)))
+
+    def get_config(self) -> EncoderConfig:
+        """Return the arguments that the encoder was built with."""
+        return {
+            "n_components": self.last.out_features,
+            "width": self.stages[0].out_channels,
+            "dropout": getattr(self.dropout, "p", 0.0),
+        }
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig, stored: StoredEncoder) -> Self:
+        """Build the encoder of a config, whose weights are loaded later."""
+        scaling = PixelScaling.from_state(stored.tensors)
+        return cls(scaling, stored.image_size, **config)
 
 
 def _convolution(n_in: int, n_out: int, stride: int) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Residual networks for images, in the form for small pictures and the standard one."""
+"""Residual networks for images: the variant for small images, and the standard one."""
 
 from itertools import pairwise
 from typing import Self
@@ -7,34 +7,35 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
+from sklearn_hscl.encoders.options import EncoderConfig, StoredEncoder
 
-# Up to this many pixels across, the first convolution keeps the resolution.
-_SMALL_IMAGE = 64
+# Up to this many pixels a side, the first convolution keeps the resolution.
+_MAX_SMALL_SIZE = 64
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet-18 or ResNet-50 without a classifier, with a linear layer where one is wanted.
+    """ResNet-18 or ResNet-50 without a classifier, with an optional linear layer.
 
-    Images of up to 64 pixels get the form that the papers train on CIFAR: a first
-    convolution of 3×3 with stride 1, and no pooling after it. Larger ones get the
-    standard form, 7×7 with stride 2 and a pooling. Normalisation is over the batch.
+    Images of up to 64 pixels get the variant for CIFAR: the first convolution is 3×3 with
+    stride 1, without pooling after it. Larger ones get the standard network, which starts
+    with a 7×7 convolution of stride 2 and a pooling. Normalisation is over the batch.
 
     Parameters
     ----------
     scaling : PixelScaling
-        What is known of the training images.
+        Scaling of the training images.
     size : (int, int)
         Height and width.
     depth : {18, 50}, default=18
-        Which of the published networks.
+        Depth of the published network.
     n_components : int or None, default=None
-        Width of the embedding; None for that of the network, 512 or 2048, without a
-        further layer, as in the papers.
+        Width of a linear layer at the end. None adds no layer, as in the papers, and the
+        embedding has the width of the network, 512 or 2048.
 
     References
     ----------
     He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
-    arXiv 1512.03385, table 1; the form for CIFAR: Chen, Kornblith, Norouzi, Hinton,
+    arXiv 1512.03385, table 1. Variant for CIFAR: Chen, Kornblith, Norouzi, Hinton,
     arXiv 2002.05709, appendix B.9.
 
     Examples
@@ -42,7 +43,7 @@ class ResNetEncoder(nn.Module):
     >>> import torch
     >>> from sklearn_hscl.encoders import PixelScaling, ResNetEncoder
     >>> images = torch.rand(2, 3, 32, 32)
-    >>> ResNetEncoder(PixelScaling.of(images), size=(32, 32))(images).shape
+    >>> ResNetEncoder(PixelScaling.fit(images), size=(32, 32))(images).shape
     torch.Size([2, 512])
     """
 
@@ -56,14 +57,14 @@ class ResNetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.scaling = scaling
-        self.stem = _stem(scaling.n_channels, is_small=max(size) <= _SMALL_IMAGE)
-        block, counts = BLOCKS[depth]
+        self.stem = _stem(scaling.n_channels, is_small=max(size) <= _MAX_SMALL_SIZE)
+        block, counts = _BLOCKS[depth]
         stages: list[nn.Module] = []
         widths = [64 // block.expansion, 64, 128, 256, 512]
-        for number, (before, width) in enumerate(pairwise(widths)):
+        for index, (before, width) in enumerate(pairwise(widths)):
             n_in = before * block.expansion
-            for k in range(counts[number]):
-                stride = 2 if number and k == 0 else 1
+            for k in range(counts[index]):
+                stride = 2 if index and k == 0 else 1
                 stages.append(block(n_in, width, stride))
                 n_in = width * block.expansion
         self.stages = nn.Sequential(*stages)
@@ -74,7 +75,7 @@ class ResNetEncoder(nn.Module):
         _initialise(self)
 
     def channels_last(self) -> Self:
-        """Hold the channels innermost in memory, where convolutions are faster."""
+        """Convert to channels-last memory, which makes convolutions faster."""
         return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,16 +83,29 @@ class ResNetEncoder(nn.Module):
         maps = self.stages(self.stem(self.scaling(images)))  # (B, width, h, w)
         return self.last(maps.mean((2, 3)))
 
+    def get_config(self) -> EncoderConfig:
+        """Return the arguments that the encoder was built with."""
+        first = self.stages[0]
+        depth = next(d for d, (block, _) in _BLOCKS.items() if isinstance(first, block))
+        n_components = getattr(self.last, "out_features", None)
+        return {"depth": depth, "n_components": n_components}
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig, stored: StoredEncoder) -> Self:
+        """Build the encoder of a config, whose weights are loaded later."""
+        scaling = PixelScaling.from_state(stored.tensors)
+        return cls(scaling, stored.image_size, **config)
+
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut.
+    """Two 3×3 convolutions with a shortcut.
 
     Parameters
     ----------
     n_in, width : int
         Channels of the input and of the convolutions.
     stride : int
-        Of the first one.
+        Stride of the first convolution.
     """
 
     expansion = 1
@@ -111,15 +125,15 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3×3 convolution between two of 1×1, beside a shortcut.
+    """A 3×3 convolution between two of 1×1, with a shortcut.
 
     Parameters
     ----------
     n_in, width : int
-        Channels of the input and of the 3×3 convolution; the output has four times as
-        many.
+        Channels of the input and of the 3×3 convolution; the output has four times the
+        latter.
     stride : int
-        Of the 3×3 convolution.
+        Stride of the 3×3 convolution.
     """
 
     expansion = 4
@@ -141,7 +155,7 @@ class Bottleneck(nn.Module):
         return (self.convolutions(maps) + self.shortcut(maps)).relu()
 
 
-BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+_BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     50: (Bottleneck, (3, 4, 6, 3)),
 }
@@ -167,7 +181,7 @@ def _shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
 
 
 def _initialise(network: nn.Module) -> None:
-    """Keep the variance of activations; let every block start as its shortcut."""
+    """Preserve the variance of activations; start every block as its shortcut."""
     for part in network.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

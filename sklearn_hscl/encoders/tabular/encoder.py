@@ -1,4 +1,8 @@
-"""TabularEncoder: an ensemble of residual networks that share most weights."""
+"""TabularEncoder: an ensemble of residual networks that share most weights.
+
+The module goes from the layers of the ensemble, through the features of columns, to the
+encoder itself.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,21 +14,24 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sklearn_hscl.encoders.options import EncoderConfig, StoredEncoder
 from sklearn_hscl.encoders.tabular.column_statistics import (
     ColumnStatistics,
-    scaled,
-    within_range,
+    clip_to_range,
+    robust_scale,
 )
 from sklearn_hscl.runtime.normalize import l2_normalize
 
+# Ensemble layers -----------------------------------------------------------------------
+
 
 class MemberLinear(nn.Module):
-    """A linear map per member, with a bias of its own and weights of its own or shared.
+    """A linear map per member, with its own bias, and its own or shared weights.
 
     Parameters
     ----------
     n_members : int
-        Members M.
+        Number of members M.
     n_in, n_out : int
         Widths of the input and the output.
     shared : bool, default=True
@@ -42,7 +49,7 @@ class MemberLinear(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, n_in) or (M, B, n_in) to (M, B, n_out)."""
         if len(self.weight) > 1:
-            # Not in one batched product, whose bits can depend on the number of rows.
+            # The bits of one batched product could depend on the number of rows.
             maps = zip(
                 self.bias, rows.expand(len(self.bias), -1, -1), self.weight, strict=True
             )
@@ -57,213 +64,57 @@ class ByteDropout(nn.Module):
     Parameters
     ----------
     p : float in [0, 1)
-        Share of the numbers that become 0, rounded to 1/256.
+        Fraction of the values that are set to 0, rounded to 1/256.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.kept = min(max(round(256 * (1 - p)), 1), 256)  # byte values, of 256
+        self.n_retained = min(max(round(256 * (1 - p)), 1), 256)  # of the 256 byte values
 
     @property
     def drops(self) -> bool:
-        """Whether any number is dropped."""
-        return self.kept < 256
+        """Whether any value is dropped."""
+        return self.n_retained < 256
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Drop numbers of a tensor of any shape, in training; scale the others up."""
+        """Drop values of a tensor of any shape, in training; scale the others up."""
         if not (self.training and self.drops):
             return rows
         words = torch.empty(-(-rows.numel() // 8), dtype=torch.long, device=rows.device)
         draws = words.random_(-(2**63), None).view(torch.uint8)[: rows.numel()]
-        return rows * ((draws.view(rows.shape) < self.kept) * (256 / self.kept))
+        mask = draws.view(rows.shape) < self.n_retained
+        return rows * (mask * (256 / self.n_retained))
 
 
-# Scaled numbers are softly cut off at this many interquartile ranges.
-SOFT_LIMIT = 3.0
-# In wide tables, bins and their embeddings get narrower, so that all numeric columns
-# together have at most about this many of each; below MIN_BINS there are none.
-MAX_TOTAL_BINS, MAX_TOTAL_WIDTH, MIN_BINS = 4096, 1024, 4
+# Features of columns -------------------------------------------------------------------
+
+# Scaled values are softly clipped at this many interquartile ranges.
+_SOFT_LIMIT = 3.0
+# Wide tables have fewer bins and narrower embeddings per column, so that all numeric
+# columns together have about this many of each. Below _MIN_BINS there are none.
+_MAX_TOTAL_BINS, _MAX_TOTAL_WIDTH, _MIN_BINS = 4096, 1024, 4
+
+# Buffers of NumericFeatures, which keep their names in files, and their statistics.
+_NUMERIC_BUFFERS = {
+    "numeric": "numeric",
+    "center": "center",
+    "scale": "scale",
+    "gappy": "with_missing",
+    "left": "left",
+    "per_width": "inv_width",
+}
 
 
-class TabularEncoder(nn.Module):
-    """Members that share most weights map a row to one embedding, their mean.
-
-    Numbers are scaled robustly, cut off softly, and also coded by the share of each
-    quantile bin that lies below them (piecewise linear), times a matrix of their
-    column. Categories are looked up. Each member multiplies all that by weights of its
-    own, which start as random signs, and passes it through residual layers with shared
-    weights and own biases, then through a linear map of its own; a shared linear map of
-    the features is added. Members have embeddings of unit length, whose mean is multiplied
-    by the buffer ``output_scale``. :meth:`scale_by_importance` makes some columns count
-    more from the start.
+class NumericFeatures(nn.Module):
+    """Features of numeric columns: scaled values, missing indicators, embedded bins.
 
     Parameters
     ----------
     columns : ColumnStatistics
-        What is known of the columns; :meth:`fitted` learns it.
-    n_components : int, default=32
-        Width of a member's embedding.
-    n_members : int, default=4
-        Members M; 1 is an ordinary network.
-    width : int, default=128
-        Width of the hidden layers.
-    n_layers : int, default=3
-        Number of hidden layers.
-    column_width : int, default=8
+        Statistics of the columns.
+    column_width : int
         Width of the embedding of a column.
-    dropout : float in [0, 1), default=0.15
-        Share of hidden units that are left out of each training step.
-    pooling : {"mean", "concat"}, default="mean"
-        Whether the embedding of a row is the mean of the members', or all of them side
-        by side, times 1 / sqrt(M).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_hscl.encoders import TabularEncoder
-    >>> rows = torch.tensor([[0.5, 1.0], [torch.nan, 2.0], [1.5, 0.0]])
-    >>> encoder = TabularEncoder.fitted(rows, cardinalities=[0, 2], n_components=4)
-    >>> encoder(rows).shape
-    torch.Size([3, 4])
     """
-
-    output_scale: Tensor
-
-    def __init__(
-        self,
-        columns: ColumnStatistics,
-        *,
-        n_components: int = 32,
-        n_members: int = 4,
-        width: int = 128,
-        n_layers: int = 3,
-        column_width: int = 8,
-        dropout: float = 0.15,
-        pooling: str = "mean",
-    ) -> None:
-        super().__init__()
-        if pooling not in ("mean", "concat"):
-            raise ValueError(f"pooling={pooling!r} must be 'mean' or 'concat'.")
-        self.numbers = NumericFeatures(columns, column_width)
-        self.categories = CategoricalFeatures(columns, column_width)
-        n_inputs = self.numbers.width + self.categories.width
-        signs = torch.randint(0, 2, (n_members, 1, n_inputs)) * 2.0 - 1
-        self.weights = nn.Parameter(signs)  # of the features, (M, 1, n_inputs)
-        sizes = [n_inputs] + [width] * n_layers
-        self.layers = nn.ModuleList(
-            MemberLinear(n_members, *pair) for pair in pairwise(sizes)
-        )
-        self.last = MemberLinear(n_members, sizes[-1], n_components, shared=False)
-        self.skip = MemberLinear(n_members, n_inputs, n_components)
-        self.dropout = ByteDropout(dropout)
-        self.register_buffer("output_scale", torch.ones(()))
-        self.pooling = pooling
-
-    @property
-    def n_members(self) -> int:
-        """Number of members M."""
-        return len(self.weights)
-
-    @classmethod
-    def fitted(
-        cls,
-        rows: Tensor,
-        cardinalities: Sequence[int],
-        *,
-        has_missing: ArrayLike | None = None,
-        n_bins: int = 24,
-        **options: int | float | str,
-    ) -> Self:
-        """Build an encoder that knows the columns of the training rows.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (n, F), float32 or float64
-            Training rows: numbers, and category codes 1, 2, ...; NaN where missing.
-        cardinalities : sequence of F int
-            0 for a numeric column, else its number of categories.
-        has_missing : array-like of F bool, optional
-            Which columns can have missing values; None for those that have some.
-        n_bins : int, default=24
-            Quantile bins of a numeric column; 0 for none.
-        **options : int, float or str
-            Further arguments of the class.
-
-        Returns
-        -------
-        TabularEncoder
-        """
-        n_numeric = sum(size == 0 for size in cardinalities)
-        n_bins = min(n_bins, MAX_TOTAL_BINS // max(n_numeric, 1))
-        n_bins = n_bins if n_bins >= MIN_BINS else 0
-        columns = ColumnStatistics.of(rows, cardinalities, n_bins, has_missing)
-        return cls(columns, **options)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def scale_by_importance(self, relevance: Tensor) -> None:
-        """Multiply the weights that the features start with.
-
-        Parameters
-        ----------
-        relevance : Tensor of shape (M, F)
-            Factor of each column for each member; shared weights get the mean.
-        """
-        columns = torch.cat([self.numbers.columns, self.categories.columns])  # (n_inputs,)
-        factors = relevance.to(self.weights)[:, columns]  # (M, n_inputs)
-        self.weights.mul_(factors.unsqueeze(1))
-        self.skip.weight.mul_(factors.mean(0).unsqueeze(1))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Embed rows.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (B, F)
-            Numbers and category codes, in the dtype of the training rows: NaN where
-            missing, code 0 for a category that was not known in training.
-
-        Returns
-        -------
-        Tensor of shape (B, n_components), or (B, n_members * n_components)
-        """
-        z = self.members(rows)  # (M, B, n_components)
-        if self.pooling == "mean":
-            return self.output_scale * z.mean(0)
-        return self.output_scale * z.transpose(0, 1).flatten(1) / sqrt(len(z))
-
-    def members(self, rows: Tensor) -> Tensor:
-        """Embed rows (B, F) by each member, at unit length: (M, B, n_components)."""
-        features = torch.cat([self.numbers(rows), self.categories(rows)], 1)  # (B, I)
-        hidden = self._activate(self.layers[0](features * self.weights))  # (M, B, width)
-        for layer in self.layers[1:]:
-            hidden = hidden + self._activate(layer(hidden))
-        return l2_normalize(self.last(hidden) + self.skip(features))
-
-    def _activate(self, hidden: Tensor) -> Tensor:
-        return self.dropout(functional.silu(hidden))
-
-
-class AllMembers(nn.Module):
-    """The embeddings of a row by all members, side by side.
-
-    Parameters
-    ----------
-    encoder : TabularEncoder
-        Trained encoder.
-    """
-
-    def __init__(self, encoder: TabularEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map rows (B, F) to (B, M * n_components)."""
-        z = self.encoder.output_scale * self.encoder.members(rows)  # (M, B, D)
-        return z.transpose(0, 1).flatten(1)
-
-
-class NumericFeatures(nn.Module):
-    """Features of numeric columns: scaled, which are missing, embedded bins."""
 
     numeric: Tensor
     center: Tensor
@@ -274,11 +125,11 @@ class NumericFeatures(nn.Module):
 
     def __init__(self, columns: ColumnStatistics, column_width: int) -> None:
         super().__init__()
-        for name in ("numeric", "center", "scale", "gappy", "left", "per_width"):
-            self.register_buffer(name, getattr(columns, name).clone())
+        for name, statistic in _NUMERIC_BUFFERS.items():
+            self.register_buffer(name, getattr(columns, statistic).clone())
         n_columns, n_bins = columns.left.shape
-        column_width = min(column_width, MAX_TOTAL_WIDTH // max(n_columns, 1))
-        self.width = n_columns + len(columns.gappy)
+        column_width = min(column_width, _MAX_TOTAL_WIDTH // max(n_columns, 1))
+        self.width = n_columns + len(columns.with_missing)
         self.weight: nn.Parameter | None = None
         if n_columns and n_bins and column_width:
             weight = torch.randn(n_columns, n_bins, column_width) / sqrt(n_bins)
@@ -295,21 +146,30 @@ class NumericFeatures(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, F) to features (B, width)."""
-        numbers = within_range(rows[:, self.numeric])  # (B, K)
-        missing = numbers.isnan()
-        u = scaled(numbers, self.center, self.scale).nan_to_num(0.0).to(self.left.dtype)
-        parts = [u / (1 + (u / SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].to(u)]
+        values = clip_to_range(rows[:, self.numeric])  # (B, K)
+        missing = values.isnan()
+        u = robust_scale(values, self.center, self.scale).nan_to_num(0.0)
+        u = u.to(self.left.dtype)
+        parts = [u / (1 + (u / _SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].to(u)]
         if self.weight is not None:
-            share = (u.unsqueeze(-1) - self.left) * self.per_width  # (B, K, n_bins)
-            share = share.clamp(0, 1) - 0.5 * (self.per_width > 0).to(share)
-            share = share.masked_fill(missing.unsqueeze(-1), 0.0)
-            embedded = torch.bmm(share.transpose(0, 1), self.weight)  # (K, B, column_width)
+            filled = (u.unsqueeze(-1) - self.left) * self.per_width  # (B, K, n_bins)
+            filled = filled.clamp(0, 1) - 0.5 * (self.per_width > 0).to(filled)
+            filled = filled.masked_fill(missing.unsqueeze(-1), 0.0)
+            embedded = torch.bmm(filled.transpose(0, 1), self.weight)  # (K, B, width)
             parts.append(embedded.transpose(0, 1).flatten(1))
         return torch.cat(parts, 1)
 
 
 class CategoricalFeatures(nn.Module):
-    """Features of categorical columns: a vector for each category, and for none."""
+    """Features of categorical columns: an embedding per category, and one if missing.
+
+    Parameters
+    ----------
+    columns : ColumnStatistics
+        Statistics of the columns.
+    column_width : int
+        Width of the embedding of a column.
+    """
 
     categorical: Tensor
     missing_code: Tensor
@@ -338,3 +198,223 @@ class CategoricalFeatures(nn.Module):
         known = (values >= 0) & (values <= self.missing_code)
         codes = torch.where(known, values, 0).long() + self.offset
         return functional.embedding(codes, self.vectors).flatten(1)
+
+
+# The encoder ---------------------------------------------------------------------------
+
+
+class TabularEncoder(nn.Module):
+    """Ensemble of residual networks that share most weights, for dense tables.
+
+    Numeric columns are scaled robustly and clipped softly. A piecewise linear encoding by
+    quantile bins, times a matrix per column, is added to these features. Categories are
+    looked up. Each member multiplies the features by its own weights, which start as
+    random signs. Residual layers follow, with shared weights and a bias per member, then a
+    linear map per member. A shared linear map of the features is added. Members have
+    embeddings of norm 1, and their mean is multiplied by the buffer ``output_scale``.
+    :meth:`scale_by_importance` makes some columns count more from the start.
+
+    Parameters
+    ----------
+    columns : ColumnStatistics
+        Statistics of the columns; :meth:`fit` computes them.
+    n_components : int, default=32
+        Width of a member's embedding.
+    n_members : int, default=4
+        Number of members M; 1 is an ordinary network.
+    width : int, default=128
+        Width of the hidden layers.
+    n_layers : int, default=3
+        Number of hidden layers.
+    column_width : int, default=8
+        Width of the embedding of a column.
+    dropout : float in [0, 1), default=0.15
+        Fraction of hidden units that are dropped in each training step.
+    pooling : {"mean", "concat"}, default="mean"
+        Whether the embedding of a row is the mean over the members, or their
+        concatenation times 1 / sqrt(M).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_hscl.encoders import TabularEncoder
+    >>> rows = torch.tensor([[0.5, 1.0], [torch.nan, 2.0], [1.5, 0.0]])
+    >>> encoder = TabularEncoder.fit(rows, cardinalities=[0, 2], n_components=4)
+    >>> encoder(rows).shape
+    torch.Size([3, 4])
+    """
+
+    output_scale: Tensor
+
+    def __init__(
+        self,
+        columns: ColumnStatistics,
+        *,
+        n_components: int = 32,
+        n_members: int = 4,
+        width: int = 128,
+        n_layers: int = 3,
+        column_width: int = 8,
+        dropout: float = 0.15,
+        pooling: str = "mean",
+    ) -> None:
+        super().__init__()
+        if pooling not in ("mean", "concat"):
+            raise ValueError(f"pooling must be 'mean' or 'concat', got {pooling!r}.")
+        self.numbers = NumericFeatures(columns, column_width)
+        self.categories = CategoricalFeatures(columns, column_width)
+        n_inputs = self.numbers.width + self.categories.width
+        signs = torch.randint(0, 2, (n_members, 1, n_inputs)) * 2.0 - 1
+        self.weights = nn.Parameter(signs)  # of the features, (M, 1, n_inputs)
+        sizes = [n_inputs] + [width] * n_layers
+        self.layers = nn.ModuleList(
+            MemberLinear(n_members, *pair) for pair in pairwise(sizes)
+        )
+        self.last = MemberLinear(n_members, sizes[-1], n_components, shared=False)
+        self.skip = MemberLinear(n_members, n_inputs, n_components)
+        self.dropout = ByteDropout(dropout)
+        self.register_buffer("output_scale", torch.ones(()))
+        self.pooling = pooling
+
+    @property
+    def n_members(self) -> int:
+        """Number of members M."""
+        return len(self.weights)
+
+    @classmethod
+    def fit(
+        cls,
+        rows: Tensor,
+        cardinalities: Sequence[int],
+        *,
+        has_missing: ArrayLike | None = None,
+        n_bins: int = 24,
+        **options: int | float | str,
+    ) -> Self:
+        """Build an untrained encoder with the column statistics of the training rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, F), float32 or float64
+            Training rows: numbers, and category codes 1, 2, ...; NaN for missing values.
+        cardinalities : sequence of F int
+            0 for a numeric column, else its number of categories.
+        has_missing : array-like of F bool, optional
+            Mask of the columns that can have missing values; None for those that have
+            some.
+        n_bins : int, default=24
+            Number of quantile bins of a numeric column; 0 for none.
+        **options : int, float or str
+            Further parameters of the class.
+
+        Returns
+        -------
+        TabularEncoder
+        """
+        n_numeric = sum(size == 0 for size in cardinalities)
+        n_bins = min(n_bins, _MAX_TOTAL_BINS // max(n_numeric, 1))
+        n_bins = n_bins if n_bins >= _MIN_BINS else 0
+        columns = ColumnStatistics.fit(rows, cardinalities, n_bins, has_missing)
+        return cls(columns, **options)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def scale_by_importance(self, importance: Tensor) -> None:
+        """Multiply the initial weights of the features.
+
+        Parameters
+        ----------
+        importance : Tensor of shape (M, F)
+            Factor of each column for each member; shared weights get the mean.
+        """
+        columns = torch.cat([self.numbers.columns, self.categories.columns])  # (n_inputs,)
+        factors = importance.to(self.weights)[:, columns]  # (M, n_inputs)
+        self.weights.mul_(factors.unsqueeze(1))
+        self.skip.weight.mul_(factors.mean(0).unsqueeze(1))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Embed rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (B, F)
+            Numbers and category codes, in the dtype of the training rows. NaN marks
+            missing values, and code 0 categories that are unknown from training.
+
+        Returns
+        -------
+        Tensor of shape (B, n_components), or (B, n_members * n_components)
+        """
+        z = self.members(rows)  # (M, B, n_components)
+        if self.pooling == "mean":
+            return self.output_scale * z.mean(0)
+        return self.output_scale * z.transpose(0, 1).flatten(1) / sqrt(len(z))
+
+    def members(self, rows: Tensor) -> Tensor:
+        """Embed rows (B, F) by each member, with norm 1: (M, B, n_components)."""
+        features = torch.cat([self.numbers(rows), self.categories(rows)], 1)  # (B, I)
+        hidden = self._activate(self.layers[0](features * self.weights))  # (M, B, width)
+        for layer in self.layers[1:]:
+            hidden = hidden + self._activate(layer(hidden))
+        return l2_normalize(self.last(hidden) + self.skip(features))
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        return self.dropout(functional.silu(hidden))
+
+    def get_config(self) -> EncoderConfig:
+        """Return the arguments that the encoder was built with."""
+        return {
+            "n_components": self.last.weight.shape[-1],
+            "n_members": len(self.weights),
+            "width": self.last.weight.shape[1],
+            "n_layers": len(self.layers),
+            "column_width": self.categories.vectors.shape[1],
+            "kept": self.dropout.n_retained,
+            "pooling": self.pooling,
+        }
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig, stored: StoredEncoder) -> Self:
+        """Build the encoder of a config, whose weights are loaded later."""
+        config = dict(config)
+        n_retained = config.pop("kept")
+        encoder = cls(_stored_statistics(stored), **config, dropout=0.0)
+        encoder.dropout.n_retained = n_retained
+        return encoder
+
+
+def _stored_statistics(stored: StoredEncoder) -> ColumnStatistics:
+    """Read scales and bins from the state; the other statistics follow from the layout."""
+    layout, tensors = stored.layout, stored.tensors
+    if layout is None:
+        raise ValueError("the layout of the columns is missing")
+    sizes = torch.from_numpy(layout.n_levels)
+    can_miss = torch.from_numpy(layout.has_missing[layout.n_levels == 0])
+    return ColumnStatistics(
+        numeric=(sizes == 0).nonzero()[:, 0],
+        categorical=sizes.nonzero()[:, 0],
+        cardinalities=sizes[sizes > 0],
+        center=tensors["numbers.center"],
+        scale=tensors["numbers.scale"],
+        left=tensors["numbers.left"],
+        inv_width=tensors["numbers.per_width"],
+        with_missing=can_miss.nonzero()[:, 0],
+    )
+
+
+class AllMembers(nn.Module):
+    """Concatenated embeddings of a row by all members.
+
+    Parameters
+    ----------
+    encoder : TabularEncoder
+        Trained encoder.
+    """
+
+    def __init__(self, encoder: TabularEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows (B, F) to (B, M * n_components)."""
+        z = self.encoder.output_scale * self.encoder.members(rows)  # (M, B, D)
+        return z.transpose(0, 1).flatten(1)

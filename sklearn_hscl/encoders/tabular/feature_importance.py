@@ -1,49 +1,46 @@
-"""How much the columns of a table tell of the classes, by random forests."""
+"""Feature importances: how much each column of a table says about the classes."""
 
-from typing import Any
-
-import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Tables of fewer columns gain nothing. More classes take forests long.
-MIN_COLUMNS, MAX_CLASSES = 16, 64
-# Forests learn from at most this many rows, and numbers; not from fewer than MIN_ROWS
-# for the sake of the latter.
-MAX_ROWS, MAX_NUMBERS, MIN_ROWS = 4096, 2**22, 1000
-N_TREES, MIN_SAMPLES_LEAF = 50, 5
-# Relative to the mean importance: what even a useless column counts, what it counts in
-# addition where there are few rows to tell it from a useful one, and the most that any
-# column gets.
-FLOOR, FLOOR_ROWS, LARGEST = 0.25, 250, 10.0
-MOST_KNOWN = 64  # forests that are remembered
-_known: dict[str, NDArray[np.float64]] = {}
+from sklearn_hscl.encoders.options import IndexableRows
+
+# Narrower tables gain nothing from the weights. With more classes, forests take too long.
+_MIN_COLUMNS, _MAX_CLASSES = 16, 64
+# A forest learns from at most _MAX_ROWS rows and _MAX_VALUES values. The second limit
+# never leaves fewer than _MIN_ROWS rows.
+_MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 1000
+_N_TREES, _MIN_SAMPLES_LEAF = 50, 5
+# Relative to the mean importance: the weight of a useless column, the addition to it that
+# grows as rows get fewer, and the largest weight of any column.
+_FLOOR, _FLOOR_ROWS, _MAX_WEIGHT = 0.25, 250, 10.0
 
 
 def feature_importance(
-    rows: Any, codes: Tensor, folds: Tensor | None, n_members: int, seed: int
+    rows: IndexableRows, codes: Tensor, folds: Tensor | None, n_members: int, seed: int
 ) -> Tensor | None:
-    """Return weights of the columns for each member of an ensemble.
+    """Return the weight of each column for each member of an ensemble.
 
-    A column's weight is the importance that a random forest gives it (the mean decrease
-    of Gini impurity), added to a floor, so that none is lost. A network treats all columns
-    alike at first; where few of many tell the classes apart, it learns the rest by heart.
-    A member's forest does not see the rows that the member does not. Weights are 1 in the
-    mean, but where some were larger than the largest allowed; all are 1 for members with
-    fewer than five rows a class.
+    The weight is the column's importance in a random forest (mean decrease of Gini
+    impurity) plus a floor, so that no column is lost. A network starts with equal weights.
+    If few of many columns are informative, it overfits the others. A member's forest
+    excludes the rows held out from that member. The mean weight is 1, unless the largest
+    ones were clipped. All weights are 1 for members with fewer than five rows per class.
+
+    The result depends on the arguments alone, and nothing is cached between calls.
 
     Parameters
     ----------
-    rows : Tensor of shape (n, F), or rows that are stored elsewhere
-        Training rows: numbers, and category codes; NaN where missing.
+    rows : Tensor of shape (n, F), or rows that are read by index
+        Training rows: numbers and category codes, NaN for missing values.
     codes : Tensor of int, shape (n,)
-        Class codes, -1 for no label.
+        Class codes, -1 for unlabelled rows.
     folds : Tensor of int, shape (n,), or None
-        The member that does not see a row; None if all see all rows.
+        Index of the member from which each row is held out; None if there is no hold-out.
     n_members : int
-        Members M.
+        Number of members M.
     seed : int
         Seed of the forests.
 
@@ -54,75 +51,64 @@ def feature_importance(
     """
     labelled = (codes >= 0).nonzero()[:, 0]
     n_classes = len(codes[labelled].unique())
-    if rows.shape[1] < MIN_COLUMNS or not 2 <= n_classes <= MAX_CLASSES:
+    if rows.shape[1] < _MIN_COLUMNS or not 2 <= n_classes <= _MAX_CLASSES:
         return None
-    chosen = labelled[_some(len(labelled), rows.shape[1], seed).to(labelled.device)]
-    X = _ranks(rows[chosen].cpu()).numpy()
-    y = codes[chosen].cpu().numpy()
+    sample = _sample_indices(len(labelled), rows.shape[1], seed)
+    sampled = labelled[sample.to(labelled.device)]
+    X = _ranks(rows[sampled].cpu()).numpy()
+    y = codes[sampled].cpu().numpy()
     if folds is None:
-        weights = [_weights(X, y, len(labelled), seed)] * n_members
+        weights = [_column_weights(X, y, len(labelled), seed)] * n_members
     else:
-        unseen_by = folds[chosen].cpu().numpy()
-        weights = [
-            _weights(X[unseen_by != m], y[unseen_by != m], len(labelled), seed)
-            for m in range(n_members)
-        ]
+        held_out_from = folds[sampled].cpu().numpy()
+        seen = [held_out_from != member for member in range(n_members)]
+        weights = [_column_weights(X[m], y[m], len(labelled), seed) for m in seen]
     return torch.from_numpy(np.stack(weights)).float()
 
 
-def _some(n_rows: int, n_columns: int, seed: int) -> Tensor:
-    """Draw the indices of as many rows as forests learn from."""
-    most = max(MIN_ROWS, min(MAX_ROWS, MAX_NUMBERS // n_columns))
+def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
+    """Draw the indices of the rows that the forests learn from."""
+    n_sampled = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_VALUES // n_columns))
     order = np.random.default_rng(seed).permutation(n_rows)
-    return torch.from_numpy(np.sort(order[:most]))
+    return torch.from_numpy(np.sort(order[:n_sampled]))
 
 
 def _ranks(rows: Tensor) -> Tensor:
-    """Replace the values of each column by their places in its order; NaN stays NaN.
+    """Replace the values of each column by their dense ranks; NaN stays NaN.
 
-    Forests go by the order alone, but see float32, and hold near values for equal.
+    Forests depend on the order alone, but they read float32, which merges close values.
     """
-    ordered, places = rows.sort(0)
+    ordered, indices = rows.sort(0)
     is_new = torch.ones(rows.shape)
     is_new[1:] = ordered[1:] != ordered[:-1]
-    ranks = torch.empty(rows.shape).scatter_(0, places, is_new.cumsum(0))
+    ranks = torch.empty(rows.shape).scatter_(0, indices, is_new.cumsum(0))
     return ranks.masked_fill(rows.isnan(), torch.nan)
 
 
-def _weights(
+def _column_weights(
     X: NDArray[np.float32], y: NDArray[np.int64], n_rows: int, seed: int
 ) -> NDArray[np.float64]:
-    """Return the weight of each column, by the importance it has for a forest."""
+    """Return the weight of each column, (F,), from its importance in one forest."""
     n_classes = len(np.unique(y))
-    if n_classes < 2 or len(y) < MIN_SAMPLES_LEAF * n_classes:
+    if n_classes < 2 or len(y) < _MIN_SAMPLES_LEAF * n_classes:
         return np.ones(X.shape[1])
-    importance = _importance(X, y, seed)
+    importance = _forest_importance(X, y, seed)
     if not importance.any():
         return np.ones(X.shape[1])
-    floor = FLOOR + FLOOR_ROWS / n_rows
+    floor = _FLOOR + _FLOOR_ROWS / n_rows
     weights = (floor + importance / importance.mean()) / (floor + 1)
-    return np.minimum(weights, LARGEST)
+    return np.minimum(weights, _MAX_WEIGHT)
 
 
-def _importance(
+def _forest_importance(
     X: NDArray[np.float32], y: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
-    """Return the importances of the columns, (F,), of sum 1 or all 0.
+    """Return the importances of the columns, (F,), whose sum is 1, or all 0."""
+    # Imported here, since most imports of the package never grow a forest.
+    from sklearn.ensemble import RandomForestClassifier
 
-    Forests of the last tables are remembered, as the candidates of a search are many on
-    the same rows.
-    """
-    key = joblib.hash((X, y, seed))
-    importance = _known.get(key)
-    if importance is None:
-        # Not at the top, as most imports of the package never grow a forest.
-        from sklearn.ensemble import RandomForestClassifier
-
-        forest = RandomForestClassifier(
-            N_TREES, min_samples_leaf=MIN_SAMPLES_LEAF, random_state=seed
-        )
-        importance = forest.fit(X, y).feature_importances_
-        if len(_known) >= MOST_KNOWN:
-            _known.clear()
-        _known[key] = importance
-    return importance
+    forest = RandomForestClassifier(
+        _N_TREES, min_samples_leaf=_MIN_SAMPLES_LEAF, random_state=seed
+    )
+    importances: NDArray[np.float64] = forest.fit(X, y).feature_importances_
+    return importances

@@ -1,25 +1,41 @@
-"""Similarities as integers, with room for a note on each.
+"""Similarities as integers whose lowest bits carry a payload.
 
-A similarity becomes an integer, in fixed point, with some lowest bits left for the note:
-numpy orders integers several times faster than floats with their places, and equal
-similarities are ordered by the note, not by chance.
+A similarity is stored in fixed point, and some lowest bits are left to the payload. NumPy
+sorts integers several times faster than floats with their indices, and equal similarities
+are ordered by the payload, not by chance.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Binary digits of a similarity, by bytes. Products of other shapes end with other last
-# bits: equal rows are to be equal in all of them.
+from sklearn_hscl.metrics.validation import Rows
+
+Keys = NDArray[np.signedinteger]
+
+# Binary digits of a similarity, by bytes. Products of other shapes differ in the last
+# bits, but equal rows must be equally similar in all of them.
 _DIGITS = {4: 22, 8: 48}
 
-# Keys, queries and references: each array fits the first.
-Note = Callable[[NDArray[Any], NDArray[np.int64], NDArray[np.int64]], None]
+
+class Payload(Protocol):
+    """Information about a pair, in the lowest bits of its key."""
+
+    @property
+    def n_bits(self) -> int:
+        """Number of bits."""
+
+    def write(
+        self, keys: Keys, queries: NDArray[np.int64], references: NDArray[np.int64]
+    ) -> None:
+        """Write to the lowest bits of keys, which are 0.
+
+        Indices of queries and references broadcast to the shape of the keys.
+        """
 
 
-def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
+def fixed_point(similarity: Rows, n_free: int) -> Keys:
     """Round floats from -1 to 1 to integers of the same order.
 
     Parameters
@@ -35,13 +51,13 @@ def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
         Multiples of 2**n_free.
     """
     digits = n_digits(similarity.itemsize, n_free)
-    # Beside this number the last bit of a float is worth 2**-digits: the addition rounds
+    # Next to this number the last bit of a float is worth 2**-digits: the addition rounds
     # to it, and the bits of the sum count in such steps.
     shift = np.exp2(np.finfo(similarity.dtype).nmant - digits - 1, dtype=similarity.dtype)
     shift *= 3
     similarity += shift
     integer = np.int32 if similarity.itemsize == 4 else np.int64
-    keys: NDArray[Any] = similarity.view(integer)
+    keys: Keys = similarity.view(integer)
     keys -= shift.view(integer)
     if digits + n_free > 30:
         keys = keys.astype(np.int64, copy=False)
@@ -50,12 +66,12 @@ def fixed_point(similarity: NDArray[Any], n_free: int) -> NDArray[Any]:
 
 
 def floating_point(
-    keys: NDArray[Any], n_free: int, dtype: np.dtype[Any]
+    keys: Keys, n_free: int, dtype: np.dtype[np.floating]
 ) -> NDArray[np.float64]:
-    """Turn keys back into similarities, which were of that type."""
+    """Convert keys back into similarities, which were of that type."""
     return (keys >> n_free) / 2.0 ** n_digits(dtype.itemsize, n_free)
 
 
 def n_digits(itemsize: int, n_free: int) -> int:
-    """Return the binary digits of a similarity of so many bytes."""
+    """Return the binary digits of a similarity of that many bytes."""
     return min(_DIGITS[itemsize], 61 - n_free)

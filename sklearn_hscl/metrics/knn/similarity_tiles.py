@@ -1,41 +1,36 @@
-"""Similarities of queries and references, tile by tile, on all cores."""
+"""Similarities of queries and references, tile by tile."""
 
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sklearn_hscl.metrics.validation import Labelled, Queries
-from sklearn_hscl.runtime.matmul import mm_t, uses_fast_gemm
+from sklearn_hscl.metrics.validation import Labelled, Queries, Rows
+from sklearn_hscl.runtime.matmul import mm_t
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.runtime.threads import choose_threads, torch_threads
+from sklearn_hscl.runtime.parallel import even_slices
+from sklearn_hscl.runtime.threads import torch_threads
 
 BLOCK_ROWS = 256  # queries at a time
 TILE_ROWS = 2048  # references at a time: similarities of 2 MB, about a core's cache
 
-_PAIRS = 1024  # at a time: their rows are gathered into the cache
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_MAX_PAIRS = 1024  # at a time: their rows are gathered into the cache
 
 
 class SimilaritySearch:
     """Unit rows of references and queries, both sorted by class.
 
-    Then the rows of a class are neighbours of each other: which references are of the
-    class of a query is a range of columns, and queries of a block have as many of them.
+    The references of a class then form a range of columns, and queries of a block have
+    similarly many of them.
 
     Parameters
     ----------
     references : Labelled
         Rows to find.
     queries : Queries
-        Rows to ask for. Where they are references, none is compared with itself.
+        Rows to search for. If they are references, none is compared with itself.
     """
 
     def __init__(self, references: Labelled, queries: Queries) -> None:
@@ -50,35 +45,35 @@ class SimilaritySearch:
         self.codes = queries.codes[by_class]  # (q,)
         self.class_starts, self.class_stops = starts[self.codes], stops[self.codes]
         chosen = queries.chosen[by_class]
-        self.own: NDArray[np.int64] | None = None  # column of each query
-        self.all_ask_all = queries.are_references and len(chosen) == len(order)
+        self.own_column: NDArray[np.int64] | None = None  # of each query
+        self.is_all_pairs = queries.are_references and len(chosen) == len(order)
         if queries.are_references:
-            place = np.empty_like(order)
-            place[order] = np.arange(len(order))
-            self.own = place[chosen]
-        if self.all_ask_all:
+            column = np.empty_like(order)
+            column[order] = np.arange(len(order))
+            self.own_column = column[chosen]
+        if self.is_all_pairs:
             self.queries = self.references
-        elif self.own is not None:
-            self.queries = self.references[torch.from_numpy(self.own)]  # (q, D)
+        elif self.own_column is not None:
+            self.queries = self.references[torch.from_numpy(self.own_column)]  # (q, D)
         else:
             unit = torch.from_numpy(l2_normalize_at(queries.rows, chosen))  # (q, D)
             self.queries = unit.to(self.references.dtype)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the similarities."""
+    def dtype(self) -> np.dtype[np.floating]:
+        """Type of the similarities, float32 or float64."""
         return np.dtype(str(self.references.dtype).removeprefix("torch."))
 
     @property
     def n_relevant(self) -> NDArray[np.int64]:
-        """References of the class of each query, itself left out: (q,)."""
-        return self.class_stops - self.class_starts - (self.own is not None)
+        """Number of references of the class of each query, itself excluded: (q,)."""
+        return self.class_stops - self.class_starts - (self.own_column is not None)
 
-    def tiles(self, block: slice) -> Iterator[tuple[int, NDArray[Any]]]:
+    def tiles(self, block: slice) -> Iterator[tuple[int, Rows]]:
         """Yield the first reference of each tile and its similarities (b, t).
 
-        Those of rows with themselves are among them: see :meth:`own_columns`. The classes
-        of the queries come first, as their nearest references are likely there.
+        They include self-similarities: see :meth:`own_columns`. The classes of the queries
+        come first, as their nearest references are likely there.
         """
         tiles = even_slices(len(self.references), TILE_ROWS)
         stops = [tile.stop for tile in tiles]
@@ -86,76 +81,36 @@ class SimilaritySearch:
         for tile in tiles[first:] + tiles[:first]:
             yield tile.start, self.product(block, tile)
 
-    def product(self, block: slice, tile: slice) -> NDArray[Any]:
+    def product(self, block: slice, tile: slice) -> Rows:
         """Return the similarities of queries to references: (b, t)."""
         return mm_t(self.queries[block], self.references[tile]).numpy()
 
     def own_columns(
         self, block: slice, start: int, width: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where rows meet themselves in the tile that starts there: rows and columns."""
-        if self.own is None:
+        """Return rows and columns of self-similarities in the tile from `start`."""
+        if self.own_column is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        columns = self.own[block] - start
+        columns = self.own_column[block] - start
         rows = np.flatnonzero((columns >= 0) & (columns < width))
         return rows, columns[rows]
 
-    def similarity(
-        self, queries: NDArray[np.int64], references: NDArray[np.int64]
-    ) -> NDArray[Any]:
+    def similarity(self, queries: NDArray[np.int64], references: NDArray[np.int64]) -> Rows:
         """Return the similarities of some pairs: (p,)."""
         similarity = np.empty(len(queries), self.dtype)
-        asking, asked = self.queries.numpy(), self.references.numpy()
-        for start in range(0, len(queries), _PAIRS):
-            some = slice(start, start + _PAIRS)
-            a, b = asking.take(queries[some], 0), asked.take(references[some], 0)  # (p, D)
-            np.einsum("pd,pd->p", a, b, out=similarity[some])
+        all_queries, all_references = self.queries.numpy(), self.references.numpy()
+        for start in range(0, len(queries), _MAX_PAIRS):
+            chunk = slice(start, start + _MAX_PAIRS)
+            a = all_queries.take(queries[chunk], 0)  # (p, D)
+            b = all_references.take(references[chunk], 0)
+            np.einsum("pd,pd->p", a, b, out=similarity[chunk])
         return similarity
 
 
 @torch_threads(1)
-def l2_normalize_at(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
-    """Scale the rows at these places to unit length, in no more memory than they take."""
-    unit = np.empty((len(places), rows.shape[1]), rows.dtype)
-    for chunk in even_slices(len(places), TILE_ROWS):
-        unit[chunk] = l2_normalize(torch.from_numpy(rows[places[chunk]])).numpy()
+def l2_normalize_at(rows: Rows, indices: NDArray[np.int64]) -> Rows:
+    """Scale selected rows to unit norm, in no more memory than the result takes."""
+    unit = np.empty((len(indices), rows.shape[1]), rows.dtype)
+    for chunk in even_slices(len(indices), TILE_ROWS):
+        unit[chunk] = l2_normalize(torch.from_numpy(rows[indices[chunk]])).numpy()
     return unit
-
-
-def map_blocks(
-    function: Callable[[slice], Result], n_rows: int, block_rows: int = BLOCK_ROWS
-) -> list[Result]:
-    """Call `function` with consecutive slices of `n_rows` rows, in threads.
-
-    Each thread takes one block at a time from start to end: cheaper than to share every
-    small product among all.
-    """
-    return in_threads(function, even_slices(n_rows, block_rows))
-
-
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Call `function` with each item, in as many threads as there are cores.
-
-    There, torch takes one thread and keeps no track of gradients.
-    """
-    uses_fast_gemm()  # probes, if it has to, while the machine is quiet
-
-    def call(item: Item) -> Result:
-        with torch_threads(1), torch.inference_mode():
-            return function(item)
-
-    n_workers = min(choose_threads(None, small_steps=False), len(items))
-    if n_workers <= 1:
-        return [call(item) for item in items]
-    with ThreadPoolExecutor(n_workers) as pool:
-        return list(pool.map(call, items))
-
-
-def even_slices(n_rows: int, at_most: int) -> list[slice]:
-    """Cut rows into slices of nearly the same size: a short last one would be slow.
-
-    It would also be multiplied by another kernel, which ends with other last bits.
-    """
-    n_slices = -(-n_rows // at_most)
-    bounds = [n_rows * i // n_slices for i in range(n_slices + 1)]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.mlp import ColumnExpansion, MLPEncoder
+from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 
 
 class StackedModule(nn.Module):
@@ -169,7 +169,7 @@ def _is_perceptron(encoder: nn.Module) -> bool:
     """Return whether all parts but linear maps and dropout accept rows (S, B, n)."""
     parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
     *before, last = map(type, parts)
-    return last is MLPEncoder and all(part is ColumnExpansion for part in before)
+    return last is MLPEncoder and all(part is OneHotColumns for part in before)
 
 
 def _use_leading_axis(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Reading ahead in a thread: the same items in the same order, and no thread left."""
+"""Prefetching in a thread: the same items in the same order, and no thread left."""
 
 import itertools
 import threading
@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.runtime.prefetch import prefetched
+from sklearn_hscl.runtime.parallel import prefetched
 
 Y = np.arange(60) % 3
 
