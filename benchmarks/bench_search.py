@@ -2,6 +2,7 @@
 
     python benchmarks/bench_search.py                 # the tables below
     python benchmarks/bench_search.py --device cuda   # against sequential fits on a GPU
+    python benchmarks/bench_search.py --only " x 2 beta"  # some of the settings
 
 A pipeline of StandardScaler, HSCLEmbedder and LogisticRegression is searched over 8 beta
 x 3 temperatures x 5 folds: 120 fits. GridSearchCV and BatchedGridSearchCV take turns;
@@ -31,6 +32,13 @@ from sklearn_hscl.model_selection import BatchedGridSearchCV
 GRID = {
     "hsclembedder__beta": [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0],
     "hsclembedder__temperature": [0.3, 0.5, 0.8],
+}
+# Parameters that change more than a number of the loss.
+MIXED = {
+    "3 hardenings": ("hardening", ["exponential", "polynomial", "threshold"]),
+    "2 encoders": ("encoder", ["tabular", "mlp"]),
+    "3 batch sizes": ("batch_size", [128, 256, 512]),
+    "3 random states": ("random_state", [0, 1, 2]),
 }
 SMALL = {"encoder": "mlp", "hidden_layer_sizes": (64, 64), "n_components": 32}
 
@@ -117,6 +125,9 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
     few["hsclembedder__temperature"] = [0.3, 0.5]
     tabular = {"n_rows": 2000, "max_epochs": 10, "grid": few}
     yield "2,000 rows, default encoder, 6 candidates", tabular
+    for name, (parameter, values) in MIXED.items():
+        grid = {f"hsclembedder__{parameter}": values, "hsclembedder__beta": [0.5, 2.0]}
+        yield f"the same, {name} x 2 beta", tabular | {"grid": grid}
 
 
 def main() -> None:
@@ -125,13 +136,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", default="", help="text that the setting contains")
     args = parser.parse_args()
     n_jobs = args.n_jobs if args.device == "cpu" else 1
     common = {"n_jobs": n_jobs, "n_turns": args.turns, "device": args.device}
     header = ["setting", "wall s, GridSearchCV", "batched", "ratio"]
     header += ["CPU s, GridSearchCV", "batched", "ratio"]
     header += ["largest difference of mean scores"]
-    rows = ([name, *compare(**common, **options)] for name, options in settings())
+    rows = (
+        [name, *compare(**common, **options)]
+        for name, options in settings()
+        if args.only in name
+    )
     print_table(header, rows)
 
 
