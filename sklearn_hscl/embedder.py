@@ -440,57 +440,56 @@ class HSCLEmbedder(
         Parameters
         ----------
         X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
-            Table of numbers and, in frames, categories, where built-in encoders allow
-            missing values (NaN, None, NA); or images of shape (n_samples, H, W),
+            Table of numbers and, in frames, categories; built-in encoders accept missing
+            values (NaN, None, NA). Or images of shape (n_samples, H, W),
             (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
-            rows. Sparse rows are scaled but not centred, and made dense by the batch.
-            Memory maps stay in their file and are read by the batch, as is a torch
-            map-style ``Dataset`` of rows or images, or of tuples that start with one
-            (table rows for a built-in encoder are read at once). A list of paths names
-            pictures of one size, decoded when they are needed; see
-            :class:`~sklearn_hscl.data.image_files.ImageFiles`.
+            samples. Sparse rows are scaled but not centred, and made dense per batch.
+            Memory maps are read batch by batch, as is a torch map-style ``Dataset`` of
+            rows or images, or of tuples whose first element is one (table rows for a
+            built-in encoder are read at once). A list of paths denotes images of the
+            same size, decoded on demand; see
+            :class:`~sklearn_hscl.image_files.ImageFiles`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Class labels (strings, bools or integers), an indicator matrix, or numbers;
-            see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
+            Class labels (strings, bools or integers), an indicator matrix, or continuous
+            values; see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
             ``"auto"`` and ``"sscl"``, required by the others. For those, None takes the
-            second entries of the items of a ``Dataset``, and reads it once for that.
+            second elements of the items of a ``Dataset``, which is read once for this.
         X_val : array-like, default=None
-            Held-out rows for early stopping, in the form of `X`; in place of
+            Held-out samples for early stopping, in the form of `X`; replaces
             `validation_fraction`. A pipeline passes them through its earlier steps
             with ``Pipeline(..., transform_input=["X_val"])``.
         y_val : array-like, default=None
-            Labels of `X_val`, where the loss uses labels.
+            Labels of `X_val`, if the loss uses labels.
         groups : array-like of shape (n_samples,), default=None
-            What rows belong together, such as the patient or the session that they come
-            from. Rows of a group are never on both sides of a split made here: that of
-            `validation_fraction` (then a share of the rows as near as whole groups come),
-            and the shares of the rows that members of ``"tabular"`` do not see, for
-            early stopping and for `cross_fit`. `X_val` leaves nothing to hold out, and
-            without any split groups are not used. None: each row is its own.
+            Group labels of the samples, e.g. patient or session. Samples of a group are
+            on the same side of every split in `fit`: that of `validation_fraction`, which
+            is then approximate, and the folds that members of ``"tabular"`` do not see,
+            for early stopping and for `cross_fit`. Unused without a split, as with
+            `X_val`. None: each sample is a separate group.
 
         Returns
         -------
         HSCLEmbedder
-            The fitted estimator itself. If fit fails, it stays as it was before.
+            The fitted estimator itself. If fit fails, it is unchanged.
 
         Raises
         ------
         ValueError
-            If a parameter or the data cannot be used; the message names parameter or
+            If a parameter or the data are invalid; the message names parameter or
             column, value and remedy.
         TypeError
-            If X is sparse, but the encoder takes dense tables.
+            If X is sparse, but the encoder requires dense tables.
         FloatingPointError
-            If the loss, a weight or an embedding becomes infinite or NaN; it is a
-            ``ValueError``, too, and names epoch, batch and rows.
+            If the loss, a weight or an embedding becomes infinite or NaN. It is also a
+            ``ValueError``, and names epoch, batch and samples.
 
         Warns
         -----
         UserWarning
-            If Ctrl-C ends training after at least one epoch, and nobody but the user has
-            called `fit`: the embedder then is what the completed epochs made of it.
-            Inside of a pipeline or a search, and where `beta` or `temperature` is chosen,
-            the ``KeyboardInterrupt`` goes on.
+            If Ctrl-C ends training after at least one epoch of a `fit` that the user
+            called directly: the embedder keeps the model from the last completed epoch.
+            The ``KeyboardInterrupt`` is raised inside a pipeline or a search, and while
+            `beta` or `temperature` is selected.
         """
         self._fit(FitInput(X, y, X_val, y_val, groups))
         return self
@@ -532,13 +531,13 @@ class HSCLEmbedder(
     def fit_transform(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
     ) -> NDArray[Any]:
-        """Train the encoder, and embed the training rows.
+        """Train the encoder, and embed the training samples.
 
-        With `cross_fit`, the embedding of each row is that of the member that has not
-        seen it, as unseen rows look: what follows in a pipeline then learns from
-        embeddings like those that it will be asked about. They have unit length with
-        `normalize`, else the one that means of members have in new rows, as estimated from
-        how much the members agree. Without `cross_fit` it is that of :meth:`transform`.
+        With `cross_fit`, each sample is embedded by the member that has not seen it, so
+        that downstream estimators are fitted to embeddings that resemble those of new
+        samples. They have unit norm with `normalize`, else the norm expected of the
+        members' mean for new samples, as estimated from the agreement of the members.
+        Without `cross_fit`, the result equals that of :meth:`transform`.
 
         Parameters
         ----------
@@ -572,19 +571,19 @@ class HSCLEmbedder(
         y: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Train for one epoch on some rows, for data that come piece by piece.
+        """Train for one epoch on some samples, for data that arrive in chunks.
 
-        The first call settles the scales of the columns, what they count at first, and
-        the classes; later ones go on with the weights, at the constant rate `lr` and
-        without early stopping. Pass pieces of many batches: rows are compared with rows
-        of the same piece.
+        The first call determines the scales and the initial importance of the columns,
+        and the classes. Later calls continue from the weights, at the constant learning
+        rate `lr` and without early stopping. Pass chunks of many batches, as samples are
+        compared within a chunk only.
 
         Parameters
         ----------
         X, y : array-like
             As for :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
-            All class labels that will come, for the first call; None for those in y.
+            All class labels, for the first call; None takes those in y.
 
         Returns
         -------
@@ -594,7 +593,7 @@ class HSCLEmbedder(
         Raises
         ------
         ValueError
-            As in :meth:`fit`, and for labels that the first call has not announced.
+            As in :meth:`fit`, and for labels that were not in the first call's `classes`.
         """
         once = {
             "max_epochs": 1,
@@ -619,19 +618,18 @@ class HSCLEmbedder(
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Embed rows.
+        """Embed samples.
 
-        The embedding of a sample depends on that sample alone. On a CPU, any batching,
-        subset or order gives the same bits, with one number of threads: the first call
-        measures in which batches the encoder does so on this processor. Last bits may
+        The embedding of a sample depends on that sample alone. On a CPU with a fixed
+        number of threads, any batching, subset or order gives the same bits: the first
+        call measures in which batch sizes this holds for the encoder. The last bits may
         differ if it finds none, as for custom modules that mix samples.
 
         Parameters
         ----------
         X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
-            Rows in the form that `fit` got; one row is enough. Arrays, memory maps,
-            sparse rows and torch datasets are read chunk by chunk, never copied as a
-            whole.
+            Samples in the form that `fit` got; at least one. Arrays, memory maps, sparse
+            rows and torch datasets are read in chunks and never copied as a whole.
 
         Returns
         -------
@@ -644,8 +642,8 @@ class HSCLEmbedder(
         sklearn.exceptions.NotFittedError
             If the embedder was not fitted.
         ValueError
-            If X has other columns or another shape than in fit, or holds values that
-            the encoder does not take, such as infinity.
+            If X has different columns or another shape than in fit, or values that the
+            encoder does not accept, such as infinity.
         """
         check_is_fitted(self)
         return self._embed(X, self.module_, normalize=self.normalize)

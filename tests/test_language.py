@@ -26,7 +26,22 @@ AVOIDED = {
     "surroundings": r"surroundings",
 }
 # Packages and files that still have some; remove an entry once it is clean.
-PENDING: set[str] = set()
+PENDING = {
+    "augment",
+    "data",
+    "diagnostics",
+    "display",
+    "embedder.py",
+    "encoders",
+    "losses",
+    "metrics",
+    "model_selection",
+    "persistence",
+    "runtime",
+    "theory",
+    "training",
+    "docs/architecture.rst",
+}
 TEXTS = sorted(
     str(path.relative_to(ROOT))
     for path in [
