@@ -99,7 +99,7 @@ class HSCLEmbedder(
         - ``"ucl"``: views of a sample against all others, without labels.
         - ``"scl"``: samples of one class against those of other classes.
         - ``"hucl"``, ``"hscl"``: the same with hardened negatives.
-        - ``"supcon"``: ``"scl"`` with positives in the denominator (Khosla).
+        - ``"supcon"``: ``"scl"`` with all positives in the denominator (Khosla).
         - ``"sscl"``: synthetic hard negatives, with or without labels.
         - ``"schane"``: hard negatives and a jointly trained cross-entropy.
         - ``"auto"``: ``"hscl"`` with labels, else ``"hucl"``, which bounds it.
@@ -110,8 +110,8 @@ class HSCLEmbedder(
         ``"official"``: formulas of the authors' code; other parameters override it.
     hardening : str or callable, default="exponential"
         Weight of a negative: e^(beta * s), s = cosine / `temperature`, as in the paper;
-        ``"polynomial"``: ((1 + cosine) / 2)^beta; ``"threshold"`` and ``"top_k"``: 0 or
-        1. A callable maps s to the log-weight.
+        ``"polynomial"``: ((1 + cosine) / 2)^beta; ``"threshold"``, ``"top_k"``: 0 or 1.
+        A callable maps s to the log-weight.
     beta : float, "auto" or BetaSchedule, default=1.0
         Strength of the tilt, at least 0 (none); the authors start at 1. ``"auto"``
         selects from five values by the score of `early_stopping`. A schedule such as
@@ -127,7 +127,7 @@ class HSCLEmbedder(
     tau_plus : float, default=None
         Class prior τ⁺ in [0, 1) of the debiased loss. For this and the next five
         parameters, None uses the loss's default.
-    negative_mass : {"negatives", "batch"}, float, default=None
+    negative_mass : {"negatives", "batch"} or float, default=None
         Factor of the mean over negatives: their number, the batch size minus 2, or a
         constant.
     reduction : {"anchors", "pairs", "classes"}, default=None
@@ -137,12 +137,12 @@ class HSCLEmbedder(
     positives : {"all", "view"}, default=None
         All samples of the class, or only views of the same sample.
     ce_weight : float, default=None
-        Weight in [0, 1] of the cross-entropy of a jointly trained linear classifier, which
-        needs class labels. None: first the encoder's default, for losses by name.
+        Weight in [0, 1] of the cross-entropy of a jointly trained linear classifier;
+        needs class labels. For a loss by name, None selects the encoder's default.
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
         Type of y: class labels, indicator matrix, or continuous targets, which attract by
         closeness. ``"auto"`` infers it.
-    unlabeled_label : int, str, default=None
+    unlabeled_label : int or str, default=None
         Label of samples without class. None: all have one, as -1 is a common label.
     encoder : str, torch.nn.Module or callable, default="auto"
         Trained map from a sample to its embedding, see :ref:`encoders`.
