@@ -28,7 +28,6 @@ AVOIDED = {
 # Packages and files that still have some; remove an entry once it is clean.
 PENDING = {
     "augment",
-    "data",
     "diagnostics",
     "display",
     "embedder.py",
