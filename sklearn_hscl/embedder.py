@@ -501,8 +501,8 @@ class HSCLEmbedder(
         previous = self._warm_start() if self.warm_start else None
         if previous is not None and self.cross_fit is not None:
             raise ValueError(
-                f"cross_fit={self.cross_fit} cannot go on from a fit whose members have "
-                f"seen rows of all folds: set warm_start=False."
+                f"cross_fit={self.cross_fit} cannot continue from a previous fit, whose "
+                f"members have seen samples of all folds. Set warm_start=False."
             )
         checkpoint = open_checkpoint(self)
         seeds = self._draw_seeds(previous, checkpoint)
@@ -797,7 +797,8 @@ class HSCLEmbedder(
             run.end_early()
             warnings.warn(
                 f"Training was interrupted after {run.net.n_completed} of "
-                f"{run.net.max_epochs} epochs: the embedder is what these made of it.",
+                f"{run.net.max_epochs} epochs; keeping the model from the last completed "
+                f"epoch.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -30,7 +30,6 @@ PENDING = {
     "augment",
     "diagnostics",
     "display",
-    "embedder.py",
     "encoders",
     "losses",
     "metrics",
