@@ -25,7 +25,7 @@ AVOIDED = {
     "who is": r"who (?:is|are)",
     "surroundings": r"surroundings",
 }
-# Packages and files that still have some; remove an entry once it is clean.
+# Packages and files that still have some: remove an entry once its test passes (XPASS).
 PENDING = {
     "augment",
     "diagnostics",
@@ -58,6 +58,15 @@ SOURCES = sorted(
 )
 
 
+def names(candidates):
+    """Return parameters of a test, of which the pending ones may fail."""
+    pending = pytest.mark.xfail(reason="has phrases to avoid", strict=False)
+    return [
+        pytest.param(name, marks=[pending] if name in PENDING else [])
+        for name in candidates
+    ]
+
+
 def findings(text):
     """Yield the avoided phrases of a text, with what surrounds them."""
     text = " ".join(text.split())
@@ -86,7 +95,7 @@ def _is_warning(node):
     return isinstance(node, ast.Call) and getattr(called, "attr", None) == "warn"
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if name not in PENDING])
+@pytest.mark.parametrize("name", names(SOURCES))
 def test_docstrings_and_messages(name):
     root = PACKAGE / name
     paths = [root] if root.suffix else sorted(root.rglob("*.py"))
@@ -98,7 +107,7 @@ def test_docstrings_and_messages(name):
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in TEXTS if name not in PENDING])
+@pytest.mark.parametrize("name", names(TEXTS))
 def test_documentation(name):
     text = (ROOT / name).read_text()
     if name == "CONTRIBUTING.md":  # which lists the words to avoid
