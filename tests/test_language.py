@@ -31,7 +31,6 @@ PENDING = {
     "display",
     "encoders",
     "metrics",
-    "runtime",
     "training",
     "docs/architecture.rst",
 }
