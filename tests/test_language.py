@@ -21,7 +21,7 @@ AVOIDED = {
     "stands for": r"(?:stand|stands|stood|standing) for",
     "it is said": r"(?:it is|as is|as it is|as) said",
     "of one's own making": r"of (?:one's|its|their|your|his|my) own (?:making|kind)",
-    "what it is": r"what (?:it is|they are)",
+    "what it is": r"what it is",
     "who is": r"who (?:is|are)",
     "surroundings": r"surroundings",
 }
