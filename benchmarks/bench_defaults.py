@@ -1,8 +1,8 @@
-"""Are the defaults of encoder="mlp" good ones? One change at a time, on real tables.
+"""Evaluate the defaults of encoder="mlp" on real tables, one change at a time.
 
 The tables are the development half of SKLEARN_HSCL_DATA/tabular (even sha256 of the name),
 those with at least four columns, numeric and without missing values, and scikit-learn's
-digits; at most 1,800 rows each, 70 % for training. Each configuration is judged by a
+digits; at most 1,800 rows each, 70 % for training. Each configuration is scored by a
 default LogisticRegression on the embedding of held-out rows.
 
     python benchmarks/bench_defaults.py > benchmarks/results/defaults.md
@@ -94,7 +94,7 @@ def development_tables() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def reduced(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop rows beyond the limit, then classes too small to be split."""
+    """Drop rows beyond the limit, then classes that are too small to split."""
     if len(y) > MAX_ROWS:
         kept = np.random.default_rng(0).choice(len(y), MAX_ROWS, replace=False)
         X, y = X[kept], y[kept]

@@ -1,4 +1,4 @@
-"""Speed and memory of training against other ways to train the same network.
+"""Speed and memory of training compared with other training loops for the same network.
 
 Prints Markdown. The network is 54-256-256-128 with ReLU and a head 128-128-64, the loss
 H-SCL with β = 1 and T = 0.5, the data 50,000 rows in 7 classes of unequal size. Times
@@ -55,7 +55,7 @@ SCALING += [(100_000, 54, batch_size) for batch_size in (64, 128, 2048, 8192)]
 
 
 class EpochClock(Callback):
-    """Notes how long each epoch took."""
+    """Records the time of each epoch."""
 
     def __init__(self, device):
         self.device = device
@@ -87,7 +87,7 @@ def embedder(batch_size, max_epochs, device="cpu"):
 
 
 def seconds_of_fit(X, y, batch_size, max_epochs, device):
-    """Seconds of a whole fit, and of each of its epochs."""
+    """Return the seconds of a whole fit, and of each of its epochs."""
     model = embedder(batch_size, max_epochs, device)
     begin = now(device)
     model.fit(X, y)
@@ -96,7 +96,7 @@ def seconds_of_fit(X, y, batch_size, max_epochs, device):
 
 
 def check_same_loss():
-    """Raise if the competitors do not minimise what we do."""
+    """Raise an error if the competitors do not minimise the same loss."""
     X, y = (torch.from_numpy(part) for part in covertype_like(256))
     ours = ContrastiveLoss("hscl", beta=BETA, temperature=TEMPERATURE)
     torch.testing.assert_close(PlainLoss()(X, y), ours(X, y), rtol=1e-5, atol=0.0)
@@ -118,7 +118,7 @@ def speed_row(batch_size, names, n_rows, n_turns, device):
 
 
 def outside_row(batch_size, n_rows, device):
-    """Share of a fit of ten epochs that is not spent in the epochs."""
+    """Return the fraction of a fit of ten epochs that is spent outside of the epochs."""
     X, y = covertype_like(n_rows)
     took, epochs = seconds_of_fit(X, y, batch_size, 10, device)
     first = epochs[0] / np.median(epochs[1:])
@@ -133,7 +133,7 @@ def outside_row(batch_size, n_rows, device):
 
 
 def fit_once(n_rows, n_features, batch_size, device):
-    """Seconds of a fit of one epoch, and MB; run in a process of its own."""
+    """Return seconds and MB of a fit of one epoch; run in a separate process."""
     seconds_of_fit(*covertype_like(1000, n_features), 256, 1, device)  # load, probe
     X, y = covertype_like(n_rows, n_features)
     took = []
@@ -153,7 +153,7 @@ def scaling_row(n_rows, n_features, batch_size, device):
 
 
 def print_profile(batch_size, n_rows, device):
-    """Where the time of a fit of some steps goes, operator by operator."""
+    """Print the time of each operator in a fit of some steps."""
     X, y = covertype_like(min(n_rows, PROFILED_STEPS * batch_size))
     seconds_of_fit(X, y, batch_size, 1, device)
     kinds = [torch.profiler.ProfilerActivity.CPU]

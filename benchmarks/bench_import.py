@@ -1,4 +1,4 @@
-"""How long does the import of the package take, beside that of what it needs?
+"""Import time of the package, compared with that of its dependencies.
 
 CPU time of fresh processes in turns.
 

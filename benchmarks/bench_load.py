@@ -1,4 +1,4 @@
-"""Large tables and many calls: peak memory, time of one row, and what is left behind.
+"""Large tables and many calls: peak memory, latency of one row, and memory leaks.
 
 Prints Markdown. Each figure comes from a fresh process with one thread and the default
 encoder. Memory of fit and transform is the peak of the whole process, X included; that of
@@ -33,7 +33,7 @@ FORMS = {
 
 
 def large(n_rows):
-    """Seconds of fit and transform, and the peak in MB."""
+    """Return the seconds of fit and transform, and the peak in MB."""
     X, y = covertype_like(n_rows, N_FEATURES)
     begin = time.process_time()
     embedder = HSCLEmbedder(max_epochs=1, batch_size=4096, random_state=0).fit(X, y)
@@ -46,7 +46,7 @@ def large(n_rows):
 
 
 def calls(form, n_members, n_calls):
-    """Median ms of transform on one row, and how many MB many calls leave behind."""
+    """Return the median ms of transform on one row, and the MB that many calls leak."""
     X, y = covertype_like(600, N_FEATURES)
     table = FORMS[form](X)
     embedder = HSCLEmbedder(n_members=n_members, max_epochs=1, random_state=0)

@@ -1,4 +1,4 @@
-"""Speed and memory of the loss, forward and backward, against other implementations.
+"""Speed and memory of the loss, forward and backward, and of other implementations.
 
 Prints Markdown. Times are those of one CPU thread (the process's own time, so that other
 work on the machine matters less) or of the GPU; the competitors take turns, and the
@@ -68,7 +68,7 @@ def forward_and_backward(loss, z, y):
 
 
 def seconds(function, calls, device):
-    """Mean seconds of some calls in a row."""
+    """Return the mean seconds of consecutive calls."""
     if device == "cuda":
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -84,7 +84,7 @@ def seconds(function, calls, device):
 
 
 def median_seconds(functions, turns, calls, device):
-    """Median seconds of a call of each function; they take turns."""
+    """Return the median seconds of a call of each function; they take turns."""
     for function in functions.values():
         function()
     times = {name: [] for name in functions}
@@ -96,7 +96,7 @@ def median_seconds(functions, turns, calls, device):
 
 
 def rates(device):
-    """FLOP per second of the faster float32 product, exp2 per second."""
+    """Return FLOP per second of the faster float32 product, and exp2 per second."""
     a, b = (torch.randn(1024, WIDTH, device=device) for _ in range(2))
     x = torch.rand(512, 512, device=device)
     products = {"torch": lambda: torch.mm(a, b.T)}
@@ -132,7 +132,7 @@ def time_cells(n_rows, n_classes, took):
 
 
 def plot(path, shapes, times):
-    """Seconds over rows, for the first number of classes."""
+    """Plot seconds over rows, for the first number of classes."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
@@ -152,7 +152,7 @@ def plot(path, shapes, times):
 
 
 def memory_of(name, n_rows, n_classes, device):
-    """Growth of the peak in MB; run in a process of its own."""
+    """Return the growth of the peak in MB; run in a separate process."""
     small = batch(256, 4, device)
     forward_and_backward(LOSSES[name], *small)  # load libraries, probe
     z, y = batch(n_rows, n_classes, device)
@@ -195,7 +195,7 @@ def main():
 
 
 def print_times(shapes, device, picture):
-    """With what the machine can do at best; draw them, if a picture is asked for."""
+    """Print times beside the machine's limits; plot them on request."""
     speed = rates(device)
     print(f"torch {torch.__version__}, {device}, D={WIDTH}, T={TEMPERATURE}, β={BETA:g},")
     print(f"float32, one thread of {os.cpu_count()}; fast GEMM: {gemm.uses_fast_gemm()}.")

@@ -1,4 +1,4 @@
-"""Time and memory of the measures of an embedding.
+"""Time and memory of the metrics.
 
 Prints Markdown. Rows are Gaussian around the centres of balanced classes, 128 numbers in
 float32. Each figure comes from a fresh process: seconds are its own CPU time over all
@@ -48,12 +48,12 @@ LINEAR = {
 
 
 def linear_readout(X, y):
-    """Fit on all rows but 10,000, and read out those."""
+    """Fit a linear probe on all rows except 10,000, and score it on those."""
     return metrics.linear_readout_accuracy(X[10_000:], y[10_000:], X[:10_000], y[:10_000])
 
 
 def calculator(X, y, n_queries=None):
-    """MAP@R of pytorch-metric-learning."""
+    """Return MAP@R by pytorch-metric-learning."""
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     name = "mean_average_precision_at_r"
@@ -82,7 +82,7 @@ def embedding(n_rows, n_classes):
 
 
 def measured(function, n_rows, n_classes):
-    """CPU seconds, wall seconds and megabytes of one call; in a process of its own."""
+    """Return CPU seconds, wall seconds and MB of one call in a separate process."""
     X, y = embedding(n_rows, n_classes)
     gemm.uses_fast_gemm()
     small = slice(0, min(n_rows, 4 * n_classes + 1000))
@@ -151,7 +151,7 @@ def print_measures(n_rows):
 
 
 def print_comparison(n_rows):
-    """Of MAP@R, with the calculator."""
+    """Print the comparison of MAP@R with the calculator."""
     print(f"{n_rows:,} rows of 128 numbers, all of them queries:\n")
     names = ("map_at_r", "calculator", "map_at_r", "calculator")  # quiet hours differ
     print_table(HEADER, [row("others", name, n_rows, 1000) for name in names])

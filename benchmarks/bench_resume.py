@@ -24,7 +24,7 @@ from helpers import killed_fits as kills
 
 
 def epochs_written(directory):
-    """How many epochs the checkpoint holds; None if there is none yet."""
+    """Return the number of epochs in the checkpoint; None if there is none yet."""
     path = directory / "checkpoint.pt"
     if not path.exists():
         return None
@@ -33,7 +33,7 @@ def epochs_written(directory):
 
 
 def trial(case, expected, seconds, rng):
-    """Whether a killed fit resumes to the same bits, and from which epoch; or None."""
+    """Return whether a killed fit resumes bitwise equal, and from which epoch; or None."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         if not kills.kill_some(case, directory, [rng.uniform(0, seconds)]):

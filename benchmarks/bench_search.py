@@ -58,7 +58,7 @@ def pipeline(device: str, **params: Any) -> BaseEstimator:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its workers."""
+    """Return the CPU time of this process and its workers."""
     ticks = 0
     for pid in [os.getpid(), *children(os.getpid())]:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -67,7 +67,7 @@ def cpu_seconds() -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes below one."""
+    """Return the child processes of a process."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     below = [int(n) for task in tasks for n in (task / "children").read_text().split()]
     return below + [n for child in below for n in children(child)]
@@ -89,7 +89,7 @@ def compare(
     grid: dict[str, Any] = GRID,
     **params: Any,
 ) -> list[str]:
-    """Let both searches take turns; return what the table of results says of them."""
+    """Let both searches take turns; return their row of the table."""
     X, y = table(n_rows)
     options = {"estimator": pipeline(device, **params), "param_grid": grid}
     options |= {"n_jobs": n_jobs}
@@ -102,15 +102,15 @@ def compare(
         np.median([[run[name] for run in turn] for turn in turns], axis=0)
         for name in ("wall", "cpu")
     )
-    apart = max(np.abs(one["scores"] - other["scores"]).max() for one, other in turns)
+    difference = max(np.abs(one["scores"] - other["scores"]).max() for one, other in turns)
     cells = []
     for alone, batched in (wall, cpu):
         cells += [f"{alone:.1f}", f"{batched:.1f}", f"**{alone / batched:.2f}**"]
-    return [*cells, f"{apart:.4f}"]
+    return [*cells, f"{difference:.4f}"]
 
 
 def settings() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what is measured beside the 120 small fits."""
+    """Yield the settings besides the 120 small fits."""
     small = {"n_rows": 4000, "max_epochs": 10, **SMALL}
     yield "4,000 rows, 20-64-64-32", small
     for n_beta in (2, 4):

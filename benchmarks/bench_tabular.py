@@ -1,4 +1,4 @@
-"""How good are default classifiers on real tables, and HSCLEmbedder among them?
+"""Default classifiers on real tables, including HSCLEmbedder.
 
 Tables belong by the sha256 of their name to a development half (even), for choosing
 defaults, and a confirmation half (odd), for release candidates alone. Four tiers:
@@ -34,14 +34,14 @@ LOOKS = RESULTS / "LOOKS.md"
 
 
 def mean_auc(y: np.ndarray, probabilities: np.ndarray) -> float:
-    """Area under the ROC curve, mean over the test rows' classes, each against the rest."""
+    """Return the mean one-vs-rest ROC AUC over the classes of the test rows."""
     if probabilities.shape[1] == 2:
         return roc_auc_score(y, probabilities[:, 1])
     return np.mean([roc_auc_score(y == c, probabilities[:, c]) for c in np.unique(y)])
 
 
 def evaluate(model: str, split: Split, seed: int) -> dict[str, float]:
-    """Fit and score one model on one split; seconds of CPU time."""
+    """Return the scores of one model on one split, and its seconds of CPU time."""
     estimator = MODELS[model](seed)
     start = time.process_time()
     estimator.fit(split.X_train, split.y_train)
@@ -81,13 +81,13 @@ def run_cell(tier: str, model: str, name: str, seed: int, limit: int) -> dict[st
 
 
 def cell_key(cell: dict[str, object]) -> tuple[object, ...]:
-    """What a result depends on; versions of other libraries are no part of it."""
+    """Return what a result depends on, except versions of libraries."""
     made_with = tuple(cell["versions"].get(name) for name in libraries(cell["model"]))
     return cell["model"], cell["set"], cell["seed"], cell["split"], made_with
 
 
 def forget(path: Path, models: list[str], only: list[str]) -> None:
-    """Drop the cells of these models, on these tables or on all."""
+    """Delete the cells of these models, on these tables or on all."""
     kept = [
         cell
         for cell in read_cells(path)
@@ -97,7 +97,7 @@ def forget(path: Path, models: list[str], only: list[str]) -> None:
 
 
 def note_look(reason: str | None, models: list[str]) -> None:
-    """Write down that the confirmation half is looked at, and why."""
+    """Record an evaluation on the confirmation half, and its reason."""
     if not reason or not reason.strip():
         raise SystemExit(
             f'The confirmation half wears out: say why with --look "reason", which adds a '
@@ -109,7 +109,7 @@ def note_look(reason: str | None, models: list[str]) -> None:
 
 
 def run_tier(tier: str, models: list[str], only: list[str], limit: int) -> None:
-    """Run the cells that are not there yet, model by model; not without its library."""
+    """Run missing cells, model by model, if the model's library is installed."""
     names = [name for name in TIERS[tier].names() if not only or name in only]
     for model in models:
         try:
@@ -123,7 +123,7 @@ def run_tier(tier: str, models: list[str], only: list[str], limit: int) -> None:
 
 
 def run_missing(tier: str, model: str, name: str, seed: int, limit: int) -> None:
-    """Run a cell, unless it is there."""
+    """Run a cell, unless its result exists."""
     path = RESULTS / f"tabular_{tier}.jsonl"
     wanted = {"model": model, "set": name, "seed": seed, "versions": versions(model)}
     wanted["split"] = load_split(name, tier, seed).key
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=[], help="only these tables")
     parser.add_argument("--rerun", nargs="+", choices=MODELS, default=[], help="drop cells")
     parser.add_argument("--limit", type=int, default=3600, help="CPU seconds for one cell")
-    parser.add_argument("--look", help="why the confirmation half is looked at")
+    parser.add_argument("--look", help="reason for using the confirmation half")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     path = RESULTS / f"tabular_{options.tier}.jsonl"

@@ -1,4 +1,4 @@
-"""Is text a table: HSCLEmbedder on TF-IDF, on its singular vectors, on embeddings?
+"""HSCLEmbedder on text: TF-IDF, its singular vectors, sentence embeddings.
 
     python benchmarks/bench_text.py
     python benchmarks/bench_text.py --embeddings FOLDER  # with arrays of embed_text.py
@@ -64,7 +64,7 @@ def on_embeddings(seed: int, **changes: object) -> BaseEstimator:
     return make_pipeline(embedder(seed, **changes), linear())
 
 
-# Of texts.
+# Pipelines of texts.
 OF_TEXTS: dict[str, Factory] = {
     "TF-IDF, LR": lambda seed: make_pipeline(words(), linear()),
     "TF-IDF, LinearSVC": lambda seed: make_pipeline(words(), LinearSVC(random_state=seed)),
@@ -81,7 +81,7 @@ OF_TEXTS: dict[str, Factory] = {
     "TF-IDF, SVD, LR": lambda seed: make_pipeline(words(), singular(seed), linear()),
     "TF-IDF, SVD, HSCL, LR": on_singular,
 }
-# Of arrays of embeddings.
+# Pipelines of arrays of embeddings.
 OF_EMBEDDINGS: dict[str, Factory] = {
     "embeddings, LR": lambda seed: linear(),
     "embeddings, HSCL, LR": on_embeddings,
@@ -90,7 +90,7 @@ OF_EMBEDDINGS: dict[str, Factory] = {
 
 
 def evaluate(model: BaseEstimator, X: np.ndarray, y: np.ndarray, seed: int) -> dict:
-    """Fit and score on one split; seconds of CPU time."""
+    """Return scores on one split, and seconds of CPU time."""
     train, test = texts.split(y, seed)
     start = time.process_time()
     model.fit(X[train], y[train])
@@ -123,7 +123,7 @@ def split_key(y: np.ndarray, seed: int) -> str:
 
 
 def run(models: dict[str, Factory], rows: dict[str, np.ndarray]) -> None:
-    """Run the cells of these models that are not there yet."""
+    """Run the missing cells of these models."""
     done = {(c["model"], c["set"], c["seed"], c["split"]) for c in read_cells(CELLS)}
     for name, X in rows.items():
         y = texts.load(name).labels
@@ -139,7 +139,7 @@ def run(models: dict[str, Factory], rows: dict[str, np.ndarray]) -> None:
 
 
 def main() -> None:
-    """Run what is missing, or report."""
+    """Run missing cells, or report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

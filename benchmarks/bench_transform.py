@@ -1,4 +1,4 @@
-"""Speed and memory of transform against forward passes of the same encoder.
+"""Speed and memory of transform, and of forward passes of the same encoder.
 
 Prints Markdown. The encoder is 54-256-256-128 with ReLU. Times are those of one CPU
 thread (the process's own time, so that other work on the machine matters less), on a GPU
@@ -62,7 +62,7 @@ def in_chunks(model, rows):
 
 
 def competitors(model, X, dtype):
-    """The functions to time, by name."""
+    """Return the functions to time, by name."""
     rows = torch.from_numpy(X)
     net = skorch.NeuralNet(
         model.module_, torch.nn.MSELoss, device=str(model.device_)
@@ -96,10 +96,10 @@ def speed_row(dtype, n_rows, n_turns, device):
 
 
 def latency_row(n_rows, n_turns, device):
-    """Milliseconds of calls on few rows, by the wall: the wait of a served request."""
+    """Return wall milliseconds of calls on few rows: the latency of a request."""
     model = fitted(device)
     functions = competitors(model, covertype_like(n_rows)[0], "float32")
-    functions.pop("chunks")  # there is but one
+    functions.pop("chunks")  # there is only one
 
     def milliseconds(function):
         times = []
@@ -118,7 +118,7 @@ def latency_row(n_rows, n_turns, device):
 
 
 def transform_memory(n_rows, dtype, device):
-    """Growth of the peak beyond the result, MB; run in a process of its own."""
+    """Return the growth of the peak beyond the result in MB; run in a separate process."""
     model = fitted(device)
     model.transform(covertype_like(5000)[0].astype(dtype))
     X = covertype_like(n_rows)[0].astype(dtype)

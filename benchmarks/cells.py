@@ -1,4 +1,4 @@
-"""Cells of a benchmark, one a model, data set and seed: run, and kept as lines of JSON."""
+"""Cells of a benchmark, one per model, data set and seed, stored as lines of JSON."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def attempt(evaluate: Callable[[], dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Return scores made on one thread; an error, or too much CPU time, is a result too."""
+    """Return scores from one thread; an error or a timeout is a result, too."""
     try:
         with limited(limit), warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")  # convergence, levels that are new in tests
@@ -27,7 +27,7 @@ def attempt(evaluate: Callable[[], dict[str, Any]], limit: int) -> dict[str, Any
 
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError after this CPU time, which a busy machine does not stretch."""
+    """Raise TimeoutError after this CPU time, which does not depend on other load."""
     message = f"more than {seconds} s"
     ended = False
 
@@ -50,7 +50,7 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:
-    """Return the cells that are there."""
+    """Return the stored cells."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
 

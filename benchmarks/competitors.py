@@ -1,4 +1,4 @@
-"""Other ways to train the network of `bench_fit.py`, each as a function of one epoch."""
+"""Other training loops for the network of `bench_fit.py`, as functions of one epoch."""
 
 import importlib.util
 from itertools import pairwise
@@ -25,7 +25,7 @@ def network():
 
 
 class PlainLoss(nn.Module):
-    """H-SCL as one would write it down: every pair, under autograd."""
+    """Plain implementation of H-SCL: every pair, under autograd."""
 
     def forward(self, z, y):
         z = normalize(z)
@@ -45,7 +45,7 @@ class PlainLoss(nn.Module):
 
 
 def plain_loop(X, y, batch_size, device, loss):
-    """One epoch of a loop by hand; returns its seconds."""
+    """Run one epoch of a plain loop; return its seconds."""
     torch.manual_seed(0)
     X, y = torch.from_numpy(X).to(device), torch.from_numpy(y).to(device)
     net = network().to(device)

@@ -1,4 +1,4 @@
-"""Embed the texts of bench_text.py by a sentence transformer that lies in a folder.
+"""Embed the texts of bench_text.py by a sentence transformer in a local folder.
 
     python benchmarks/embed_text.py FOLDER_OF_MODEL FOLDER_FOR_ARRAYS
 
@@ -15,12 +15,12 @@ import texts
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-MAX_TOKENS = 128  # the model was trained on that many
+MAX_TOKENS = 128  # as in the training of the model
 BATCH = 32
 
 
 class MeanOfTokens:
-    """Unit-length means of the last layer over the tokens of a text."""
+    """Mean of the last layer over the tokens of a text, scaled to unit norm."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -42,7 +42,7 @@ class MeanOfTokens:
 
 
 def embed(model: MeanOfTokens, rows: np.ndarray) -> np.ndarray:
-    """Embed texts, those of similar length together."""
+    """Embed texts in batches of similar length."""
     order = np.argsort([len(text) for text in rows], kind="stable")
     parts = [
         model(rows[order[start : start + BATCH]].tolist())
@@ -55,7 +55,7 @@ def embed(model: MeanOfTokens, rows: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Embed all sets that have no array yet."""
+    """Embed all data sets without an array."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

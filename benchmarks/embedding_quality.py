@@ -1,4 +1,4 @@
-"""How good is an embedding by itself, without the classifier after it?"""
+"""Quality of an embedding without a downstream classifier."""
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -8,7 +8,7 @@ from tables import Split
 
 
 def embedding_scores(embedder: TransformerMixin, split: Split) -> dict[str, float]:
-    """Accuracy of k-NN on test rows, and MAP@R among them."""
+    """Return the accuracy of k-NN on test rows, and MAP@R among them."""
     Z_train, Z_test = embedder.transform(split.X_train), embedder.transform(split.X_test)
     neighbours = KNeighborsClassifier().fit(Z_train, split.y_train)
     return {
@@ -18,9 +18,9 @@ def embedding_scores(embedder: TransformerMixin, split: Split) -> dict[str, floa
 
 
 def map_at_r(Z: np.ndarray, y: np.ndarray) -> float:
-    """Mean average precision at R, each row against the others (Musgrave et al. 2020).
+    """Return mean average precision at R, leave-one-out (Musgrave et al. 2020).
 
-    R is the number of other rows of the query's class; a query without any is left out.
+    R is the number of other rows of the query's class; a query without any is excluded.
     """
     distances = pairwise_distances(Z)
     np.fill_diagonal(distances, np.inf)  # a query does not retrieve itself

@@ -1,4 +1,4 @@
-"""Thousands of cases of anything passed to an embedder, counted.
+"""Thousands of random inputs of an embedder, counted by their outcome.
 
 Prints Markdown: how many cases of each kind were fitted, how many refused with a clear
 error, and how many violate what ``tests/helpers/fuzzing.py`` demands. Violations are
@@ -26,7 +26,7 @@ from helpers import fuzzing
 
 
 def place(violation):
-    """Where in this package, or else where at all, a violation comes from."""
+    """Return the origin of a violation, in this package if possible."""
     frames = traceback.extract_tb((violation.__cause__ or violation).__traceback__)
     ours = [frame for frame in frames if "sklearn_hscl/" in frame.filename]
     last = (ours or frames)[-1]
@@ -34,7 +34,7 @@ def place(violation):
 
 
 def run(try_case, n_cases, number):
-    """Count what comes of cases; collect violations by their place."""
+    """Count outcomes of cases; collect violations by their origin."""
     counts, shown = Counter(), {}
 
     @seed(number)
@@ -61,7 +61,7 @@ def run(try_case, n_cases, number):
 
 
 def fit_many_categories(n_rows):
-    """Seconds to fit and transform a column of as many categories as rows."""
+    """Return the seconds to fit and transform a column with as many categories as rows."""
     begin = time.perf_counter()
     X = pd.DataFrame(
         {"id": [f"name{i}" for i in range(n_rows)], "x": np.arange(n_rows, dtype=float)}
@@ -81,10 +81,10 @@ def main():
     parser.add_argument("--categories", type=int, default=10**6)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    shares = {"fit, transform": 0.55, "set_params": 0.2}
+    fractions = {"fit, transform": 0.55, "set_params": 0.2}
     table, violations = [], {}
     for kind, try_case in fuzzing.KINDS.items():
-        n_cases = round(shares.get(kind, 0.125) * options.cases)
+        n_cases = round(fractions.get(kind, 0.125) * options.cases)
         counts, shown = run(try_case, n_cases, options.seed)
         violations |= shown
         cells = [counts[name] for name in ("fitted", "refused", "violations")]

@@ -1,4 +1,4 @@
-"""Damage bundles by the thousand: each is refused by BundleError, or passes what it must.
+"""Test thousands of damaged bundles: each raises BundleError, or loads as it must.
 
 Run: python benchmarks/fuzz_bundles.py [--cases 400] > benchmarks/results/fuzz_bundles.md
 """
@@ -72,7 +72,7 @@ def main():
 
 
 def peak():
-    """Megabytes that this process has held at most."""
+    """Return the peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, clocks, turns, memory, tables."""
+"""Data, clocks, turns, memory and tables that the benchmarks share."""
 
 import statistics
 import subprocess
@@ -8,20 +8,20 @@ import time
 import numpy as np
 import torch
 
-# Shares of the 7 classes of the covertype data.
-SHARES = np.array([211840, 283301, 35754, 2747, 9493, 17367, 20510]) / 581012
+# Fractions of the 7 classes of the covertype data.
+CLASS_FRACTIONS = np.array([211840, 283301, 35754, 2747, 9493, 17367, 20510]) / 581012
 
 
 def covertype_like(n_rows, n_features=54):
-    """Rows around 7 centres, in the proportions of covertype: float32 X and labels y."""
+    """Return float32 samples around 7 centres, in the class proportions of covertype."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(len(SHARES), n_features)).astype(np.float32)
-    y = rng.choice(len(SHARES), n_rows, p=SHARES)
+    centres = rng.normal(size=(len(CLASS_FRACTIONS), n_features)).astype(np.float32)
+    y = rng.choice(len(CLASS_FRACTIONS), n_rows, p=CLASS_FRACTIONS)
     return around_centres(rng, centres, y), y
 
 
 def around_centres(rng, centres, y):
-    """Gaussian rows around the centres of their classes, float32."""
+    """Return Gaussian samples around the centres of their classes, float32."""
     X = rng.standard_normal((len(y), centres.shape[1]), dtype=np.float32)
     for start in range(0, len(y), 4096):  # without a second array of this size
         X[start : start + 4096] += centres[y[start : start + 4096]]
@@ -29,7 +29,7 @@ def around_centres(rng, centres, y):
 
 
 def now(device="cpu"):
-    """Seconds of this process's own CPU time; of the wall once the GPU has finished."""
+    """Return the CPU time of this process; on a GPU the wall time once it has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -37,7 +37,7 @@ def now(device="cpu"):
 
 
 def take_turns(functions, n_turns):
-    """What each function returns, turn by turn; the first turn is not counted."""
+    """Return the results of each function, turn by turn, without the first turn."""
     results = {name: [] for name in functions}
     for turn in range(n_turns + 1):
         for name, function in functions.items():
@@ -48,7 +48,7 @@ def take_turns(functions, n_turns):
 
 
 def medians(results, reference):
-    """Median, and median of the ratios to the reference of the same turn."""
+    """Return medians, and medians of the ratios to the reference of the same turn."""
     return {
         name: (
             statistics.median(values),
@@ -59,7 +59,7 @@ def medians(results, reference):
 
 
 def extra_memory(function, device="cpu"):
-    """Growth of the peak in MB while the function runs."""
+    """Return the growth of the peak in MB while the function runs."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -67,27 +67,27 @@ def extra_memory(function, device="cpu"):
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     before = resident("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # set the peak to what is held now
+        file.write("5")  # reset the peak to the current memory
     function()
     return (resident("VmHWM") - before) / 1e6
 
 
 def resident(field):
-    """Bytes of this process, by the field of /proc/self/status."""
+    """Return bytes of this process, by the field of /proc/self/status."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith(field))
     return int(line.split()[1]) * 1024
 
 
 def in_fresh_process(*arguments):
-    """Numbers that Python prints when it is called with these arguments."""
+    """Return the numbers that Python prints when called with these arguments."""
     command = [sys.executable, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(number) for number in result.stdout.split()]
 
 
 def markdown(header, rows):
-    """Yield the lines of a table, each when its row is there."""
+    """Yield the lines of a table as rows become available."""
     yield f"| {' | '.join(header)} |"
     yield "|" + "---|" * len(header)
     for row in rows:

@@ -112,7 +112,7 @@ def fit_batched_search():
 
 
 def embed_with_bundles():
-    """Embeddings by the stored models of every format, of the rows they were fitted on."""
+    """Return the embeddings of training rows by the stored models of every format."""
     sys.path.insert(0, str(TESTS))
     from helpers.write_bundles import rows_of
 

@@ -1,4 +1,4 @@
-"""Real tables, the halves they belong to, and their splits."""
+"""Real tables, their halves and their splits."""
 
 import hashlib
 import os
@@ -42,12 +42,12 @@ LARGEST = [  # of the development half
     "weather_noaa",
     "weight_lifting_exercise",
 ]
-MIN_CLASS = 2  # rows of a class without which it cannot be split
+MIN_CLASS = 2  # rows of a class that a split needs
 
 
 @dataclass(frozen=True)
 class Tier:
-    """Which tables, how many rows of them, which splits."""
+    """Tables, their maximum number of rows, and splits."""
 
     confirmation: bool
     max_rows: float
@@ -55,7 +55,7 @@ class Tier:
     only: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
-        """Tables of this tier that are there."""
+        """Return the available tables of this tier."""
         names = sorted(path.stem for path in FOLDER.glob("*.parquet"))
         return [
             name
@@ -75,7 +75,7 @@ TIERS = {
 
 @dataclass(frozen=True)
 class Split:
-    """Rows for training and for testing; y holds the codes 0, 1, … of the classes."""
+    """Training and test rows; y holds the class codes 0, 1, …"""
 
     X_train: pd.DataFrame
     X_test: pd.DataFrame
@@ -86,7 +86,7 @@ class Split:
 
 
 def is_confirmation(name: str) -> bool:
-    """Whether a table is kept for release candidates."""
+    """Return whether a table belongs to the confirmation half."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2 == 1
 
 

@@ -26,7 +26,7 @@ from sklearn_hscl.augment import ClassCorruption, FeatureCorruption
 
 OURS = "HSCLEmbedder"
 ABLATIONS = {
-    "other random_state": {"shift": 1000},  # what a change of nothing makes
+    "other random_state": {"shift": 1000},  # shows the noise
     "encoder='mlp'": {"encoder": "mlp"},
     "loss='scl'": {"loss": "scl"},
     "n_members=1": {"n_members": 1},
@@ -48,19 +48,19 @@ CATEGORIES = make_column_selector(dtype_include="category")
 
 
 def linear() -> LogisticRegression:
-    """Make the classifier that judges embeddings, itself a peer."""
+    """Return the classifier of embeddings, which is also a competitor."""
     return LogisticRegression(max_iter=2000)
 
 
 def ours(
     seed: int, kind: type = HSCLEmbedder, shift: int = 0, **changes: object
 ) -> BaseEstimator:
-    """Make the embedder, which reads the table as it is."""
+    """Return the embedder, which receives the raw table."""
     return make_pipeline(kind(random_state=seed + shift, **changes), linear())
 
 
 def preprocessed(*steps: BaseEstimator) -> BaseEstimator:
-    """Put complete, standardised columns of numbers before the steps."""
+    """Precede the steps by imputation, standardisation and one-hot encoding."""
     numbers = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
     )
@@ -74,7 +74,7 @@ def preprocessed(*steps: BaseEstimator) -> BaseEstimator:
 
 
 def coded(classifier: BaseEstimator, max_categories: int | None = None) -> BaseEstimator:
-    """Put integers for categories first, then the numbers as they are."""
+    """Precede the steps by integer codes of categories; numeric columns are unchanged."""
     codes = OrdinalEncoder(
         handle_unknown="use_encoded_value",
         unknown_value=np.nan,
@@ -86,7 +86,7 @@ def coded(classifier: BaseEstimator, max_categories: int | None = None) -> BaseE
 
 
 class FrameClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of other libraries that wants to know which columns are categories."""
+    """Classifier of another library that needs to know the categorical columns."""
 
     def __init__(self, classifier: object, argument: str | None = None) -> None:
         self.classifier = classifier
@@ -103,7 +103,7 @@ class FrameClassifier(ClassifierMixin, BaseEstimator):
         return self.fitted_.predict_proba(self.words(X))
 
     def words(self, X: pd.DataFrame) -> pd.DataFrame:
-        """CatBoost wants strings, of missing values too."""
+        """Convert categories to strings, including missing values, as CatBoost requires."""
         if self.argument != "cat_features":
             return X
         return X.assign(
@@ -128,7 +128,7 @@ def random_forest(seed: int) -> BaseEstimator:
 
 
 class HistGradientBoosting(ClassifierMixin, BaseEstimator):
-    """The 255 most frequent levels of a category, natively."""
+    """Histogram gradient boosting with the 255 most frequent levels of a category."""
 
     def __init__(self, random_state: int) -> None:
         self.random_state = random_state
@@ -167,7 +167,7 @@ def catboost(seed: int) -> BaseEstimator:
 
 
 def real_mlp(seed: int) -> BaseEstimator:
-    """It refuses missing numbers; missing levels are levels to it."""
+    """Return RealMLP with imputed numeric columns; missing levels are levels."""
     network = import_module("pytabkit").RealMLP_TD_Classifier
     complete = make_column_transformer(
         (SimpleImputer(strategy="median", keep_empty_features=True), NUMBERS),
@@ -187,7 +187,7 @@ def nca(seed: int) -> BaseEstimator:
 
 
 def supervised_umap(seed: int) -> BaseEstimator:
-    """The pipeline hands the classes to UMAP, whose target metric is categorical."""
+    """Return a pipeline that passes the classes to UMAP with its categorical metric."""
     return preprocessed(import_module("umap").UMAP(random_state=seed, n_jobs=1), linear())
 
 
@@ -220,13 +220,13 @@ MODELS = {
 
 
 def libraries(model: str) -> list[str]:
-    """Modules whose versions a result of this model depends on."""
+    """Return the modules whose versions a result of this model depends on."""
     own = ["torch"] if model.startswith(OURS) else LIBRARIES.get(model, [])
     return ["numpy", "sklearn", *own]
 
 
 def versions(model: str) -> dict[str, str]:
-    """Versions of these modules; ImportError if one is missing."""
+    """Return versions of these modules; raise ImportError if one is missing."""
     modules = {name: import_module(name) for name in libraries(model)}
     return {
         name: getattr(module, "__version__", None) or version(name)

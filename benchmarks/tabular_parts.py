@@ -1,4 +1,4 @@
-"""The embedder of tables without one part of its encoder, to see what the part is for."""
+"""The embedder of tables without one part of its encoder, for ablations."""
 
 from unittest.mock import patch
 
@@ -10,7 +10,7 @@ from sklearn_hscl.training import prepared_data
 
 
 class Unskipped(TabularEncoder):
-    """Nothing is added to what the hidden layers make of the features."""
+    """Encoder without the linear skip connection."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -19,7 +19,7 @@ class Unskipped(TabularEncoder):
 
 
 class Unbinned(TabularEncoder):
-    """Numbers are scaled and cut off, but not embedded by quantile bins."""
+    """Encoder whose numeric features are scaled and clipped, without quantile bins."""
 
     @classmethod
     def fit(cls, rows, cardinalities, **options):
@@ -27,7 +27,7 @@ class Unbinned(TabularEncoder):
 
 
 class OtherEncoder(HSCLEmbedder):
-    """The embedder with another class in the place of its encoder of tables."""
+    """Embedder with another class as encoder of tables."""
 
     encoder_class = TabularEncoder
 
@@ -37,19 +37,19 @@ class OtherEncoder(HSCLEmbedder):
 
 
 class WithoutSkip(OtherEncoder):
-    """The embedder without the linear path."""
+    """Embedder without the linear skip connection."""
 
     encoder_class = Unskipped
 
 
 class WithoutBins(OtherEncoder):
-    """The embedder without embeddings of numbers."""
+    """Embedder without quantile-bin embeddings."""
 
     encoder_class = Unbinned
 
 
 class WithoutRelevance(HSCLEmbedder):
-    """The embedder to which all columns of a wide table count alike at first."""
+    """Embedder without importance scaling of the columns."""
 
     def fit(self, X, y=None, **options):
         with patch.object(prepared_data, "feature_importance", return_value=None):

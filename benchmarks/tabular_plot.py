@@ -1,4 +1,4 @@
-"""The plot of mean ranks."""
+"""Plot of mean ranks."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tabular_statistics import RANKED, TITLES, critical_difference, mean_ranks
 def plot_ranks(
     means: pd.DataFrame, models: list[str], common: list[str], path: Path
 ) -> None:
-    """Mean ranks, with the span that Nemenyi's test cannot tell from ours."""
+    """Plot mean ranks, with the range that does not differ from ours by Nemenyi's test."""
     import matplotlib.pyplot as plt
 
     k, n = len(models), len(common)

@@ -1,4 +1,4 @@
-"""What bench_tabular.py measured: means, ranks, wins and tests as markdown."""
+"""Report of bench_tabular.py: means, ranks, wins and tests as markdown."""
 
 from pathlib import Path
 
@@ -29,7 +29,9 @@ def report(cells: list[dict[str, object]], tier: str, plot: Path) -> str:
     scored = frame[frame["error"].isna()]
     means = scored.groupby(["model", "set"]).mean(numeric_only=True)
     counts = scored.groupby("model")["set"].nunique()
-    common = sorted(means.loc[OURS].index)  # a peer that fails takes no table from others
+    common = sorted(
+        means.loc[OURS].index
+    )  # a failing competitor removes no tables of others
     peers = [name for name in PEERS if name in counts]
     models = [name for name in [OURS, *peers] if has_all(means, name, common)]
     plot_ranks(means, models, common, plot)
@@ -71,7 +73,7 @@ def has_all(means: pd.DataFrame, model: str, tables: list[str]) -> bool:
 def overview(
     scored: pd.DataFrame, means: pd.DataFrame, models: list[str], common: list[str]
 ) -> list[str]:
-    """Means, times and ranks."""
+    """Return means, times and ranks."""
     header = ["model", *(TITLES[metric] for metric in METRICS), "median fit s", "max fit s"]
     header += ["median predict s", *(f"rank by {TITLES[metric]}" for metric in RANKED)]
     ranks = {metric: mean_ranks(means, metric, models, common) for metric in RANKED}
@@ -108,7 +110,7 @@ def duels(means: pd.DataFrame, others: list[str], metrics: list[str]) -> list[st
 
 
 def embeddings(means: pd.DataFrame) -> list[str]:
-    """Quality without the classifier; means for embeddings of all tables."""
+    """Return the quality without the classifier, averaged over tables."""
     scored = means.dropna(subset=EMBEDDING_METRICS)
     there = set(scored.index.get_level_values("model"))
     others = [name for name in EMBEDDERS if name in there]
@@ -136,7 +138,7 @@ def embeddings(means: pd.DataFrame) -> list[str]:
 
 
 def ablations(means: pd.DataFrame) -> list[str]:
-    """Differences to the default, on the tables that both have."""
+    """Return differences to the default, on the tables of both."""
     there = set(means.index.get_level_values("model"))
     variants = [f"{OURS}({name})" for name in ABLATIONS if f"{OURS}({name})" in there]
     if not variants:
@@ -169,18 +171,18 @@ def ablations(means: pd.DataFrame) -> list[str]:
 
 
 def common_tables(means: pd.DataFrame, models: list[str]) -> list[str]:
-    """Tables on which all of the models have results."""
+    """Return the tables on which all models have results."""
     return sorted(set.intersection(*(set(means.loc[name].index) for name in models)))
 
 
 def change(means: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Differences of a variant to the default, table by table."""
+    """Return the differences of a variant to the default, table by table."""
     common = common_tables(means, [OURS, model])
     return means.loc[model].loc[common] - means.loc[OURS].loc[common]
 
 
 def fit_seconds(means: pd.DataFrame, model: str) -> str:
-    """Medians of a variant and of the default."""
+    """Return median seconds of a variant and of the default."""
     common = common_tables(means, [OURS, model])
     old, new = (means.loc[name].loc[common, "fit_seconds"] for name in (OURS, model))
     return f"{new.median():.2f} ({old.median():.2f})"
@@ -189,7 +191,7 @@ def fit_seconds(means: pd.DataFrame, model: str) -> str:
 def notes(
     frame: pd.DataFrame, counts: pd.Series, models: list[str], common: list[str]
 ) -> list[str]:
-    """What is missing, failed or was dropped."""
+    """Return notes on missing, failed or dropped cells."""
     lines = [f"Tables: {', '.join(common)}."]
     others = sorted(set(frame["set"]) - set(common))
     if others:
@@ -216,7 +218,7 @@ def notes(
 
 
 def errors(frame: pd.DataFrame) -> list[str]:
-    """Cells without a result, and why."""
+    """Return the cells without a result, and the reasons."""
     failed = frame[frame["error"].notna()]
     return [
         f"- {row.model}, {row.set}, seed {row.seed}: {row.error}"
@@ -225,6 +227,6 @@ def errors(frame: pd.DataFrame) -> list[str]:
 
 
 def versions_of(frame: pd.DataFrame) -> str:
-    """All that took part."""
+    """Return the versions of all libraries involved."""
     pairs = {f"{k} {v}" for cell in frame["versions"] for k, v in cell.items()}
     return ", ".join(sorted(pairs))

@@ -22,27 +22,27 @@ TIE = 1e-9
 def per_table(
     means: pd.DataFrame, metric: str, models: list[str], common: list[str]
 ) -> pd.DataFrame:
-    """Tables by models."""
+    """Return a table of scores: data sets by models."""
     return means[metric].unstack("model").loc[common, models]
 
 
 def mean_ranks(
     means: pd.DataFrame, metric: str, models: list[str], common: list[str]
 ) -> dict[str, float]:
-    """Mean over tables, 1 for the best; ties share their ranks."""
+    """Return mean ranks over tables, 1 for the best; ties share their ranks."""
     scores = per_table(means, metric, models, common).to_numpy().round(9)
     ranks = rankdata(-scores if METRICS[metric] else scores, axis=1).mean(axis=0)
     return dict(zip(models, ranks, strict=True))
 
 
 def critical_difference(n_models: int, n_tables: int) -> float:
-    """Difference of mean ranks that Nemenyi's test tells from chance at 5 %."""
+    """Return the critical difference of mean ranks by Nemenyi's test at 5 %."""
     quantile = studentized_range.ppf(0.95, n_models, np.inf) / np.sqrt(2)
     return quantile * np.sqrt(n_models * (n_models + 1) / (6 * n_tables))
 
 
 def compare(gains: np.ndarray) -> tuple[str, float]:
-    """Wins / ties / losses, and Wilcoxon's p."""
+    """Return wins, ties, losses, and Wilcoxon's p."""
     gains = np.where(np.abs(gains) < TIE, 0, gains)
     wins, losses = (gains > 0).sum(), (gains < 0).sum()
     p = wilcoxon(gains).pvalue if wins + losses else 1.0

@@ -1,4 +1,4 @@
-"""What bench_text.py measured: means by model and by set as markdown."""
+"""Report of bench_text.py: means by model and by data set as markdown."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ METRICS = ["accuracy", "balanced_accuracy", "log_loss", "fit_seconds"]
 
 
 def report(cells: list[dict[str, Any]], names: list[str]) -> str:
-    """Means over sets and seeds, then accuracy and log loss by set, of models by name."""
+    """Return means over data sets and seeds, then accuracy and log loss by data set."""
     frame = pd.DataFrame(cells).reindex(
         columns=["model", "set", "seed", "error", "versions", *METRICS]
     )
@@ -39,7 +39,7 @@ def report(cells: list[dict[str, Any]], names: list[str]) -> str:
 
 
 def by_model(frame: pd.DataFrame, means: pd.DataFrame, models: list[str]) -> list[str]:
-    """Means over sets, and seconds."""
+    """Return means over data sets, and seconds."""
     overall = means.groupby("model").mean()
     longest = frame.groupby("model")["fit_seconds"].max()
     header = ["model", "accuracy", "balanced accuracy", "log loss"]
@@ -58,7 +58,7 @@ def by_model(frame: pd.DataFrame, means: pd.DataFrame, models: list[str]) -> lis
 def by_set(
     means: pd.DataFrame, metric: str, models: list[str], sets: list[str]
 ) -> list[str]:
-    """Means over seeds."""
+    """Return means over seeds."""
     table = means[metric].unstack("set").reindex(index=models, columns=sets)
     rows = [[model, *map(written, table.loc[model])] for model in models]
     title = f"{metric.capitalize().replace('_', ' ')}, mean over seeds:"

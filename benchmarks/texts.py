@@ -1,4 +1,4 @@
-"""Real texts: the rows that are used of each set, and their splits."""
+"""Real texts: the rows used of each data set, and their splits."""
 
 import os
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from sklearn.model_selection import train_test_split
 
 FOLDER = Path(os.environ.get("SKLEARN_HSCL_DATA", "../shared/data")) / "text"
 MAX_ROWS = 4000
-MIN_CLASS = 2  # rows of a class without which it cannot be split
+MIN_CLASS = 2  # rows of a class that a split needs
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts and their labels; the order is that of embeddings made of them."""
+    """Texts and their labels, in the order of their embeddings."""
 
     texts: np.ndarray
     labels: np.ndarray
 
 
 def names() -> list[str]:
-    """Sets that are there."""
+    """Return the available data sets."""
     return sorted(path.stem for path in FOLDER.glob("*.parquet"))
 
 
 @cache
 def load(name: str) -> Texts:
-    """Read a set, and at most MAX_ROWS rows of it, always the same ones."""
+    """Read at most MAX_ROWS rows of a data set, always the same ones."""
     frame = pd.read_parquet(FOLDER / f"{name}.parquet", columns=["text", "target"])
     if len(frame) > MAX_ROWS:
         rows = np.random.default_rng(0).choice(len(frame), MAX_ROWS, replace=False)

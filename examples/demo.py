@@ -1,7 +1,7 @@
-"""The tour that ``make demo`` gives: one table, one grid search, one figure.
+"""The tour of ``make demo``: one table, one grid search, one figure.
 
-Everything runs on data that comes with scikit-learn. Each embedding is judged by the
-accuracy of a logistic regression on it, on held-out rows of repeated splits.
+All data sets are from scikit-learn. Each embedding is evaluated by the accuracy of a
+logistic regression on it, on held-out samples of repeated splits.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Result(NamedTuple):
 
 
 def evaluate(model: str, dataset: str, train: np.ndarray, test: np.ndarray) -> Result:
-    """Fit on the training rows, score on the others."""
+    """Fit on the training samples, score on the others."""
     torch.set_num_threads(1)  # in each worker: one process per core
     X, y = DATASETS[dataset](return_X_y=True)
     estimator = clone(MODELS[model])
@@ -73,7 +73,7 @@ def compare(n_splits: int, n_jobs: int) -> list[Result]:
 
 
 def table(results: list[Result], n_splits: int) -> str:
-    """Accuracy in percent, mean ± standard deviation over splits, and seconds."""
+    """Return a table of accuracy in percent (mean ± std over splits) and seconds."""
     lines = [
         f"Accuracy (%) of LogisticRegression on held-out rows, {n_splits} splits, and "
         "seconds per fit",
@@ -82,9 +82,9 @@ def table(results: list[Result], n_splits: int) -> str:
     for model in MODELS:
         line = f"{model:14}"
         for dataset in DATASETS:
-            mine = [r for r in results if (r.model, r.dataset) == (model, dataset)]
-            accuracy = 100 * np.array([r.accuracy for r in mine])
-            seconds = np.mean([r.seconds for r in mine])
+            fits = [r for r in results if (r.model, r.dataset) == (model, dataset)]
+            accuracy = 100 * np.array([r.accuracy for r in fits])
+            seconds = np.mean([r.seconds for r in fits])
             cell = f"{accuracy.mean():.1f} ± {accuracy.std():.1f} ({seconds:.2f} s)"
             line += f"{cell:>22}"
         lines.append(line)
@@ -102,7 +102,7 @@ def search(grid: dict[str, list[float]], n_jobs: int) -> BatchedGridSearchCV:
 
 
 def figure(path: str) -> None:
-    """Draw held-out digits before and after embedding, by their principal components."""
+    """Plot principal components of held-out digits before and after embedding."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.3, stratify=y, random_state=0
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", default="demo.png", help="where to write the figure")
     options = parser.parse_args(arguments)
 
-    torch.set_num_threads(1)  # such small nets gain nothing from more
+    torch.set_num_threads(1)  # more threads do not help such small networks
     start = time.perf_counter()
     print(table(compare(options.splits, options.jobs), options.splits), flush=True)
     print("\nGrid search over beta and temperature on digits, 3 folds", flush=True)

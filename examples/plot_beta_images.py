@@ -2,16 +2,16 @@
 How hard should negatives be on images?
 =======================================
 
-``beta`` tilts the loss towards negatives that look like the anchor; 0 is supervised
+``beta`` tilts the loss towards negatives that are similar to the anchor; 0 is supervised
 contrastive learning without a tilt. We search it together with the temperature, by
-cross-validation, on pictures.
+cross-validation on images.
 """
 
 # %%
 # ``BatchedGridSearchCV`` is ``GridSearchCV`` with the candidates of a fold trained as one
-# stacked model. Steps of the pipeline are reached by name, settings of the augmentation
-# too (``hsclembedder__augment__fraction``). ``ce_weight=0.0`` leaves the contrastive loss
-# alone, so that the tilt is all that differs.
+# stacked model. A grid reaches steps of the pipeline by name, as well as parameters of the
+# augmentation (``hsclembedder__augment__fraction``). ``ce_weight=0.0`` selects the
+# contrastive loss alone, so that the candidates differ in the tilt only.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -38,8 +38,9 @@ grid = {
 search = BatchedGridSearchCV(pipe, grid, cv=3).fit(X_train, y_train)
 
 # %%
-# The bars are standard deviations over the folds. On these pictures the curves are flat
-# within them: no tilt is as good as any, and what the search calls best is a draw.
+# The bars are standard deviations over the folds. On these images the curves are flat
+# within them: no tilt is as good as any other, and the best candidate is a matter of
+# chance.
 results = search.cv_results_
 fig, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for temperature in grid["hsclembedder__temperature"]:
@@ -57,11 +58,11 @@ ax.legend()
 plt.show()
 
 # %%
-# The test pictures had no part in the choice. They agree: the two accuracies below differ
-# by some five of 1,397 pictures.
+# The test images were not used in the search. They agree: the two accuracies below differ
+# by about five of 1,397 images.
 best = {name.removeprefix("hsclembedder__"): v for name, v in search.best_params_.items()}
 print(f"Best embedding: {best}, cross-validated accuracy {search.best_score_:.3f}")
-print(f"accuracy on test pictures: {search.score(X_test, y_test):.3f}")
+print(f"accuracy on test images: {search.score(X_test, y_test):.3f}")
 plain = pipe.set_params(hsclembedder__beta=0.0, hsclembedder__temperature=0.5)
 accuracy = plain.fit(X_train, y_train).score(X_test, y_test)
 print(f"without a tilt, at temperature 0.5: {accuracy:.3f}")

@@ -1,15 +1,15 @@
 """
-Fine-tuning your own torch module
-=================================
+Fine-tuning a torch module
+==========================
 
-You have a network with weights, learnt on other pictures, and few labels for yours. Which
-of its layers should training move? We freeze some, lower the rate of all, and compare with
-the weights as they are and with a network that starts from nothing.
+You have a network that was pretrained on other images, and few labels for yours. Which of
+its layers should be trained? We freeze some, lower the learning rate of all, and compare
+with the pretrained weights and with training from scratch.
 """
 
 # %%
-# The weights come from digits below 5, with labels; the task is to tell the digits from 5
-# on apart, by ten pictures of each.
+# The network is pretrained on the digits 0 to 4, with labels. The task is to classify the
+# digits 5 to 9, given ten images of each.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -41,12 +41,12 @@ first = HSCLEmbedder(encoder=network, random_state=0)
 pretrained = first.fit(images[below], digits.target[below]).module_
 
 # %%
-# A module is copied, and training starts at its weights. ``freeze`` names what stays as it
-# is, by torch's names: ``"0"`` is the first convolution, ``"1"`` the batch normalisation
-# behind it, which keeps its statistics. ``net_params`` gives all of the encoder a rate of
-# its own; the projection head, which is new, keeps the usual one.
+# A module is copied, and training starts at its weights. ``freeze`` lists the submodules
+# that are not trained, by torch's names: ``"0"`` is the first convolution, ``"1"`` the
+# batch normalisation after it, which keeps its statistics. ``net_params`` sets a lower
+# learning rate for the encoder; the new projection head keeps the default.
 ways = {
-    "from nothing": {"encoder": network},
+    "from scratch": {"encoder": network},
     "all layers": {"encoder": pretrained},
     "lower rate": {
         "encoder": pretrained,
@@ -56,7 +56,7 @@ ways = {
     "convolutions frozen": {"encoder": pretrained, "freeze": ["0", "1", "3", "4"]},
 }
 
-accuracy = {"as they are": []} | {name: [] for name in ways}
+accuracy = {"pretrained": []} | {name: [] for name in ways}
 for seed in range(3):
     X_train, X_test, y_train, y_test = train_test_split(
         images[~below],
@@ -65,30 +65,30 @@ for seed in range(3):
         stratify=digits.target[~below],
         random_state=seed,
     )
-    embedders = {"as they are": first} | {
+    embedders = {"pretrained": first} | {
         name: HSCLEmbedder(batch_size=25, random_state=seed, **way).fit(X_train, y_train)
         for name, way in ways.items()
     }
     for name, embedder in embedders.items():
-        readout = LogisticRegression(max_iter=1000)
-        readout.fit(embedder.transform(X_train), y_train)
-        accuracy[name].append(readout.score(embedder.transform(X_test), y_test))
+        probe = LogisticRegression(max_iter=1000)
+        probe.fit(embedder.transform(X_train), y_train)
+        accuracy[name].append(probe.score(embedder.transform(X_test), y_test))
 
 print(
-    "Accuracy of LogisticRegression on the embedding, three draws of ten pictures a class"
+    "Accuracy of LogisticRegression on the embedding, three draws of ten images per class"
 )
 for name, scores in accuracy.items():
     print(f"{name:20} {np.mean(scores):.3f} ± {np.std(scores):.3f}")
 
 # %%
-# Weights from other digits are worth two to three points on average. What is frozen makes
-# no difference beyond the noise of the draws, and saves the work on these layers. The lower
-# rate has not come as far in as many steps.
+# Pretraining on other digits gains two to three points on average. Freezing layers makes no
+# difference beyond the noise of the draws, and saves their computation. With the lower
+# rate, training makes less progress in the same number of steps.
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
-for place, scores in enumerate(accuracy.values()):
-    ax.plot(scores, [place] * len(scores), "o", color="C0", alpha=0.4)
-    ax.plot(np.mean(scores), place, "|", color="C0", markersize=18)
+for y_axis, scores in enumerate(accuracy.values()):
+    ax.plot(scores, [y_axis] * len(scores), "o", color="C0", alpha=0.4)
+    ax.plot(np.mean(scores), y_axis, "|", color="C0", markersize=18)
 ax.set_yticks(range(len(accuracy)), accuracy)
 ax.invert_yaxis()
-ax.set_xlabel("Accuracy on the other pictures")
+ax.set_xlabel("Accuracy on test images")
 plt.show()

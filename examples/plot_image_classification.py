@@ -2,13 +2,13 @@
 Classifying images on a CPU
 ===========================
 
-From an array of pictures to a classifier, with a small convolutional network that needs no
-GPU: an embedding by H-SCL and logistic regression on it, beside classifiers of the pixels.
+From an array of images to a classifier, with a small convolutional network that needs no
+GPU: logistic regression on an H-SCL embedding, compared with classifiers of the pixels.
 """
 
 # %%
-# Images come as they are: here (n_samples, height, width) of bytes, without channels. They
-# stay bytes until a batch needs them.
+# The images have shape (n_samples, height, width) and dtype uint8, without channels. They
+# are converted to floats batch by batch.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -28,8 +28,8 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# ``encoder="conv"`` knows the size of the images. Each epoch shifts them by up to a pixel,
-# as ``augment="auto"`` does with images.
+# ``encoder="conv"`` adapts to the size of the images. ``augment="auto"`` shifts them by up
+# to a pixel in each epoch.
 embedder = HSCLEmbedder(encoder="conv", random_state=0)
 models = {
     "embedding + LogisticRegression": make_pipeline(
@@ -48,7 +48,7 @@ for name, model in models.items():
     print(f"{name:31} {model.fit(X_train, y_train).score(X_test, y_test):.3f}")
 
 # %%
-# Which digits are still taken for others, and which pictures are these?
+# Which digits are still confused, and in which images?
 pipe = models["embedding + LogisticRegression"]
 predicted = pipe.predict(X_test)
 wrong = np.flatnonzero(predicted != y_test)[:12]
@@ -60,7 +60,7 @@ ConfusionMatrixDisplay.from_predictions(
 axes = right.subplots(4, 3).flat
 for ax in axes:
     ax.axis("off")
-for ax, place in zip(right.axes, wrong, strict=False):
-    ax.imshow(X_test[place], cmap="gray_r")
-    ax.set_title(f"{y_test[place]} taken for {predicted[place]}", fontsize=7)
+for ax, index in zip(right.axes, wrong, strict=False):
+    ax.imshow(X_test[index], cmap="gray_r")
+    ax.set_title(f"{y_test[index]} predicted as {predicted[index]}", fontsize=7)
 plt.show()

@@ -1,13 +1,13 @@
 """
-Images and your own torch module
+Images and a custom torch module
 ================================
 
-How do I train my own network on images, and use what it learnt? A small convolutional
-module embeds 8×8 pictures of digits; we then ask for the pictures nearest to a query.
+How do I train a custom network on images and use its embedding? A small convolutional
+module embeds 8×8 images of digits; we then retrieve the nearest images of a query.
 """
 
 # %%
-# Images come as (n_samples, height, width), or with channels as
+# Images have shape (n_samples, height, width), or with channels
 # (n_samples, channels, height, width) or (n_samples, height, width, channels).
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,8 +25,8 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# Any module that maps (B, channels, height, width) to (B, n_components) will do. Given
-# as a function, it is built anew in each fit, from ``random_state``.
+# Any module that maps (B, channels, height, width) to (B, n_components) can be used. A
+# function builds a new one in each fit, from ``random_state``.
 
 
 def small_conv() -> nn.Module:
@@ -44,8 +44,8 @@ embedder = HSCLEmbedder(encoder=small_conv, normalize=True, random_state=0)
 embedding = embedder.fit(X_train, y_train).transform(X_test)
 
 # %%
-# Every epoch shifts the pictures by a pixel in a random direction, so that the same
-# digit elsewhere in the frame stays close.
+# Every epoch shifts the images by a pixel in a random direction, so that a shifted digit
+# remains close in the embedding.
 n_train = len(X_train)
 pixels = KNeighborsClassifier().fit(X_train.reshape(n_train, -1), y_train)
 neighbors = KNeighborsClassifier().fit(embedder.transform(X_train), y_train)
@@ -54,15 +54,15 @@ print(f"on the embedding: {neighbors.score(embedding, y_test):.3f}")
 
 # %%
 # Retrieval: the first column shows held-out queries, the others their nearest training
-# pictures.
+# images.
 index = NearestNeighbors(n_neighbors=6).fit(embedder.transform(X_train))
 queries = [int(np.flatnonzero(y_test == digit)[0]) for digit in (3, 5, 8)]
 nearest = index.kneighbors(embedding[queries], return_distance=False)
 
 fig, axes = plt.subplots(3, 7, figsize=(7, 3.2), layout="constrained")
 for row, query, hits in zip(axes, queries, nearest, strict=True):
-    for ax, picture in zip(row, [X_test[query], *X_train[hits]], strict=True):
-        ax.imshow(picture, cmap="gray_r")
+    for ax, image in zip(row, [X_test[query], *X_train[hits]], strict=True):
+        ax.imshow(image, cmap="gray_r")
         ax.set(xticks=[], yticks=[])
 axes[0, 0].set_title("query")
 axes[0, 1].set_title("nearest", loc="left")

@@ -2,14 +2,14 @@
 Rare classes
 ============
 
-Where one class has seventeen times the rows of another, can the embedding be told to
-treat them alike? There are two ways: ``sampler="balanced"`` repeats the rows of rare
-classes, ``reduction="classes"`` gives each class the same weight in the loss of a batch.
+If one class has seventeen times the samples of another, can both have the same weight in
+training? There are two options: ``sampler="balanced"`` repeats samples of rare classes, and
+``reduction="classes"`` gives each class the same weight in the loss of a batch.
 """
 
 # %%
-# Digits, with between 85 and 5 training rows of a class. Which digits are rare is drawn
-# anew for each of ten splits; the held-out half stays balanced.
+# The data are digits, with between 85 and 5 training samples per class. The rare digits are
+# drawn anew for each of ten splits; the held-out half is balanced.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -29,13 +29,13 @@ def imbalanced_split(seed):
     )
     rng = np.random.default_rng(seed)
     counts = rng.permutation(np.geomspace(85, 5, 10).astype(int))
-    kept = [np.flatnonzero(y_train == digit)[:n] for digit, n in enumerate(counts)]
-    kept = np.concatenate(kept)
-    return X_train[kept], X_test, y_train[kept], y_test
+    subset = [np.flatnonzero(y_train == digit)[:n] for digit, n in enumerate(counts)]
+    subset = np.concatenate(subset)
+    return X_train[subset], X_test, y_train[subset], y_test
 
 
 # %%
-# A logistic regression, which knows nothing of the imbalance, follows each embedding.
+# Each embedding is followed by a logistic regression without class weights.
 settings = {
     "default": {},
     'reduction="classes"': {"reduction": "classes"},
@@ -63,9 +63,9 @@ for name, values in scores.items():
     )
 
 # %%
-# Both options are above the default in nine of ten splits, by two to four points in the
-# mean. They do not make the embedding a must: with so few training rows, a logistic
-# regression on the raw columns lies between the two. Grey lines are splits.
+# Both options are better than the default in nine of ten splits, by two to four points in
+# the mean. They do not make the embedding necessary: with so few training samples, a
+# logistic regression on the raw columns is between the two. Grey lines are splits.
 fig, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.plot(list(scores), np.array(list(scores.values())), color="0.8", zorder=0)
 for name, values in scores.items():

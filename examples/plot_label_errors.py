@@ -2,12 +2,12 @@
 Which labels are wrong?
 =======================
 
-Rows whose neighbours agree on another class often have a wrong label. We give one in
-twenty digits a wrong label on purpose, and see how many of these are found.
+Samples whose neighbours agree on another class often have a wrong label. We give one in
+twenty digits a wrong label on purpose, and count how many of these are found.
 """
 
 # %%
-# The network learns from the wrong labels, too, and for long enough to know them by heart.
+# The network is trained on the wrong labels, too, and for long enough to memorise them.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -34,25 +34,24 @@ def report(name, found):
 
 finding = diagnose(fitted(X, labels), X, labels)["labels"]
 print(finding.summary)
-report("By an embedding of the rows themselves", finding.values["rows"])
+report("By an embedding of the same samples", finding.values["rows"])
 
 # %%
-# Hardly a suspect is wrong, but many wrong labels are missed: training draws a row towards
-# its label, the more the longer it lasts. Rows that were not trained on give more away, so
-# each third of the rows is now judged by an embedding of the other two. Among the new
-# suspects are digits that are hard to read.
+# Nearly all suspects are correct, but many wrong labels are missed: training draws a sample
+# towards its label, more so the longer it lasts. Held-out samples reveal more, so each
+# third of the samples is now evaluated in an embedding trained on the other two. Among the
+# new suspects are digits that are hard to read.
 suspects = []
 for train, test in KFold(3, shuffle=True, random_state=0).split(X):
     embedder = fitted(X[train], labels[train])
     held_out = {"X_val": X[test], "y_val": labels[test]}
     finding = diagnose(embedder, X[train], labels[train], **held_out)["labels"]
     suspects += test[finding.values["held_out_rows"]].tolist()
-report("By embeddings of other rows", suspects)
+report("By embeddings of other samples", suspects)
 
 # %%
-# Suspects of the last third, and the pictures that are nearest to them. The number above a
-# picture is its label, right or wrong; after it comes the cosine. Dashed frames mark labels
-# that differ from the suspect's.
+# Suspects of the last third and their nearest images. Above each image are its label, right
+# or wrong, and its cosine. Dashed frames mark labels that differ from the suspect's.
 NeighborsDisplay.from_estimator(
     fitted(digits.images[train], labels[train]),
     digits.images,

@@ -1,17 +1,17 @@
 """
-A raw table with numbers, words and gaps
-========================================
+A raw table with numbers, strings and missing values
+====================================================
 
-Must a data frame be imputed, encoded and scaled before it is embedded? Not here: we give
-a frame with strings, booleans and missing values to ``HSCLEmbedder`` as it is, and
-compare accuracy and log loss with the usual ``ColumnTransformer``.
+Must a data frame be imputed, encoded and scaled before it is embedded? Not here: we pass
+a raw frame with strings, booleans and missing values to ``HSCLEmbedder``, and compare
+accuracy and log loss with the usual ``ColumnTransformer``.
 """
 
 # %%
-# The table is synthetic: customers of an imagined provider, who cancel or stay. Whether
-# they do depends on usage in the shape of a U, and on price in another way for each
-# plan. A linear model of the columns has no terms for either, so this table favours
-# models that can learn them; a table with straight effects would not.
+# The table is synthetic: customers of a fictitious provider, who cancel or stay. The
+# probability is a U-shaped function of usage, and depends on price differently for each
+# plan. A linear model of the columns has no terms for either, so this table favours models
+# that can learn them; a table with linear effects would not.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ print(X.head(4))
 
 # %%
 # Three pipelines end in the same logistic regression. With ``cross_fit=5``, the embedding
-# that it is trained on comes from members that have not seen the row in question.
+# of a sample that it is fitted to comes from a member that has not seen this sample.
 numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
 words = OneHotEncoder(handle_unknown="ignore")
 columns = ColumnTransformer(
@@ -67,16 +67,16 @@ steps = {
 }
 
 # %%
-# The same three random splits for each, half of the rows held out.
+# The same three random splits for each, with half of the samples held out.
 splits = StratifiedShuffleSplit(3, test_size=0.5, random_state=0)
 accuracy = {name: [] for name in steps}
 loss = {name: [] for name in steps}
 for train, test in splits.split(X, y):
     for name, step in steps.items():
         pipe = make_pipeline(clone(step), LogisticRegression())
-        chances = pipe.fit(X.iloc[train], y[train]).predict_proba(X.iloc[test])
-        accuracy[name].append(accuracy_score(y[test], chances[:, 1] > 0.5))
-        loss[name].append(log_loss(y[test], chances))
+        probabilities = pipe.fit(X.iloc[train], y[train]).predict_proba(X.iloc[test])
+        accuracy[name].append(accuracy_score(y[test], probabilities[:, 1] > 0.5))
+        loss[name].append(log_loss(y[test], probabilities))
 
 for name in steps:
     print(
@@ -85,10 +85,11 @@ for name in steps:
     )
 
 # %%
-# On this table both embeddings are more accurate than the prepared columns, by nine to ten
-# points in the mean, and their chances are better, too. ``cross_fit=5`` keeps a classifier
-# from learning on rows that the embedder has seen; the length of the default's embeddings,
-# chosen on rows out of fold, serves the same end, and here it is enough.
+# On this table both embeddings are more accurate than the preprocessed columns, by nine to
+# ten points in the mean, and their probabilities are better, too. With ``cross_fit=5``, a
+# classifier is not fitted to embeddings of samples that the encoder has seen. The norm of
+# the default's embeddings, selected out of fold, has the same purpose, and is sufficient
+# here.
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 for ax, title, scores in zip(axes, ("accuracy", "log loss"), (accuracy, loss), strict=True):
     for name, values in scores.items():

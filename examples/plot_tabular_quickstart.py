@@ -2,14 +2,14 @@
 A better embedding of a table
 =============================
 
-What does ``HSCLEmbedder`` do for a model that follows it in a pipeline? We put it in
-front of a logistic regression and of nearest neighbours, on measurements of cell nuclei,
-and look at the embedding of rows that it was not trained on.
+How does ``HSCLEmbedder`` change the accuracy of a downstream model? We put it in front of a
+logistic regression and of nearest neighbours, on measurements of cell nuclei, and plot the
+embedding of held-out samples.
 """
 
 # %%
-# The data: 569 tumours, 30 numeric columns, two classes. The columns have very
-# different ranges; the built-in encoder standardises them by itself.
+# The data are 569 tumours with 30 numeric columns and two classes. The columns have very
+# different ranges; the built-in encoder standardises them.
 import matplotlib.pyplot as plt
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
@@ -27,9 +27,9 @@ X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 
 # %%
-# An embedding is one import and one step. With labels the loss is H-SCL: rows of one
-# class attract each other, and those rows of the other class that look most alike
-# repel each other most.
+# An embedding is one import and one step. With labels the loss is H-SCL: samples of one
+# class attract each other, and the most similar samples of different classes repel each
+# other most.
 for classifier in (LogisticRegression(), KNeighborsClassifier()):
     before = make_pipeline(StandardScaler(), clone(classifier)).fit(X_train, y_train)
     after = make_pipeline(HSCLEmbedder(random_state=0), classifier).fit(X_train, y_train)
@@ -39,7 +39,7 @@ for classifier in (LogisticRegression(), KNeighborsClassifier()):
     )
 
 # %%
-# The held-out rows, drawn by the two main directions of the columns and of the
+# The first two principal components of held-out samples, of the columns and of the
 # embedding.
 embedder = HSCLEmbedder(random_state=0).set_output(transform="pandas")
 embedding = embedder.fit(X_train, y_train).transform(X_test)
@@ -55,9 +55,9 @@ for ax, (title, rows) in zip(axes, views.items(), strict=True):
     ax.set_title(title)
 
 # %%
-# The hardening is a parameter like any other. ``beta=0`` is plain supervised
-# contrastive learning; the search says whether hard negatives help here. It takes the
-# place of scikit-learn's GridSearchCV, and trains the candidates of a fold together.
+# Hardening is a parameter like any other. ``beta=0`` is plain supervised contrastive
+# learning; the search shows whether hard negatives help here. It replaces scikit-learn's
+# ``GridSearchCV`` and trains the candidates of a fold as one stacked model.
 pipe = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
 grid = {"hsclembedder__beta": [0, 1, 5], "hsclembedder__temperature": [0.2, 0.5]}
 search = BatchedGridSearchCV(pipe, grid, cv=3).fit(X_train, y_train)

@@ -1,4 +1,4 @@
-"""HSCLEmbedder: the scikit-learn face of the library."""
+"""HSCLEmbedder, the scikit-learn estimator of the library."""
 
 import copy
 import os
@@ -81,324 +81,208 @@ class HSCLEmbedder(
     PersistenceMixin,
     BaseEstimator,
 ):
-    """Embed rows or images by contrastive learning with hard negatives.
+    """Embed table rows or images by contrastive learning with hard negatives.
 
-    Trains an encoder so that rows of one class (or views of one row) lie close
-    together and all others far apart, where the others that are hard to tell apart
-    count most. :meth:`transform` returns the encoder's output, for any estimator that
-    follows in a pipeline.
+    Trains an encoder that places samples of one class (or views of one sample) close
+    together and all others far apart; negatives that are hard to distinguish from the
+    anchor count most. Read more in the :ref:`user guide <user_guide>`.
 
-    Read more in the :ref:`user guide <user_guide>`.
+    Parameters come in seven groups: loss, encoder and embedding, views and batches,
+    optimization, early stopping, runtime, skorch. Where None selects the encoder's
+    default, see :ref:`encoder_defaults`.
 
     Parameters
     ----------
     loss : str or ContrastiveLoss, default="auto"
-        Who is pulled together and who is pushed apart:
+        Contrastive loss: which samples attract and which repel each other.
 
-        - ``"ucl"``: views of the same row against all other rows; labels are ignored.
-        - ``"scl"``: rows of one class against rows of other classes.
-        - ``"hucl"``, ``"hscl"``: the same two with hardened negatives.
-        - ``"supcon"``: as ``"scl"`` with all positives in the denominator (Khosla).
-        - ``"sscl"``: synthetic hard negatives; with labels or without.
-        - ``"schane"``: hard negatives with a jointly trained cross-entropy.
-        - ``"auto"``: ``"hscl"`` with labels, ``"hucl"`` without, as the paper bounds
-          the loss of the first by that of the second.
-        - a :class:`~sklearn_hscl.losses.ContrastiveLoss`: used as it is; the parameters
-          from `preset` to `ce_weight` are then ignored, but for a schedule as `beta`.
+        - ``"ucl"``: views of a sample against all others, without labels.
+        - ``"scl"``: samples of one class against those of other classes.
+        - ``"hucl"``, ``"hscl"``: the same with hardened negatives.
+        - ``"supcon"``: ``"scl"`` with all positives in the denominator (Khosla).
+        - ``"sscl"``: synthetic hard negatives, with or without labels.
+        - ``"schane"``: hard negatives and a jointly trained cross-entropy.
+        - ``"auto"``: ``"hscl"`` with labels, else ``"hucl"``, which bounds it.
+        - a :class:`~sklearn_hscl.losses.ContrastiveLoss`: replaces `preset` to
+          `ce_weight`, except a schedule as `beta`; grids reach ``loss__beta``.
 
     preset : {None, "official"}, default=None
-        ``"official"``: what the authors' code of ``"hscl"``, ``"scl"`` or ``"hucl"``
-        computes. Parameters that are given override it.
+        ``"official"``: formulas of the authors' code; other parameters override it.
     hardening : str or callable, default="exponential"
-        How negatives are tilted towards the anchor. ``"exponential"``: with weight
-        e^(beta * s), s the cosine divided by `temperature`. ``"threshold"``: only those
-        whose cosine is at least `threshold`. ``"polynomial"``: with weight
-        ((1 + cosine) / 2)^beta. ``"top_k"``: only the `top_k` hardest. Or a function
-        from s to the logarithm of the weight. Ignored by losses without hardening.
+        Weight of a negative: e^(beta * s), s = cosine / `temperature`, as in the paper;
+        ``"polynomial"``: ((1 + cosine) / 2)^beta; ``"threshold"``, ``"top_k"``: 0 or 1.
+        A callable maps s to the log-weight.
     beta : float, "auto" or BetaSchedule, default=1.0
-        Strength of the exponential or polynomial tilt, at least 0 (no tilt). 1 is where
-        the authors advise to start; what matters on the cosine is beta / temperature.
-        ``"auto"`` trains five strengths from 0 to 4 at once and keeps the one with the
-        best held-out score of `early_stopping`, which has to be on and takes class
-        labels; callbacks do not see these epochs. It takes some two to four times as
-        long. What was chosen is `beta_`.
-        A schedule (:class:`~sklearn_hscl.losses.WarmUpBeta`, ``LinearBeta``,
-        ``CosineBeta``, ``StepBeta``) changes it from epoch to epoch.
+        Strength of the tilt, at least 0 (none); the authors start at 1. ``"auto"``
+        selects from five values by the score of `early_stopping`. A schedule such as
+        :class:`~sklearn_hscl.losses.WarmUpBeta` changes it per epoch.
     threshold : float, default=-0.25
-        Cosine in [-1, 1] from which a negative counts under threshold hardening; the
-        authors' start value at temperature 0.5.
+        Minimum cosine, in [-1, 1], of negatives under ``hardening="threshold"``; the
+        authors' value.
     top_k : int, default=16
-        Negatives of each anchor that count under ``hardening="top_k"``.
+        Negatives per anchor under ``hardening="top_k"``.
     temperature : float or "auto", default=0.5
-        Scale of the cosine similarities, above 0; the authors' value. Lower values look
-        at fewer, closer rows. ``"auto"`` chooses from 0.2, 0.5 and 1.0, as for `beta`.
-    tau_plus : float or None, default=None
-        Share in [0, 1) of negatives that are expected to be positives, taken out by the
-        debiased loss. None here and in the next five: as the loss has it, see
-        :mod:`sklearn_hscl.losses.presets`.
-    negative_mass : {"negatives", "batch"}, float or None, default=None
-        What the mean over negatives is multiplied by: their number, the batch size
-        minus 2, or a constant.
-    reduction : {"anchors", "pairs", "classes"} or None, default=None
-        What weighs the same in a batch: each row, each pair of positives (large
-        classes then weigh more), or each class.
-    detach_weights : bool or None, default=None
-        Whether the tilt is a constant in the gradient.
-    positives : {"all", "view"} or None, default=None
-        Rows of the same class, or only views of the same row.
-    ce_weight : float or None, default=None
-        Share in [0, 1] of the cross-entropy of a linear classifier on the embedding that
-        is trained along and dropped; needs class labels. None here: half in
-        ``"tabular"`` and ``"conv"`` where the loss is given by name and without preset,
-        else as the loss has it.
+        Scale of the cosines, above 0; the authors' value. Lower values focus on closer
+        samples. ``"auto"``: from 0.2, 0.5 and 1.0, as for `beta`.
+    tau_plus : float, default=None
+        Class prior τ⁺ in [0, 1) of the debiased loss. For this and the next five
+        parameters, None uses the loss's default.
+    negative_mass : {"negatives", "batch"} or float, default=None
+        Factor of the mean over negatives: their number, the batch size minus 2, or a
+        constant.
+    reduction : {"anchors", "pairs", "classes"}, default=None
+        Unit of equal weight in a batch; pairs favour large classes.
+    detach_weights : bool, default=None
+        Whether weights of negatives are constants in the gradient.
+    positives : {"all", "view"}, default=None
+        All samples of the class, or only views of the same sample.
+    ce_weight : float, default=None
+        Weight in [0, 1] of the cross-entropy of a jointly trained linear classifier;
+        needs class labels. For a loss by name, None selects the encoder's default.
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
-        What y holds: class labels; an indicator matrix of several labels per row, whose
-        overlap says how much two rows are positives; or numbers, where closeness does
-        (a Gaussian kernel of half a standard deviation). ``"auto"`` asks
-        ``type_of_target``, and raises for integers where most rows have one of their own,
-        unless `unlabeled_label` says that they are classes.
-    unlabeled_label : int, str or None, default=None
-        Class label that marks rows without label: positives of such a row are its views
-        only. None: there are none, as -1 is an everyday class label.
+        Type of y: class labels, indicator matrix, or continuous targets, which attract by
+        closeness. ``"auto"`` infers it.
+    unlabeled_label : int or str, default=None
+        Label of samples without class. None: all have one, as -1 is a common label.
     encoder : str, torch.nn.Module or callable, default="auto"
-        The trained map from a row to its embedding.
+        Trained map from a sample to its embedding, see :ref:`encoders`.
 
-        - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, an ensemble for
-          dense tables: robustly scaled numbers and their quantile bins, embedded
-          categories, residual layers. Where there are at least 16 columns and at most 64
-          classes, random forests say what each column counts at first.
-        - ``"mlp"``: Linear-ReLU layers on the standardised columns of a table, or on the
-          pixels of an image. Missing values are allowed: they become the mean, with an
-          indicator where training rows had some. Categories become one-hot columns for
-          the 64 most frequent levels.
-        - ``"conv"``: :class:`~sklearn_hscl.encoders.ConvEncoder`, a small convolutional
-          network for images, quick enough for a CPU.
-        - ``"resnet18"``, ``"resnet50"``: :class:`~sklearn_hscl.encoders.ResNetEncoder`,
-          for images on a GPU; up to 64 pixels in the form that the papers train.
-        - ``"timm:NAME"``, ``"torchvision:NAME"``: a model of a library that is installed,
-          for images, with new weights and without its classifier; grey images become
-          its three channels. For pretrained weights, pass the model as a module.
-        - ``"auto"``: where the loss uses classes, ``"tabular"`` for dense tables and
-          ``"conv"`` for images; else ``"mlp"``.
-        - a module maps (B, n_features) or (B, C, H, W) in float32 to
-          (B, n_components). It is copied; its weights are the start of training.
-          Table columns reach it as they are, uint8 images divided by 255; columns
-          named in `categorical_features` as codes, 1, 2, … and 0 for new levels.
-        - a callable returns such a module. It is called with those of the keywords
-          `input_shape`, `n_features` and `n_components` that it accepts.
+        - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, for dense tables.
+        - ``"mlp"``: Linear-ReLU layers on standardised columns or pixels.
+        - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
+          ``"torchvision:NAME"``: for images, with new weights.
+        - ``"auto"``: with classes ``"tabular"`` for dense tables and ``"conv"`` for
+          images, else ``"mlp"``.
+        - a module from (B, n_features) or (B, C, H, W) in float32 to (B, n_components),
+          which is copied; or a callable that returns one.
 
-    hidden_layer_sizes : sequence of int or None, default=None
-        Widths of the hidden layers of built-in encoders, equal ones in ``"tabular"``; None
-        for (128, 128, 128) in ``"tabular"`` and (256, 256) in ``"mlp"``, or (256,) for
-        sparse rows with classes, such as words of texts. In ``"conv"`` one number, the
-        channels of the first convolution; None for 32.
-    dropout : float or None, default=None
-        Share in [0, 1) of hidden units that built-in encoders leave out of each training
-        step; None for 0.15 in ``"tabular"`` and 0 elsewhere.
-    freeze : sequence of str or None, default=None
-        Parts or weights of the encoder that training leaves as they are, by the names
-        that torch gives them: ``["stem", "stages.0"]`` of a resnet. Batch
-        normalisation in such parts keeps its running statistics. For fine-tuning a
-        module with weights; a lower rate for all of it is
-        ``net_params={"optimizer__param_groups": [("encoder.*", {"lr": 1e-4})]}``.
-    n_components : int or None, default=None
-        Width of the embedding; None for 32 in ``"tabular"``, for 64 in ``"mlp"`` and
-        ``"conv"``, or for the width of a given module, a resnet or a library's model.
-    n_members : int or None, default=None
-        Members of ``"tabular"``, which share most weights and whose embeddings are
-        averaged; None for 4.
+    hidden_layer_sizes : sequence of int, default=None
+        Widths of the hidden layers. None selects the encoder's default.
+    dropout : float, default=None
+        Fraction in [0, 1) of hidden units. None selects the encoder's default.
+    freeze : sequence of str, default=None
+        Submodules or weights of the encoder, by name, that are not trained.
+    n_components : int, default=None
+        Embedding dimension. None selects the encoder's default.
+    n_members : int, default=None
+        Ensemble members of ``"tabular"``. None selects the encoder's default.
     projection_dim : int, "auto" or None, default="auto"
-        Width of the head Linear-ReLU-Linear between embedding and loss, which is
-        dropped after training; None for no head. The head takes up what only the
-        contrastive task needs: with it, classifiers on the embedding of ``"mlp"`` are
-        better calibrated. ``"auto"``: 64; none in ``"tabular"`` and, with classes,
-        ``"conv"``, whose cross-entropy does that work.
+        Output dimension of the head between embedding and loss, which is discarded after
+        training. ``"auto"`` selects the encoder's default. None: no head.
     normalize : bool, default=False
-        Whether :meth:`transform` scales embeddings to unit length. The loss always
-        does; downstream models did better with the length left in, above all after
-        losses without labels.
+        Whether :meth:`transform` scales embeddings to unit norm. Downstream models did
+        better without.
     channels : {"auto", "first", "last"}, default="auto"
-        Where 4-D images hold their channels; ``"auto"`` looks for an axis of 1, 3 or 4
-        and raises where that is ambiguous. 3-D input is a stack of grey images.
-    cross_fit : int or None, default=None
-        Number of folds, at least 2, for ``fit_transform`` to embed each row by a member
-        of ``"tabular"`` that has not seen it, so that what follows in a pipeline is
-        better calibrated; `n_members` is then this number. Members share weights: see the
-        user guide on what that lets through. None: ``fit_transform`` gives what
-        ``transform`` gives, as scikit-learn's checks demand.
+        Position of the channel axis in images; ``"auto"`` takes one of size 1, 3 or 4.
+    cross_fit : int, default=None
+        Number of folds, at least 2, for ``fit_transform`` to embed samples by members of
+        ``"tabular"`` that have not seen them, for calibration.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        Which columns of a table are categories, of any number of levels.
-
-        - ``"from_dtype"``: columns of a pandas or polars frame that hold categories,
-          strings or bools, by their dtype or, for objects, by their values; no column
-          of an array. An `encoder` of yours gets no categories then.
-        - a list or array of column names, of positions, or a mask.
-        - None: all columns are numeric, bools as 0 and 1.
-
-        Levels of a single training row and levels that come later are one, "other".
+        Names, indices or mask of categorical columns; ``"from_dtype"``: non-numeric
+        columns of frames. None: no columns.
     augment : {"auto"}, callable or None, default="auto"
-        How a random view of a row is made, anew for every batch.
-
-        - ``"auto"``: images are shifted by up to an eighth of their size; table rows
-          that need several views get 20 % of their values replaced by values of other
-          rows (:class:`~sklearn_hscl.augment.FeatureCorruption`).
-        - an :class:`~sklearn_hscl.augment.Augmentation`, or any callable
-          ``augment(rows, generator) -> views`` on tensors of shape (B, ...). With classes,
-          :class:`~sklearn_hscl.augment.ClassCorruption` takes values of the own class.
-        - None: rows as they are.
-
+        Random views: an :class:`~sklearn_hscl.augment.Augmentation` (grids reach
+        ``augment__p``), or ``augment(rows, generator) -> views`` of shape (B, ...).
+        ``"auto"``: shifts of images, corruption of table rows. None: no augmentation.
     n_views : int or "auto", default="auto"
-        Views of each row in a batch; ``"auto"`` is 1 where labels give positives and
-        else 2.
+        Views of each sample; ``"auto"``: 1 if labels give positives, else 2.
     batch_size : int, default=None
-        Rows in a batch, at least 2 (4 with classes): the rows that are compared with
-        each other. With classes, batches hold them in proportion and rows of a class
-        in pairs. None is 256, which the authors advise at least, and 32 for
-        ``encoder="conv"`` with classes, where more and smaller steps learn more in the
-        same time.
+        Samples compared with each other, at least 2 (4 with classes). None selects the
+        encoder's default.
     device_batch_size : int or "auto", default="auto"
-        Views that are embedded at a time. The loss always compares the whole batch, with
-        the same gradient: smaller values trade time for memory. ``"auto"`` takes what is
-        expected to fit, and half of it (with a warning) when memory runs out. For
-        encoders with batch statistics (BatchNorm) the chunk is part of the model: there
-        ``"auto"`` is the whole batch, and running out of memory an error.
+        Views embedded at a time, for less memory at the same gradient. ``"auto"``: as
+        many as fit, or the whole batch with BatchNorm.
     sampler : {"auto", "stratified", "balanced", "shuffle"}, default="auto"
-        How batches are composed. ``"stratified"``: as said above. ``"balanced"``: the
-        same, after rows of smaller classes were repeated until all classes are as large
-        as the largest. ``"shuffle"``: without regard to classes. ``"auto"``:
-        ``"stratified"`` where the loss uses class labels, else ``"shuffle"``.
-    max_epochs : int or None, default=None
-        Passes over the training rows, of which each sees every row once. None: 20; in
-        ``"conv"`` with classes 30, but at least 400 steps, and where they are more than
-        8,000 steps fewer epochs, down to 8; in ``"tabular"`` as many as make 150 steps
-        for every 256 rows, but at least 400, and beyond 1,500 the square root of 1,500
-        times as many, up to 6,000; early stopping spares some; 100 steps for fewer than
-        40 rows.
-    lr : float or None, default=None
-        Learning rate of AdamW, before `lr_schedule`; None for 2e-3, and for 4e-3 in
-        ``"conv"`` with classes and in ``"mlp"`` where the loss uses no labels.
+        Batches with classes in proportion, in equal numbers by repetition, or by chance.
+        ``"auto"``: ``"stratified"`` if the loss uses classes, else ``"shuffle"``.
+    max_epochs : int, default=None
+        Maximum number of epochs. None selects the encoder's default.
+    lr : float, default=None
+        Learning rate of AdamW, above 0. None selects the encoder's default.
     lr_schedule : {"auto", "cosine", "warm_up", "constant"} or callable, default="auto"
-        ``"warm_up"``: rise over the first 5 % of the steps. ``"cosine"``: the same, then
-        fall to 0 along a cosine. A callable maps the progress of training, from 0 to 1,
-        to a factor of `lr`. ``"auto"``: ``"warm_up"`` in ``"tabular"``, which stops
-        early, and ``"cosine"`` elsewhere, unless `net_callbacks` has an ``LRScheduler``.
-    lr_backoff : float or None, default=None
-        Share in (0, 1) of the learning rate at which training goes on, once and with a
-        warning, from the end of the last epoch before loss or weights became infinite or
-        NaN, or of the one before if that shows in a first batch; copies of the training's
-        state are kept for that. None: this is an error.
-    weight_decay : float or None, default=None
-        Weight decay of AdamW; None for 0.03 in ``"tabular"`` (biases excepted) and 1e-4
-        elsewhere.
-    clip_norm : float or None, default=None
-        Largest norm of the gradient of a batch; longer ones are scaled down.
+        Factor of `lr`; a callable maps progress in [0, 1] to it. ``"auto"`` selects the
+        encoder's default.
+    lr_backoff : float, default=None
+        If training diverges, restart once from the last finite epoch with the learning
+        rate multiplied by this factor in (0, 1), and warn. None raises instead.
+    weight_decay : float, default=None
+        Of AdamW, at least 0. None selects the encoder's default.
+    clip_norm : float, default=None
+        Maximum gradient norm, above 0. None: no clipping.
     early_stopping : bool or "auto", default="auto"
-        Whether to hold out rows, score them after every epoch, stop when the score no
-        longer improves, and keep the weights of the best epoch. The score is the
-        accuracy of 5 nearest neighbours where there are class labels, and minus the
-        held-out loss elsewhere. ``"auto"``: only with `X_val`; but in ``"tabular"`` with
-        several members, at least 40 rows and cross-entropy each member is kept from its
-        own share of the rows, which it then scores (minus the Brier score of the
-        class probabilities), so that no row is lost. The same rows settle the length
-        of the embeddings: the power of 2, from 1/16 to 16, at which a default
-        ``LogisticRegression`` on them gives the better probabilities.
+        Whether to stop when the held-out score no longer improves, and restore the best
+        epoch. ``"auto"``: with `X_val` or in ``"tabular"``, see :ref:`early_stopping`.
     validation_fraction : float, default=0.1
-        Share of the rows in (0, 1) that early stopping holds out, by class where the
-        classes are large enough, and in whole groups where `fit` gets `groups`; unused
-        where it gets `X_val`.
-    n_iter_no_change : int or None, default=None
-        Scores without improvement after which early stopping stops; None for 10, and for
-        5 in ``"tabular"``, whose members give 30 scores over the longest training.
+        Fraction in (0, 1) of samples held out; unused with `X_val`.
+    n_iter_no_change : int, default=None
+        Scores without improvement before stopping. None selects the encoder's default.
     tol : float, default=1e-4
-        Smallest improvement of the score that counts.
+        Smallest improvement that counts, at least 0.
     device : str or torch.device, default="auto"
-        Where to compute; ``"auto"`` is the GPU when there is one. In workers of joblib,
-        ``"auto"`` spreads over all GPUs.
+        ``"auto"``: GPU if available; joblib workers spread over all.
     precision : {"auto", "float64", "float32", "tf32", "bf16"}, default="auto"
-        Types of numbers. ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply
-        in less. ``"auto"``: float32; on an NVIDIA GPU tf32 for tables, bf16 for images.
+        Of products. ``"auto"``: float32; on NVIDIA GPUs tf32 for tables, bf16 for images.
     compile : bool, default=False
-        Whether ``torch.compile`` translates the network first. It takes tens of seconds,
-        and a C++ compiler on CPU: for long training of large encoders.
-    n_threads : int or None, default=None
-        Threads of torch in `fit` and `transform`, at most the cores that this process
-        may use. None: 1 in workers of joblib and for tables in batches of at most 1,024
-        views, which more threads make no faster; else what torch is set to.
-    random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, batches, views and the held-out rows. An int gives the
-        same embedding in every fit; None a new one. Global generators are not touched.
+        Whether to use ``torch.compile``, which takes tens of seconds.
+    n_threads : int, default=None
+        Threads of torch. None: 1 for small steps and in joblib workers, else its setting.
+    random_state : int, RandomState instance, default=None
+        Seed of all random numbers; global generators are not touched.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the previous fit, with its columns'
-        scales and its classes.
-    checkpoint_dir : str, path-like or None, default=None
-        Directory in which `fit` keeps ``checkpoint.pt``, the state of its training: the
-        last epoch's weights and the best ones so far, optimizer, random generators. It is
-        written at ends of epochs, as often as takes at most 5 % of the time, and replaced
-        as a whole; reading it executes nothing. One directory is for one fit, without
-        `net_callbacks`.
+        Whether `fit` continues from the previous fit.
+    checkpoint_dir : str, path-like, default=None
+        Directory of ``checkpoint.pt``, the training state, for one fit.
     resume : bool, default=False
-        Whether `fit` goes on from what `checkpoint_dir` holds, if it holds something, to
-        the same bits as without interruption. Data and parameters have to be the same.
+        Whether `fit` continues from that checkpoint, if any, to the same bits.
     verbose : int or bool, default=0
-        Whether to print a line for every epoch.
-    net_params : dict or None, default=None
-        Settings of the skorch net by skorch's names, such as
-        ``{"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}``.
-    net_callbacks : list or None, default=None
-        skorch callbacks, or pairs (name, callback), copied in each fit (find them in
-        ``net_.callbacks_``); they see epochs, not batches, in the history.
-        scikit-learn's callbacks are set by ``set_callbacks``.
+        Whether to print a line per epoch.
+    net_params : dict, default=None
+        Settings of the skorch net, such as ``{"optimizer": torch.optim.SGD}``.
+    net_callbacks : list, default=None
+        skorch callbacks, copied in each fit; scikit-learn's go to ``set_callbacks``.
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        The trained encoder, without head.
+        Trained encoder, without head.
     net_ : skorch.NeuralNet
-        The net that trained it. In an embedder that was stored, what is left of it:
-        ``module_``, ``history``, how rows were compared, and ``optimizer_`` where that
-        was asked for.
+        Net that trained it.
     history_ : list of dict
-        One entry per epoch: ``train_loss``; ``skipped_anchors``, how many anchors had
-        no positive or no negative in their batch; ``effective_negatives``, how many
-        negatives really count after the tilt; ``beta`` where it has a schedule;
-        ``valid_score`` with early stopping.
+        Per epoch: ``train_loss``, ``skipped_anchors``, ``effective_negatives``, ``beta``
+        of a schedule, ``valid_score``.
     loss_curve_ : list of float
-        The training loss of each epoch.
+        Training loss per epoch.
     n_iter_ : int
-        Epochs that were run.
+        Number of epochs.
     best_epoch_ : int
-        The epoch, counted from 1, whose weights were kept.
+        Epoch of the retained weights, from 1.
     chance_loss_ : float
-        What the training loss of a batch would be if all rows had one embedding: a curve
-        that stays there has learnt nothing, or collapsed.
+        Training loss if all samples had the same embedding.
     valid_score_name_ : str
-        What ``valid_score`` is, with early stopping: ``"k-NN accuracy"``, ``"negative
-        Brier score"`` (out of fold) or ``"negative loss"``.
+        Name of the score, with early stopping.
     beta_, temperature_ : float
-        Those of the loss: as given, or as chosen where they were ``"auto"``.
+        Values of the loss, as given or selected.
     classes_ : ndarray of shape (n_classes,)
-        The class labels, where the loss uses them.
+        Class labels, if the loss uses them.
     is_categorical_ : ndarray of bool, shape (`n_features_in_`,)
-        Which columns are categorical, where some are.
+        Mask of categorical columns, if any.
     categories_ : list of ndarray
-        Levels of each categorical column in the rows passed to `fit`, where there are
-        such columns.
+        Levels of each of these columns.
     device_ : torch.device
-        Where the encoder lies.
+        Device of the encoder.
     n_threads_ : int
         Threads of torch in training.
     input_shape_ : tuple of int
-        Shape of one row: (n_features,) or (channels, height, width).
+        Shape of a sample: (n_features,) or (channels, height, width).
     n_features_in_ : int
-        Number of features, or of channels.
+        Number of features or channels.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where X has names that are all strings.
+        Column names, if X has string names.
 
     See Also
     --------
-    sklearn_hscl.diagnose : What is wrong with a fitted embedder, and what to try next.
+    sklearn_hscl.diagnose : Findings on a fitted embedder, and what to try next.
     sklearn_hscl.losses.ContrastiveLoss : The loss alone, for plain torch.
-    sklearn.neighbors.NeighborhoodComponentsAnalysis : A linear supervised embedding.
 
     References
     ----------
@@ -409,13 +293,11 @@ class HSCLEmbedder(
     --------
     >>> from sklearn.datasets import load_wine
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn.model_selection import train_test_split
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn_hscl import HSCLEmbedder
     >>> X, y = load_wine(return_X_y=True)
-    >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
     >>> pipe = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
-    >>> pipe.fit(X_train, y_train).score(X_test, y_test) > 0.9
+    >>> pipe.fit(X[::2], y[::2]).score(X[1::2], y[1::2]) > 0.9
     True
     """
 
@@ -423,6 +305,7 @@ class HSCLEmbedder(
 
     def __init__(
         self,
+        # Loss
         loss: str | ContrastiveLoss = "auto",
         *,
         preset: str | None = None,
@@ -439,6 +322,7 @@ class HSCLEmbedder(
         ce_weight: float | None = None,
         target_type: str = "auto",
         unlabeled_label: Any = None,
+        # Encoder and embedding
         encoder: str | nn.Module | Callable[..., nn.Module] = "auto",
         hidden_layer_sizes: Sequence[int] | None = None,
         dropout: float | None = None,
@@ -450,21 +334,25 @@ class HSCLEmbedder(
         channels: str = "auto",
         cross_fit: int | None = None,
         categorical_features: ArrayLike | None = FROM_DTYPE,
+        # Views and batches
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
         batch_size: int | None = None,
         device_batch_size: int | str = "auto",
         sampler: str = "auto",
+        # Optimization
         max_epochs: int | None = None,
         lr: float | None = None,
         lr_schedule: str | Schedule = "auto",
         lr_backoff: float | None = None,
         weight_decay: float | None = None,
         clip_norm: float | None = None,
+        # Early stopping
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int | None = None,
         tol: float = 1e-4,
+        # Runtime
         device: str | torch.device = "auto",
         precision: str = "auto",
         compile: bool = False,  # noqa: A002 - skorch and torch call it so
@@ -474,9 +362,11 @@ class HSCLEmbedder(
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume: bool = False,
         verbose: int | bool = 0,
+        # skorch
         net_params: dict[str, Any] | None = None,
         net_callbacks: Sequence[Any] | None = None,
     ) -> None:
+        # Loss
         self.loss = loss
         self.preset = preset
         self.hardening = hardening
@@ -492,6 +382,7 @@ class HSCLEmbedder(
         self.ce_weight = ce_weight
         self.target_type = target_type
         self.unlabeled_label = unlabeled_label
+        # Encoder and embedding
         self.encoder = encoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
@@ -503,21 +394,25 @@ class HSCLEmbedder(
         self.channels = channels
         self.cross_fit = cross_fit
         self.categorical_features = categorical_features
+        # Views and batches
         self.augment = augment
         self.n_views = n_views
         self.batch_size = batch_size
         self.device_batch_size = device_batch_size
         self.sampler = sampler
+        # Optimization
         self.max_epochs = max_epochs
         self.lr = lr
         self.lr_schedule = lr_schedule
         self.lr_backoff = lr_backoff
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
+        # Early stopping
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        # Runtime
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -527,6 +422,7 @@ class HSCLEmbedder(
         self.checkpoint_dir = checkpoint_dir
         self.resume = resume
         self.verbose = verbose
+        # skorch
         self.net_params = net_params
         self.net_callbacks = net_callbacks
 
@@ -544,57 +440,56 @@ class HSCLEmbedder(
         Parameters
         ----------
         X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
-            Table of numbers and, in frames, categories, where built-in encoders allow
-            missing values (NaN, None, NA); or images of shape (n_samples, H, W),
+            Table of numbers and, in frames, categories; built-in encoders accept missing
+            values (NaN, None, NA). Or images of shape (n_samples, H, W),
             (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
-            rows. Sparse rows are scaled but not centred, and made dense by the batch.
-            Memory maps stay in their file and are read by the batch, as is a torch
-            map-style ``Dataset`` of rows or images, or of tuples that start with one
-            (table rows for a built-in encoder are read at once). A list of paths names
-            pictures of one size, decoded when they are needed; see
-            :class:`~sklearn_hscl.data.image_files.ImageFiles`.
+            samples. Sparse rows are scaled but not centred, and made dense per batch.
+            Memory maps are read batch by batch, as is a torch map-style ``Dataset`` of
+            rows or images, or of tuples whose first element is one (table rows for a
+            built-in encoder are read at once). A list of paths denotes images of the
+            same size, decoded on demand; see
+            :class:`~sklearn_hscl.image_files.ImageFiles`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Class labels (strings, bools or integers), an indicator matrix, or numbers;
-            see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
+            Class labels (strings, bools or integers), an indicator matrix, or continuous
+            values; see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
             ``"auto"`` and ``"sscl"``, required by the others. For those, None takes the
-            second entries of the items of a ``Dataset``, and reads it once for that.
+            second elements of the items of a ``Dataset``, which is read once for this.
         X_val : array-like, default=None
-            Held-out rows for early stopping, in the form of `X`; in place of
+            Held-out samples for early stopping, in the form of `X`; replaces
             `validation_fraction`. A pipeline passes them through its earlier steps
             with ``Pipeline(..., transform_input=["X_val"])``.
         y_val : array-like, default=None
-            Labels of `X_val`, where the loss uses labels.
+            Labels of `X_val`, if the loss uses labels.
         groups : array-like of shape (n_samples,), default=None
-            What rows belong together, such as the patient or the session that they come
-            from. Rows of a group are never on both sides of a split made here: that of
-            `validation_fraction` (then a share of the rows as near as whole groups come),
-            and the shares of the rows that members of ``"tabular"`` do not see, for
-            early stopping and for `cross_fit`. `X_val` leaves nothing to hold out, and
-            without any split groups are not used. None: each row is its own.
+            Group labels of the samples, e.g. patient or session. Samples of a group are
+            on the same side of every split in `fit`: that of `validation_fraction`, which
+            is then approximate, and the folds that members of ``"tabular"`` do not see,
+            for early stopping and for `cross_fit`. Unused without a split, as with
+            `X_val`. None: each sample is a separate group.
 
         Returns
         -------
         HSCLEmbedder
-            The fitted estimator itself. If fit fails, it stays as it was before.
+            The fitted estimator itself. If fit fails, it is unchanged.
 
         Raises
         ------
         ValueError
-            If a parameter or the data cannot be used; the message names parameter or
+            If a parameter or the data are invalid; the message names parameter or
             column, value and remedy.
         TypeError
-            If X is sparse, but the encoder takes dense tables.
+            If X is sparse, but the encoder requires dense tables.
         FloatingPointError
-            If the loss, a weight or an embedding becomes infinite or NaN; it is a
-            ``ValueError``, too, and names epoch, batch and rows.
+            If the loss, a weight or an embedding becomes infinite or NaN. It is also a
+            ``ValueError``, and names epoch, batch and samples.
 
         Warns
         -----
         UserWarning
-            If Ctrl-C ends training after at least one epoch, and nobody but the user has
-            called `fit`: the embedder then is what the completed epochs made of it.
-            Inside of a pipeline or a search, and where `beta` or `temperature` is chosen,
-            the ``KeyboardInterrupt`` goes on.
+            If Ctrl-C ends training after at least one epoch of a `fit` that the user
+            called directly: the embedder keeps the model from the last completed epoch.
+            The ``KeyboardInterrupt`` is raised inside a pipeline or a search, and while
+            `beta` or `temperature` is selected.
         """
         self._fit(FitInput(X, y, X_val, y_val, groups))
         return self
@@ -606,8 +501,8 @@ class HSCLEmbedder(
         previous = self._warm_start() if self.warm_start else None
         if previous is not None and self.cross_fit is not None:
             raise ValueError(
-                f"cross_fit={self.cross_fit} cannot go on from a fit whose members have "
-                f"seen rows of all folds: set warm_start=False."
+                f"cross_fit={self.cross_fit} cannot continue from a previous fit, whose "
+                f"members have seen samples of all folds. Set warm_start=False."
             )
         checkpoint = open_checkpoint(self)
         seeds = self._draw_seeds(previous, checkpoint)
@@ -636,13 +531,13 @@ class HSCLEmbedder(
     def fit_transform(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
     ) -> NDArray[Any]:
-        """Train the encoder, and embed the training rows.
+        """Train the encoder, and embed the training samples.
 
-        With `cross_fit`, the embedding of each row is that of the member that has not
-        seen it, as unseen rows look: what follows in a pipeline then learns from
-        embeddings like those that it will be asked about. They have unit length with
-        `normalize`, else the one that means of members have in new rows, as estimated from
-        how much the members agree. Without `cross_fit` it is that of :meth:`transform`.
+        With `cross_fit`, each sample is embedded by the member that has not seen it, so
+        that downstream estimators are fitted to embeddings that resemble those of new
+        samples. They have unit norm with `normalize`, else the norm expected of the
+        members' mean for new samples, as estimated from the agreement of the members.
+        Without `cross_fit`, the result equals that of :meth:`transform`.
 
         Parameters
         ----------
@@ -676,19 +571,19 @@ class HSCLEmbedder(
         y: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Train for one epoch on some rows, for data that come piece by piece.
+        """Train for one epoch on some samples, for data that arrive in chunks.
 
-        The first call settles the scales of the columns, what they count at first, and
-        the classes; later ones go on with the weights, at the constant rate `lr` and
-        without early stopping. Pass pieces of many batches: rows are compared with rows
-        of the same piece.
+        The first call determines the scales and the initial importance of the columns,
+        and the classes. Later calls continue from the weights, at the constant learning
+        rate `lr` and without early stopping. Pass chunks of many batches, as samples are
+        compared within a chunk only.
 
         Parameters
         ----------
         X, y : array-like
             As for :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
-            All class labels that will come, for the first call; None for those in y.
+            All class labels, for the first call; None takes those in y.
 
         Returns
         -------
@@ -698,7 +593,7 @@ class HSCLEmbedder(
         Raises
         ------
         ValueError
-            As in :meth:`fit`, and for labels that the first call has not announced.
+            As in :meth:`fit`, and for labels that were not in the first call's `classes`.
         """
         once = {
             "max_epochs": 1,
@@ -723,19 +618,18 @@ class HSCLEmbedder(
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Embed rows.
+        """Embed samples.
 
-        The embedding of a sample depends on that sample alone. On a CPU, any batching,
-        subset or order gives the same bits, with one number of threads: the first call
-        measures in which batches the encoder does so on this processor. Last bits may
+        The embedding of a sample depends on that sample alone. On a CPU with a fixed
+        number of threads, any batching, subset or order gives the same bits: the first
+        call measures in which batch sizes this holds for the encoder. The last bits may
         differ if it finds none, as for custom modules that mix samples.
 
         Parameters
         ----------
         X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
-            Rows in the form that `fit` got; one row is enough. Arrays, memory maps,
-            sparse rows and torch datasets are read chunk by chunk, never copied as a
-            whole.
+            Samples in the form that `fit` got; at least one. Arrays, memory maps, sparse
+            rows and torch datasets are read in chunks and never copied as a whole.
 
         Returns
         -------
@@ -748,8 +642,8 @@ class HSCLEmbedder(
         sklearn.exceptions.NotFittedError
             If the embedder was not fitted.
         ValueError
-            If X has other columns or another shape than in fit, or holds values that
-            the encoder does not take, such as infinity.
+            If X has different columns or another shape than in fit, or values that the
+            encoder does not accept, such as infinity.
         """
         check_is_fitted(self)
         return self._embed(X, self.module_, normalize=self.normalize)
@@ -903,7 +797,8 @@ class HSCLEmbedder(
             run.end_early()
             warnings.warn(
                 f"Training was interrupted after {run.net.n_completed} of "
-                f"{run.net.max_epochs} epochs: the embedder is what these made of it.",
+                f"{run.net.max_epochs} epochs; keeping the model from the last completed "
+                f"epoch.",
                 UserWarning,
                 stacklevel=3,
             )

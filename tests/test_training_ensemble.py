@@ -178,7 +178,7 @@ def test_going_on_has_no_score_out_of_fold(iris):
     assert "valid_score" in embedder.history_[1]
     embedder.fit(*iris)
     assert "valid_score" not in embedder.history_[3]
-    with pytest.raises(ValueError, match="set warm_start=False"):
+    with pytest.raises(ValueError, match="Set warm_start=False"):
         embedder.set_params(cross_fit=4).fit(*iris)
 
 

@@ -22,7 +22,7 @@ class Images(NamedTuple):
 
 
 def load(dataset: str, n_train: int | None, n_test: int | None = None) -> Images:
-    """Read the images; a stratified part of the training images, if asked for."""
+    """Read the images, optionally a stratified part of the training images."""
     with np.load(DATA / f"{dataset}.npz") as file:
         if "blob" in file:
             images = _decoded(file["blob"], file["offsets"])
@@ -48,15 +48,15 @@ def load(dataset: str, n_train: int | None, n_test: int | None = None) -> Images
 def _decoded(blob: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    pictures = (
+    images = (
         Image.open(io.BytesIO(blob[start:stop].tobytes())).convert("RGB")
         for start, stop in pairwise(offsets)
     )
-    return np.stack([np.asarray(picture) for picture in pictures])
+    return np.stack([np.asarray(image) for image in images])
 
 
 def held_out(data: Images) -> Images:
-    """Take a fifth of the training images in place of the test images."""
+    """Replace the test images by a fifth of the training images."""
     X_train, X_test, y_train, y_test = train_test_split(
         data.X_train, data.y_train, test_size=0.2, stratify=data.y_train, random_state=1
     )

@@ -1,4 +1,4 @@
-"""What pictures of an embedding are drawn from: a plane of it, and who is near to whom."""
+"""Data of the figures of an embedding: a plane of it, and nearest neighbours."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ N_NEIGHBORS = 10
 def views_of(
     train: np.ndarray, y_train: np.ndarray, test: np.ndarray, y_test: np.ndarray
 ) -> dict[str, Any]:
-    """Return both, short enough for a line of results.
+    """Return both, compact enough for a line of results.
 
     Parameters
     ----------
@@ -27,19 +27,19 @@ def views_of(
     return {
         "plane": plane(train, test[:N_POINTS]),
         "plane_y": y_test[:N_POINTS].tolist(),
-        "neighbors": neighbor_shares(train, y_train, test, y_test),
+        "neighbors": neighbor_classes(train, y_train, test, y_test),
     }
 
 
 def plane(train: np.ndarray, test: np.ndarray) -> list[list[float]]:
-    """Project test rows on the two directions in which training rows differ most."""
+    """Project test samples on the first two principal components of training samples."""
     return PCA(2, random_state=0).fit(train).transform(test).round(3).tolist()
 
 
-def neighbor_shares(
+def neighbor_classes(
     train: np.ndarray, y_train: np.ndarray, test: np.ndarray, y_test: np.ndarray
 ) -> list[list[int]]:
-    """Return of which classes the nearest training rows are, class by class of the test.
+    """Return the classes of the nearest training samples, by class of the test samples.
 
     Row i holds, in permille, the classes of the ten nearest of the test rows of class i.
     """
@@ -52,9 +52,11 @@ def neighbor_shares(
     return (1000 * counts / totals).round().astype(int).tolist()
 
 
-def most_confused(shares: list[list[int]], n_pairs: int = 5) -> list[tuple[int, int, int]]:
+def most_confused(
+    fractions: list[list[int]], n_pairs: int = 5
+) -> list[tuple[int, int, int]]:
     """Return (class of test rows, class of their neighbours, permille), worst first."""
-    off = np.array(shares)
+    off = np.array(fractions)
     np.fill_diagonal(off, 0)
     worst = np.argsort(-off, axis=None, kind="stable")[:n_pairs]
     pairs = zip(*np.unravel_index(worst, off.shape), strict=True)

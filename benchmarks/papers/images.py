@@ -1,4 +1,4 @@
-"""How good are embeddings of images by the losses of the paper?
+"""Image embeddings trained with the losses of the paper.
 
     python benchmarks/papers/images.py cpu              # Fashion-MNIST, 10,000 images, conv
     python benchmarks/papers/images.py cpu_cifar10      # CIFAR-10, 5,000 images, conv
@@ -74,7 +74,7 @@ Labelled = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained on what."""
+    """Data and parameters of a benchmark."""
 
     dataset: str
     encoder: str
@@ -116,7 +116,7 @@ SETTINGS["cifar100_resnet50"] = replace(SETTINGS["cifar100"], encoder="resnet50"
 
 
 def linear() -> Any:
-    """Make the classifier that judges embeddings."""
+    """Return the classifier of embeddings."""
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
 
 
@@ -142,7 +142,7 @@ def train(
 
 
 def scores(labelled: Labelled) -> dict[str, float]:
-    """Judge an embedding on the test images."""
+    """Return the scores of an embedding on the test images."""
     train, y_train, test, y_test = labelled
     return {
         "linear": linear().fit(train, y_train).score(test, y_test),
@@ -165,7 +165,7 @@ def of_pixels(name: str, data: Images, seed: int) -> dict[str, Any]:
 def cells(
     setting: Setting, losses: list[str], seeds: list[int]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is to be measured: all tries, then the seeds, loss by loss."""
+    """Yield all cells: the tries, then the seeds, loss by loss."""
     for name in losses:
         for params in TRIES[name]:
             yield {"model": name, "stage": "choice", "params": params, "seed": 0}
@@ -176,7 +176,7 @@ def cells(
 
 
 def best_params(done: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return the try that was best on the validation split."""
+    """Return the parameters of the best try on the validation split."""
     tries = [c for c in done if c["model"] == name and c["stage"] == "choice"]
     return max(tries, key=lambda cell: cell["linear"])["params"]
 
@@ -194,7 +194,7 @@ def measure(setting: Setting, cell: dict[str, Any], data: Images) -> dict[str, A
 
 
 def run(setting: Setting, path: Path, losses: list[str], seeds: list[int]) -> None:
-    """Run the cells that are not there yet."""
+    """Run missing cells."""
     data = load(setting.dataset, setting.n_train, setting.n_test)
     size = {"epochs": setting.epochs, "n_train": len(data.y_train)}
     if setting.n_test is not None:
@@ -213,7 +213,7 @@ def run(setting: Setting, path: Path, losses: list[str], seeds: list[int]) -> No
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the cells that are there."""
+    """Return the stored cells."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
 

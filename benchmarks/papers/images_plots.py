@@ -1,4 +1,4 @@
-"""Figures of the benchmark of images, from its cells."""
+"""Figures of the image benchmark, from its cells."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ Tested = dict[str, list[dict[str, Any]]]
 
 
 def learning_curves(tested: Tested, picture: Path) -> None:
-    """Draw the loss over epochs, as a share of its first value."""
+    """Draw the loss over epochs, as a fraction of its first value."""
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     for model, found in tested.items():
         if "loss_curve" in found[0]:
             curves = np.array([cell["loss_curve"] for cell in found])
-            shares = (curves / curves[:, :1]).mean(0)  # (epochs,)
-            ax.plot(range(1, len(shares) + 1), shares, label=model)
+            fractions = (curves / curves[:, :1]).mean(0)  # (epochs,)
+            ax.plot(range(1, len(fractions) + 1), fractions, label=model)
     ax.set(xlabel="Epoch", ylabel="Training loss / that of the first epoch")
     figure.legend(loc="outside right upper")
     _save(figure, picture)
@@ -36,11 +36,11 @@ def planes(first: dict[str, dict[str, Any]], picture: Path) -> None:
 
 
 def neighbors(first: dict[str, dict[str, Any]], picture: Path) -> None:
-    """Draw of which classes the nearest training images are, class by class."""
+    """Draw the classes of the nearest training images, class by class."""
     figure, axes = _row_of(first)
     for ax, (model, cell) in zip(axes, first.items(), strict=True):
-        shares = np.array(cell["neighbors"]) / 1000
-        image = ax.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+        fractions = np.array(cell["neighbors"]) / 1000
+        image = ax.imshow(fractions, vmin=0, vmax=1, cmap="viridis")
         ax.set(title=model, xlabel="Class of neighbours")
     axes[0].set(ylabel="Class of test images")
     figure.colorbar(image, ax=axes, label="Share")

@@ -1,4 +1,4 @@
-"""Table of the benchmark of images, and its figures."""
+"""Table and figures of the image benchmark."""
 
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ def report(cells: list[dict[str, Any]], setting: str, picture: Path) -> str:
     Parameters
     ----------
     cells : list of dict
-        What was measured.
+        Results of the cells.
     setting : str
         Its name.
     picture : Path
-        Where to put the learning curves; the other figures come beside it.
+        File of the learning curves; the other figures are written to the same folder.
     """
     models = list(dict.fromkeys(cell["model"] for cell in cells))
     tested = {
@@ -43,7 +43,7 @@ def report(cells: list[dict[str, Any]], setting: str, picture: Path) -> str:
 
 
 def figures(tested: dict[str, list[dict[str, Any]]], picture: Path) -> list[str]:
-    """Draw all figures; return what the markdown says of them."""
+    """Draw all figures; return their markdown."""
     learning_curves(tested, picture)
     lines = ["", f"![Learning curves]({picture.name})"]
     cells = {model: found[0] for model, found in tested.items() if "plane" in found[0]}
@@ -61,8 +61,8 @@ def figures(tested: dict[str, list[dict[str, Any]]], picture: Path) -> list[str]
     ]
     for model, cell in cells.items():
         pairs = most_confused(cell["neighbors"])
-        said = ", ".join(f"{i} by {j} ({share / 10:.1f} %)" for i, j, share in pairs)
-        lines.append(f"- {model}: {said or 'none'}")
+        text = ", ".join(f"{i} by {j} ({fraction / 10:.1f} %)" for i, j, fraction in pairs)
+        lines.append(f"- {model}: {text or 'none'}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Do Assumption 1 and the inequality of the paper hold on real images and tables?
+"""Assumption 1 and the inequality of the paper on real images and tables.
 
     python benchmarks/papers/theory.py
     python benchmarks/papers/theory.py --report > benchmarks/results/theory.md
@@ -59,7 +59,7 @@ SETTINGS = {
 
 
 class Rows(NamedTuple):
-    """Rows to train on and rows to hold out, and what makes their views."""
+    """Training and held-out samples, and their augmentation."""
 
     X_train: np.ndarray
     y_train: np.ndarray
@@ -69,7 +69,7 @@ class Rows(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Two views of some rows."""
+    """Two views of some samples."""
 
     X: np.ndarray
     y: np.ndarray
@@ -92,14 +92,14 @@ def read_rows(name: str, seed: int) -> Rows:
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:
-    """Images in [0, 1], as the augmentations take them: (n, C, H, W)."""
+    """Return images in [0, 1] of shape (n, C, H, W), as augmentations require."""
     images = images if images.dtype == np.float32 else images / np.float32(255)
     images = images.reshape(*images.shape[:3], -1)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
 
 
 def two_views(X: np.ndarray, y: np.ndarray, rows: Rows, seed: int) -> Measured:
-    """Draw rows by class, and make two views of each."""
+    """Draw samples by class, and two views of each."""
     if len(y) > N_MEASURED:
         X, _, y, _ = train_test_split(X, y, train_size=N_MEASURED, random_state=seed)
     augment = rows.augment.fitted(torch.from_numpy(rows.X_train))
@@ -110,7 +110,7 @@ def two_views(X: np.ndarray, y: np.ndarray, rows: Rows, seed: int) -> Measured:
 
 
 def measure(name: str, training: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Train, and yield what was estimated on training rows and on held-out rows."""
+    """Train, and yield the estimates on training and on held-out samples."""
     rows = read_rows(name, seed)
     measured = {
         "training": two_views(rows.X_train, rows.y_train, rows, seed),
@@ -143,7 +143,7 @@ def measure(name: str, training: str, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def along_betas(embedder: HSCLEmbedder, some: Measured, seed: int) -> dict[str, Any]:
-    """Vary the tilt, also with labels shuffled over rows."""
+    """Vary the tilt, also with shuffled labels."""
     shuffled = np.random.default_rng(seed).permutation(some.y[: len(some.y) // 2])
     labels = {"betas": some.y, "shuffled": np.tile(shuffled, 2)}
     views = {"view_ids": some.view_ids, **DRAW}
@@ -162,7 +162,7 @@ def _train(
 
 
 def _numbers(*estimates: TheoryEstimate) -> dict[str, list]:
-    """Put estimates in a row: for each measure value, low and high at all points."""
+    """Return estimates as a flat list: value, low and high of each measure."""
     return {
         name: [
             np.concatenate([getattr(e, name)[end] for e in estimates]).round(5).tolist()
@@ -173,7 +173,7 @@ def _numbers(*estimates: TheoryEstimate) -> dict[str, list]:
 
 
 def run(path: Path) -> None:
-    """Measure the cells that are not there yet."""
+    """Compute missing cells."""
     for name in (*TABLES, *IMAGES):
         for training in ("hucl", "hscl"):
             for seed in SEEDS:
@@ -182,12 +182,12 @@ def run(path: Path) -> None:
                     continue
                 for cell in measure(name, training, seed):
                     write_cells(path, [cell], "a")
-                    share = cell["epochs"]["assumption"][0]
-                    print(key, cell["rows"], round(cell["seconds"]), share, flush=True)
+                    fraction = cell["epochs"]["assumption"][0]
+                    print(key, cell["rows"], round(cell["seconds"]), fraction, flush=True)
 
 
 def main() -> None:
-    """Measure, or report."""
+    """Compute missing cells, or report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

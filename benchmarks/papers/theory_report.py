@@ -1,4 +1,4 @@
-"""Tables and figures of the benchmark of the theory."""
+"""Tables and figures of the theory benchmark."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def report(cells: Cells, betas: tuple[float, ...], path: Path) -> str:
     Parameters
     ----------
     cells : list of dict
-        What was measured.
+        Results of the cells.
     betas : tuple of float
         Strengths of the tilt after training.
     path : Path
@@ -48,7 +48,7 @@ def report(cells: Cells, betas: tuple[float, ...], path: Path) -> str:
 
 
 def title(cells: Cells) -> str:
-    """Head of the report."""
+    """Return the head of the report."""
     seeds = sorted({cell["seed"] for cell in cells})
     n_epochs = len(cells[0]["epochs"]["gap"][0]) - 1
     seconds = sum(cell["seconds"] for cell in cells) / 2  # two cells of one training
@@ -66,7 +66,7 @@ def title(cells: Cells) -> str:
 
 
 def groups(cells: Cells) -> dict[tuple[str, str, str], Cells]:
-    """Cells by data set, training loss and rows: the seeds of each."""
+    """Return cells by data set, training loss and samples: the seeds of each."""
     found: dict[tuple[str, str, str], Cells] = {}
     for cell in cells:
         key = (cell["dataset"], cell["training"], cell["rows"])
@@ -75,21 +75,21 @@ def groups(cells: Cells) -> dict[tuple[str, str, str], Cells]:
 
 
 def values(cells: Cells, along: str, measure: str, end: int = 0) -> np.ndarray:
-    """One measure of several seeds: (n_seeds, n_points)."""
+    """Return one measure of several seeds, (n_seeds, n_points)."""
     return np.array([cell[along][measure][end] for cell in cells])
 
 
 def epochs_table(cells: Cells) -> str:
-    """Share of anchors before, during and after training; the gap of the inequality."""
+    """Return the fraction of anchors during training, and the gap of the inequality."""
     header = ["data", "trained by", "rows", "share before", "after 1 epoch", "half-way"]
     header += ["at the end", "smallest gap", "gap at the end", "points with gap ≥ 0"]
     header += ["interval below 0"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for (name, training, rows), found in groups(cells).items():
-        share, gap = (values(found, "epochs", m) for m in ("assumption", "gap"))
-        places = (0, 1, share.shape[1] // 2, -1)
+        fraction, gap = (values(found, "epochs", m) for m in ("assumption", "gap"))
+        indices = (0, 1, fraction.shape[1] // 2, -1)
         columns = [name, NAMES[training], rows]
-        columns += [" / ".join(f"{s:.0%}" for s in share[:, place]) for place in places]
+        columns += [" / ".join(f"{s:.0%}" for s in fraction[:, index]) for index in indices]
         columns += [" / ".join(f"{g:.4f}" for g in gap.min(axis=1))]
         columns += [" / ".join(f"{g:.4f}" for g in gap[:, -1])]
         columns += [f"{(gap >= 0).sum()} of {gap.size}"]
@@ -99,20 +99,20 @@ def epochs_table(cells: Cells) -> str:
 
 
 def betas_table(cells: Cells, betas: tuple[float, ...]) -> str:
-    """Shares and gaps at each beta, and from which beta H-SCL is above UCL."""
+    """Return fractions and gaps at each beta, and the beta from which H-SCL exceeds UCL."""
     header = ["data", "trained by", "rows"]
     header += [f"share, beta {beta:g}" for beta in betas]
     header += [f"share, labels shuffled, beta {betas[2]:g}"]
     header += ["inequality holds", "labels shuffled", "H-SCL above UCL from beta"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for (name, training, rows), found in groups(cells).items():
-        share, gap = (values(found, "betas", m) for m in ("assumption", "gap"))
+        fraction, gap = (values(found, "betas", m) for m in ("assumption", "gap"))
         above = values(found, "betas", "excess", 1) > 0  # (n_seeds, n_betas)
         first = [
             f"{betas[int(seed.argmax())]:g}" if seed.any() else "none" for seed in above
         ]
         columns = [name, NAMES[training], rows]
-        columns += [f"{s:.0%}" for s in share.mean(axis=0)]
+        columns += [f"{s:.0%}" for s in fraction.mean(axis=0)]
         chance, chance_gap = (values(found, "shuffled", m) for m in ("assumption", "gap"))
         columns += [f"{chance[:, 2].mean():.0%}", f"{(gap >= 0).sum()} of {gap.size}"]
         columns += [f"{(chance_gap >= 0).sum()} of {gap.size}", " / ".join(first)]
@@ -121,12 +121,12 @@ def betas_table(cells: Cells, betas: tuple[float, ...]) -> str:
 
 
 def draw_epochs(cells: Cells, picture: Path) -> None:
-    """Draw the paper's two figures, on held-out rows of encoders trained by H-UCL."""
+    """Draw the paper's two figures, on held-out samples of encoders trained with H-UCL."""
     found = groups(cells)
     names = list(dict.fromkeys(cell["dataset"] for cell in cells))
     figure = plt.figure(figsize=(2.4 * len(names), 5.2), layout="constrained")
     axes = figure.subplots(2, len(names), sharex=True, squeeze=False, height_ratios=(3, 2))
-    for name, (losses, share) in zip(names, axes.T, strict=True):
+    for name, (losses, fraction) in zip(names, axes.T, strict=True):
         seeds = found[name, "hucl", "held-out"]
         for loss, label in NAMES.items():
             style = {"color": COLORS[loss], "linestyle": LINES[loss]}
@@ -138,10 +138,10 @@ def draw_epochs(cells: Cells, picture: Path) -> None:
                 curves = values(found[name, training, rows], "epochs", "assumption")
                 style = {"color": COLORS[training], "linestyle": line}
                 label = f"{NAMES[training]}, {rows} rows"
-                share.plot(100 * curves.mean(axis=0), label=label, **style)
+                fraction.plot(100 * curves.mean(axis=0), label=label, **style)
         losses.set_title(name, fontsize=9)
-        share.set(ylim=(0, 101), xlabel="Epoch")
-        share.axhspan(60, 70, color="0.85", zorder=0, lw=0)
+        fraction.set(ylim=(0, 101), xlabel="Epoch")
+        fraction.axhspan(60, 70, color="0.85", zorder=0, lw=0)
     axes[0, 0].set_ylabel("Loss, trained by H-UCL")
     axes[1, 0].set_ylabel("% of anchors that\nmeet Assumption 1")
     axes[0, 0].legend(fontsize=8)
@@ -151,7 +151,7 @@ def draw_epochs(cells: Cells, picture: Path) -> None:
 
 
 def draw_betas(cells: Cells, betas: tuple[float, ...], picture: Path) -> None:
-    """Draw L_H-UCL - L_H-SCL and L_H-SCL - L_UCL along beta, on held-out rows."""
+    """Draw L_H-UCL - L_H-SCL and L_H-SCL - L_UCL along beta, on held-out samples."""
     found = groups(cells)
     names = list(dict.fromkeys(cell["dataset"] for cell in cells))
     figure = plt.figure(figsize=(2.4 * len(names), 5), layout="constrained")

@@ -139,7 +139,7 @@ def _agreement(
 ) -> list[Tensor]:
     """Compare each place of each size with the first of the smallest: (size,) of bool.
 
-    All rows come to that first place, and as many to each place as the cost allows.
+    All rows are moved to the first place, and as many to each place as the cost allows.
     """
     expected, same = None, []
     for size in sizes:

@@ -1,1 +1,1 @@
-"""Training: one step, driven by skorch."""
+"""Internal. How an embedder is trained: one step, driven by skorch."""

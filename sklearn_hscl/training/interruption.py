@@ -1,4 +1,4 @@
-"""Who is to hear of Ctrl-C: the user who called fit, or the estimator that did."""
+"""Recipient of Ctrl-C: the user who called fit, or the estimator that did."""
 
 import sys
 from types import FrameType

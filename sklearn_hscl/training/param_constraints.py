@@ -41,6 +41,7 @@ class EncoderNames(StrOptions):
 
 
 CONSTRAINTS: dict[str, list[Any]] = {
+    # Loss
     "loss": [StrOptions({"auto", *LOSSES}), ContrastiveLoss],
     "preset": [StrOptions({"official"}), None],
     "hardening": [StrOptions(set(HARDENINGS)), callable],
@@ -49,7 +50,9 @@ CONSTRAINTS: dict[str, list[Any]] = {
         StrOptions({"auto"}),
         HasMethods("beta_at"),
     ],
+    "threshold": [Interval(Real, -1, 1, closed="both")],
     "top_k": [POSITIVE],
+    "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     "tau_plus": [Interval(Real, 0, 1, closed="left"), None],
     "negative_mass": [
         StrOptions({"negatives", "batch"}),
@@ -62,34 +65,37 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "ce_weight": [Interval(Real, 0, 1, closed="both"), None],
     "target_type": [StrOptions({"auto", "class", "multilabel", "continuous"})],
     "unlabeled_label": [Integral, str, None],
-    "threshold": [Interval(Real, -1, 1, closed="both")],
-    "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+    # Encoder and embedding
     "encoder": [EncoderNames({"auto", *ENCODERS}), nn.Module, callable],
     "hidden_layer_sizes": ["array-like", None],
-    "n_components": [POSITIVE, None],
-    "freeze": ["array-like", None],
     "dropout": [Interval(Real, 0, 1, closed="left"), None],
+    "freeze": ["array-like", None],
+    "n_components": [POSITIVE, None],
     "n_members": [POSITIVE, None],
     "projection_dim": [StrOptions({"auto"}), POSITIVE, None],
     "normalize": ["boolean"],
     "channels": [StrOptions({"auto", "first", "last"})],
     "cross_fit": [Interval(Integral, 2, LARGEST, closed="both"), None],
     "categorical_features": [StrOptions({FROM_DTYPE}), "array-like", None],
+    # Views and batches
     "augment": [StrOptions({"auto"}), callable, None],
     "n_views": [StrOptions({"auto"}), POSITIVE],
     "batch_size": [Interval(Integral, 2, LARGEST, closed="both"), None],
     "device_batch_size": [StrOptions({"auto"}), POSITIVE],
     "sampler": [StrOptions(set(SAMPLERS))],
+    # Optimization
     "max_epochs": [POSITIVE, None],
     "lr": [Interval(Real, 0, None, closed="neither"), None],
-    "lr_backoff": [Interval(Real, 0, 1, closed="neither"), None],
     "lr_schedule": [StrOptions({"auto", *SCHEDULES}), callable],
+    "lr_backoff": [Interval(Real, 0, 1, closed="neither"), None],
     "weight_decay": [Interval(Real, 0, None, closed="left"), None],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+    # Early stopping
     "early_stopping": [StrOptions({"auto"}), "boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [POSITIVE, None],
     "tol": [Interval(Real, 0, None, closed="left")],
+    # Runtime
     "device": [str, torch.device],
     "precision": [StrOptions({"auto", *PRECISIONS})],
     "compile": ["boolean"],
@@ -99,6 +105,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "checkpoint_dir": [str, os.PathLike, None],
     "resume": ["boolean"],
     "verbose": ["verbose"],
+    # skorch
     "net_params": [dict, None],
     "net_callbacks": ["array-like", None],
 }
