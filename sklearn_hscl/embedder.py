@@ -34,8 +34,7 @@ from sklearn_hscl.data.validation import (
     embedding_dtype,
     read_training_data,
 )
-from sklearn_hscl.encoders.batches import TABLE_SIZES
-from sklearn_hscl.encoders.inference import embed_array
+from sklearn_hscl.encoders.inference import TABLE_SIZES, embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.losses.kernels import label_sorted, streaming, tiled_closed_form
+from sklearn_hscl.losses.kernels import label_sorted, streaming
+from sklearn_hscl.losses.kernels import streaming as tiled_closed_form
 from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 
 OPTIONS = {

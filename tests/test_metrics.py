@@ -19,8 +19,8 @@ from sklearn_hscl.metrics.knn import (
     packed_keys,
     pruned_search,
     similarity_tiles,
-    top_k,
 )
+from sklearn_hscl.metrics.knn import nearest as top_k
 from sklearn_hscl.metrics.validation import Labelled, Queries
 from sklearn_hscl.training.callbacks.early_stopping import neighbor_votes
 

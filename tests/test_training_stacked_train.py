@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import CosineBeta, LinearBeta
-from sklearn_hscl.model_selection.batched_fit import TrainingSamples, fit_batched
+from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
 
 LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits}
 

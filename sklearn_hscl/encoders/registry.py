@@ -1,27 +1,92 @@
-"""Encoders by name, built from the user's options and checked on a few rows.
+"""From the `encoder` parameter to a module, and back to it from a stored configuration.
 
 A new encoder has a module of its own, with `get_config` and `from_config`, an entry in
 `_TABLE_BUILDERS` or :data:`~sklearn_hscl.encoders.image.registry.IMAGE_BUILDERS`, and an
 entry in `STORED_TYPES`.
 """
 
-from collections.abc import Callable, Sequence
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.custom import DEFAULT_N_COMPONENTS, custom_encoder
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS, build_library_encoder
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
-from sklearn_hscl.encoders.options import EncoderInputs, EncoderOptions, IndexableRows
+from sklearn_hscl.encoders.options import (
+    EncoderConfig,
+    EncoderFactory,
+    EncoderInputs,
+    EncoderOptions,
+    IndexableRows,
+    StoredEncoder,
+)
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.runtime.precision import Precision
+
+DEFAULT_N_COMPONENTS = 64
+
+
+def custom_encoder(
+    encoder: nn.Module | EncoderFactory,
+    input_shape: tuple[int, ...],
+    n_components: int | None,
+) -> nn.Module:
+    """Return a copy of the user's module, or of what the factory returns, in float32."""
+    if isinstance(encoder, nn.Module):
+        return copy.deepcopy(encoder).float()
+    return _call_factory(encoder, input_shape, n_components)
+
+
+def _call_factory(
+    factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
+) -> nn.Module:
+    offered: dict[str, object] = {
+        "input_shape": input_shape,
+        "n_features": input_shape[0],
+        "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
+    }
+    built = factory(**_accepted_arguments(factory, offered))
+    if not isinstance(built, nn.Module):
+        raise ValueError(
+            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
+        )
+    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
+
+
+def _accepted_arguments(
+    factory: EncoderFactory, offered: dict[str, object]
+) -> dict[str, object]:
+    """Return those of the offered arguments that the factory has as parameters."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise ValueError(
+            f"Expected encoder to be a factory of modules, got {factory!r}: {error}."
+        ) from error
+    unknown = [
+        p.name
+        for p in parameters
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
+    ]
+    if unknown:
+        raise ValueError(
+            f"encoder={factory!r} needs the arguments {unknown}, but a factory can ask for "
+            f"{list(offered)} alone, by name. Bind the others with functools.partial."
+        )
+    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return {k: v for k, v in offered.items() if takes_all or k in names}
+
 
 _MLP_LAYER_SIZES = (256, 256)
 _TABULAR_N_COMPONENTS = 32
@@ -243,3 +308,69 @@ def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:
         )
     if problem is not None:
         raise ValueError(f"encoder={name} returns {problem}.")
+
+
+# Keys of stored configs: the name of the type, and whether one-hot columns come first.
+_TYPE, _ONE_HOT = "kind", "expands"
+
+
+def get_config(encoder: nn.Module) -> EncoderConfig | None:
+    """Return the arguments that a built-in encoder was built with, None for others."""
+    if type(encoder) is nn.Sequential and len(encoder) == 2:
+        config = get_config(encoder[1])
+        if config is None or type(encoder[0]) is not OneHotColumns:
+            return None
+        return {**config, _ONE_HOT: True}
+    for name, encoder_type in STORED_TYPES.items():
+        if type(encoder) is encoder_type:
+            flags = {_ONE_HOT: False} if name == "mlp" else {}
+            return {_TYPE: name, **flags, **encoder.get_config()}
+    return None
+
+
+def build_from_config(
+    config: EncoderConfig,
+    tensors: Mapping[str, Tensor],
+    input_shape: tuple[int, ...],
+    layout: ColumnLayout | None,
+) -> nn.Module:
+    """Build an encoder on the meta device, whose weights are loaded later.
+
+    Parameters
+    ----------
+    config : dict
+        Result of :func:`get_config`.
+    tensors : mapping of str to Tensor
+        State of the encoder by the names of its ``state_dict``. It gives some shapes, and
+        the statistics of the columns.
+    input_shape : tuple of int
+        Shape of a row.
+    layout : ColumnLayout or None
+        Layout of the columns of preprocessed rows.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ValueError
+        If the type is unknown, or the tensors do not fit the config.
+    """
+    config = dict(config)
+    name = config.pop(_TYPE, None)
+    if not isinstance(name, str) or name not in STORED_TYPES:
+        raise ValueError(f"no built-in encoder has the type {name!r}")
+    stored = StoredEncoder(tensors, input_shape, layout)
+    with torch.device("meta"):
+        if name == "mlp" and config.pop(_ONE_HOT):
+            return _one_hot_mlp(config, stored)
+        return STORED_TYPES[name].from_config(config, stored)
+
+
+def _one_hot_mlp(config: EncoderConfig, stored: StoredEncoder) -> nn.Module:
+    if stored.layout is None:
+        raise ValueError("the layout of the one-hot columns is missing")
+    one_hot = OneHotColumns(stored.layout)
+    inner = StoredEncoder(stored.tensors, (one_hot.width,), None)
+    return nn.Sequential(one_hot, MLPEncoder.from_config(config, inner))

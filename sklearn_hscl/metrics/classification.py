@@ -21,7 +21,7 @@ from sklearn_hscl.metrics.validation import (
     check_n_neighbors,
     check_queries,
 )
-from sklearn_hscl.runtime.parallel import even_slices, map_blocks
+from sklearn_hscl.runtime.threads import even_slices, map_blocks
 
 Codes = NDArray[np.signedinteger]  # of classes
 

@@ -20,8 +20,7 @@ from sklearn_hscl.metrics.geometry import (
 )
 from sklearn_hscl.metrics.validation import Labelled, check_labelled
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.runtime.parallel import map_blocks
-from sklearn_hscl.runtime.threads import torch_threads
+from sklearn_hscl.runtime.threads import map_blocks, torch_threads
 
 
 def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:

@@ -19,8 +19,7 @@ from sklearn_hscl.metrics.validation import (
     draw_rows,
 )
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.runtime.parallel import even_slices, map_blocks
-from sklearn_hscl.runtime.threads import torch_threads
+from sklearn_hscl.runtime.threads import even_slices, map_blocks, torch_threads
 
 
 def alignment(X: ArrayLike, y: ArrayLike) -> float:

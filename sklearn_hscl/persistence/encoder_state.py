@@ -11,13 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.config import build_from_config, get_config
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.custom import custom_encoder
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.registry import build_library_model, is_library_model
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
 from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.encoders.registry import build_from_config, custom_encoder, get_config
 from sklearn_hscl.persistence.schema import (
     Array,
     Arrays,

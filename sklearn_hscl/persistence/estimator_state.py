@@ -1,10 +1,11 @@
-"""Entries and arrays of a whole fit, and back.
+"""A fit as entries and arrays, the memory of its optimizer among them.
 
 :func:`estimator_state` and :func:`restore` come first. The parts of a fit without a
 separate module follow: the net, the history and the device.
 """
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from skorch.history import History
+from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
@@ -19,11 +21,11 @@ from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.persistence.encoder_state import (
     CustomEncoder,
     RowFormat,
+    cpu_array,
     network_state,
     restore_network,
 )
 from sklearn_hscl.persistence.json_codec import Schedule
-from sklearn_hscl.persistence.optimizer_state import optimizer_state, restore_optimizer
 from sklearn_hscl.persistence.preprocessing_state import (
     restore_table,
     restore_targets,
@@ -49,6 +51,108 @@ from sklearn_hscl.training.fitted_state import (
     FittedNet,
     FittedState,
 )
+
+NetParams = Params | None
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer | None, module: nn.Module, net_params: NetParams
+) -> tuple[Entries | None, Arrays]:
+    """Return the names of the weights in each group, and the state of each weight.
+
+    None if the net has no optimizer, or if `net_params` now name one of another class,
+    which cannot use the state.
+    """
+    expected = _optimizer_class(net_params)
+    is_other = isinstance(expected, type) and type(optimizer) is not expected
+    if optimizer is None or is_other:
+        return None, {}
+    module = getattr(module, "_orig_mod", module)  # the original of a compiled module
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    groups = [
+        [names[id(weight)] for weight in group["params"]]
+        for group in optimizer.param_groups
+    ]
+    arrays, numbers = {}, {}
+    for weight, state in optimizer.state.items():
+        for key, value in state.items():
+            name = f"{_prefix(names[id(weight)])}{key}"
+            if isinstance(value, Tensor):
+                arrays[name] = cpu_array(value, name)
+            elif value is not None:
+                numbers[name] = value
+    return {"groups": groups, "numbers": numbers}, arrays
+
+
+def restore_optimizer(
+    entries: Entries | None,
+    arrays: StoredArrays,
+    module: nn.Module,
+    net_params: NetParams,
+) -> torch.optim.Optimizer | None:
+    """Return an optimizer with its state; the inverse of :func:`optimizer_state`."""
+    if entries is None:
+        return None
+    check_schema(entries, "optimizer", groups=list, numbers=dict)
+    weights = dict(module.named_parameters())
+    names = [name for group in entries["groups"] for name in group]
+    if sorted(names) != sorted(weights):
+        raise BundleError("the weights of the optimizer are not those of the network")
+    groups = [{"params": [weights[name] for name in group]} for group in entries["groups"]]
+    optimizer = _optimizer_class(net_params)([g for g in groups if g["params"]], lr=1e-3)
+    for name, weight in weights.items():
+        state = dict(_tensor_state(arrays, name, weight))
+        state |= _numeric_state(entries["numbers"], name)
+        if state:
+            optimizer.state[weight] = state
+    return optimizer
+
+
+def _tensor_state(
+    arrays: StoredArrays, name: str, weight: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in the state of a weight."""
+    for key, array in arrays.take_group(_prefix(name)).items():
+        value = torch.from_numpy(array)
+        if not _is_broadcastable(value, weight):
+            raise BundleError(f"{key} of {name!r} in the optimizer has an invalid shape")
+        yield key, value if key == "step" else _with_layout_of(weight, value)
+
+
+def _numeric_state(numbers: Entries, name: str) -> Entries:
+    """Return the numbers in the state of a weight."""
+    prefix = _prefix(name)
+    return {
+        key.removeprefix(prefix): value
+        for key, value in numbers.items()
+        if key.startswith(prefix)
+    }
+
+
+def _prefix(name: str) -> str:
+    return f"optimizer.{name}."
+
+
+def _optimizer_class(net_params: NetParams) -> Callable[..., torch.optim.Optimizer]:
+    return (net_params or {}).get("optimizer", torch.optim.AdamW)
+
+
+def _is_broadcastable(value: Tensor, weight: Tensor) -> bool:
+    """Return whether a value has the weight's shape, a reduced one, or is a scalar."""
+    has_same_axes = value.ndim == weight.ndim and all(
+        n in (1, m) for n, m in zip(value.shape, weight.shape, strict=True)
+    )
+    return has_same_axes or value.ndim == 0
+
+
+def _with_layout_of(weight: Tensor, value: Tensor) -> Tensor:
+    """Return a value on the weight's device, in the weight's memory layout.
+
+    Fused optimizers of torch pair the elements of weights and state in that order.
+    """
+    if value.shape != weight.shape:
+        return value.to(weight.device)
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 class StoredState(NamedTuple):

@@ -15,7 +15,7 @@ from sklearn_hscl.losses.pair_sets import PairWeights
 from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options
 from sklearn_hscl.metrics.geometry import float64_rows
 from sklearn_hscl.metrics.validation import Labelled
-from sklearn_hscl.runtime.parallel import map_blocks
+from sklearn_hscl.runtime.threads import map_blocks
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from torch import Tensor
 from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
+from sklearn_hscl.training.callbacks.checkpoint import Checkpoint, LRBackoff
 from sklearn_hscl.training.callbacks.early_stopping import (
     HeldOutEarlyStopping,
     OutOfFoldEarlyStopping,
     StoppingSettings,
 )
-from sklearn_hscl.training.callbacks.lr_backoff import LRBackoff
 from sklearn_hscl.training.callbacks.scale_calibration import CalibratedScale
 from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
 from sklearn_hscl.training.config import MIN_ROWS_OUT_OF_FOLD, FitConfig, FitContext

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.model_selection.batched_fit import TrainingSamples, fit_batched
+from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
 
 
 def embedder(**parameters):

@@ -1,8 +1,13 @@
-"""The loss in closed form on CPU: memory grows linearly with the batch."""
+"""The closed form tile by tile: memory that is linear in the batch, on a CPU."""
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, pairwise
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,20 +16,305 @@ from sklearn_hscl.losses.kernels.closed_form import (
     AttachGradient,
     ClosedFormOptions,
     ClosedFormResult,
+    NegativeSums,
     PairMasks,
+    TiltedExponentials,
     dense_closed_form,
+    harden,
+    negative_factors,
+    negative_terms,
+    tilt,
 )
 from sklearn_hscl.losses.kernels.label_sorted import (
     AnchorFactors,
+    GradientSum,
+    PaddedGroups,
+    PositiveTerms,
     SortedRows,
+    add_large_group,
+    add_small_groups,
+    cut,
     negative_count,
+    padded_groups,
     pair_weight,
     sort_rows,
 )
-from sklearn_hscl.losses.kernels.tiled_closed_form import (
-    relative_to_hardest,
-    tiled_closed_form,
-)
+from sklearn_hscl.runtime.matmul import mm_t
+
+_TILE_HEIGHT, _TILE_WIDTH = 512, 1024  # two megabytes stay close to the core
+_MAX_CACHED = 2**23  # elements of tiles cached from the first visit for the second one
+_MAX_SMALL_GROUP = 128  # larger groups get strips of their own
+
+
+def tiled_closed_form(
+    rows: SortedRows, factors: AnchorFactors, options: ClosedFormOptions
+) -> ClosedFormResult:
+    """Compute value and gradient without a shift of the exponents.
+
+    Parameters
+    ----------
+    rows : SortedRows
+        The batch in group order.
+    factors : AnchorFactors
+        c_i and Q_i.
+    options : ClosedFormOptions
+        The loss configuration, of one batch.
+
+    Returns
+    -------
+    ClosedFormResult
+    """
+    # 2^u with u = s log2(e), because torch's exp2 is several times faster than exp.
+    scaled = rows.z * (math.log2(math.e) / options.temperature)  # (B, D)
+    batch = _TiledBatch(rows, scaled, list(_tiles(rows.bounds)), options)
+    cache = TileCache.with_positives(batch)
+    sums = _sum_negatives(batch, cache)
+    gradient = GradientSum(rows.z) if options.wants_gradient else None
+    factors = factors._replace(mass=factors.mass * sums.hard / sums.plain)
+    terms = _sum_positives(batch, factors, cache, gradient)
+    requested = options.effective_negatives
+    effective = sums.plain.square() / sums.squared if requested else None
+    if gradient is None:
+        return ClosedFormResult(terms.value, None, effective)
+    _add_negatives(batch, cache, sums, terms.strength, gradient)
+    return ClosedFormResult(
+        terms.value, gradient.total.div_(options.temperature), effective
+    )
+
+
+class Tile(NamedTuple):
+    """Rows and columns of the matrix of pairs; the same ones on the diagonal."""
+
+    rows: slice
+    columns: slice
+
+
+@dataclass(frozen=True)
+class _TiledBatch:
+    """The batch and the tiles in which its pairs are visited."""
+
+    rows: SortedRows
+    scaled: Tensor  # (B, D), z log2(e) / T
+    tiles: list[Tile]
+    options: ClosedFormOptions
+
+
+@dataclass(frozen=True)
+class TileCache:
+    """Results of the first visit that the second one reuses, by index of the tile."""
+
+    positives: dict[int, list[PaddedGroups]]  # of the tiles on the diagonal
+    tilted: dict[int, TiltedExponentials] = field(default_factory=dict)  # if there is room
+
+    @classmethod
+    def with_positives(cls, batch: _TiledBatch) -> "TileCache":
+        """Return a cache that holds the positives only."""
+        return cls(
+            {
+                k: padded_groups(batch.rows, tile.rows)
+                for k, tile in enumerate(batch.tiles)
+                if tile.rows == tile.columns
+            }
+        )
+
+
+def _tiles(bounds: list[int]) -> Iterator[Tile]:
+    """Yield tiles that cover all pairs of negatives: once above the diagonal, twice on it.
+
+    A strip of rows holds whole small groups, or a part of one large group, which has
+    no negatives before the end of the group.
+    """
+    n_rows, first = bounds[-1], 0  # first row of the small groups not yet in a strip
+    for start, stop in pairwise(bounds):
+        is_large = stop - start > _MAX_SMALL_GROUP
+        if first < start and (is_large or stop - first > _TILE_HEIGHT):
+            yield from _strip(slice(first, start), n_rows)
+            first = start
+        if is_large:
+            for piece in cut(start, stop, _TILE_HEIGHT):
+                yield from (
+                    Tile(piece, columns) for columns in cut(stop, n_rows, _TILE_WIDTH)
+                )
+            first = stop
+    if first < n_rows:
+        yield from _strip(slice(first, n_rows), n_rows)
+
+
+def _strip(strip: slice, n_rows: int) -> Iterator[Tile]:
+    yield Tile(strip, strip)
+    yield from (Tile(strip, columns) for columns in cut(strip.stop, n_rows, _TILE_WIDTH))
+
+
+def _sum_negatives(batch: _TiledBatch, cache: TileCache) -> NegativeSums:
+    """First visit: sum rows and columns; cache what the second visit needs."""
+    options = batch.options
+    sums = _empty_sums(batch.rows, options)
+    room = _MAX_CACHED if options.wants_gradient else 0
+    for k, tile in enumerate(batch.tiles):
+        exponent = mm_t(batch.scaled[tile.rows], batch.rows.z[tile.columns])  # (t, w), u
+        positives = cache.positives.get(k, [])
+        for groups in positives:
+            groups.take(exponent)
+        plain = tilt(exponent, options.beta, partial(_clear, positives))
+        _add_plain(sums, plain, tile, options)
+        tilted = harden(plain, exponent, options)
+        _add_both(sums.hard, tilted.hard, tile)
+        room -= sum(part.numel() for part in tilted if part is not None)
+        if room >= 0:
+            cache.tilted[k] = tilted
+    return sums
+
+
+def _empty_sums(rows: SortedRows, options: ClosedFormOptions) -> NegativeSums:
+    n_negatives = negative_count("negatives", rows)
+    if options.beta == 0:
+        return NegativeSums(n_negatives, torch.zeros_like(n_negatives), n_negatives)
+    plain, hard = torch.zeros_like(n_negatives), torch.zeros_like(n_negatives)
+    if options.beta == 1:
+        return NegativeSums(plain, hard, hard)
+    initial = 0.0 if options.effective_negatives else math.nan
+    return NegativeSums(plain, hard, torch.full_like(hard, initial))
+
+
+def _add_plain(
+    sums: NegativeSums, plain: Tensor, tile: Tile, options: ClosedFormOptions
+) -> None:
+    if options.beta == 0:
+        return  # counted, not summed
+    _add_both(sums.plain, plain, tile)
+    if options.effective_negatives and sums.squared is not sums.hard:
+        _add_both(sums.squared, plain.square(), tile)
+
+
+def _add_both(total: Tensor, part: Tensor, tile: Tile) -> None:
+    total[tile.rows] += part.sum(1)
+    if tile.rows != tile.columns:
+        total[tile.columns] += part.sum(0)
+
+
+def _clear(positives: list[PaddedGroups], block: Tensor) -> None:
+    for groups in positives:
+        groups.clear(block)
+
+
+def _sum_positives(
+    batch: _TiledBatch,
+    factors: AnchorFactors,
+    cache: TileCache,
+    gradient: GradientSum | None,
+) -> PositiveTerms:
+    """Sum the positives; add M z of large groups, and cache M of small ones."""
+    weight, rows = factors.weight, batch.rows
+    terms = PositiveTerms(weight.new_zeros(()), torch.zeros_like(weight))
+    for groups in chain.from_iterable(cache.positives.values()):
+        add_small_groups(groups, factors, terms)
+    for start, stop in pairwise(rows.bounds):
+        if stop - start > _MAX_SMALL_GROUP:
+            group = slice(start, stop)
+            add_large_group(rows, batch.scaled, group, factors, terms, gradient)
+    return terms
+
+
+def _add_negatives(
+    batch: _TiledBatch,
+    cache: TileCache,
+    sums: NegativeSums,
+    strength: Tensor,
+    gradient: GradientSum,
+) -> None:
+    """Second visit: add M of every tile, times z."""
+    scaled, options = batch.scaled, batch.options
+    a, b = negative_factors(sums, strength, options)
+    if options.detach_weights:  # E1 in one step, as if without hardening
+        scaled, options = scaled * (1 + options.beta), replace(options, beta=0.0)
+    for k, tile in enumerate(batch.tiles):
+        positives = cache.positives.get(k, [])
+        tilted = cache.tilted.pop(k, None)
+        if tilted is None:
+            exponent = mm_t(scaled[tile.rows], batch.rows.z[tile.columns])  # (t, w)
+            plain = tilt(exponent, options.beta, partial(_clear, positives))
+            tilted = harden(plain, exponent, options)
+        block = negative_terms(tilted, partial(_outer_sum, tile), a, b)
+        for groups in positives:
+            groups.put(block)
+        gradient.add(block, *tile)
+
+
+def _outer_sum(tile: Tile, per_row: Tensor) -> Tensor:
+    return per_row[tile.rows].unsqueeze(1) + per_row[tile.columns]  # (t, w)
+
+
+# In log space --------------------------------------------------------------------------
+
+_MAX_STRIP = 2**20  # elements of a strip of whole rows
+
+
+def relative_to_hardest(
+    rows: SortedRows, factors: AnchorFactors, options: ClosedFormOptions
+) -> ClosedFormResult:
+    """Compute value and gradient with exponentials relative to the hardest negative.
+
+    Parameters and result are those of :func:`tiled_closed_form`.
+    """
+    weight, mass = factors
+    gradient = torch.zeros_like(rows.z)
+    value, effective = weight.new_zeros(()), torch.zeros_like(weight)
+    n_rows = len(weight)
+    for strip in cut(0, n_rows, max(_MAX_STRIP // n_rows, 1)):
+        similarity = mm_t(rows.z[strip], rows.z) / options.temperature  # (t, B)
+        mean = _mean_in_log_space(similarity, rows, strip, options)
+        odds = (mass[strip].log() + mean.log_mean).unsqueeze(1) - similarity
+        pair_weight = _pair_weights(rows, weight, strip)
+        value += (pair_weight * torch.logaddexp(odds.new_zeros(()), odds)).sum()
+        effective[strip] = mean.effective
+        if options.wants_gradient:
+            attraction = pair_weight.mul_(odds.sigmoid_())
+            strength = attraction.sum(1, keepdim=True)
+            half = mean.derivative.mul_(strength).sub_(attraction)  # M = half + half.T
+            gradient[strip] += half @ rows.z
+            gradient += half.T @ rows.z[strip]
+    gradient /= options.temperature
+    return ClosedFormResult(
+        value, gradient.T if options.wants_gradient else None, effective
+    )
+
+
+def _pair_weights(rows: SortedRows, weight: Tensor, strip: slice) -> Tensor:
+    pairs = _same_group(rows, strip)
+    pairs[:, strip].fill_diagonal_(False)
+    return pairs * weight[strip].unsqueeze(1)
+
+
+def _same_group(rows: SortedRows, strip: slice) -> Tensor:
+    group = rows.per_row(np.arange(len(rows.sizes)))  # (B,)
+    return group[strip].unsqueeze(1) == group  # (t, B)
+
+
+class _LogSpaceMean(NamedTuple):
+    log_mean: Tensor  # (t,), log E
+    derivative: Tensor  # (t, B), of log E with respect to s
+    effective: Tensor  # (t,)
+
+
+def _mean_in_log_space(
+    similarity: Tensor, rows: SortedRows, strip: slice, options: ClosedFormOptions
+) -> _LogSpaceMean:
+    beta = options.beta
+    same = _same_group(rows, strip)
+    excess = similarity.masked_fill(same, -math.inf)
+    hardest = excess.amax(1, keepdim=True)  # (t, 1)
+    excess -= hardest
+    hard = ((1 + beta) * excess).exp()
+    # A similarity of -inf times a beta of zero would be NaN.
+    plain = (beta * excess).exp_() if beta else (~same).to(excess.dtype)
+    sum_hard, sum_plain = hard.sum(1, keepdim=True), plain.sum(1, keepdim=True)
+    effective = (sum_plain.square() / plain.square().sum(1, keepdim=True)).squeeze(1)
+    log_mean = (hardest + sum_hard.log() - sum_plain.log()).squeeze(1)
+    hard /= sum_hard
+    if not options.detach_weights:
+        hard.mul_(1 + beta).sub_(plain.mul_(beta / sum_plain))
+    return _LogSpaceMean(log_mean, hard, effective)
+
 
 # Up to this many samples the whole matrix of pairs is faster than sorted rows and tiles.
 _MAX_DENSE_ROWS = 384

@@ -20,7 +20,7 @@ from sklearn_hscl.metrics.knn.packed_keys import Keys, Payload, fixed_point, n_d
 from sklearn_hscl.metrics.knn.similarity_tiles import SimilaritySearch
 from sklearn_hscl.metrics.validation import Rows
 from sklearn_hscl.runtime.matmul import bfloat16_is_faster, mm_t
-from sklearn_hscl.runtime.parallel import Result, even_slices, in_threads
+from sklearn_hscl.runtime.threads import Result, even_slices, in_threads
 
 # Bounds of similarities
 
@@ -250,7 +250,7 @@ def map_pruned(
 ) -> list[Result]:
     """Call a function with blocks of queries and the keys of their nearest references.
 
-    See :func:`~sklearn_hscl.metrics.knn.top_k.map_ranked`.
+    See :func:`~sklearn_hscl.metrics.knn.nearest.map_ranked`.
     """
     pruned = _PrunedSearch(search, n_nearest)
     results: list[Result] = []

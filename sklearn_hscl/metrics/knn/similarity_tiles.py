@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from sklearn_hscl.metrics.validation import Labelled, Queries, Rows
 from sklearn_hscl.runtime.matmul import mm_t
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.runtime.parallel import even_slices
-from sklearn_hscl.runtime.threads import torch_threads
+from sklearn_hscl.runtime.threads import even_slices, torch_threads
 
 BLOCK_ROWS = 256  # queries at a time
 TILE_ROWS = 2048  # references at a time: similarities of 2 MB, about a core's cache

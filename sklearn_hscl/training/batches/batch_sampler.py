@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.runtime.parallel import prefetched
+from sklearn_hscl.runtime.threads import prefetched
 from sklearn_hscl.training.batches.tensors import LazyRows, to_device
 from sklearn_hscl.training.loop.step import Batch
 

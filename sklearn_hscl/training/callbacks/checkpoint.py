@@ -1,34 +1,204 @@
-"""The state of training on disk, and the fit that it belongs to."""
+"""The state of training, kept in memory (LRBackoff) or on disk (Checkpoint)."""
 
 import os
 import platform
 import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, TypedDict, cast
+from typing import Any, Protocol, TypedDict, cast
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array, issparse
+from skorch.history import History
+from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime import matmul as gemm
 from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
-from sklearn_hscl.runtime.random_state import Seeds
-from sklearn_hscl.training.callbacks.training_state import (
-    TrainingState,
-    restore_training,
-    training_state,
+from sklearn_hscl.runtime.random_state import (
+    RandomState,
+    Seeds,
+    set_torch_random_state,
+    torch_random_state,
 )
-from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.callback import (
+    CallbackState,
+    StopTraining,
+    TrainingCallback,
+)
+from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
+
+Tree = Any  # nested dicts, lists and tuples of tensors, numbers and strings
+
+
+class TrainingState(TypedDict):
+    """All that training depends on between two epochs; its keys are those of the file."""
+
+    history: list[dict[str, object]]
+    first_epoch: int
+    n_anchors: int
+    stops: bool
+    module: dict[str, Tensor]
+    criterion: dict[str, Tensor]
+    optimizer: dict[str, Tree]
+    step: int
+    rate_factor: float
+    chunk_rows: int
+    torch: RandomState
+    views: Tensor
+    batches: dict[str, Tree]
+    callbacks: list[CallbackState]
+
+
+def training_state(net: ContrastiveNet) -> TrainingState:
+    """Collect weights, optimizer, random generators and the state of callbacks.
+
+    The tensors are those of the training itself, which changes them: write them to disk,
+    or take a :func:`snapshot`.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        The net between two epochs.
+
+    Returns
+    -------
+    dict
+        Holds tensors, numbers, strings, lists, tuples and dicts only.
+    """
+    loop = net.loop
+    rate, generator = loop.learning_rate, loop.views.generator
+    return {
+        "history": list(net.history),
+        "first_epoch": net.first_epoch_,
+        "n_anchors": net.n_anchors_,
+        "stops": net.stops_,
+        "module": net.plain_module.state_dict(),
+        "criterion": net.criterion_.state_dict(),
+        "optimizer": net.optimizer_.state_dict(),
+        "step": 0 if rate is None else rate.step,
+        "rate_factor": 1.0 if rate is None else rate.factor,
+        "chunk_rows": loop.gradient_cache.chunk_rows,
+        "torch": torch_random_state(generator.device),
+        "views": generator.get_state(),
+        "batches": net.iterator_train__rng.bit_generator.state,
+        "callbacks": [callback.state() for callback in net.training_callbacks],
+    }
+
+
+def snapshot(net: ContrastiveNet) -> TrainingState:
+    """Return a copy of the state of a net, which further training does not change."""
+    state = training_state(net)
+    history = state["history"]  # records of completed epochs do not change
+    copied: TrainingState = _map_tensors({**state, "history": []}, Tensor.clone)
+    return {**copied, "history": history}
+
+
+def restore_training(net: ContrastiveNet, state: TrainingState) -> None:
+    """Bring a net that is about to train to a state of the same training.
+
+    Parameters
+    ----------
+    net : ContrastiveNet
+        The net in its loop, between two epochs.
+    state : dict
+        From :func:`training_state`; its tensors may be used, and changed.
+    """
+    loop = net.loop
+    net.history_ = History(state["history"])
+    net.first_epoch_ = state["first_epoch"]
+    net.n_anchors_ = state["n_anchors"]
+    net.plain_module.load_state_dict(state["module"])
+    net.criterion_.load_state_dict(state["criterion"])
+    _restore_optimizer(net, state)
+    loop.gradient_cache.chunk_rows = state["chunk_rows"]
+    generator = loop.views.generator
+    set_torch_random_state(generator.device, state["torch"])
+    generator.set_state(state["views"])
+    net.iterator_train__rng.bit_generator.state = state["batches"]
+    for callback, remembered in zip(
+        net.training_callbacks, state["callbacks"], strict=True
+    ):
+        callback.restore(
+            _map_tensors(remembered, lambda tensor: tensor.to(generator.device))
+        )
+
+
+def _restore_optimizer(net: ContrastiveNet, state: TrainingState) -> None:
+    """Restore the optimizer, but keep the base rates if our schedule sets the rates."""
+    rate, optimizer = net.loop.learning_rate, net.optimizer_
+    if rate is None:
+        optimizer.load_state_dict(state["optimizer"])
+        return
+    rate.restore()
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer"])
+    for group, base_rate in zip(optimizer.param_groups, base_rates, strict=True):
+        group["lr"] = base_rate
+    rate.step, rate.factor = state["step"], state["rate_factor"]
+
+
+def _map_tensors(tree: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
+    """Apply a function to the tensors in nested dicts, lists and tuples."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: _map_tensors(value, function) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_map_tensors(value, function) for value in tree)
+    return tree
+
+
+class LRBackoff(TrainingCallback):
+    """Restart training once from an earlier epoch, at a lower rate, if it diverges.
+
+    It keeps the states at the end of the last two epochs.
+
+    Parameters
+    ----------
+    factor : float in (0, 1)
+        Multiplier of the learning rate after the restart.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def on_epochs_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Keep the state from which training starts."""
+        self.states_ = deque([snapshot(net)], maxlen=2)
+
+    def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Keep the state after this epoch, whose weights are finite."""
+        self.states_.append(snapshot(net))
+
+    def on_divergence(self, net: ContrastiveNet, error: DivergenceError) -> bool:
+        """Restore the last good epoch at the lower rate, unless that was done before."""
+        rate = net.loop.learning_rate
+        assert rate is not None, "build_callbacks refuses lr_backoff without lr_schedule"
+        if rate.factor < 1:
+            return False
+        # A failure in the first batch is due to the weights at the end of the epoch
+        # before, although these are finite.
+        restore_training(net, self.states_[0 if error.batch == 1 else -1])
+        rate.factor = self.factor
+        warnings.warn(
+            f"{error} Continuing from the end of epoch {len(net.history)} at "
+            f"{self.factor} of the learning rate.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return True
+
 
 _FILE_NAME = "checkpoint.pt"
 _FORMAT = 1  # version of the file's format

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.runtime.parallel import prefetched
+from sklearn_hscl.runtime.threads import prefetched
 
 Y = np.arange(60) % 3
 

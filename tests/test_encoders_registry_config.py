@@ -7,9 +7,9 @@ from torch import nn
 
 from sklearn_hscl.encoders import ENCODERS, EncoderOptions, MLPEncoder, build_module
 from sklearn_hscl.encoders import registry as module
-from sklearn_hscl.encoders.config import build_from_config, get_config
 from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS
 from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.encoders.registry import build_from_config, get_config
 
 N_LEVELS = np.array([0, 0, 3])
 MIXED = ColumnLayout(N_LEVELS, N_LEVELS > 0, np.array([True, False, True]))

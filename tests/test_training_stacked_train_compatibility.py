@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.losses import LinearBeta
-from sklearn_hscl.model_selection.batched_fit import TrainingSamples, fit_batched
+from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.stacked.train import train_stacked
 

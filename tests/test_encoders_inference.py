@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.encoders.batches import (
+from sklearn_hscl.encoders.inference import (
     IMAGE_SIZES,
     TABLE_SIZES,
     BatchLayout,
