@@ -1,19 +1,12 @@
 """HSCLEmbedder, the scikit-learn estimator of the library."""
 
-import copy
 import os
-import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from types import MappingProxyType
-from typing import Any, Self, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
-import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -25,52 +18,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl._sklearn_compat import AttrsDict, _fit_context
-from sklearn_hscl.data.categorical import FROM_DTYPE
-from sklearn_hscl.data.validation import (
-    FitInput,
-    FittedInput,
-    TargetOptions,
-    check_rows,
-    embedding_dtype,
-    read_training_data,
-)
-from sklearn_hscl.encoders.inference import TABLE_SIZES, embed_array
+from sklearn_hscl.data.validation import FitInput, check_rows
+from sklearn_hscl.encoders.inference import EmbeddingOptions, embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
-from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
 from sklearn_hscl.persistence.mixin import PersistenceMixin
 from sklearn_hscl.reports.training_report import AttributesWithReport
-from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
-from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
-from sklearn_hscl.training.batches.views import AugmentParameter
-from sklearn_hscl.training.callbacks.checkpoint import (
-    Checkpoint,
-    environment_of_fit,
-    fingerprint_of_fit,
-    open_checkpoint,
-    refuse_checkpoint,
-)
 from sklearn_hscl.training.callbacks.sklearn_tasks import SklearnCallbackBridge
-from sklearn_hscl.training.config import GivenConfig
+from sklearn_hscl.training.config import AugmentParameter, Schedule
 from sklearn_hscl.training.ensemble import norm_of_means
-from sklearn_hscl.training.fitted_state import OPTIONAL_ATTRIBUTES
-from sklearn_hscl.training.interruption import called_by_another_estimator
-from sklearn_hscl.training.loop.callback import TrainingCallback
-from sklearn_hscl.training.loop.learning_rate import Schedule
+from sklearn_hscl.training.fitting import fit, fit_chunk, requires_labels, take_over
 from sklearn_hscl.training.param_constraints import CONSTRAINTS
-from sklearn_hscl.training.prepared_data import PreparedData
-from sklearn_hscl.training.run import TrainingRun, WarmStart, prepare_run
-from sklearn_hscl.training.stacked.auto_select import (
-    DEFAULT_SCALES,
-    LossScales,
-    is_auto,
-    loss_scales,
-    train_best,
-)
-
-# Width of the kernel of continuous targets, in their standard deviations.
-TARGET_BANDWIDTH = 0.5
 
 
 class HSCLEmbedder(
@@ -332,7 +291,7 @@ class HSCLEmbedder(
         normalize: bool = False,
         channels: str = "auto",
         cross_fit: int | None = None,
-        categorical_features: ArrayLike | None = FROM_DTYPE,
+        categorical_features: ArrayLike | None = "from_dtype",
         # Views and batches
         augment: AugmentParameter = "auto",
         n_views: int | str = "auto",
@@ -494,38 +453,25 @@ class HSCLEmbedder(
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, given: FitInput) -> TrainingRun:
+    def _fit(self, given: FitInput) -> torch.Tensor | None:
+        """Train; return the member that does not see each sample, if there is one."""
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=given.X, y=given.y)
-        previous = self._warm_start() if self.warm_start else None
-        if previous is not None and self.cross_fit is not None:
-            raise ValueError(
-                f"cross_fit={self.cross_fit} cannot continue from a previous fit, whose "
-                f"members have seen samples of all folds. Set warm_start=False."
-            )
-        checkpoint = open_checkpoint(self)
-        seeds = self._draw_seeds(previous, checkpoint)
-        data = self._read(given, previous)
-        scales = self._loss_scales(data, previous)
-        if len(scales) > 1:
-            refuse_checkpoint(self, "beta='auto' and temperature='auto' train several")
-            run = train_best(partial(self._prepare_run, data, seeds), scales)
-            fitted = self._take_over(run)
-        else:
-            run = self._prepare_run(
-                data, seeds, scales[0], previous=previous, checkpoint=checkpoint
-            )
-            report = SklearnCallbackBridge(
+        run = fit(
+            self,
+            given,
+            lambda run: SklearnCallbackBridge(
                 tasks, self, given.X, given.y, lambda net: run.snapshot()
-            )
-            fitted = self._train(run, report)
+            ),
+        )
+        fitted = take_over(self, run)
         tasks.call_on_fit_task_end(
             estimator=self,
             X=given.X,
             y=given.y,
             reconstruction_attributes=lambda: fitted,
         )
-        return run
+        return run.folds
 
     def fit_transform(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
@@ -552,7 +498,7 @@ class HSCLEmbedder(
         """
         if self.cross_fit is None:
             return super().fit_transform(X, y, **fit_params)
-        folds = self._fit(FitInput(X, y, **fit_params)).folds
+        folds = self._fit(FitInput(X, y, **fit_params))
         assert folds is not None  # as cross_fit says so
         folds = folds.cpu().numpy()
         members = self._embed(X, AllMembers(self.module_), normalize=False)
@@ -594,26 +540,8 @@ class HSCLEmbedder(
         ValueError
             As in :meth:`fit`, and for labels that were not in the first call's `classes`.
         """
-        once = {
-            "max_epochs": 1,
-            "lr_schedule": "constant",
-            "early_stopping": False,
-            "cross_fit": None,
-            "n_members": self.n_members or self.cross_fit,
-        }
         self._validate_params()  # which scikit-learn spares fitted estimators here
-        refuse_checkpoint(self, "partial_fit trains piece by piece")
-        previous = self._warm_start()
-        data = self._read(FitInput(X, y), previous, classes)
-        scales = self._loss_scales(data, previous)
-        if len(scales) > 1:
-            raise ValueError(
-                f"beta={self.beta!r} and temperature={self.temperature!r} are selected on "
-                f"held-out samples, which partial_fit does not have. Pass numbers."
-            )
-        seeds = self._draw_seeds(previous)
-        run = self._prepare_run(data, seeds, scales[0], previous=previous, changes=once)
-        self._train(run, TrainingCallback())
+        take_over(self, fit_chunk(self, FitInput(X, y), classes))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -658,23 +586,16 @@ class HSCLEmbedder(
     def _embed_rows(
         self, rows: Any, encoder: nn.Module, *, normalize: bool
     ) -> NDArray[Any]:
-        """Embed validated rows."""
-        small = has_small_steps(TABLE_SIZES[-1], rows.ndim)  # for any number of rows
-        with torch_threads(choose_threads(self.n_threads, small_steps=small)):
-            return embed_array(
-                encoder,
-                self._prepare,
-                rows,
-                device=self.device_,
-                normalize=normalize,
-                precision=self._precision,
-                dtype=embedding_dtype(rows),
-            )
+        """Embed validated samples."""
+        options = EmbeddingOptions(
+            self.device_, self._precision, normalize=normalize, n_threads=self.n_threads
+        )
+        return embed_array(encoder, self._prepare, rows, options)
 
     def __sklearn_tags__(self) -> Tags:
         """Return the tags; labels are required only by losses that use them."""
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self._requires_labels()
+        tags.target_tags.required = requires_labels(self)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         tags.input_tags.sparse = self.encoder != "tabular"
@@ -687,157 +608,3 @@ class HSCLEmbedder(
         """Add what `fit` found to the fitted attributes in the HTML representation."""
         attributes = super()._get_fitted_attr_html(doc_link)
         return AttributesWithReport(self, attributes)
-
-    def _warm_start(self) -> WarmStart | None:
-        """Return what a fit can continue; None before the first one."""
-        if not hasattr(self, "net_"):
-            return None
-        fitted = FittedInput(self._encode_targets, self._columns, self.input_shape_)
-        return WarmStart(self.net_, self._prepare, fitted, self._seeds)
-
-    def _draw_seeds(
-        self, previous: WarmStart | None = None, checkpoint: Checkpoint | None = None
-    ) -> Seeds:
-        """Draw the seeds of a fit."""
-        if previous is None and self.random_state is None and checkpoint is not None:
-            return checkpoint.seeds or draw_seeds(None)
-        if previous is None:
-            return draw_seeds(self.random_state)
-        # Another piece of data gets other random numbers, but always the same ones.
-        return draw_seeds(previous.seeds.batches)
-
-    def _read(
-        self,
-        given: FitInput,
-        previous: WarmStart | None = None,
-        classes: ArrayLike | None = None,
-    ) -> PreparedData:
-        """Validate what `fit` gets; nothing is written on the estimator."""
-        options = self._target_options(classes)
-        fitted = None if previous is None else previous.input
-        return PreparedData(read_training_data(self, given, options, fitted))
-
-    def _target_options(self, classes: ArrayLike | None = None) -> TargetOptions:
-        """Return how the loss and the parameters read y."""
-        loss = self._contrastive_loss(has_labels=True)
-        return TargetOptions(
-            loss=loss.loss,
-            uses_labels=loss.uses_labels(True),
-            requires_labels=self._requires_labels(),
-            target_type=self.target_type,
-            unlabeled_label=self.unlabeled_label,
-            classes=classes,
-        )
-
-    def _reading_key(self, X: object) -> Hashable:
-        """Return what is equal for embedders that validate the same data alike."""
-        chosen = self.categorical_features
-        return (
-            replace(self._target_options(), loss=""),  # named in messages only
-            chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
-            self.channels,
-            isinstance(self.encoder, str),
-            issparse(X) and self.encoder == "tabular",  # which refuses them
-        )
-
-    def _prepare_run(
-        self,
-        data: PreparedData,
-        seeds: Seeds,
-        scales: LossScales,
-        *,
-        previous: WarmStart | None = None,
-        checkpoint: Checkpoint | None = None,
-        changes: Mapping[str, object] = MappingProxyType({}),
-    ) -> TrainingRun:
-        """Build what training needs; `changes` are parameters."""
-        params = self.get_params(deep=False) | scales._asdict() | changes
-        loss = self._contrastive_loss(data.data.has_labels, scales)
-        config = GivenConfig.of(params)
-        run = prepare_run(config, data, loss, seeds, previous, checkpoint)
-        if checkpoint is not None:
-            fingerprint = fingerprint_of_fit(params, data.data, seeds, run.net)
-            checkpoint.start_fit(fingerprint, environment_of_fit(run.n_threads), seeds)
-        return run
-
-    def _given_scales(self) -> LossScales:
-        """Return beta and temperature as given; neither is to be selected."""
-        return LossScales(cast(float, self.beta), cast(float, self.temperature))
-
-    def _loss_scales(
-        self, data: PreparedData, previous: WarmStart | None
-    ) -> list[LossScales]:
-        """Return the values of beta and temperature to try; one pair if they are given."""
-        if not (is_auto(self.beta) or is_auto(self.temperature)):
-            return [self._given_scales()]
-        if isinstance(self.loss, ContrastiveLoss):
-            raise ValueError(
-                f"beta={self.beta!r} and temperature={self.temperature!r} are settings of "
-                f"losses by name, but loss is a ContrastiveLoss with its own: leave them."
-            )
-        if previous is not None:
-            given = self._given_scales()
-            return [
-                LossScales(
-                    self.beta_ if is_auto(given.beta) else given.beta,
-                    self.temperature_ if is_auto(given.temperature) else given.temperature,
-                )
-            ]
-        hardened = self._contrastive_loss(data.data.has_labels).options.hardened
-        return loss_scales(self.beta, self.temperature, hardened=hardened)
-
-    def _train(self, run: TrainingRun, report: TrainingCallback) -> dict[str, Any]:
-        """Train, and take over all fitted attributes, which are returned, too."""
-        try:
-            run.train_with(report)
-        except KeyboardInterrupt:
-            if run.net.n_completed == 0 or called_by_another_estimator():
-                raise
-            run.end_early()
-            warnings.warn(
-                f"Training was interrupted after {run.net.n_completed} of "
-                f"{run.net.max_epochs} epochs; keeping the model from the last completed "
-                f"epoch.",
-                UserWarning,
-                stacklevel=3,
-            )
-        return self._take_over(run)
-
-    def _take_over(self, run: TrainingRun) -> dict[str, Any]:
-        """Take over all fitted attributes of a run; return them, too."""
-        fitted = run.fitted_state().attributes()
-        for name in OPTIONAL_ATTRIBUTES:
-            self.__dict__.pop(name, None)  # of a fit on other data before
-        self.__dict__.update(fitted)
-        return fitted
-
-    def _contrastive_loss(
-        self, has_labels: bool, scales: LossScales = DEFAULT_SCALES
-    ) -> ContrastiveLoss:
-        """Return a new loss by the parameters."""
-        if isinstance(self.loss, ContrastiveLoss):
-            check_one_loss(self.loss.options)
-            return copy.deepcopy(self.loss)
-        beta, temperature = scales
-        automatic = "hscl" if has_labels else "hucl"
-        return ContrastiveLoss(
-            automatic if self.loss == "auto" else self.loss,
-            preset=self.preset,
-            hardening=self.hardening,
-            beta=0.0 if isinstance(beta, BetaSchedule) else beta,
-            threshold=self.threshold,
-            top_k=self.top_k,
-            temperature=temperature,
-            tau_plus=self.tau_plus,
-            negative_mass=self.negative_mass,
-            reduction=self.reduction,
-            detach_weights=self.detach_weights,
-            positives=self.positives,
-            ce_weight=self.ce_weight,
-            bandwidth=TARGET_BANDWIDTH,
-        )
-
-    def _requires_labels(self) -> bool:
-        if isinstance(self.loss, ContrastiveLoss):
-            return self.loss.requires_labels
-        return self.loss in REQUIRE_LABELS

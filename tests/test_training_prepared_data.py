@@ -8,17 +8,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sklearn_hscl import HSCLEmbedder, embedder
+from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data import dataframe, validation
 from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.dataframe import factorize
 from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 from sklearn_hscl.model_selection import BatchedGridSearchCV
-from sklearn_hscl.training import prepared_data
+from sklearn_hscl.training import fitting, prepared_data
 
 N_FOLDS = 2
 STEPS = {
-    "validation": (embedder, "read_training_data"),
+    "validation": (fitting, "read_training_data"),
     "opening": (validation, "open_rows"),
     "levels of columns": (TableColumns, "learn"),
     "scales of columns": (TablePreprocessor, "fit"),

@@ -13,6 +13,8 @@ from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.losses import LinearBeta
 from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
 from sklearn_hscl.runtime.random_state import draw_seeds
+from sklearn_hscl.training import fitting
+from sklearn_hscl.training.build_run import FitStart
 from sklearn_hscl.training.stacked.train import train_stacked
 
 # Custom encoders ----------------------------------------------------------------------
@@ -224,9 +226,12 @@ def test_models_are_apart_after_training(iris):
 
 def test_best_weights_are_no_copies_of_the_stack(iris):
     embedders = [embedder(early_stopping=True, beta=beta) for beta in range(3)]
-    data = embedders[0]._read(FitInput(*iris))
+    data = fitting.read_data(embedders[0], FitInput(*iris))
     seeds = draw_seeds(0)
-    runs = [each._prepare_run(data, seeds, each._given_scales()) for each in embedders]
+    runs = [
+        fitting.prepare_run(each, data, FitStart(seeds), fitting.given_scales(each))
+        for each in embedders
+    ]
     assert train_stacked(runs) == [None] * 3
     for run in runs:
         for weight in run.monitors[0].best_weights_.values():

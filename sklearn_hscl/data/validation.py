@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length
@@ -304,16 +304,6 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)
     return X
-
-
-def embedding_dtype(rows: Any) -> DTypeLike:
-    """Return the type of the embeddings of validated rows: of floats, their own.
-
-    Other tables give float64, as everywhere in scikit-learn, and other images float32.
-    """
-    if rows.dtype in (np.float32, np.float64):
-        return rows.dtype
-    return np.float64 if rows.ndim == 2 else np.float32
 
 
 def _n_dimensions(X: Any) -> int:

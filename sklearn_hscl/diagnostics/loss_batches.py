@@ -19,8 +19,8 @@ from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 from sklearn_hscl.training.batches.views import Views, fitted_augment
+from sklearn_hscl.training.chance_level import constant_embedding_batches
 from sklearn_hscl.training.prepared_data import to_tensors
-from sklearn_hscl.training.run import constant_embedding_batches
 
 # Elements of a block of anchors, each with the rows of its batch: 64 MB.
 _MAX_BLOCK_SIZE = 1 << 24

@@ -14,14 +14,16 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor, nn
 
+from sklearn_hscl.data.out_of_core import Rows
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
 from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
 
 # Rows per forward pass: enough to keep the cores busy, little enough for the cache.
 TABLE_SIZES = (32, 64, 128, 256)
@@ -217,60 +219,76 @@ def _forward(encoder: nn.Module, rows: Tensor, precision: Precision) -> Tensor:
     return encoder(as_float(rows, precision.dtype)).to(precision.dtype)
 
 
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """Where and how rows are embedded."""
+
+    device: torch.device
+    precision: Precision
+    normalize: bool
+    """Whether to scale embeddings to unit norm."""
+    n_threads: int | None
+    """CPU threads; None chooses."""
+
+
 def embed_array(
-    encoder: nn.Module,
-    prepare: Preparation,
-    rows: Any,
-    *,
-    device: torch.device,
-    normalize: bool,
-    precision: Precision,
-    dtype: DTypeLike,
-) -> NDArray[Any]:
+    encoder: nn.Module, prepare: Preparation, rows: Rows, options: EmbeddingOptions
+) -> NDArray[np.floating]:
     """Embed validated rows, of any number in constant extra memory.
 
     Parameters
     ----------
     encoder : nn.Module
-        Trained encoder on `device`.
+        Trained encoder on the device of the options.
     prepare : Preparation
         Maps an array of rows to the encoder's input.
     rows : ndarray or OutOfCoreRows of shape (n_samples, ...), or CSR array
-        Validated rows; sparse ones are made dense, and stored ones read, chunk by chunk.
-    device : torch.device
-        Where to compute.
-    normalize : bool
-        Whether to scale embeddings to unit length.
-    precision : Precision
-        Types of numbers inside.
-    dtype : dtype
-        Type of the result.
+        Validated rows; those that are sparse or out of core are read chunk by chunk.
+    options : EmbeddingOptions
+        Device, precision, normalization and threads.
 
     Returns
     -------
     ndarray of shape (n_samples, n_components)
+        See :func:`embedding_dtype`.
 
     Raises
     ------
     ValueError
-        If the encoder makes something infinite, or NaN, of a row.
+        If the encoder returns infinity or NaN for a row.
     """
-    embeddings = None
-    for start in range(0, rows.shape[0], CHUNK_ROWS):
-        values = _dense_floats(rows[start : start + CHUNK_ROWS])
-        chunk = prepare(values, precision.dtype)
-        embedding = embed_alike(
-            encoder,
-            chunk.to(device),
-            precision,
-            normalize=normalize,
-        )
-        _check_finite(embedding, start)
-        if embeddings is None:
-            embeddings = np.empty((rows.shape[0], embedding.shape[1]), dtype=dtype)
-        embeddings[start : start + CHUNK_ROWS] = embedding.cpu().numpy()
-    assert embeddings is not None  # validation refuses tables of no rows
-    return embeddings
+    small = has_small_steps(TABLE_SIZES[-1], rows.ndim)  # for any number of rows
+    with torch_threads(choose_threads(options.n_threads, small_steps=small)):
+        chunks = [
+            _embed_chunk(encoder, prepare, rows, start, options)
+            for start in range(0, rows.shape[0], CHUNK_ROWS)
+        ]
+    return np.concatenate(chunks, dtype=embedding_dtype(rows))
+
+
+def _embed_chunk(
+    encoder: nn.Module,
+    prepare: Preparation,
+    rows: Rows,
+    start: int,
+    options: EmbeddingOptions,
+) -> NDArray[np.floating]:
+    precision = options.precision
+    values = _dense_floats(rows[start : start + CHUNK_ROWS])
+    chunk = prepare(values, precision.dtype).to(options.device)
+    embedding = embed_alike(encoder, chunk, precision, normalize=options.normalize)
+    _check_finite(embedding, start)
+    return embedding.cpu().numpy()
+
+
+def embedding_dtype(rows: Rows) -> np.dtype[np.floating]:
+    """Return the type of the embeddings of validated rows: of floats, their own.
+
+    Other tables give float64, as everywhere in scikit-learn, and other images float32.
+    """
+    if rows.dtype in (np.float32, np.float64):
+        return np.dtype(rows.dtype)
+    return np.dtype(np.float64 if rows.ndim == 2 else np.float32)
 
 
 def _check_finite(embedding: Tensor, first: int) -> None:

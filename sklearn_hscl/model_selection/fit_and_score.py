@@ -28,6 +28,14 @@ from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.grouping import EmbedderJob, Fold, Params, with_params
 from sklearn_hscl.model_selection.pipeline_split import Step, split_pipeline
 from sklearn_hscl.runtime.random_state import draw_seeds
+from sklearn_hscl.training.build_run import FitStart
+from sklearn_hscl.training.fitting import (
+    given_scales,
+    prepare_run,
+    read_data,
+    reading_key,
+    take_over,
+)
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun
@@ -83,13 +91,14 @@ class TrainingSamples:
     def prepare(self, embedder: HSCLEmbedder) -> TrainingRun:
         """Build what the training of an embedder needs."""
         embedder._validate_params()
-        key = embedder._reading_key(self.given.X)
+        key = reading_key(embedder, self.given.X)
         if key not in self._read:
-            self._read[key] = embedder._read(self.given)
+            self._read[key] = read_data(embedder, self.given)
         # A copy: each embedder starts from the state that a fit by itself would start from.
         random_state = copy.deepcopy(embedder.random_state)
         seeds = draw_seeds(self.seed if random_state is None else random_state)
-        return embedder._prepare_run(self._read[key], seeds, embedder._given_scales())
+        start = FitStart(seeds)
+        return prepare_run(embedder, self._read[key], start, given_scales(embedder))
 
 
 class _Member(NamedTuple):
@@ -158,14 +167,14 @@ def _fit_stack(stack: list[_Member], samples: TrainingSamples) -> None:
     for member, failure in zip(stack, errors, strict=True):
         member.outcome.seconds += seconds
         if failure is None:
-            member.embedder._take_over(member.run)
+            take_over(member.embedder, member.run)
         else:
             member.outcome.fail(failure)
 
 
 def _train(embedder: HSCLEmbedder, run: TrainingRun) -> None:
     run.train_with(TrainingCallback())
-    embedder._take_over(run)
+    take_over(embedder, run)
 
 
 def _train_again(embedder: HSCLEmbedder, samples: TrainingSamples) -> None:

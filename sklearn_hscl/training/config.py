@@ -22,6 +22,17 @@ from sklearn_hscl.training.batches.tensors import LabelledRows
 from sklearn_hscl.training.batches.views import AugmentParameter
 from sklearn_hscl.training.loop.learning_rate import Schedule
 
+__all__ = [
+    "AugmentParameter",
+    "EncoderDefaults",
+    "FitConfig",
+    "FitContext",
+    "GivenConfig",
+    "Schedule",
+    "resolve_defaults",
+    "resolve_loss",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class GivenConfig:

@@ -1,0 +1,108 @@
+"""Builds a training run from parameters, data and loss."""
+
+from dataclasses import dataclass
+
+from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.runtime.device import resolve_device
+from sklearn_hscl.runtime.precision import resolve_precision
+from sklearn_hscl.runtime.random_state import Seeds
+from sklearn_hscl.runtime.threads import choose_threads, has_small_steps
+from sklearn_hscl.training.build_callbacks import (
+    checkpoint_callbacks,
+    member_folds,
+    monitoring_callbacks,
+)
+from sklearn_hscl.training.build_net import build_net
+from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
+from sklearn_hscl.training.config import (
+    FitConfig,
+    FitContext,
+    GivenConfig,
+    resolve_defaults,
+    resolve_loss,
+)
+from sklearn_hscl.training.loop.warm_start import load_warm_start
+from sklearn_hscl.training.prepared_data import Placement, PreparedData, PreparedSplit
+from sklearn_hscl.training.run import TrainingRun, WarmStart
+
+
+@dataclass(frozen=True)
+class FitStart:
+    """What a fit starts from."""
+
+    seeds: Seeds
+    previous: WarmStart | None = None
+    """The fit to continue."""
+    checkpoint: Checkpoint | None = None
+    """Where to keep the state of training."""
+
+
+def build_run(
+    given: GivenConfig, data: PreparedData, loss: ContrastiveLoss, start: FitStart
+) -> TrainingRun:
+    """Build everything that training needs.
+
+    Parameters
+    ----------
+    given : GivenConfig
+        Parameters of the embedder.
+    data : PreparedData
+        Validated data, shared by all runs on them.
+    loss : ContrastiveLoss
+        Of this run alone; completed in place.
+    start : FitStart
+        Seeds, and the fit to continue.
+
+    Returns
+    -------
+    TrainingRun
+    """
+    seeds, previous = start.seeds, start.previous
+    config = resolve_defaults(given, data.data)
+    resolve_loss(loss, config, data.data)
+    split = data.split(config, seeds)
+    context = _context(config, split, loss, seeds, previous)
+    net = build_net(config, context)
+    if previous is not None:
+        load_warm_start(net, previous.net)
+    elif config.encoder == "tabular" and context.data.target_kind == "class":
+        importance = split.importance(context.train, context.folds, config.n_members, seeds)
+        if importance is not None:
+            encoder = net.module_.encoder
+            assert isinstance(encoder, TabularEncoder)
+            encoder.scale_by_importance(importance)
+    monitors = monitoring_callbacks(config, context)
+    small = has_small_steps(net.n_views * net.batch_size, context.train.rows.ndim)
+    n_threads = choose_threads(config.n_threads, small_steps=small)
+    keepers = checkpoint_callbacks(config, start.checkpoint)
+    return TrainingRun(net, context, monitors, keepers, n_threads)
+
+
+def _context(
+    config: FitConfig,
+    split: PreparedSplit,
+    loss: ContrastiveLoss,
+    seeds: Seeds,
+    previous: WarmStart | None,
+) -> FitContext:
+    """Prepare the data of a split for the encoder, the device and the precision."""
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device, split.data.train.rows.ndim)
+    place, folds = Placement(device, precision.dtype), None
+    if previous is not None:
+        prepare = previous.prepare
+    else:
+        prepare = split.preprocessing(built_in=isinstance(config.encoder, str))
+        # Members of an earlier fit have seen all samples: none would be out of fold.
+        folds = member_folds(config, split.data, loss, seeds)
+    return FitContext(
+        data=split.data,
+        prepare=prepare,
+        train=split.train(prepare, place),
+        held_out=split.held_out(prepare, place),
+        folds=None if folds is None else folds.to(device),
+        loss=loss,
+        seeds=seeds,
+        precision=precision,
+    )

@@ -1,0 +1,323 @@
+"""The order of a fit: read the data, build the loss and the run, train."""
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from functools import partial
+from types import FrameType, MappingProxyType
+
+import joblib
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+
+from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
+from sklearn_hscl.data.validation import (
+    FitInput,
+    FittedInput,
+    TargetOptions,
+    read_training_data,
+)
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
+from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
+from sklearn_hscl.training.build_run import FitStart, build_run
+from sklearn_hscl.training.callbacks.checkpoint import (
+    Checkpoint,
+    environment_of_fit,
+    fingerprint_of_fit,
+    open_checkpoint,
+    refuse_checkpoint,
+)
+from sklearn_hscl.training.config import GivenConfig
+from sklearn_hscl.training.fitted_state import OPTIONAL_ATTRIBUTES
+from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.prepared_data import PreparedData
+from sklearn_hscl.training.run import TrainingRun, WarmStart
+from sklearn_hscl.training.stacked.auto_select import (
+    DEFAULT_SCALES,
+    LossScales,
+    is_auto,
+    loss_scales,
+    train_best,
+)
+
+# Width of the kernel of continuous targets, in their standard deviations.
+TARGET_BANDWIDTH = 0.5
+# Parameters of a fit to one chunk of the data.
+_CHUNK_PARAMS = {
+    "max_epochs": 1,
+    "lr_schedule": "constant",
+    "early_stopping": False,
+    "cross_fit": None,
+}
+
+
+def fit(
+    estimator: BaseEstimator,
+    given: FitInput,
+    report: Callable[[TrainingRun], TrainingCallback],
+) -> TrainingRun:
+    """Train a run by the parameters of an embedder.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder
+        Its parameters are read, and with `warm_start` its fitted attributes; it stays as
+        it is.
+    given : FitInput
+        Samples, targets and groups.
+    report : callable
+        Returns a callback that sees every epoch of a run.
+
+    Returns
+    -------
+    TrainingRun
+        Trained.
+    """
+    previous = warm_start_of(estimator) if estimator.warm_start else None
+    if previous is not None and estimator.cross_fit is not None:
+        raise ValueError(
+            f"cross_fit={estimator.cross_fit} cannot continue from a previous fit, whose "
+            f"members have seen samples of all folds. Set warm_start=False."
+        )
+    checkpoint = open_checkpoint(estimator)
+    seeds = _draw_seeds(estimator, previous, checkpoint)
+    data = read_data(estimator, given, previous)
+    scales = _scales_to_try(estimator, data, previous)
+    if len(scales) > 1:
+        refuse_checkpoint(estimator, "beta='auto' and temperature='auto' train several")
+        return train_best(partial(prepare_run, estimator, data, FitStart(seeds)), scales)
+    start = FitStart(seeds, previous, checkpoint)
+    run = prepare_run(estimator, data, start, scales[0])
+    _train(run, report(run))
+    return run
+
+
+def fit_chunk(
+    estimator: BaseEstimator, given: FitInput, classes: ArrayLike | None
+) -> TrainingRun:
+    """Train a run for one epoch on a chunk of the data; see `HSCLEmbedder.partial_fit`."""
+    refuse_checkpoint(estimator, "partial_fit trains chunk by chunk")
+    previous = warm_start_of(estimator)
+    data = read_data(estimator, given, previous, classes)
+    scales = _scales_to_try(estimator, data, previous)
+    if len(scales) > 1:
+        raise ValueError(
+            f"beta={estimator.beta!r} and temperature={estimator.temperature!r} are "
+            f"selected on held-out samples, which partial_fit does not have. Pass numbers."
+        )
+    start = FitStart(_draw_seeds(estimator, previous, None), previous)
+    n_members = estimator.n_members or estimator.cross_fit
+    changes = _CHUNK_PARAMS | {"n_members": n_members}
+    run = prepare_run(estimator, data, start, scales[0], changes)
+    _train(run, TrainingCallback())
+    return run
+
+
+def take_over(estimator: BaseEstimator, run: TrainingRun) -> dict[str, object]:
+    """Set all fitted attributes of a trained run on an embedder; return them, too."""
+    fitted = run.fitted_state().attributes()
+    for name in OPTIONAL_ATTRIBUTES:
+        vars(estimator).pop(name, None)  # of a fit on other data before
+    vars(estimator).update(fitted)
+    return fitted
+
+
+# Data -------------------------------------------------------------------------------
+
+
+def read_data(
+    estimator: BaseEstimator,
+    given: FitInput,
+    previous: WarmStart | None = None,
+    classes: ArrayLike | None = None,
+) -> PreparedData:
+    """Validate what `fit` gets; nothing is written on the estimator."""
+    options = _target_options(estimator, classes)
+    fitted = None if previous is None else previous.input
+    return PreparedData(read_training_data(estimator, given, options, fitted))
+
+
+def reading_key(estimator: BaseEstimator, X: object) -> Hashable:
+    """Return a key that is equal for embedders that validate the same data alike."""
+    chosen = estimator.categorical_features
+    return (
+        replace(_target_options(estimator), loss=""),  # named in messages only
+        chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
+        estimator.channels,
+        isinstance(estimator.encoder, str),
+        issparse(X) and estimator.encoder == "tabular",  # which refuses them
+    )
+
+
+def _target_options(
+    estimator: BaseEstimator, classes: ArrayLike | None = None
+) -> TargetOptions:
+    """Return how the loss and the parameters read y."""
+    loss = contrastive_loss(estimator, has_labels=True)
+    return TargetOptions(
+        loss=loss.loss,
+        uses_labels=loss.uses_labels(True),
+        requires_labels=requires_labels(estimator),
+        target_type=estimator.target_type,
+        unlabeled_label=estimator.unlabeled_label,
+        classes=classes,
+    )
+
+
+# Loss -------------------------------------------------------------------------------
+
+
+def requires_labels(estimator: BaseEstimator) -> bool:
+    """Return whether the loss of an embedder cannot do without labels."""
+    if isinstance(estimator.loss, ContrastiveLoss):
+        return estimator.loss.requires_labels
+    return estimator.loss in REQUIRE_LABELS
+
+
+def contrastive_loss(
+    estimator: BaseEstimator, has_labels: bool, scales: LossScales = DEFAULT_SCALES
+) -> ContrastiveLoss:
+    """Return a new loss by the parameters of an embedder."""
+    if isinstance(estimator.loss, ContrastiveLoss):
+        check_one_loss(estimator.loss.options)
+        return copy.deepcopy(estimator.loss)
+    beta, temperature = scales
+    automatic = "hscl" if has_labels else "hucl"
+    return ContrastiveLoss(
+        automatic if estimator.loss == "auto" else estimator.loss,
+        preset=estimator.preset,
+        hardening=estimator.hardening,
+        beta=0.0 if isinstance(beta, BetaSchedule) else beta,
+        threshold=estimator.threshold,
+        top_k=estimator.top_k,
+        temperature=temperature,
+        tau_plus=estimator.tau_plus,
+        negative_mass=estimator.negative_mass,
+        reduction=estimator.reduction,
+        detach_weights=estimator.detach_weights,
+        positives=estimator.positives,
+        ce_weight=estimator.ce_weight,
+        bandwidth=TARGET_BANDWIDTH,
+    )
+
+
+def given_scales(estimator: BaseEstimator) -> LossScales:
+    """Return beta and temperature as given; neither is to be selected."""
+    return LossScales(estimator.beta, estimator.temperature)
+
+
+def _scales_to_try(
+    estimator: BaseEstimator, data: PreparedData, previous: WarmStart | None
+) -> list[LossScales]:
+    """Return the values of beta and temperature to try; one pair if they are given."""
+    beta, temperature = estimator.beta, estimator.temperature
+    if not (is_auto(beta) or is_auto(temperature)):
+        return [given_scales(estimator)]
+    if isinstance(estimator.loss, ContrastiveLoss):
+        raise ValueError(
+            f"beta={beta!r} and temperature={temperature!r} are settings of losses by "
+            f"name, but loss is a ContrastiveLoss with its own: leave them."
+        )
+    if previous is not None:
+        beta = estimator.beta_ if is_auto(beta) else beta
+        temperature = estimator.temperature_ if is_auto(temperature) else temperature
+        return [LossScales(beta, temperature)]
+    hardened = contrastive_loss(estimator, data.data.has_labels).options.hardened
+    return loss_scales(beta, temperature, hardened=hardened)
+
+
+# Run --------------------------------------------------------------------------------
+
+
+def warm_start_of(estimator: BaseEstimator) -> WarmStart | None:
+    """Return what a fit can continue; None before the first one."""
+    if not hasattr(estimator, "net_"):
+        return None
+    fitted = FittedInput(
+        estimator._encode_targets, estimator._columns, estimator.input_shape_
+    )
+    return WarmStart(estimator.net_, estimator._prepare, fitted, estimator._seeds)
+
+
+def _draw_seeds(
+    estimator: BaseEstimator, previous: WarmStart | None, checkpoint: Checkpoint | None
+) -> Seeds:
+    """Draw the seeds of a fit."""
+    if previous is not None:
+        # Another chunk gets other random numbers, but always the same ones.
+        return draw_seeds(previous.seeds.batches)
+    if estimator.random_state is None and checkpoint is not None:
+        return checkpoint.seeds or draw_seeds(None)
+    return draw_seeds(estimator.random_state)
+
+
+def prepare_run(
+    estimator: BaseEstimator,
+    data: PreparedData,
+    start: FitStart,
+    scales: LossScales,
+    changes: Mapping[str, object] = MappingProxyType({}),
+) -> TrainingRun:
+    """Build what training needs.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder
+        Its parameters are read.
+    data : PreparedData
+        Validated data; all runs on them share what is prepared.
+    start : FitStart
+        Seeds, and the fit to continue.
+    scales : LossScales
+        Values of `beta` and `temperature`.
+    changes : mapping
+        Values of other parameters that replace those of the estimator.
+
+    Returns
+    -------
+    TrainingRun
+    """
+    params = estimator.get_params(deep=False) | scales._asdict() | changes
+    loss = contrastive_loss(estimator, data.data.has_labels, scales)
+    run = build_run(GivenConfig.of(params), data, loss, start)
+    if start.checkpoint is not None:
+        fingerprint = fingerprint_of_fit(params, data.data, start.seeds, run.net)
+        environment = environment_of_fit(run.n_threads)
+        start.checkpoint.start_fit(fingerprint, environment, start.seeds)
+    return run
+
+
+def _train(run: TrainingRun, report: TrainingCallback) -> None:
+    """Train; after Ctrl-C by the user, keep the completed epochs."""
+    try:
+        run.train_with(report)
+    except KeyboardInterrupt:
+        if run.net.n_completed == 0 or _is_called_by_another_estimator():
+            raise
+        run.end_early()
+        warnings.warn(
+            f"Training was interrupted after {run.net.n_completed} of "
+            f"{run.net.max_epochs} epochs; keeping the model from the last completed "
+            f"epoch.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _is_called_by_another_estimator() -> bool:
+    """Return whether a pipeline, a search or joblib is between the user and this call.
+
+    It would take an interrupted fit for a complete one, and continue.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        is_wrapper = module in WRAPPER_MODULES
+        if module.partition(".")[0] in ("sklearn", "joblib") and not is_wrapper:
+            return True
+        frame = frame.f_back
+    return False
