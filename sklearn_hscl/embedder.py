@@ -21,14 +21,20 @@ from sklearn_hscl._sklearn_compat import AttrsDict, _fit_context
 from sklearn_hscl.data.validation import FitInput, check_rows
 from sklearn_hscl.encoders.inference import EmbeddingOptions, embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
-from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.losses.hardening import LogHardening
-from sklearn_hscl.persistence.mixin import PersistenceMixin
+from sklearn_hscl.persistence.bundle import PersistenceMixin
 from sklearn_hscl.reports.training_report import AttributesWithReport
-from sklearn_hscl.training.callbacks.sklearn_tasks import SklearnCallbackBridge
 from sklearn_hscl.training.config import AugmentParameter, Schedule
 from sklearn_hscl.training.ensemble import norm_of_means
-from sklearn_hscl.training.fitting import fit, fit_chunk, requires_labels, take_over
+from sklearn_hscl.training.fitting import (
+    SklearnCallbackBridge,
+    fit,
+    fit_chunk,
+    requires_labels,
+    take_over,
+)
 from sklearn_hscl.training.param_constraints import CONSTRAINTS
 
 

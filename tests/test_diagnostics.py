@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.diagnostics import Diagnosis, Finding
-from sklearn_hscl.diagnostics.collapse import mean_cosine_between
+from sklearn_hscl.diagnostics.embedding import mean_cosine_between
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, loss_batches
 from sklearn_hscl.diagnostics.sample import make_sample, sample_rows
 from sklearn_hscl.losses import ContrastiveLoss

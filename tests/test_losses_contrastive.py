@@ -55,7 +55,7 @@ VIEW_IDS = torch.arange(5).repeat(2)
 def test_value_and_gradient_equal_the_explicit_reference(
     loss, options, kernel, monkeypatch
 ):
-    monkeypatch.setattr("sklearn_hscl.losses.kernels.autograd.BLOCK_PAIRS", 30)
+    monkeypatch.setattr("sklearn_hscl.losses.dispatch.BLOCK_PAIRS", 30)
     threshold = options["hardening"] == "threshold" and loss in ("hucl", "hscl")
     if kernel == "streaming" and threshold:
         with pytest.raises(ValueError, match="kernel='streaming' computes"):

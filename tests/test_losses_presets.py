@@ -38,7 +38,7 @@ def assert_same(ours, theirs, z, tolerance=1e-11):
 @pytest.mark.parametrize("kernel", ["dense", "tiled"])
 @pytest.mark.parametrize("pooling", ["out", "in"])
 def test_supcon(pooling, kernel, monkeypatch):
-    monkeypatch.setattr("sklearn_hscl.losses.kernels.autograd.BLOCK_PAIRS", 30)
+    monkeypatch.setattr("sklearn_hscl.losses.dispatch.BLOCK_PAIRS", 30)
     y = torch.tensor([0, 1, 2, 0, 1] * 2)
     loss = ContrastiveLoss("supcon", pooling=pooling, temperature=0.2, kernel=kernel)
     theirs = {"out": supcon_out, "in": supcon_in}[pooling]
@@ -103,7 +103,7 @@ HARDENINGS = {
 @pytest.mark.parametrize("detach_weights", [True, False])
 @pytest.mark.parametrize("loss", ["hucl", "hscl"])
 def test_hardenings(loss, hardening, detach_weights, kernel, monkeypatch):
-    monkeypatch.setattr("sklearn_hscl.losses.kernels.autograd.BLOCK_PAIRS", 30)
+    monkeypatch.setattr("sklearn_hscl.losses.dispatch.BLOCK_PAIRS", 30)
     options = HARDENINGS[hardening] | {"detach_weights": detach_weights}
     ours = ContrastiveLoss(loss, kernel=kernel, **options)
     identity = LABELS if loss == "hscl" else VIEW_IDS
@@ -275,7 +275,7 @@ def test_minus_one_is_a_class_by_default():
 
 @pytest.mark.parametrize("kernel", ["dense", "tiled"])
 def test_several_labels_per_row(kernel, monkeypatch):
-    monkeypatch.setattr("sklearn_hscl.losses.kernels.autograd.BLOCK_PAIRS", 30)
+    monkeypatch.setattr("sklearn_hscl.losses.dispatch.BLOCK_PAIRS", 30)
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(2, (10, 4), generator=generator)
     overlap = [

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
+from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.ensemble import draw_folds, mixed_members, norm_of_means
 
 M, B, D, K = 3, 12, 4, 2

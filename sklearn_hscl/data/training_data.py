@@ -69,3 +69,13 @@ class TrainingData:
     def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
         """Return the same data with other training and held-out samples."""
         return replace(self, train=train, held_out=held_out)
+
+
+@dataclass(frozen=True)
+class FittedInput:
+    """What an earlier fit has settled about X and y."""
+
+    encode: TargetEncoder | None
+    columns: TableColumns | None
+    shape: tuple[int, ...]
+    """Of a sample."""

@@ -30,7 +30,12 @@ from sklearn_hscl.data.out_of_core import (
 from sklearn_hscl.data.table_validation import check_is_loaded, check_table
 from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
 from sklearn_hscl.data.torch_dataset import DatasetRows, ItemList, array_of, holds_items
-from sklearn_hscl.data.training_data import InputSchema, LabelledArrays, TrainingData
+from sklearn_hscl.data.training_data import (
+    FittedInput,
+    InputSchema,
+    LabelledArrays,
+    TrainingData,
+)
 
 # Attributes in which scikit-learn's validation, and ours, keep the form of X.
 INPUT_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "_pixel_scale")
@@ -73,16 +78,6 @@ class TargetOptions:
             target_type=target_type,
             unlabeled_label=self.unlabeled_label,
         )
-
-
-@dataclass(frozen=True)
-class FittedInput:
-    """What an earlier fit has settled about X and y."""
-
-    encode: TargetEncoder | None
-    columns: TableColumns | None
-    shape: tuple[int, ...]
-    """Of a sample."""
 
 
 def read_training_data(

@@ -7,8 +7,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from sklearn_hscl.diagnostics.collapse import find_collapse, find_dimensions
-from sklearn_hscl.diagnostics.label_errors import find_label_errors
+from sklearn_hscl.diagnostics.embedding import (
+    find_collapse,
+    find_dimensions,
+    find_label_errors,
+)
 from sklearn_hscl.diagnostics.loss import (
     find_generalization_gap,
     find_gradient,

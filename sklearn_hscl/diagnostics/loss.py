@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sklearn_hscl.diagnostics.loss_batches import LossBatch, mean_loss
 from sklearn_hscl.diagnostics.sample import DiagnosisSample, LabelledEmbedding
-from sklearn_hscl.metrics import knn_accuracy
+from sklearn_hscl.metrics.classification import knn_accuracy
 from sklearn_hscl.reports.diagnosis import Finding, Severity
 from sklearn_hscl.reports.training_report import (
     MAX_OK_SKIPPED,

@@ -1,8 +1,11 @@
 """Searches over the parameters of embedders that train candidates as one stack."""
 
 from sklearn_hscl.model_selection.evaluator import Batched
-from sklearn_hscl.model_selection.hardness_display import HardnessPathDisplay
-from sklearn_hscl.model_selection.hardness_path import HardnessPath, hardness_path
+from sklearn_hscl.model_selection.hardness_path import (
+    HardnessPath,
+    HardnessPathDisplay,
+    hardness_path,
+)
 from sklearn_hscl.model_selection.search import (
     BatchedGridSearchCV,
     BatchedRandomizedSearchCV,

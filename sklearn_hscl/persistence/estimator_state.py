@@ -17,21 +17,20 @@ from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.persistence.encoder_state import (
     CustomEncoder,
     RowFormat,
     cpu_array,
     network_state,
     restore_network,
-)
-from sklearn_hscl.persistence.json_codec import Schedule
-from sklearn_hscl.persistence.preprocessing_state import (
     restore_table,
     restore_targets,
     table_state,
     target_state,
 )
+from sklearn_hscl.persistence.json_codec import Schedule
 from sklearn_hscl.persistence.schema import (
     Arrays,
     BundleError,

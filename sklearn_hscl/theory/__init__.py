@@ -6,8 +6,11 @@ Assumption 1, and whether L_H-SCL <= L_H-UCL: along beta, or along training.
 
 from sklearn_hscl.theory.display import TheoryDisplay
 from sklearn_hscl.theory.estimate import Interval, TheoryEstimate
-from sklearn_hscl.theory.monitor import TheoryMonitor
-from sklearn_hscl.theory.verification import verify_embedding, verify_estimator
+from sklearn_hscl.theory.verification import (
+    TheoryMonitor,
+    verify_embedding,
+    verify_estimator,
+)
 
 __all__ = [
     "Interval",

@@ -12,8 +12,7 @@ from sklearn_hscl.training.callbacks.early_stopping import (
     OutOfFoldEarlyStopping,
     StoppingSettings,
 )
-from sklearn_hscl.training.callbacks.scale_calibration import CalibratedScale
-from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
+from sklearn_hscl.training.callbacks.weights import AveragedWeights, CalibratedScale
 from sklearn_hscl.training.config import MIN_ROWS_OUT_OF_FOLD, FitConfig, FitContext
 from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
 from sklearn_hscl.training.loop.callback import TrainingCallback

@@ -22,7 +22,7 @@ from sklearn_hscl.training.config import (
     resolve_defaults,
     resolve_loss,
 )
-from sklearn_hscl.training.loop.warm_start import load_warm_start
+from sklearn_hscl.training.loop.net import load_warm_start
 from sklearn_hscl.training.prepared_data import Placement, PreparedData, PreparedSplit
 from sklearn_hscl.training.run import TrainingRun, WarmStart
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.encoders.preprocessing import Preparation
-from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.batch_sampler import rows_in_epoch

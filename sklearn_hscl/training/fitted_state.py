@@ -16,7 +16,8 @@ from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.preprocessing import Preparation
-from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.runtime.random_state import Seeds
 

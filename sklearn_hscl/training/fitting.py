@@ -12,11 +12,11 @@ import joblib
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackContext
 
 from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
 from sklearn_hscl.data.validation import (
     FitInput,
-    FittedInput,
     TargetOptions,
     read_training_data,
 )
@@ -33,7 +33,8 @@ from sklearn_hscl.training.callbacks.checkpoint import (
 )
 from sklearn_hscl.training.config import GivenConfig
 from sklearn_hscl.training.fitted_state import OPTIONAL_ATTRIBUTES
-from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
+from sklearn_hscl.training.loop.net import ContrastiveNet
 from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun, WarmStart
 from sklearn_hscl.training.stacked.auto_select import (
@@ -77,7 +78,7 @@ def fit(
     TrainingRun
         Trained.
     """
-    previous = warm_start_of(estimator) if estimator.warm_start else None
+    previous = WarmStart.of(estimator) if estimator.warm_start else None
     if previous is not None and estimator.cross_fit is not None:
         raise ValueError(
             f"cross_fit={estimator.cross_fit} cannot continue from a previous fit, whose "
@@ -101,7 +102,7 @@ def fit_chunk(
 ) -> TrainingRun:
     """Train a run for one epoch on a chunk of the data; see `HSCLEmbedder.partial_fit`."""
     refuse_checkpoint(estimator, "partial_fit trains chunk by chunk")
-    previous = warm_start_of(estimator)
+    previous = WarmStart.of(estimator)
     data = read_data(estimator, given, previous, classes)
     scales = _scales_to_try(estimator, data, previous)
     if len(scales) > 1:
@@ -233,16 +234,6 @@ def _scales_to_try(
 # Run --------------------------------------------------------------------------------
 
 
-def warm_start_of(estimator: BaseEstimator) -> WarmStart | None:
-    """Return what a fit can continue; None before the first one."""
-    if not hasattr(estimator, "net_"):
-        return None
-    fitted = FittedInput(
-        estimator._encode_targets, estimator._columns, estimator.input_shape_
-    )
-    return WarmStart(estimator.net_, estimator._prepare, fitted, estimator._seeds)
-
-
 def _draw_seeds(
     estimator: BaseEstimator, previous: WarmStart | None, checkpoint: Checkpoint | None
 ) -> Seeds:
@@ -321,3 +312,57 @@ def _is_called_by_another_estimator() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+# scikit-learn's callbacks -----------------------------------------------------------
+
+
+class SklearnCallbackBridge(TrainingCallback):
+    """Report each epoch to scikit-learn's callbacks, and stop if one of them asks for it.
+
+    Parameters
+    ----------
+    tasks : sklearn.callback.CallbackContext
+        Context of the fit; each epoch becomes a subtask.
+    estimator : estimator
+        The estimator being fitted.
+    X, y : array-like
+        Training data as passed to fit, for callbacks that score.
+    fitted_attributes : callable
+        ``fitted_attributes(net)`` returns the attributes of an estimator as if fit had
+        ended with this epoch.
+    """
+
+    def __init__(
+        self,
+        tasks: CallbackContext,
+        estimator: BaseEstimator,
+        X: object,
+        y: object,
+        fitted_attributes: Callable[[ContrastiveNet], dict[str, object]],
+    ) -> None:
+        self.tasks = tasks
+        self.report = {"estimator": estimator, "X": X, "y": y}
+        self.fitted_attributes = fitted_attributes
+        self.epoch_: CallbackContext | None = None
+        self.n_reported_ = 0
+
+    def on_epoch_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Open the subtask of this epoch, unless the epoch is repeated."""
+        if self.epoch_ is not None:
+            return
+        self.epoch_ = self.tasks.subcontext("epoch")
+        self.epoch_.call_on_fit_task_begin(**self.report)
+
+    def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Close the subtask; stop training if a callback returns True."""
+        assert self.epoch_ is not None
+        if net.n_completed <= self.n_reported_:
+            return  # the epoch was repeated after a divergence
+        stop = self.epoch_.call_on_fit_task_end(
+            **self.report, reconstruction_attributes=lambda: self.fitted_attributes(net)
+        )
+        self.epoch_ = None
+        self.n_reported_ = net.n_completed
+        if stop:
+            raise StopTraining

@@ -3,16 +3,16 @@
 import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from sklearn_hscl.data.training_data import TrainingData
-from sklearn_hscl.data.validation import FittedInput
+from sklearn_hscl.data.training_data import FittedInput, TrainingData
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
-from sklearn_hscl.losses import BetaSchedule
+from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed
 from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.batches.tensors import LabelledRows
@@ -151,3 +151,13 @@ class WarmStart:
     prepare: Preparation
     input: FittedInput
     seeds: Seeds
+
+    @classmethod
+    def of(cls, estimator: BaseEstimator) -> Self | None:
+        """Return what a further fit of an embedder can continue; None before the first."""
+        if not hasattr(estimator, "net_"):
+            return None
+        fitted = FittedInput(
+            estimator._encode_targets, estimator._columns, estimator.input_shape_
+        )
+        return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds)

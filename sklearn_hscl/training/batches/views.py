@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from sklearn_hscl.augment import (
+from sklearn_hscl.augment.base import (
     Augmentation,
     ClassAugmentation,
-    FeatureCorruption,
     FunctionAugmentation,
-    RandomShift,
 )
+from sklearn_hscl.augment.image import RandomShift
+from sklearn_hscl.augment.tabular import FeatureCorruption
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.encoders.tabular.encoder import ByteDropout
 from sklearn_hscl.losses import ContrastiveLoss

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sklearn_hscl.losses import BetaSchedule
+from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.train import train_all, train_one_by_one

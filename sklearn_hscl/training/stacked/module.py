@@ -1,8 +1,11 @@
-"""Modules with a leading model axis."""
+"""Several models as one: their modules, losses and optimizers with a leading model axis."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+from inspect import isroutine
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,9 @@ from torch.nn import functional
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
+from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.losses.presets import LossOptions
+from sklearn_hscl.training.loop.learning_rate import ParamGroup
 
 
 class StackedModule(nn.Module):
@@ -186,3 +192,257 @@ def _use_leading_axis(module: nn.Module) -> None:
 def _replace(module: nn.Module, name: str, weight: nn.Parameter) -> None:
     owner, _, last = name.rpartition(".")
     setattr(module.get_submodule(owner), last, weight)
+
+
+# Options in which losses may differ that are computed by one call, with a value for each.
+_NUMERIC_OPTIONS = ("beta", "temperature", "threshold", "ce_weight")
+
+
+class StackedLoss:
+    """Losses of several models, the first axis of what they are called with.
+
+    Losses that differ in numbers only are computed by one call. Each further kind of
+    loss, such as another hardening, takes a call of its own.
+
+    Parameters
+    ----------
+    losses : sequence of ContrastiveLoss
+        One for each model K.
+    device : torch.device
+        Device of the projections.
+    """
+
+    def __init__(self, losses: Sequence[ContrastiveLoss], device: torch.device) -> None:
+        groups: dict[Hashable, list[int]] = {}
+        for k, loss in enumerate(losses):
+            groups.setdefault(_kind(loss), []).append(k)
+        self.parts = [
+            (
+                torch.tensor(indices, device=device),
+                _joint([losses[k] for k in indices], device),
+            )
+            for indices in groups.values()
+        ]
+        order = torch.cat([indices for indices, _ in self.parts])
+        self.order = order.argsort()  # from groups back to models
+
+    def __call__(
+        self,
+        z: Tensor,
+        y: Tensor | None = None,
+        *,
+        view_ids: Tensor | None = None,
+        logits: Tensor | None = None,
+        return_stats: bool = True,
+    ) -> tuple[Tensor, LossStats]:
+        """Compute the losses of a batch.
+
+        Parameters
+        ----------
+        z : Tensor of shape (K, ..., B, D)
+            Projections by each model.
+        y, view_ids, return_stats
+            As in :class:`~sklearn_hscl.losses.ContrastiveLoss`.
+        logits : Tensor of shape (K, ..., B, n_classes) or None
+            Class scores by each model.
+
+        Returns
+        -------
+        value : Tensor of shape (K, ...)
+        stats : LossStats
+        """
+        if len(self.parts) == 1:
+            return self._part(0, z, y, view_ids, logits)
+        values, stats = zip(
+            *(
+                self._part(
+                    i, z[index], y, view_ids, None if logits is None else logits[index]
+                )
+                for i, (index, _) in enumerate(self.parts)
+            ),
+            strict=True,
+        )
+        fields = (torch.cat(field)[self.order] for field in zip(*stats, strict=True))
+        return torch.cat(values)[self.order], LossStats(*fields)
+
+    def _part(
+        self,
+        i: int,
+        z: Tensor,
+        y: Tensor | None,
+        view_ids: Tensor | None,
+        logits: Tensor | None,
+    ) -> tuple[Tensor, LossStats]:
+        return self.parts[i][1](z, y, view_ids=view_ids, logits=logits, return_stats=True)
+
+
+def _kind(loss: ContrastiveLoss) -> Hashable:
+    """Return what losses must have in common to be computed by one call."""
+    fixed = tuple(
+        (name, comparable(value))
+        for name, value in vars(loss.options).items()
+        if name not in _NUMERIC_OPTIONS
+    )
+    return loss.loss, loss.label_smoothing, loss.target_type, fixed
+
+
+def comparable(value: Hashable) -> Hashable:
+    """Return the class of a callable object, as copies of it are not equal."""
+    return value if not callable(value) or isroutine(value) else type(value)
+
+
+def _joint(losses: Sequence[ContrastiveLoss], device: torch.device) -> ContrastiveLoss:
+    """Return one loss with a value of each numeric option for each model."""
+    options = [loss.options for loss in losses]
+    # Options are annotated as floats, and may be tensors in stacks only.
+    values: dict[str, Any] = {
+        name: _joint_option(options, name, device) for name in _NUMERIC_OPTIONS
+    }
+    joint = copy.copy(losses[0])
+    joint.options = replace(options[0], **values)
+    return joint
+
+
+def _joint_option(
+    options: Sequence[LossOptions], name: str, device: torch.device
+) -> float | Tensor:
+    """Return the values of an option in all models.
+
+    ``ce_weight`` is a float if it is the same in all.
+    """
+    values = [getattr(option, name) for option in options]
+    if len(Counter(values)) == 1 and name == "ce_weight":
+        return values[0]
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+# These update each element independently, so that stacked weights are updated as single
+# ones.
+ELEMENTWISE = (
+    torch.optim.Adadelta,
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.Adamax,
+    torch.optim.AdamW,
+    torch.optim.ASGD,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.Rprop,
+    torch.optim.SGD,
+)
+
+
+class StackedOptimizer:
+    """Update stacked weights as the optimizers of the models would.
+
+    Weights whose settings are the same in all models are updated as a whole, the others
+    model by model.
+
+    Parameters
+    ----------
+    module : StackedModule
+        The models.
+    optimizers : sequence of S torch.optim.Optimizer
+        Optimizers of the models, of one class in ``ELEMENTWISE``. Their settings are
+        used, and they are not stepped.
+    """
+
+    def __init__(
+        self, module: StackedModule, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> None:
+        self.module = module
+        self.separate: list[tuple[Tensor, list[Tensor]]] = []  # stacked, and per model
+        pairs = zip(module.models, optimizers, strict=True)
+        settings = [_settings_by_weight(model, optimizer) for model, optimizer in pairs]
+        groups: list[ParamGroup] = []
+        for whole, *by_model in zip(module.parameters(), *settings, strict=True):
+            if all(one == by_model[0] for one in by_model):
+                _add(groups, whole, by_model[0])
+                continue
+            views = list(whole.detach().unbind())
+            self.separate.append((whole, views))
+            for view, one in zip(views, by_model, strict=True):
+                _add(groups, view, one)
+        self.optimizer = type(optimizers[0])(groups)  # type: ignore[call-arg]
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """Weights with the same settings, as in torch."""
+        return self.optimizer.param_groups
+
+    def zero_grad(self) -> None:
+        """Reset the gradients."""
+        self.module.zero_grad()
+
+    def step(self) -> None:
+        """Update the weights."""
+        for whole, views in self.separate:
+            gradient = whole.grad  # None if no output depends on the weight
+            for k, view in enumerate(views):
+                view.grad = None if gradient is None else gradient[k]
+        self.optimizer.step()
+
+    def copy_state(self, index: int, optimizer: torch.optim.Optimizer) -> None:
+        """Copy the state of one model to its own optimizer, for later training."""
+        separate = {id(whole): views for whole, views in self.separate}
+        weights = self.module.models[index].parameters()
+        for whole, weight in zip(self.module.parameters(), weights, strict=True):
+            views = separate.get(id(whole))
+            entries = self.optimizer.state.get(whole if views is None else views[index], {})
+            optimizer.state[weight] = {
+                name: _part(value, whole, index if views is None else None)
+                for name, value in entries.items()
+            }
+
+    def retain(self, indices: Sequence[int]) -> None:
+        """Continue with some of the models, after the module has retained them."""
+        for k, (whole, views) in enumerate(self.separate):
+            retained = [views[m] for m in indices]
+            for view in set(views) - set(retained):
+                self._drop(view)
+            for view, new in zip(retained, whole.detach().unbind(), strict=True):
+                view.data = new
+            self.separate[k] = whole, retained
+        separate = {id(whole) for whole, _ in self.separate}
+        for whole in self.module.parameters():
+            if id(whole) in separate:
+                continue
+            entries = self.optimizer.state[whole]
+            for name, value in entries.items():
+                if isinstance(value, Tensor) and value.ndim == whole.ndim:
+                    entries[name] = value[list(indices)]
+
+    def _drop(self, view: Tensor) -> None:
+        self.optimizer.state.pop(view, None)
+        for group in self.param_groups:
+            group["params"] = [weight for weight in group["params"] if weight is not view]
+
+
+def _settings_by_weight(
+    module: nn.Module, optimizer: torch.optim.Optimizer
+) -> list[ParamGroup]:
+    """Return the settings of each weight, in the module's order."""
+    found = {
+        id(weight): {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    return [found[id(weight)] for weight in module.parameters()]
+
+
+def _add(groups: list[ParamGroup], weight: Tensor, settings: ParamGroup) -> None:
+    """Add a weight to the group that has its settings."""
+    for group in groups:
+        if all(group[name] == value for name, value in settings.items()):
+            group["params"].append(weight)
+            return
+    groups.append({**settings, "params": [weight]})
+
+
+def _part(value: object, whole: Tensor, index: int | None) -> object:
+    """Return one model's part of an entry of an optimizer's state."""
+    if not isinstance(value, Tensor):
+        return value
+    is_stacked = index is not None and value.ndim == whole.ndim
+    return (value[index] if is_stacked else value).clone()

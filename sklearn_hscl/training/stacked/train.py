@@ -14,7 +14,7 @@ from sklearn_hscl.runtime.random_state import (
 )
 from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.batches.tensors import LabelledRows
-from sklearn_hscl.training.callbacks.weight_averaging import AveragedWeights
+from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import run_epoch
 from sklearn_hscl.training.loop.gradient_cache import (
@@ -25,9 +25,13 @@ from sklearn_hscl.training.loop.learning_rate import LearningRate
 from sklearn_hscl.training.loop.net import N_SAMPLE_ROWS
 from sklearn_hscl.training.loop.step import Batch, TrainingStep
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked.loss import StackedLoss, comparable
-from sklearn_hscl.training.stacked.module import StackedModule
-from sklearn_hscl.training.stacked.optimizer import ELEMENTWISE, StackedOptimizer
+from sklearn_hscl.training.stacked.module import (
+    ELEMENTWISE,
+    StackedLoss,
+    StackedModule,
+    StackedOptimizer,
+    comparable,
+)
 
 
 def reason_not_stackable(run: TrainingRun) -> str | None:

@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.training.callbacks.scale_calibration import best_scale, losses_out_of_fold
+from sklearn_hscl.training.callbacks.weights import best_scale, losses_out_of_fold
 
 
 @pytest.fixture
