@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.image_files import ImageFiles
-from sklearn_hscl.data.torch_dataset import ItemList
+from sklearn_hscl.data.out_of_core import ItemList
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
 Y = np.arange(12) % 2

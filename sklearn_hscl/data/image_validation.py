@@ -10,8 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array
 
 from sklearn_hscl.data.image_files import image_array
-from sklearn_hscl.data.out_of_core import is_memory_mapped
-from sklearn_hscl.data.torch_dataset import DatasetRows
+from sklearn_hscl.data.out_of_core import DatasetRows, is_memory_mapped
 
 Images: TypeAlias = NDArray[np.number] | DatasetRows
 

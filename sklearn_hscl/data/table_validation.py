@@ -74,20 +74,6 @@ def check_table(
         raise ValueError(f"{name} cannot be used: {error}") from error
 
 
-def check_is_loaded(X: object, name: str) -> None:
-    """Reject lazy frames, and arrow tables with columns that are not numeric."""
-    if type(X).__name__ == "LazyFrame":
-        raise TypeError(
-            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
-        )
-    is_arrow = type(X).__module__.split(".")[0] == "pyarrow" and hasattr(X, "to_pandas")
-    if is_arrow and np.asarray(X).dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name}, a {type(X).__name__} of pyarrow, has columns that are not numeric: "
-            f"pass {name}.to_pandas()."
-        )
-
-
 # Three ways from a table to its rows. Only scikit-learn's validate_data writes on the
 # estimator: n_features_in_ and feature_names_in_, in fit (reset=True).
 

@@ -22,14 +22,17 @@ from sklearn_hscl.data.image_files import (
 )
 from sklearn_hscl.data.image_validation import check_images
 from sklearn_hscl.data.out_of_core import (
+    DatasetRows,
+    ItemList,
     MappedRows,
     OutOfCoreRows,
     Rows,
+    array_of,
+    holds_items,
     is_memory_mapped,
 )
-from sklearn_hscl.data.table_validation import check_is_loaded, check_table
+from sklearn_hscl.data.table_validation import check_table
 from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
-from sklearn_hscl.data.torch_dataset import DatasetRows, ItemList, array_of, holds_items
 from sklearn_hscl.data.training_data import (
     FittedInput,
     InputSchema,
@@ -283,7 +286,7 @@ def check_opened(
 
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     """Make arrays of tensors, rows of datasets and of files; leave all else as it is."""
-    check_is_loaded(X, name)
+    _check_is_loaded(X, name)
     if isinstance(X, Tensor):
         return array_of(X)
     refuse_single_path(X, name)
@@ -299,6 +302,20 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)
     return X
+
+
+def _check_is_loaded(X: object, name: str) -> None:
+    """Reject lazy frames, and arrow tables with columns that are not numeric."""
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError(
+            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
+        )
+    is_arrow = type(X).__module__.split(".")[0] == "pyarrow" and hasattr(X, "to_pandas")
+    if is_arrow and np.asarray(X).dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name}, a {type(X).__name__} of pyarrow, has columns that are not numeric: "
+            f"pass {name}.to_pandas()."
+        )
 
 
 def _n_dimensions(X: Any) -> int:

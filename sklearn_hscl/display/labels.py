@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklearn_hscl.data.out_of_core import array_of
 from sklearn_hscl.data.targets import label_array
-from sklearn_hscl.data.torch_dataset import array_of
 from sklearn_hscl.metrics.validation import Labels
 
 

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
+from sklearn_hscl.data.out_of_core import array_of
 from sklearn_hscl.data.targets import class_codes, label_array
-from sklearn_hscl.data.torch_dataset import array_of
 
 Rows = NDArray[np.floating]
 Labels = NDArray[np.generic]
