@@ -49,6 +49,31 @@ def test_scores_out_of_fold_with_dropout_and_corruption(name):
     assert "valid_score" in together[0].history_[0]
 
 
+KINDS_OF_LOSSES = {
+    "hardenings": [
+        {"hardening": "exponential", "beta": 2.0},
+        {"hardening": "polynomial", "beta": 2.0},
+        {"hardening": "threshold"},
+        {"hardening": "exponential", "beta": 0.5},  # computed with the first
+        {"hardening": "top_k", "top_k": 4},
+    ],
+    "losses": [{"loss": "scl"}, {"loss": "hscl"}, {"loss": "supcon"}, {"beta": 0.0}],
+    "reductions and masses": [
+        {"reduction": "pairs"},
+        {"reduction": "classes", "negative_mass": "batch"},
+        {"tau_plus": 0.1, "detach_weights": False},
+        {"preset": "official", "tau_plus": 0.0},
+    ],
+}
+
+
+@pytest.mark.parametrize("encoder", [embedder, tabular])
+@pytest.mark.parametrize("kind", KINDS_OF_LOSSES)
+def test_losses_of_different_kinds_in_one_stack(iris, kind, encoder):
+    base = encoder(max_epochs=2, early_stopping=False, ce_weight=0.2)
+    compare(base, KINDS_OF_LOSSES[kind], *iris)
+
+
 def test_default_embedders(iris):
     base = HSCLEmbedder(random_state=0, precision="float64", max_epochs=6)
     compare(base, [{"beta": 0.5}, {"temperature": 0.1}, {}], *iris)

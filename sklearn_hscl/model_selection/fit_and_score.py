@@ -91,7 +91,7 @@ class TrainingSamples:
     def prepare(self, embedder: HSCLEmbedder) -> TrainingRun:
         """Build what the training of an embedder needs."""
         embedder._validate_params()
-        key = reading_key(embedder, self.given.X)
+        key = reading_key(embedder, self.given)
         if key not in self._read:
             self._read[key] = read_data(embedder, self.given)
         # A copy: each embedder starts from the state that a fit by itself would start from.

@@ -142,15 +142,17 @@ def read_data(
     return PreparedData(read_training_data(estimator, given, options, fitted))
 
 
-def reading_key(estimator: BaseEstimator, X: object) -> Hashable:
+def reading_key(estimator: BaseEstimator, given: FitInput) -> Hashable:
     """Return a key that is equal for embedders that validate the same data alike."""
-    chosen = estimator.categorical_features
+    chosen, options = estimator.categorical_features, _target_options(estimator)
+    if given.y is not None:  # and no labels of a dataset are asked for
+        options = replace(options, requires_labels=options.uses_labels)
     return (
-        replace(_target_options(estimator), loss=""),  # named in messages only
+        replace(options, loss=""),  # named in messages only
         chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
         estimator.channels,
         isinstance(estimator.encoder, str),
-        issparse(X) and estimator.encoder == "tabular",  # which refuses them
+        issparse(given.X) and estimator.encoder == "tabular",  # which refuses them
     )
 
 
