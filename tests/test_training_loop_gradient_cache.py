@@ -10,13 +10,14 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.training.batches.tensors import Batch
 from sklearn_hscl.training.loop.gradient_cache import (
     GradientCache,
     _preserve_buffers,
     _use_random_state,
     choose_chunk_rows,
 )
-from sklearn_hscl.training.loop.step import Batch, batch_objective, whole_batch
+from sklearn_hscl.training.loop.step import batch_objective, whole_batch
 
 
 def module_with(*layers):

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
+from sklearn_hscl.training.batches.tensors import Batch
 from sklearn_hscl.training.loop.net import ContrastiveNet
-from sklearn_hscl.training.loop.step import Batch, batch_objective
+from sklearn_hscl.training.loop.step import batch_objective
 
 
 def constant_embedding_batches(

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.runtime.threads import prefetched
-from sklearn_hscl.training.batches.tensors import LazyRows, to_device
-from sklearn_hscl.training.loop.step import Batch
+from sklearn_hscl.training.batches.tensors import Batch, LazyRows, to_device
 
 Integers = NDArray[np.int64]
 

@@ -101,3 +101,12 @@ class LabelledRows(NamedTuple):
 
     rows: Tensor | LazyRows  # (n, ...)
     targets: Tensor  # (n,) or (n, K)
+
+
+class Batch(NamedTuple):
+    """Rows that are compared with each other."""
+
+    rows: Tensor  # (B, ...)
+    targets: Tensor | None  # (B,) or (B, K); None for losses without labels
+    folds: Tensor | None = None
+    """Index of the ensemble member that does not see a row, (B,); None: all see it."""

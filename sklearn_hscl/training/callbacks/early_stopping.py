@@ -8,11 +8,11 @@ from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows, select_rows
+from sklearn_hscl.training.batches.tensors import Batch, LabelledRows, LazyRows, select_rows
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
-from sklearn_hscl.training.loop.step import Batch, batch_objective
+from sklearn_hscl.training.loop.step import batch_objective
 
 
 class StoppingSettings(TypedDict, total=False):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
-from sklearn_hscl.training.loop.step import Batch
+from sklearn_hscl.training.batches.tensors import Batch
 
 BatchStep = Callable[[Batch], tuple[Tensor, LossStats]]
 

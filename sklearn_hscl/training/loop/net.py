@@ -17,7 +17,7 @@ from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
-from sklearn_hscl.training.batches.tensors import LazyRows
+from sklearn_hscl.training.batches.tensors import Batch, LazyRows
 from sklearn_hscl.training.batches.views import Views, check_views_differ, fitted_augment
 from sklearn_hscl.training.loop.callback import (
     CallbackNet,
@@ -32,7 +32,7 @@ from sklearn_hscl.training.loop.epoch import (
 )
 from sklearn_hscl.training.loop.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.loop.learning_rate import LearningRate, Schedule
-from sklearn_hscl.training.loop.step import Batch, TrainingStep
+from sklearn_hscl.training.loop.step import TrainingStep
 
 N_SAMPLE_ROWS = 4  # rows on which the memory of a forward pass is measured
 

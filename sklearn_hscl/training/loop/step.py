@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.losses import LossStats
+from sklearn_hscl.training.batches.tensors import Batch
 from sklearn_hscl.training.batches.views import Views
 from sklearn_hscl.training.ensemble import LossFunction, mixed_members
 
@@ -38,15 +39,6 @@ def whole_batch(
     value, stats = objective(*module(views))
     value.backward(torch.ones_like(value))  # one value for each model of a stack
     return value.detach(), stats
-
-
-class Batch(NamedTuple):
-    """Rows that are compared with each other."""
-
-    rows: Tensor  # (B, ...)
-    targets: Tensor | None  # (B,) or (B, K); None for losses without labels
-    folds: Tensor | None = None
-    """Index of the ensemble member that does not see a row, (B,); None: all see it."""
 
 
 def batch_objective(

@@ -13,7 +13,7 @@ from sklearn_hscl.runtime.random_state import (
     torch_random_state,
 )
 from sklearn_hscl.runtime.threads import torch_threads
-from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.training.batches.tensors import Batch, LabelledRows
 from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import run_epoch
@@ -23,7 +23,7 @@ from sklearn_hscl.training.loop.gradient_cache import (
 )
 from sklearn_hscl.training.loop.learning_rate import LearningRate
 from sklearn_hscl.training.loop.net import N_SAMPLE_ROWS
-from sklearn_hscl.training.loop.step import Batch, TrainingStep
+from sklearn_hscl.training.loop.step import TrainingStep
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.module import (
     ELEMENTWISE,
