@@ -1,21 +1,13 @@
 """Storage of embedders: bundles without code, and the types that skops has to trust."""
 
 from sklearn_hscl.persistence.bundle import read_card
+from sklearn_hscl.persistence.json_codec import named_class_paths
 from sklearn_hscl.persistence.schema import BundleError
 
 SKOPS_TRUSTED = (
-    "sklearn_hscl.augment.base.Augmentation",
-    "sklearn_hscl.augment.image.RandomShift",
-    "sklearn_hscl.augment.image.ImageTransforms",
-    "sklearn_hscl.augment.tabular.ClassCorruption",
-    "sklearn_hscl.augment.tabular.FeatureCorruption",
+    *named_class_paths(),
     "sklearn_hscl.embedder.HSCLEmbedder",
-    "sklearn_hscl.losses.contrastive.ContrastiveLoss",
     "sklearn_hscl.losses.presets.LossOptions",
-    "sklearn_hscl.losses.beta_schedules.CosineBeta",
-    "sklearn_hscl.losses.beta_schedules.LinearBeta",
-    "sklearn_hscl.losses.beta_schedules.StepBeta",
-    "sklearn_hscl.losses.beta_schedules.WarmUpBeta",
     "sklearn_hscl.model_selection.search.BatchedGridSearchCV",
     "sklearn_hscl.model_selection.search.BatchedRandomizedSearchCV",
     "sklearn_hscl.model_selection.evaluator.Batched",

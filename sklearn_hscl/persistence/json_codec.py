@@ -59,6 +59,11 @@ _TAGS = ("float", "tuple", "number", "device", "optimizer", "array", "strings", 
 _NUMERIC = "biuf"
 
 
+def named_class_paths() -> tuple[str, ...]:
+    """Return the import paths of the classes that are stored by name."""
+    return tuple(f"{cls.__module__}.{cls.__qualname__}" for cls in _CLASSES.values())
+
+
 class NotStorable(TypeError):  # noqa: N818 - the caller raises an error with the context
     """A value is code, or contains it."""
 
