@@ -16,6 +16,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.mermaid",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
