@@ -34,6 +34,10 @@ autodoc_default_options = {
 numpydoc_show_class_members = False
 copybutton_prompt_text = ">>> "
 
+# Diagrams are drawn by the browser, in the width of the page.
+mermaid_output_format = "raw"
+mermaid_height = "auto"
+
 # Pages are built without the network: no intersphinx, and names of other projects are
 # written as literals.
 sphinx_gallery_conf = {
