@@ -27,6 +27,8 @@ from sklearn_hscl.losses.equation import anchor_losses
 from sklearn_hscl.losses.pair_sets import PairWeights
 from sklearn_hscl.metrics import alignment, effective_rank, knn_accuracy, uniformity
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.training.fitting import fit
+from sklearn_hscl.training.loop.callback import TrainingCallback
 
 X, Y = load_wine(return_X_y=True)
 DIGITS = load_digits()
@@ -407,7 +409,7 @@ def test_html_of_a_fitted_embedder_shows_the_training_report(healthy, collapsed)
 
 
 def test_html_of_a_snapshot():
-    run = mlp(max_epochs=2)._fit(FitInput(X, Y))
+    run = fit(mlp(max_epochs=2), FitInput(X, Y), lambda run: TrainingCallback())
     attributes = run.snapshot()
     embedder = mlp(max_epochs=2)
     vars(embedder).update(attributes)

@@ -27,11 +27,11 @@ def exact(batch):
 
 
 def by_address(period):
-    """Make a function whose bits depend on the place modulo a period."""
+    """Make a function whose bits depend on the position modulo a period."""
 
     def embed(batch):
-        place = torch.arange(len(batch)).unsqueeze(1)
-        return batch + (place % period) * 1e-6
+        position = torch.arange(len(batch)).unsqueeze(1)
+        return batch + (position % period) * 1e-6
 
     return embed
 
@@ -74,7 +74,7 @@ def test_rows_come_back_in_order(n_rows, spacing):
         (by_neighbours, BatchLayout(TABLE_SIZES[-1:])),
     ],
 )
-def test_the_closest_places_that_agree_are_found(embed, expected):
+def test_the_closest_positions_that_agree_are_found(embed, expected):
     before = torch.get_rng_state()
     assert measured_layout(embed, LIKE) == expected
     assert torch.equal(before, torch.get_rng_state())

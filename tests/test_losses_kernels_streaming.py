@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.kernels import label_sorted, streaming
-from sklearn_hscl.losses.kernels import streaming as tiled_closed_form
 from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 
 OPTIONS = {
@@ -43,11 +42,11 @@ GROUPS = {
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles so small that every kind of tile occurs, and few of them are cached."""
-    monkeypatch.setattr(tiled_closed_form, "_TILE_HEIGHT", 8)
-    monkeypatch.setattr(tiled_closed_form, "_TILE_WIDTH", 11)
-    monkeypatch.setattr(tiled_closed_form, "_MAX_CACHED", 300)
-    monkeypatch.setattr(tiled_closed_form, "_MAX_SMALL_GROUP", 4)
-    monkeypatch.setattr(tiled_closed_form, "_MAX_STRIP", 7 * N_ROWS)
+    monkeypatch.setattr(streaming, "_TILE_HEIGHT", 8)
+    monkeypatch.setattr(streaming, "_TILE_WIDTH", 11)
+    monkeypatch.setattr(streaming, "_MAX_CACHED", 300)
+    monkeypatch.setattr(streaming, "_MAX_SMALL_GROUP", 4)
+    monkeypatch.setattr(streaming, "_MAX_STRIP", 7 * N_ROWS)
     monkeypatch.setattr(label_sorted, "_MAX_TILE", 5)
     monkeypatch.setattr(label_sorted, "_MAX_PADDED", 20)
 
@@ -244,7 +243,7 @@ def test_tiles_cover_each_pair_of_negatives_once():
     for groups in GROUPS.values():
         rows = label_sorted.sort_rows(l2_normalize(), groups)
         covered = torch.zeros(N_ROWS, N_ROWS)
-        for tile in tiled_closed_form._tiles(rows.bounds):
+        for tile in streaming._tiles(rows.bounds):
             covered[tile.rows, tile.columns] += 1
             if tile.rows != tile.columns:
                 covered[tile.columns, tile.rows] += 1

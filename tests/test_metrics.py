@@ -20,7 +20,6 @@ from sklearn_hscl.metrics.knn import (
     pruned_search,
     similarity_tiles,
 )
-from sklearn_hscl.metrics.knn import nearest as top_k
 from sklearn_hscl.metrics.validation import Labelled, Queries
 from sklearn_hscl.training.callbacks.early_stopping import neighbor_votes
 
@@ -60,10 +59,10 @@ def clusters(n=300, n_classes=6, n_columns=8, spread=1.0, seed=0, dtype=np.float
 @pytest.fixture(params=["ranked", "pruned", "pruned by bfloat16", "in small panels"])
 def small_tiles(request, monkeypatch):
     """Many tiles and blocks, the last ones not full, for each way to the nearest."""
-    monkeypatch.setattr(top_k, "BLOCK_ROWS", 17)
-    for module in (similarity_tiles, top_k):
+    monkeypatch.setattr(nearest, "BLOCK_ROWS", 17)
+    for module in (similarity_tiles, nearest):
         monkeypatch.setattr(module, "TILE_ROWS", 23)
-    monkeypatch.setattr(top_k, "_MIN_DROPPED_KEYS", 5)
+    monkeypatch.setattr(nearest, "_MIN_DROPPED_KEYS", 5)
     if request.param == "ranked":
         return
     # float64 is always ranked.

@@ -1,4 +1,4 @@
-"""Findings about the embedding: collapse, and labels that its neighbours contradict."""
+"""Findings about the embedding: collapse, and labels that its neighbors contradict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ _MAX_QUERIES = 2000
 
 # Collapse into one point -------------------------------------------------------------
 
+
 # Mean cosine of samples to be separated, above which they hardly are, or are close.
 _MAX_COSINE, _MAX_OK_COSINE = 0.95, 0.8  # healthy fits stay below 0.6
-
 _COLLAPSE_ADVICE = (
     "a lower `lr`, `clip_norm=1`, a lower `beta`; if the loss is at chance level from the "
     "start, rescaled features; with a loss without labels, stronger views."
@@ -64,11 +64,11 @@ def find_collapse(sample: DiagnosisSample, batches: Sequence[LossBatch]) -> Find
         "uniformity": uniform,
         "alignment": aligned,
     }
-    severity = _severity(cosine, cosine_in_loss)
+    severity = _collapse_severity(cosine, cosine_in_loss)
     return Finding("collapse", severity, f"{summary}.", _COLLAPSE_ADVICE, values)
 
 
-def _severity(cosine: float, cosine_in_loss: float) -> Severity:
+def _collapse_severity(cosine: float, cosine_in_loss: float) -> Severity:
     """Judge cosines; those of the embedding can be high for a mere common offset."""
     if cosine_in_loss > _MAX_COSINE:
         return "problem"
@@ -116,9 +116,9 @@ def _alignment(sample: DiagnosisSample, batches: Sequence[LossBatch]) -> float |
 
 # Collapse into few dimensions --------------------------------------------------------
 
+
 # Fraction of the usable dimensions below which an embedding has few.
 _MIN_RANK_FRACTION = 0.2
-
 _DIMENSIONS_ADVICE = (
     "a higher `beta`, which separates the classes further; a lower `temperature`, `lr` "
     "or `weight_decay`; fewer `n_components` if few are enough."
@@ -150,15 +150,18 @@ def find_dimensions(sample: DiagnosisSample) -> Finding:
     return Finding("dimensions", severity, summary, _DIMENSIONS_ADVICE, values)
 
 
+def _effective_rank(rows: Tensor) -> float:
+    """Return the effective rank; 1 if all rows are zero."""
+    return effective_rank(rows.numpy(), normalize=False) if rows.any() else 1.0
+
+
 def _by_class(rows: Embedding, codes: Codes) -> Labelled:
     known = codes >= 0
     classes, inverse = np.unique(codes[known], return_inverse=True)
     return Labelled(rows[known], classes, inverse)
 
 
-def _effective_rank(rows: Tensor) -> float:
-    """Return the effective rank; 1 if all rows are zero."""
-    return effective_rank(rows.numpy(), normalize=False) if rows.any() else 1.0
+# Label errors ------------------------------------------------------------------------
 
 
 N_NEIGHBORS = 10
@@ -172,8 +175,7 @@ _MIN_ACCURACY = 0.7
 _MAX_OK_SUSPECTS = 0.01
 # Suspects that the summary lists.
 _MAX_LISTED = 8
-
-_ADVICE = (
+_LABELS_ADVICE = (
     "look at these samples (`values['rows']`) and correct or drop wrong labels; samples "
     "that were not trained on show more of them, as training draws wrong labels to their "
     "class: pass X_val, or the samples that another fold was fitted on."
@@ -226,14 +228,14 @@ def find_label_errors(
         values["held_out_neighbor_classes"] = votes.suspect_classes(classes)
         n_suspects += len(votes.suspects)
         n_judged += len(queries.codes)
-    return _judge(values | {"n_judged": n_judged}, n_suspects, n_judged)
+    return _label_finding(values | {"n_judged": n_judged}, n_suspects, n_judged)
 
 
 def _not_applicable(reason: str) -> Finding:
     return Finding.not_applicable("labels", reason)
 
 
-def _judge(values: Values, n_suspects: int, n_judged: int) -> Finding:
+def _label_finding(values: Values, n_suspects: int, n_judged: int) -> Finding:
     summary = (
         f"For {n_suspects} of {n_judged} samples at least {_MIN_AGREEMENT:.0%} of the "
         f"{N_NEIGHBORS} nearest samples agree on another class"
@@ -244,7 +246,7 @@ def _judge(values: Values, n_suspects: int, n_judged: int) -> Finding:
         summary += f" (rows {', '.join(map(str, suspects[:_MAX_LISTED]))}{more})"
     has_many = n_suspects > _MAX_OK_SUSPECTS * n_judged
     severity: Severity = "warning" if has_many else "ok"
-    return Finding("labels", severity, f"{summary}.", _ADVICE, values)
+    return Finding("labels", severity, f"{summary}.", _LABELS_ADVICE, values)
 
 
 @dataclass(frozen=True)

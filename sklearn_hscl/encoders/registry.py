@@ -32,139 +32,13 @@ from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.runtime.precision import Precision
 
 DEFAULT_N_COMPONENTS = 64
-
-
-def custom_encoder(
-    encoder: nn.Module | EncoderFactory,
-    input_shape: tuple[int, ...],
-    n_components: int | None,
-) -> nn.Module:
-    """Return a copy of the user's module, or of what the factory returns, in float32."""
-    if isinstance(encoder, nn.Module):
-        return copy.deepcopy(encoder).float()
-    return _call_factory(encoder, input_shape, n_components)
-
-
-def _call_factory(
-    factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
-) -> nn.Module:
-    offered: dict[str, object] = {
-        "input_shape": input_shape,
-        "n_features": input_shape[0],
-        "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
-    }
-    built = factory(**_accepted_arguments(factory, offered))
-    if not isinstance(built, nn.Module):
-        raise ValueError(
-            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
-        )
-    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
-
-
-def _accepted_arguments(
-    factory: EncoderFactory, offered: dict[str, object]
-) -> dict[str, object]:
-    """Return those of the offered arguments that the factory has as parameters."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError as error:
-        raise ValueError(
-            f"Expected encoder to be a factory of modules, got {factory!r}: {error}."
-        ) from error
-    unknown = [
-        p.name
-        for p in parameters
-        if p.default is p.empty
-        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
-    ]
-    if unknown:
-        raise ValueError(
-            f"encoder={factory!r} needs the arguments {unknown}, but a factory can ask for "
-            f"{list(offered)} alone, by name. Bind the others with functools.partial."
-        )
-    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return {k: v for k, v in offered.items() if takes_all or k in names}
-
-
 _MLP_LAYER_SIZES = (256, 256)
 _TABULAR_N_COMPONENTS = 32
 _TABULAR_LAYER_SIZES = (128, 128, 128)
 _MAX_VALUES_READ = 2**20  # for the statistics of columns
-_MIN_ROWS_READ = 1000
+_MIN_ROWS_READ = 1000  # also for wide tables
 _N_CHECKED_ROWS = 4
 _DEFAULT_PRECISION = Precision("float32", torch.device("cpu"))
-
-
-# Builders of table encoders ------------------------------------------------------------
-
-
-def _build_mlp(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
-    n_components, layout = options.n_components, inputs.layout
-    width = DEFAULT_N_COMPONENTS if n_components is None else n_components
-    hidden = _check_sizes(options.hidden_layer_sizes, _MLP_LAYER_SIZES)
-    if layout is None or layout.is_plain:
-        return MLPEncoder(inputs.shape, hidden, width, options.dropout)
-    one_hot = OneHotColumns(layout)
-    mlp = MLPEncoder((one_hot.width,), hidden, width, options.dropout)
-    return nn.Sequential(one_hot, mlp)
-
-
-def _build_tabular(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
-    rows, layout, n_components = inputs.rows, inputs.layout, options.n_components
-    if layout is None:
-        raise ValueError(
-            f"encoder='tabular' takes tables, got rows of shape {inputs.shape}. Use "
-            f"encoder='mlp' or 'auto'."
-        )
-    hidden = _check_sizes(options.hidden_layer_sizes, _TABULAR_LAYER_SIZES)
-    if len(set(hidden)) != 1:
-        raise ValueError(
-            f"hidden_layer_sizes={options.hidden_layer_sizes!r} must hold equal widths, at "
-            f"least one, for the residual layers of encoder='tabular'."
-        )
-    n_values = max(1, rows.shape[1])
-    n_read = max(_MIN_ROWS_READ, min(MAX_QUANTILE_ROWS, _MAX_VALUES_READ // n_values))
-    step = -(-rows.shape[0] // n_read)
-    return TabularEncoder.fit(
-        rows[torch.arange(0, rows.shape[0], step)],  # by index, as they may be in a file
-        layout.n_levels.tolist(),
-        has_missing=layout.has_missing,
-        n_components=_TABULAR_N_COMPONENTS if n_components is None else n_components,
-        n_members=options.n_members,
-        width=hidden[0],
-        n_layers=len(hidden),
-        dropout=options.dropout,
-    )
-
-
-def _check_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Sequence[int]:
-    if sizes is None:
-        return default
-    if not all(isinstance(size, Integral) and size > 0 for size in sizes):
-        raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
-    return [int(size) for size in sizes]
-
-
-# Registry ------------------------------------------------------------------------------
-
-_Builder = Callable[[EncoderOptions, EncoderInputs], nn.Module]
-
-_TABLE_BUILDERS: dict[str, _Builder] = {"mlp": _build_mlp, "tabular": _build_tabular}
-_BUILDERS: dict[str, _Builder] = _TABLE_BUILDERS | IMAGE_BUILDERS
-
-ENCODERS = tuple(_BUILDERS)
-"""Names that `encoder` accepts beside ``"auto"`` and those of library models."""
-
-StoredType = type[MLPEncoder | TabularEncoder | ConvEncoder | ResNetEncoder]
-# Types of built-in encoders by their names in files, which never change.
-STORED_TYPES: dict[str, StoredType] = {
-    "mlp": MLPEncoder,
-    "tabular": TabularEncoder,
-    "conv": ConvEncoder,
-    "resnet": ResNetEncoder,
-}
 
 
 def build_module(
@@ -234,11 +108,136 @@ def _check_any_feature(layout: ColumnLayout) -> None:
         )
 
 
-# Check of the output -------------------------------------------------------------------
-
-
 def _display_name(options: EncoderOptions, module: nn.Module) -> str:
     return options.encoder if isinstance(options.encoder, str) else type(module).__name__
+
+
+# Builders of table encoders ----------------------------------------------------------
+
+
+def _build_mlp(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
+    n_components, layout = options.n_components, inputs.layout
+    width = DEFAULT_N_COMPONENTS if n_components is None else n_components
+    hidden = _check_sizes(options.hidden_layer_sizes, _MLP_LAYER_SIZES)
+    if layout is None or layout.is_plain:
+        return MLPEncoder(inputs.shape, hidden, width, options.dropout)
+    one_hot = OneHotColumns(layout)
+    mlp = MLPEncoder((one_hot.width,), hidden, width, options.dropout)
+    return nn.Sequential(one_hot, mlp)
+
+
+def _build_tabular(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
+    rows, layout, n_components = inputs.rows, inputs.layout, options.n_components
+    if layout is None:
+        raise ValueError(
+            f"encoder='tabular' takes tables, got rows of shape {inputs.shape}. Use "
+            f"encoder='mlp' or 'auto'."
+        )
+    hidden = _check_sizes(options.hidden_layer_sizes, _TABULAR_LAYER_SIZES)
+    if len(set(hidden)) != 1:
+        raise ValueError(
+            f"hidden_layer_sizes={options.hidden_layer_sizes!r} must hold equal widths, at "
+            f"least one, for the residual layers of encoder='tabular'."
+        )
+    n_values = max(1, rows.shape[1])
+    n_read = max(_MIN_ROWS_READ, min(MAX_QUANTILE_ROWS, _MAX_VALUES_READ // n_values))
+    step = -(-rows.shape[0] // n_read)
+    return TabularEncoder.fit(
+        rows[torch.arange(0, rows.shape[0], step)],  # by index, as they may be in a file
+        layout.n_levels.tolist(),
+        has_missing=layout.has_missing,
+        n_components=_TABULAR_N_COMPONENTS if n_components is None else n_components,
+        n_members=options.n_members,
+        width=hidden[0],
+        n_layers=len(hidden),
+        dropout=options.dropout,
+    )
+
+
+def _check_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Sequence[int]:
+    if sizes is None:
+        return default
+    if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes={sizes!r} must hold positive integers.")
+    return [int(size) for size in sizes]
+
+
+# Registry ----------------------------------------------------------------------------
+
+
+_Builder = Callable[[EncoderOptions, EncoderInputs], nn.Module]
+_TABLE_BUILDERS: dict[str, _Builder] = {"mlp": _build_mlp, "tabular": _build_tabular}
+_BUILDERS: dict[str, _Builder] = _TABLE_BUILDERS | IMAGE_BUILDERS
+ENCODERS = tuple(_BUILDERS)
+"""Names that `encoder` accepts beside ``"auto"`` and those of library models."""
+StoredType = type[MLPEncoder | TabularEncoder | ConvEncoder | ResNetEncoder]
+# Types of built-in encoders by their names in files, which never change.
+STORED_TYPES: dict[str, StoredType] = {
+    "mlp": MLPEncoder,
+    "tabular": TabularEncoder,
+    "conv": ConvEncoder,
+    "resnet": ResNetEncoder,
+}
+
+
+# Custom encoders ---------------------------------------------------------------------
+
+
+def custom_encoder(
+    encoder: nn.Module | EncoderFactory,
+    input_shape: tuple[int, ...],
+    n_components: int | None,
+) -> nn.Module:
+    """Return a copy of the user's module, or of what the factory returns, in float32."""
+    if isinstance(encoder, nn.Module):
+        return copy.deepcopy(encoder).float()
+    return _call_factory(encoder, input_shape, n_components)
+
+
+def _call_factory(
+    factory: EncoderFactory, input_shape: tuple[int, ...], n_components: int | None
+) -> nn.Module:
+    offered: dict[str, object] = {
+        "input_shape": input_shape,
+        "n_features": input_shape[0],
+        "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
+    }
+    built = factory(**_accepted_arguments(factory, offered))
+    if not isinstance(built, nn.Module):
+        raise ValueError(
+            f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
+        )
+    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
+
+
+def _accepted_arguments(
+    factory: EncoderFactory, offered: dict[str, object]
+) -> dict[str, object]:
+    """Return those of the offered arguments that the factory has as parameters."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError as error:
+        raise ValueError(
+            f"Expected encoder to be a factory of modules, got {factory!r}: {error}."
+        ) from error
+    unknown = [
+        p.name
+        for p in parameters
+        if p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
+    ]
+    if unknown:
+        raise ValueError(
+            f"encoder={factory!r} needs the arguments {unknown}, but a factory can ask for "
+            f"{list(offered)} alone, by name. Bind the others with functools.partial."
+        )
+    names = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return {k: v for k, v in offered.items() if takes_all or k in names}
+
+
+# Check of the output -----------------------------------------------------------------
 
 
 def output_width(
@@ -308,6 +307,9 @@ def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:
         )
     if problem is not None:
         raise ValueError(f"encoder={name} returns {problem}.")
+
+
+# Stored configurations ---------------------------------------------------------------
 
 
 # Keys of stored configs: the name of the type, and whether one-hot columns come first.

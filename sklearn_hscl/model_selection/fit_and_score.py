@@ -1,7 +1,7 @@
 """Fits and scores the candidates of a search on one fold, in stacks where possible.
 
-:func:`fit_batched` is the one entry: it takes embedders and the
-:class:`TrainingSamples` of a fold.
+The steps before the embedder are fitted once, the embedders are trained in stacks, and
+scikit-learn's fit-and-score completes and scores each candidate.
 """
 
 import copy
@@ -44,6 +44,228 @@ from sklearn_hscl.training.stacked.train import (
     stack_key,
     train_stacked,
 )
+
+Score = float | dict[str, float]
+
+
+class Scorer(Protocol):
+    """Scores a fitted estimator on samples, as scikit-learn's scorers do."""
+
+    def __call__(
+        self, estimator: BaseEstimator, *data: ArrayLike, **params: object
+    ) -> Score:
+        """Return the score, or several by name."""
+
+
+class ScoringOptions(TypedDict):
+    """Arguments of scikit-learn's fit-and-score that a search sets once."""
+
+    scorer: Scorer
+    fit_params: Mapping[str, object]
+    score_params: Mapping[str, object]
+    return_train_score: bool
+    return_n_test_samples: bool
+    return_times: bool
+    error_score: float | str
+    verbose: int
+    caller: BaseSearchCV
+
+
+class FitResult(TypedDict, total=False):
+    """Scores and times of one candidate on one fold, from scikit-learn's fit-and-score."""
+
+    test_scores: Score
+    train_scores: Score
+    n_test_samples: int
+    fit_time: float
+    score_time: float
+    fit_error: str | None
+
+
+@dataclass(frozen=True)
+class SearchRound:
+    """Data and options that all fits of a round of candidates have in common."""
+
+    estimator: BaseEstimator
+    """The estimator that is searched, without the parameters of a candidate."""
+    X: ArrayLike
+    y: ArrayLike | None
+    candidates: list[Params]
+    n_splits: int
+    options: ScoringOptions
+
+
+@dataclass
+class FittedPrefix:
+    """Steps before the embedder, fitted on the training samples of a fold."""
+
+    steps: list[Step]
+    rows: ArrayLike | None
+    """The transformed samples; None if there is no step, or one failed."""
+    failed: bool
+    seconds: float
+
+    def transformed(self, X: ArrayLike) -> ArrayLike:
+        """Return the transformed training samples; X itself if there is no step."""
+        return cast("ArrayLike", self.rows) if self.steps else X
+
+
+@dataclass
+class FoldResult:
+    """The result of one candidate on one fold."""
+
+    candidate: int
+    fold: int
+    result: FitResult
+    reason: str | None
+    """The reason if it was fitted by itself; None if it was fitted in a stack."""
+
+
+class StackPart(NamedTuple):
+    """Embedders that are trained together on a fold, and the steps before them."""
+
+    jobs: list[EmbedderJob]
+    prefix: FittedPrefix
+
+
+def fit_prefix(search: SearchRound, index: int, fold: Fold) -> FittedPrefix:
+    """Fit the steps before the embedder, once for all candidates that share them.
+
+    Parameters
+    ----------
+    search : SearchRound
+        The candidates and the data.
+    index : int
+        Index of one of these candidates.
+    fold : Fold
+        The training samples.
+
+    Returns
+    -------
+    FittedPrefix
+    """
+    candidate = with_params(search.estimator, search.candidates[index])
+    steps = split_pipeline(candidate).before
+    if not steps:
+        return FittedPrefix([], None, False, 0.0)
+    X_train, y_train = _safe_split(candidate, search.X, search.y, fold.train)
+    start = time.perf_counter()
+    pipeline = Pipeline(steps)
+    rows, failed = None, False
+    try:
+        rows = pipeline.fit_transform(X_train, y_train)
+    except Exception:  # each candidate raises it anew, where scikit-learn handles it
+        failed = True
+    return FittedPrefix(pipeline.steps, rows, failed, time.perf_counter() - start)
+
+
+def fit_and_score_fold(
+    search: SearchRound,
+    parts: Sequence[StackPart],
+    fold: Fold,
+    contexts: Sequence[CallbackContext | None],
+) -> list[FoldResult]:
+    """Train embedders on a fold; complete and score each candidate that uses them.
+
+    Samples are validated and prepared once for all parts with the same steps before.
+
+    Parameters
+    ----------
+    search : SearchRound
+        The candidates and the data.
+    parts : sequence of StackPart
+        The embedders to train.
+    fold : Fold
+        Training and test samples.
+    contexts : sequence of sklearn.callback.CallbackContext or None
+        Callback contexts of all candidates on this fold.
+
+    Returns
+    -------
+    list of FoldResult
+    """
+    X_train, y_train = _safe_split(search.estimator, search.X, search.y, fold.train)
+    samples: dict[int, TrainingSamples] = {}
+    results: list[FoldResult] = []
+    for part in parts:
+        if id(part.prefix) not in samples:
+            rows = part.prefix.transformed(X_train)
+            samples[id(part.prefix)] = TrainingSamples(rows, y_train, fold.seed)
+        embedders = [_embedder_of(search, job) for job in part.jobs]
+        outcomes = fit_batched(embedders, samples[id(part.prefix)])
+        for job, embedder, outcome in zip(part.jobs, embedders, outcomes, strict=True):
+            for index in job.candidates:
+                candidate = _PrefittedCandidate(
+                    clone(search.estimator), embedder, part.prefix, outcome
+                )
+                result = _score(search, candidate, index, fold, contexts[index])
+                seconds = part.prefix.seconds + outcome.seconds / len(job.candidates)
+                result["fit_time"] += seconds
+                results.append(FoldResult(index, fold.index, result, outcome.reason))
+    return results
+
+
+def _embedder_of(search: SearchRound, job: EmbedderJob) -> HSCLEmbedder:
+    params = search.candidates[job.candidates[0]]
+    return split_pipeline(with_params(search.estimator, params)).embedder
+
+
+def fit_and_score_single(
+    search: SearchRound,
+    index: int,
+    fold: Fold,
+    context: CallbackContext | None,
+    reason: str,
+) -> list[FoldResult]:
+    """Fit and score one candidate as scikit-learn does.
+
+    Parameters
+    ----------
+    search : SearchRound
+        The candidates and the data.
+    index : int
+        Index of the candidate.
+    fold : Fold
+        Training and test samples.
+    context : sklearn.callback.CallbackContext or None
+        Callback context of this fit.
+    reason : str
+        Why the candidate is not fitted in a stack.
+
+    Returns
+    -------
+    list of one FoldResult
+    """
+    result = _score(search, clone(search.estimator), index, fold, context)
+    return [FoldResult(index, fold.index, result, reason)]
+
+
+def _score(
+    search: SearchRound,
+    candidate: "BaseEstimator | _PrefittedCandidate",
+    index: int,
+    fold: Fold,
+    context: CallbackContext | None,
+) -> FitResult:
+    options = search.options
+    if isinstance(candidate, _PrefittedCandidate):
+        options = options | {"scorer": _on_candidate(options["scorer"])}
+    return _fit_and_score(
+        candidate,
+        search.X,
+        search.y,
+        train=fold.train,
+        test=fold.test,
+        parameters=search.candidates[index],
+        split_progress=(fold.index, search.n_splits),
+        candidate_progress=(index, len(search.candidates)),
+        callback_ctx=context,
+        **options,
+    )
+
+
+# Training in stacks ------------------------------------------------------------------
+
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -200,225 +422,6 @@ def _timed(
         return None
     finally:
         outcome.seconds += time.perf_counter() - start
-
-
-Score = float | dict[str, float]
-
-
-class Scorer(Protocol):
-    """Scores a fitted estimator on samples, as scikit-learn's scorers do."""
-
-    def __call__(
-        self, estimator: BaseEstimator, *data: ArrayLike, **params: object
-    ) -> Score:
-        """Return the score, or several by name."""
-
-
-class ScoringOptions(TypedDict):
-    """Arguments of scikit-learn's fit-and-score that a search sets once."""
-
-    scorer: Scorer
-    fit_params: Mapping[str, object]
-    score_params: Mapping[str, object]
-    return_train_score: bool
-    return_n_test_samples: bool
-    return_times: bool
-    error_score: float | str
-    verbose: int
-    caller: BaseSearchCV
-
-
-class FitResult(TypedDict, total=False):
-    """Scores and times of one candidate on one fold, from scikit-learn's fit-and-score."""
-
-    test_scores: Score
-    train_scores: Score
-    n_test_samples: int
-    fit_time: float
-    score_time: float
-    fit_error: str | None
-
-
-@dataclass(frozen=True)
-class SearchRound:
-    """Data and options that all fits of a round of candidates have in common."""
-
-    estimator: BaseEstimator
-    """The estimator that is searched, without the parameters of a candidate."""
-    X: ArrayLike
-    y: ArrayLike | None
-    candidates: list[Params]
-    n_splits: int
-    options: ScoringOptions
-
-
-@dataclass
-class FittedPrefix:
-    """Steps before the embedder, fitted on the training samples of a fold."""
-
-    steps: list[Step]
-    rows: ArrayLike | None
-    """The transformed samples; None if there is no step, or one failed."""
-    failed: bool
-    seconds: float
-
-    def transformed(self, X: ArrayLike) -> ArrayLike:
-        """Return the transformed training samples; X itself if there is no step."""
-        return cast("ArrayLike", self.rows) if self.steps else X
-
-
-@dataclass
-class FoldResult:
-    """The result of one candidate on one fold."""
-
-    candidate: int
-    fold: int
-    result: FitResult
-    reason: str | None
-    """The reason if it was fitted by itself; None if it was fitted in a stack."""
-
-
-def fit_prefix(search: SearchRound, index: int, fold: Fold) -> FittedPrefix:
-    """Fit the steps before the embedder, once for all candidates that share them.
-
-    Parameters
-    ----------
-    search : SearchRound
-        The candidates and the data.
-    index : int
-        Index of one of these candidates.
-    fold : Fold
-        The training samples.
-
-    Returns
-    -------
-    FittedPrefix
-    """
-    candidate = with_params(search.estimator, search.candidates[index])
-    steps = split_pipeline(candidate).before
-    if not steps:
-        return FittedPrefix([], None, False, 0.0)
-    X_train, y_train = _safe_split(candidate, search.X, search.y, fold.train)
-    start = time.perf_counter()
-    pipeline = Pipeline(steps)
-    rows, failed = None, False
-    try:
-        rows = pipeline.fit_transform(X_train, y_train)
-    except Exception:  # each candidate raises it anew, where scikit-learn handles it
-        failed = True
-    return FittedPrefix(pipeline.steps, rows, failed, time.perf_counter() - start)
-
-
-class StackPart(NamedTuple):
-    """Embedders that are trained together on a fold, and the steps before them."""
-
-    jobs: list[EmbedderJob]
-    prefix: FittedPrefix
-
-
-def fit_and_score_fold(
-    search: SearchRound,
-    parts: Sequence[StackPart],
-    fold: Fold,
-    contexts: Sequence[CallbackContext | None],
-) -> list[FoldResult]:
-    """Train embedders on a fold; complete and score each candidate that uses them.
-
-    Samples are validated and prepared once for all parts with the same steps before.
-
-    Parameters
-    ----------
-    search : SearchRound
-        The candidates and the data.
-    parts : sequence of StackPart
-        The embedders to train.
-    fold : Fold
-        Training and test samples.
-    contexts : sequence of sklearn.callback.CallbackContext or None
-        Callback contexts of all candidates on this fold.
-
-    Returns
-    -------
-    list of FoldResult
-    """
-    X_train, y_train = _safe_split(search.estimator, search.X, search.y, fold.train)
-    samples: dict[int, TrainingSamples] = {}
-    results: list[FoldResult] = []
-    for part in parts:
-        if id(part.prefix) not in samples:
-            rows = part.prefix.transformed(X_train)
-            samples[id(part.prefix)] = TrainingSamples(rows, y_train, fold.seed)
-        embedders = [_embedder_of(search, job) for job in part.jobs]
-        outcomes = fit_batched(embedders, samples[id(part.prefix)])
-        for job, embedder, outcome in zip(part.jobs, embedders, outcomes, strict=True):
-            for index in job.candidates:
-                candidate = _PrefittedCandidate(
-                    clone(search.estimator), embedder, part.prefix, outcome
-                )
-                result = _score(search, candidate, index, fold, contexts[index])
-                seconds = part.prefix.seconds + outcome.seconds / len(job.candidates)
-                result["fit_time"] += seconds
-                results.append(FoldResult(index, fold.index, result, outcome.reason))
-    return results
-
-
-def _embedder_of(search: SearchRound, job: EmbedderJob) -> HSCLEmbedder:
-    params = search.candidates[job.candidates[0]]
-    return split_pipeline(with_params(search.estimator, params)).embedder
-
-
-def fit_and_score_single(
-    search: SearchRound,
-    index: int,
-    fold: Fold,
-    context: CallbackContext | None,
-    reason: str,
-) -> list[FoldResult]:
-    """Fit and score one candidate as scikit-learn does.
-
-    Parameters
-    ----------
-    search : SearchRound
-        The candidates and the data.
-    index : int
-        Index of the candidate.
-    fold : Fold
-        Training and test samples.
-    context : sklearn.callback.CallbackContext or None
-        Callback context of this fit.
-    reason : str
-        Why the candidate is not fitted in a stack.
-
-    Returns
-    -------
-    list of one FoldResult
-    """
-    result = _score(search, clone(search.estimator), index, fold, context)
-    return [FoldResult(index, fold.index, result, reason)]
-
-
-def _score(
-    search: SearchRound,
-    candidate: "BaseEstimator | _PrefittedCandidate",
-    index: int,
-    fold: Fold,
-    context: CallbackContext | None,
-) -> FitResult:
-    options = search.options
-    if isinstance(candidate, _PrefittedCandidate):
-        options = options | {"scorer": _on_candidate(options["scorer"])}
-    return _fit_and_score(
-        candidate,
-        search.X,
-        search.y,
-        train=fold.train,
-        test=fold.test,
-        parameters=search.candidates[index],
-        split_progress=(fold.index, search.n_splits),
-        candidate_progress=(index, len(search.candidates)),
-        callback_ctx=context,
-        **options,
-    )
 
 
 # Candidates of a stack ---------------------------------------------------------------

@@ -20,12 +20,10 @@ from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes_grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
-
 # From uniform weights to weights of few negatives of a batch.
 BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 # Neighbors that vote if the estimator has no score.
 _N_NEIGHBORS = 5
-
 Splitter: TypeAlias = BaseCrossValidator | Iterable[tuple[ArrayLike, ArrayLike]]
 Scoring = str | Callable[..., float] | None
 
@@ -177,6 +175,9 @@ class _MeasureScorer:
             n_neighbors = min(_N_NEIGHBORS, len(embedding) - 1)
             return knn_accuracy(embedding, y, n_neighbors=n_neighbors, weights="uniform")
         return check_scoring(estimator, self.scoring)(estimator, X, y)
+
+
+# Figure ------------------------------------------------------------------------------
 
 
 class HardnessPathDisplay:

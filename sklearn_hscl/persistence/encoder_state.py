@@ -1,4 +1,4 @@
-"""The encoder and its preprocessing as entries and arrays.
+"""Columns, targets and network of an embedder as entries and arrays, and back.
 
 A built-in encoder is rebuilt from its configuration. Another encoder is passed again by
 the user, and gets its weights from the file.
@@ -40,10 +40,11 @@ from sklearn_hscl.persistence.schema import (
 )
 from sklearn_hscl.runtime.precision import Precision
 
+# Columns -----------------------------------------------------------------------------
+
+
 Levels = NDArray[np.object_]
 Codes = NDArray[np.float32]
-
-# Columns -----------------------------------------------------------------------------
 
 
 def table_state(
@@ -115,7 +116,7 @@ def restore_table(
 
 def _restore_columns(
     categories: list[Levels],
-    kinds: list[list[str]] | None,
+    level_types: list[list[str]] | None,
     arrays: StoredArrays,
     n_features: int,
 ) -> TableColumns:
@@ -123,13 +124,14 @@ def _restore_columns(
     for levels in categories:
         if not isinstance(levels, np.ndarray) or levels.dtype != object:
             raise BundleError("expected categories to be arrays of objects")
-    kinds = level_types_of(categories) if kinds is None else kinds
-    if not is_categorical.sum() == len(categories) == len(kinds):
+    if level_types is None:
+        level_types = level_types_of(categories)
+    if not is_categorical.sum() == len(categories) == len(level_types):
         raise BundleError("the categories do not match the categorical columns")
-    for names in kinds:
+    for names in level_types:
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             raise BundleError(f"the types of categories are invalid: {names!r:.80}")
-    return TableColumns(is_categorical, categories, kinds)
+    return TableColumns(is_categorical, categories, level_types)
 
 
 def _restore_preprocessor(
@@ -236,6 +238,9 @@ def _restore_scale(arrays: StoredArrays) -> StandardScaler:
     return scale
 
 
+# Network -----------------------------------------------------------------------------
+
+
 ENCODER_PREFIX = "encoder."
 _STORABLE_DTYPES = {
     torch.float32,
@@ -292,25 +297,6 @@ def network_state(encoder: nn.Module, module: ContrastiveModule) -> tuple[Entrie
         if network is not None
         for name, value in network.state_dict().items()
     }
-
-
-def cpu_array(value: object, name: str) -> Array:
-    """Return a tensor as an array, without a copy if it is on the CPU."""
-    if not isinstance(value, Tensor) or value.dtype not in _STORABLE_DTYPES:
-        found = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise BundleError(
-            f"Expected the state {name!r} of the encoder to be a tensor of real numbers, "
-            f"got {found}. Keep only such tensors in its state_dict."
-        )
-    return value.detach().cpu().contiguous().numpy()
-
-
-def to_cpu(module: nn.Module) -> nn.Module:
-    """Return the module if it is on the CPU, else a copy there."""
-    tensors = [*module.parameters(), *module.buffers()]
-    if all(tensor.device.type == "cpu" for tensor in tensors):
-        return module
-    return copy.deepcopy(module).cpu()
 
 
 def restore_network(
@@ -411,6 +397,25 @@ def _load_weights(network: nn.Module, weights: dict[str, Tensor], *, assign: boo
         network.load_state_dict(weights, assign=assign)
     except (RuntimeError, KeyError, ValueError) as error:
         raise BundleError(f"the weights do not fit the encoder: {error}") from error
+
+
+def cpu_array(value: object, name: str) -> Array:
+    """Return a tensor as an array, without a copy if it is on the CPU."""
+    if not isinstance(value, Tensor) or value.dtype not in _STORABLE_DTYPES:
+        found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise BundleError(
+            f"Expected the state {name!r} of the encoder to be a tensor of real numbers, "
+            f"got {found}. Keep only such tensors in its state_dict."
+        )
+    return value.detach().cpu().contiguous().numpy()
+
+
+def to_cpu(module: nn.Module) -> nn.Module:
+    """Return the module if it is on the CPU, else a copy there."""
+    tensors = [*module.parameters(), *module.buffers()]
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return module
+    return copy.deepcopy(module).cpu()
 
 
 # Custom encoders ---------------------------------------------------------------------

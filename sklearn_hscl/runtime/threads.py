@@ -14,6 +14,9 @@ from joblib.parallel import get_active_backend
 
 from sklearn_hscl.runtime.matmul import uses_fast_gemm
 
+# Number of threads -------------------------------------------------------------------
+
+
 # Up to this many rows a step on a table consists of operations of microseconds. Threads do
 # not speed these up, and on a busy machine slow them down: each ends at a barrier.
 _MAX_SMALL_BATCH = 1024
@@ -74,11 +77,13 @@ def torch_threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+# Work in threads ---------------------------------------------------------------------
+
 
 _BLOCK_ROWS = 256
 _PREFETCH_DEPTH = 2  # items that are ready or in progress while one is used
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def map_blocks(

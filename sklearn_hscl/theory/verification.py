@@ -29,6 +29,9 @@ NEGATIVE_MASS = 510.0
 _TEMPERATURE = 0.5
 
 
+# On arrays and estimators ------------------------------------------------------------
+
+
 def verify_embedding(
     X: ArrayLike,
     y: ArrayLike,
@@ -158,6 +161,37 @@ def verify_embedding(
     )
 
 
+def _check_betas(betas: Sequence[float]) -> NDArray[np.float64]:
+    try:
+        strengths = np.array(betas, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"betas={betas!r} must be a sequence of numbers.") from error
+    usable = strengths.ndim == 1 and len(strengths) > 0
+    if not (usable and np.isfinite(strengths).all() and (strengths >= 0).all()):
+        raise ValueError(
+            f"betas={betas!r} must be a sequence of at least one finite number from 0 up."
+        )
+    return strengths
+
+
+def _check_sampling(
+    max_anchors: int | None,
+    max_negatives: int | None,
+    n_bootstrap: int,
+    confidence_level: float,
+) -> None:
+    for name, count, least in (
+        ("max_anchors", max_anchors, 1),
+        ("max_negatives", max_negatives, 2),
+        ("n_bootstrap", n_bootstrap, 1),
+    ):
+        unlimited = count is None and name != "n_bootstrap"
+        if not (unlimited or (isinstance(count, Integral) and count >= least)):
+            raise ValueError(f"{name}={count!r} must be an integer from {least} up.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level={confidence_level!r} must be in (0, 1).")
+
+
 class VerificationSettings(TypedDict, total=False):
     """Optional arguments of :func:`verify_embedding`, without the temperature."""
 
@@ -235,35 +269,7 @@ def verify_estimator(
     return verify_embedding(embedding, y, betas, temperature=temperature, **settings)
 
 
-def _check_betas(betas: Sequence[float]) -> NDArray[np.float64]:
-    try:
-        strengths = np.array(betas, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"betas={betas!r} must be a sequence of numbers.") from error
-    usable = strengths.ndim == 1 and len(strengths) > 0
-    if not (usable and np.isfinite(strengths).all() and (strengths >= 0).all()):
-        raise ValueError(
-            f"betas={betas!r} must be a sequence of at least one finite number from 0 up."
-        )
-    return strengths
-
-
-def _check_sampling(
-    max_anchors: int | None,
-    max_negatives: int | None,
-    n_bootstrap: int,
-    confidence_level: float,
-) -> None:
-    for name, count, least in (
-        ("max_anchors", max_anchors, 1),
-        ("max_negatives", max_negatives, 2),
-        ("n_bootstrap", n_bootstrap, 1),
-    ):
-        unlimited = count is None and name != "n_bootstrap"
-        if not (unlimited or (isinstance(count, Integral) and count >= least)):
-            raise ValueError(f"{name}={count!r} must be an integer from {least} up.")
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level={confidence_level!r} must be in (0, 1).")
+# Along training ----------------------------------------------------------------------
 
 
 class TheoryMonitor:

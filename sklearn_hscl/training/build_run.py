@@ -29,13 +29,13 @@ from sklearn_hscl.training.run import TrainingRun, WarmStart
 
 @dataclass(frozen=True)
 class FitStart:
-    """What a fit starts from."""
+    """The start of a fit: seeds, an earlier fit, a checkpoint."""
 
     seeds: Seeds
     previous: WarmStart | None = None
     """The fit to continue."""
     checkpoint: Checkpoint | None = None
-    """Where to keep the state of training."""
+    """The checkpoint that keeps the state of training."""
 
 
 def build_run(
@@ -50,9 +50,9 @@ def build_run(
     data : PreparedData
         Validated data, shared by all runs on them.
     loss : ContrastiveLoss
-        Of this run alone; completed in place.
+        The loss of this run alone; it is completed in place.
     start : FitStart
-        Seeds, and the fit to continue.
+        Seeds, the fit to continue and the checkpoint.
 
     Returns
     -------

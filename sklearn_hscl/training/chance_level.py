@@ -25,9 +25,9 @@ def constant_embedding_batches(
     targets : Tensor of shape (n,) or (n, K)
         Targets of all samples.
     folds : Tensor of shape (n,) or None
-        The member of an ensemble that does not see a sample.
-    seed : int
-        For the order.
+        Index of the member of an ensemble that does not see a sample.
+    seed : int, default=0
+        Seed of the order.
 
     Returns
     -------

@@ -1,4 +1,7 @@
-"""The order of a fit: read the data, build the loss and the run, train."""
+"""The order of a fit: read the data, build the loss and the run, train.
+
+scikit-learn's callbacks follow the training through :class:`SklearnCallbackBridge`.
+"""
 
 import copy
 import sys
@@ -264,7 +267,7 @@ def prepare_run(
     data : PreparedData
         Validated data; all runs on them share what is prepared.
     start : FitStart
-        Seeds, and the fit to continue.
+        Seeds, the fit to continue and the checkpoint.
     scales : LossScales
         Values of `beta` and `temperature`.
     changes : mapping

@@ -1,4 +1,7 @@
-"""The state of training, kept in memory (LRBackoff) or on disk (Checkpoint)."""
+"""The state of training, kept in memory by LRBackoff and on disk by Checkpoint.
+
+A checkpoint belongs to one fit, which a fingerprint of its data and parameters identifies.
+"""
 
 import os
 import platform
@@ -22,8 +25,8 @@ from torch import Tensor
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.runtime import matmul as gemm
 from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
+from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.random_state import (
     RandomState,
     Seeds,
@@ -37,6 +40,9 @@ from sklearn_hscl.training.loop.callback import (
 )
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet
+
+# State of training -------------------------------------------------------------------
+
 
 Tree = Any  # nested dicts, lists and tuples of tensors, numbers and strings
 
@@ -159,6 +165,9 @@ def _map_tensors(tree: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
     return tree
 
 
+# In memory ---------------------------------------------------------------------------
+
+
 class LRBackoff(TrainingCallback):
     """Restart training once from an earlier epoch, at a lower rate, if it diverges.
 
@@ -200,12 +209,13 @@ class LRBackoff(TrainingCallback):
         return True
 
 
+# On disk -----------------------------------------------------------------------------
+
+
 _FILE_NAME = "checkpoint.pt"
 _FORMAT = 1  # version of the file's format
-# Maximum fraction of the time that is spent on writing; only the last epoch is always
-# written.
+# Maximum fraction of the time that is spent on writing. The last epoch is always written.
 _MAX_TIME_FRACTION = 0.05
-
 Fingerprint = dict[str, str]
 
 
@@ -402,7 +412,8 @@ def refuse_checkpoint(estimator: CheckpointParams, reason: str) -> None:
         )
 
 
-# The identity of a fit ----------------------------------------------------------------
+# Identity of a fit -------------------------------------------------------------------
+
 
 # Parameters that do not change the result, or whose effect is part of the fingerprint.
 _EXCLUDED_PARAMS = (
@@ -414,8 +425,8 @@ _EXCLUDED_PARAMS = (
     "random_state",
 )
 _PACKAGES = ("sklearn-hscl", "torch", "numpy", "scipy", "scikit-learn", "skorch")
-_MAX_STORED_ROWS = 1024  # rows read from files, or decoded
-_CHUNK_ROWS = 65_536
+_MAX_STORED_ROWS = 1024  # rows that are read from files for the fingerprint
+_CHUNK_ROWS = 65_536  # rows that are hashed at a time
 
 
 def fingerprint_of_fit(
@@ -462,7 +473,7 @@ def environment_of_fit(n_threads: int) -> Fingerprint:
     installed = {name: _version(name) for name in _PACKAGES}
     return {
         "n_threads_": str(n_threads),
-        "products of matrices": gemm.chosen_products(),
+        "products of matrices": chosen_products(),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "Python": platform.python_version(),
         **installed,

@@ -18,6 +18,8 @@ from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.net import ContrastiveNet
 
+# Moving average ----------------------------------------------------------------------
+
 
 class HasModule(Protocol):
     """A net, or the driver of a stack."""
@@ -85,6 +87,9 @@ class AveragedWeights(TrainingCallback):
         torch._foreach_copy_(self.weights_, self.other_)
         self.holds_average_ = to_average
         torch._foreach_copy_(self.other_, swapped)
+
+
+# Scale of the embedding --------------------------------------------------------------
 
 
 _MAX_ROWS = 4096  # rows on which scales are compared

@@ -1,4 +1,4 @@
-"""The thin skorch net: epochs, history, and what it takes over from an earlier fit."""
+"""The thin skorch net, the loop of its epochs, and its start from an earlier fit."""
 
 import copy
 from collections.abc import Sequence
@@ -216,6 +216,9 @@ class ContrastiveNet(CallbackNet):
         return cast(nn.Module, super().torch_compile(module, name))
 
 
+# Epochs ------------------------------------------------------------------------------
+
+
 class EpochLoop:
     """The epochs of one training: batches, views, step and learning rate.
 
@@ -345,9 +348,11 @@ class EpochLoop:
             )
 
 
+# Warm start --------------------------------------------------------------------------
+
+
 ParameterState = dict[str, Tensor | float | None]
 """What an optimizer stores for one parameter."""
-
 # Settings that need one more entry in the state of each parameter, and its name.
 _EXTRA_ENTRIES = {
     "amsgrad": "max_exp_avg_sq",

@@ -19,6 +19,8 @@ from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.training.loop.learning_rate import ParamGroup
 
+# Modules -----------------------------------------------------------------------------
+
 
 class StackedModule(nn.Module):
     """Several encoders with heads that are trained together on the same rows.
@@ -44,7 +46,7 @@ class StackedModule(nn.Module):
             weights = [module.get_parameter(name).detach() for module in modules]
             is_trained = modules[0].get_parameter(name).requires_grad
             whole = nn.Parameter(torch.stack(weights), requires_grad=is_trained)
-            _replace(self.stack, name, whole)
+            _set_weight(self.stack, name, whole)
         # Both ways give the same numbers; mapping over weights is slower.
         self.takes_leading_axis = _is_perceptron(self.stack.encoder)
         if self.takes_leading_axis:
@@ -96,6 +98,29 @@ class StackedModule(nn.Module):
                 weight.data = whole.data[k]
 
 
+def _is_perceptron(encoder: nn.Module) -> bool:
+    """Return whether all parts but linear maps and dropout accept rows (S, B, n)."""
+    parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
+    *before, last = map(type, parts)
+    return last is MLPEncoder and all(part is OneHotColumns for part in before)
+
+
+def _use_leading_axis(module: nn.Module) -> None:
+    """Replace linear maps and dropout by those for rows (S, B, n)."""
+    for name, part in module.named_children():
+        if isinstance(part, nn.Linear):
+            setattr(module, name, ModelLinear(part.weight, part.bias))
+        elif isinstance(part, nn.Dropout):
+            setattr(module, name, SharedDropout(part.p))
+        else:
+            _use_leading_axis(part)
+
+
+def _set_weight(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+    owner, _, last = name.rpartition(".")
+    setattr(module.get_submodule(owner), last, weight)
+
+
 class ModelLinear(nn.Module):
     """A linear map per model.
 
@@ -117,26 +142,6 @@ class ModelLinear(nn.Module):
         else:
             product = _Product.apply(rows, self.weight)
         return product if self.bias is None else product + self.bias.unsqueeze(1)
-
-
-class SharedDropout(nn.Module):
-    """Dropout of the same units in all models.
-
-    Parameters
-    ----------
-    p : float in [0, 1)
-        Fraction of the units.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Drop units of rows (S, B, n) in training; scale the others up."""
-        if not self.training or not self.p:
-            return rows
-        return rows * functional.dropout(torch.ones_like(rows[0]), self.p)
 
 
 class _Context(Protocol):
@@ -171,27 +176,27 @@ class _Product(torch.autograd.Function):
         return to_rows, (flat.T @ rows).view(weight.shape)
 
 
-def _is_perceptron(encoder: nn.Module) -> bool:
-    """Return whether all parts but linear maps and dropout accept rows (S, B, n)."""
-    parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
-    *before, last = map(type, parts)
-    return last is MLPEncoder and all(part is OneHotColumns for part in before)
+class SharedDropout(nn.Module):
+    """Dropout of the same units in all models.
+
+    Parameters
+    ----------
+    p : float in [0, 1)
+        Fraction of the units.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Drop units of rows (S, B, n) in training; scale the others up."""
+        if not self.training or not self.p:
+            return rows
+        return rows * functional.dropout(torch.ones_like(rows[0]), self.p)
 
 
-def _use_leading_axis(module: nn.Module) -> None:
-    """Replace linear maps and dropout by those for rows (S, B, n)."""
-    for name, part in module.named_children():
-        if isinstance(part, nn.Linear):
-            setattr(module, name, ModelLinear(part.weight, part.bias))
-        elif isinstance(part, nn.Dropout):
-            setattr(module, name, SharedDropout(part.p))
-        else:
-            _use_leading_axis(part)
-
-
-def _replace(module: nn.Module, name: str, weight: nn.Parameter) -> None:
-    owner, _, last = name.rpartition(".")
-    setattr(module.get_submodule(owner), last, weight)
+# Losses ------------------------------------------------------------------------------
 
 
 # Options in which losses may differ that are computed by one call, with a value for each.
@@ -199,15 +204,15 @@ _NUMERIC_OPTIONS = ("beta", "temperature", "threshold", "ce_weight")
 
 
 class StackedLoss:
-    """Losses of several models, the first axis of what they are called with.
+    """Losses of several models, along the first axis of their inputs.
 
-    Losses that differ in numbers only are computed by one call. Each further kind of
-    loss, such as another hardening, takes a call of its own.
+    Losses that differ in numbers only are computed by one call. A loss of another type,
+    or with another hardening, takes a further call.
 
     Parameters
     ----------
-    losses : sequence of ContrastiveLoss
-        One for each model K.
+    losses : sequence of S ContrastiveLoss
+        One for each model.
     device : torch.device
         Device of the projections.
     """
@@ -215,7 +220,7 @@ class StackedLoss:
     def __init__(self, losses: Sequence[ContrastiveLoss], device: torch.device) -> None:
         groups: dict[Hashable, list[int]] = {}
         for k, loss in enumerate(losses):
-            groups.setdefault(_kind(loss), []).append(k)
+            groups.setdefault(_fixed_options(loss), []).append(k)
         self.parts = [
             (
                 torch.tensor(indices, device=device),
@@ -239,16 +244,16 @@ class StackedLoss:
 
         Parameters
         ----------
-        z : Tensor of shape (K, ..., B, D)
+        z : Tensor of shape (S, ..., B, D)
             Projections by each model.
         y, view_ids, return_stats
             As in :class:`~sklearn_hscl.losses.ContrastiveLoss`.
-        logits : Tensor of shape (K, ..., B, n_classes) or None
+        logits : Tensor of shape (S, ..., B, n_classes) or None
             Class scores by each model.
 
         Returns
         -------
-        value : Tensor of shape (K, ...)
+        value : Tensor of shape (S, ...)
         stats : LossStats
         """
         if len(self.parts) == 1:
@@ -276,8 +281,8 @@ class StackedLoss:
         return self.parts[i][1](z, y, view_ids=view_ids, logits=logits, return_stats=True)
 
 
-def _kind(loss: ContrastiveLoss) -> Hashable:
-    """Return what losses must have in common to be computed by one call."""
+def _fixed_options(loss: ContrastiveLoss) -> Hashable:
+    """Return the options that losses must share to be computed by one call."""
     fixed = tuple(
         (name, comparable(value))
         for name, value in vars(loss.options).items()
@@ -314,6 +319,9 @@ def _joint_option(
     if len(Counter(values)) == 1 and name == "ce_weight":
         return values[0]
     return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+# Optimizers --------------------------------------------------------------------------
 
 
 # These update each element independently, so that stacked weights are updated as single
@@ -358,12 +366,12 @@ class StackedOptimizer:
         groups: list[ParamGroup] = []
         for whole, *by_model in zip(module.parameters(), *settings, strict=True):
             if all(one == by_model[0] for one in by_model):
-                _add(groups, whole, by_model[0])
+                _add_to_group(groups, whole, by_model[0])
                 continue
             views = list(whole.detach().unbind())
             self.separate.append((whole, views))
             for view, one in zip(views, by_model, strict=True):
-                _add(groups, view, one)
+                _add_to_group(groups, view, one)
         self.optimizer = type(optimizers[0])(groups)  # type: ignore[call-arg]
 
     @property
@@ -391,7 +399,7 @@ class StackedOptimizer:
             views = separate.get(id(whole))
             entries = self.optimizer.state.get(whole if views is None else views[index], {})
             optimizer.state[weight] = {
-                name: _part(value, whole, index if views is None else None)
+                name: _state_of_model(value, whole, index if views is None else None)
                 for name, value in entries.items()
             }
 
@@ -431,7 +439,7 @@ def _settings_by_weight(
     return [found[id(weight)] for weight in module.parameters()]
 
 
-def _add(groups: list[ParamGroup], weight: Tensor, settings: ParamGroup) -> None:
+def _add_to_group(groups: list[ParamGroup], weight: Tensor, settings: ParamGroup) -> None:
     """Add a weight to the group that has its settings."""
     for group in groups:
         if all(group[name] == value for name, value in settings.items()):
@@ -440,7 +448,7 @@ def _add(groups: list[ParamGroup], weight: Tensor, settings: ParamGroup) -> None
     groups.append({**settings, "params": [weight]})
 
 
-def _part(value: object, whole: Tensor, index: int | None) -> object:
+def _state_of_model(value: object, whole: Tensor, index: int | None) -> object:
     """Return one model's part of an entry of an optimizer's state."""
     if not isinstance(value, Tensor):
         return value

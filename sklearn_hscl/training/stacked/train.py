@@ -1,4 +1,7 @@
-"""Training several models as one, along a leading model axis, where that is possible."""
+"""Training several models as one, along a leading model axis, where that is possible.
+
+Runs that agree in all but numbers share their batches; each keeps its own history.
+"""
 
 from collections.abc import Hashable, Iterator, Sequence
 
@@ -32,69 +35,6 @@ from sklearn_hscl.training.stacked.module import (
     StackedOptimizer,
     comparable,
 )
-
-
-def reason_not_stackable(run: TrainingRun) -> str | None:
-    """Return why a run cannot be trained in a stack; None if it can.
-
-    Parameters
-    ----------
-    run : TrainingRun
-        The run, prepared and not yet trained.
-    """
-    net = run.net
-    if run.keepers:
-        return "lr_backoff restores an earlier state of one model"
-    if net.compile:
-        return "compile=True compiles the step of one model"
-    if net.device_batch_size != "auto":
-        return f"device_batch_size={net.device_batch_size} splits the batches of one model"
-    if has_batch_statistics(net.module_):
-        return "the encoder has batch statistics"
-    if _has_tied_weights(net.module_):
-        return "the encoder has tied weights"
-    if net.criterion_.options.n_synthetic:
-        return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
-    if type(net.optimizer_) not in ELEMENTWISE:
-        name = type(net.optimizer_).__name__
-        return f"{name} does not update each weight independently"
-    defaults = {name for name, _ in net._default_callbacks}
-    added = [name for name, _ in net.callbacks_ if name not in defaults]
-    if added:
-        return f"net_callbacks={added} see one net"
-    return None
-
-
-def models_at_once(run: TrainingRun) -> int:
-    """Return for how many models the activations of a batch fit into memory."""
-    net = run.net
-    sample = as_float(run.train.rows[:N_SAMPLE_ROWS], net.module_.precision.dtype)
-    with scoped_torch_seed(0):  # dropout draws
-        n_views, _ = choose_chunk_rows("auto", net.module_, sample)
-    return n_views // (net.n_views * net.batch_size)
-
-
-def stack_key(run: TrainingRun) -> tuple[Hashable, ...]:
-    """Return what two runs must have in common to be stacked.
-
-    Custom encoders are compared by their weights alone: they must be copies of one module.
-    """
-    net = run.net
-    weights = [
-        (name, w.shape, w.requires_grad) for name, w in net.module_.named_parameters()
-    ]
-    has_classifier = net.module_.classifier is not None
-    return (
-        id(run.train), net.target_kind, *weights, has_classifier, net.n_views,
-        net.batch_size, net.max_epochs, comparable(net.lr_schedule), net.clip_norm,
-        run.seeds, type(net.optimizer_), len(run.monitors),
-    )  # fmt: skip
-
-
-def _has_tied_weights(module: nn.Module) -> bool:
-    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    return len(names) > len(list(module.parameters()))
-
 
 # glibc returns freed memory to the system, page by page, unless blocks of this size were
 # in use before. Temporaries of stacks would then take twice their time.
@@ -169,6 +109,74 @@ def _train_stack(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     seed = scoped_torch_seed(first.seeds.weights)
     with seed, torch_threads(first.n_threads), precision.products():
         return _Stack(runs).train()
+
+
+# Runs that can be stacked ------------------------------------------------------------
+
+
+def reason_not_stackable(run: TrainingRun) -> str | None:
+    """Return why a run cannot be trained in a stack; None if it can.
+
+    Parameters
+    ----------
+    run : TrainingRun
+        The run, prepared and not yet trained.
+    """
+    net = run.net
+    if run.keepers:
+        return "lr_backoff restores an earlier state of one model"
+    if net.compile:
+        return "compile=True compiles the step of one model"
+    if net.device_batch_size != "auto":
+        return f"device_batch_size={net.device_batch_size} splits the batches of one model"
+    if has_batch_statistics(net.module_):
+        return "the encoder has batch statistics"
+    if _has_tied_weights(net.module_):
+        return "the encoder has tied weights"
+    if net.criterion_.options.n_synthetic:
+        return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
+    if type(net.optimizer_) not in ELEMENTWISE:
+        name = type(net.optimizer_).__name__
+        return f"{name} does not update each weight independently"
+    defaults = {name for name, _ in net._default_callbacks}
+    added = [name for name, _ in net.callbacks_ if name not in defaults]
+    if added:
+        return f"net_callbacks={added} see one net"
+    return None
+
+
+def _has_tied_weights(module: nn.Module) -> bool:
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    return len(names) > len(list(module.parameters()))
+
+
+def stack_key(run: TrainingRun) -> tuple[Hashable, ...]:
+    """Return a key that is equal for runs that can be stacked with each other.
+
+    Custom encoders are compared by their weights alone: they must be copies of one module.
+    """
+    net = run.net
+    weights = [
+        (name, w.shape, w.requires_grad) for name, w in net.module_.named_parameters()
+    ]
+    has_classifier = net.module_.classifier is not None
+    return (
+        id(run.train), net.target_kind, *weights, has_classifier, net.n_views,
+        net.batch_size, net.max_epochs, comparable(net.lr_schedule), net.clip_norm,
+        run.seeds, type(net.optimizer_), len(run.monitors),
+    )  # fmt: skip
+
+
+def models_at_once(run: TrainingRun) -> int:
+    """Return for how many models the activations of a batch fit into memory."""
+    net = run.net
+    sample = as_float(run.train.rows[:N_SAMPLE_ROWS], net.module_.precision.dtype)
+    with scoped_torch_seed(0):  # dropout draws
+        n_views, _ = choose_chunk_rows("auto", net.module_, sample)
+    return n_views // (net.n_views * net.batch_size)
+
+
+# Stack -------------------------------------------------------------------------------
 
 
 class _StackedModel:
