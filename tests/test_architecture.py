@@ -127,7 +127,7 @@ def test_named_files_exist(page):
 
 
 def test_functions_in_the_pictures_exist():
-    page = (PAGES / "the_way_of_a_sample.rst").read_text()
+    page = (PAGES / "the_path_of_a_sample.rst").read_text()
     source = "\n".join(path.read_text() for path in FILES.values())
     names = re.findall(r"(\w+)\(\)|<b>(\w+)</b>", page)
     assert names
