@@ -135,7 +135,7 @@ def test_sparse_rows():
         ({"y": X[:, 0]}, "targets are continuous"),
         ({"X": np.ones((60, 8, 8))}, "ClassCorruption needs a table.*Use RandomShift"),
         ({"augment": ClassCorruption(p=1.5)}, "ClassCorruption: p must be in .0, 1., got"),
-        ({"augment": ClassCorruption}, "an object, not its class"),
+        ({"augment": ClassCorruption}, "an instance, not a class"),
     ],
 )
 def test_clear_errors(given, message):

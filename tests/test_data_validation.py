@@ -145,11 +145,11 @@ def test_duplicate_column_names_are_distinguished():
         ({"net_params": {1: 2}}, "net_params got 1"),
         (
             {"net_params": {"optimizer": torch.optim.LBFGS}},
-            "net_params got optimizer=LBFGS.* use one such as torch.optim.AdamW",
+            "got optimizer=LBFGS.* Use one such as torch.optim.AdamW",
         ),
         (
             {"net_params": {"optimizer": partial(torch.optim.LBFGS, history_size=3)}},
-            "net_params got optimizer=LBFGS",
+            "Expected net_params .* got optimizer=LBFGS",
         ),
         (
             {"X": csr_array(X), "encoder": "tabular"},
@@ -157,7 +157,7 @@ def test_duplicate_column_names_are_distinguished():
         ),
         ({"X": csr_array(X), "cross_fit": 2}, "Pass a dense table"),
         ({"augment": lambda rows: rows}, "function of .rows, generator."),
-        ({"augment": FeatureCorruption}, "an object, not its class"),
+        ({"augment": FeatureCorruption}, "an instance, not a class"),
         ({"augment": lambda rows, generator: rows.double()}, "shape and dtype"),
         ({"device": "meta"}, "device='meta' cannot be used"),
         ({"net_callbacks": ["EarlyStopping"]}, "net_callbacks"),

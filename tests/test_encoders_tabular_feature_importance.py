@@ -17,7 +17,7 @@ from sklearn_hscl.encoders.tabular.feature_importance import (
     _MAX_WEIGHT,
     feature_importance,
 )
-from sklearn_hscl.training import prepared_data, run
+from sklearn_hscl.training import build_run, prepared_data
 
 
 def table(n_rows: int = 300, n_columns: int = 40, *, seed: int = 0):
@@ -225,7 +225,7 @@ def test_forests_of_members_exclude_their_folds_in_a_fit():
         _, _, folds, n_members, seed = weigh.call_args.args
         assert n_members == 4
         assert folds.bincount().tolist() == [20, 20, 20, 20]
-        with patch.object(run, "member_folds", return_value=folds.flip(0)) as drawn:
+        with patch.object(build_run, "member_folds", return_value=folds.flip(0)) as drawn:
             embedder.fit(rows, codes)
         assert weigh.call_args.args[2] is drawn.return_value
         assert weigh.call_args.args[4] == seed

@@ -80,7 +80,7 @@ class TrainingRun:
         embedding = embed_tensor(module.encoder, rows, module.precision)
         if not embedding.isfinite().all():
             raise DivergenceError(
-                f"Training ended with infinite embeddings: lower `lr` (now {self.net.lr})."
+                f"Training ended with infinite embeddings. Lower `lr` (now {self.net.lr})."
             )
 
     @cached_property
