@@ -1,5 +1,7 @@
 """Models trained as one stack have the weights of models trained alone."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.losses import CosineBeta, LinearBeta
+from sklearn_hscl.losses import ContrastiveLoss, CosineBeta, LinearBeta
 from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
 
 LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits}
@@ -106,6 +108,62 @@ def test_losses(iris, loss, encoder):
 @pytest.mark.parametrize("encoder", [embedder, tabular])
 def test_hardenings(iris, hardening, candidates, encoder):
     compare(encoder(hardening=hardening, max_epochs=2), candidates, *iris)
+
+
+class Tilt:
+    """A hardening whose class does not say which one it is."""
+
+    def __init__(self, strength):
+        self.strength = strength
+
+    def __call__(self, similarity):
+        return self.strength * similarity
+
+
+class TiltWithFunction(Tilt):
+    """One that cannot be pickled."""
+
+    def __init__(self, strength):
+        super().__init__(strength)
+        self.unused = lambda: None
+
+
+def tilt(similarity, strength):
+    return strength * similarity
+
+
+@pytest.mark.parametrize(
+    "make", [Tilt, TiltWithFunction, lambda strength: partial(tilt, strength=strength)]
+)
+def test_hardenings_that_are_objects(iris, make):
+    candidates = [{"hardening": make(strength)} for strength in (0.1, 5.0, 5.0)]
+    first, second, third = compare(embedder(max_epochs=2), candidates, *iris)
+    assert first.loss_curve_ != second.loss_curve_
+    assert_array_equal(second.transform(iris[0]), third.transform(iris[0]))
+
+
+def test_losses_that_are_objects(iris):
+    losses = [
+        ContrastiveLoss("hscl"),
+        ContrastiveLoss("hscl", normalize=False),
+        ContrastiveLoss("hscl", label_smoothing=0.2, ce_weight=0.5),
+        ContrastiveLoss("hscl", ce_weight=0.5),
+        ContrastiveLoss("hscl", beta=3.0, kernel="dense"),
+    ]
+    with_classes = [{"loss": loss} for loss in losses if loss.options.ce_weight]
+    compare(embedder(max_epochs=2), with_classes, *iris)
+    without = [{"loss": loss} for loss in losses if not loss.options.ce_weight]
+    fitted = compare(embedder(max_epochs=2), without, *iris)
+    assert len({one.loss_curve_[-1] for one in fitted}) == 3
+
+
+def test_bandwidths_of_continuous_targets(iris):
+    losses = [ContrastiveLoss("hscl", bandwidth=width) for width in (0.1, 3.0)]
+    X = iris[0]
+    first, second = compare(
+        embedder(max_epochs=2), [{"loss": loss} for loss in losses], X, X[:, 0]
+    )
+    assert first.loss_curve_ != second.loss_curve_
 
 
 def test_schedules_of_beta(iris):

@@ -10,7 +10,7 @@ from skorch.callbacks import EpochTimer
 from torch import nn
 
 from sklearn_hscl.data.validation import FitInput
-from sklearn_hscl.losses import LinearBeta
+from sklearn_hscl.losses import ContrastiveLoss, LinearBeta
 from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training import fitting
@@ -137,6 +137,24 @@ def assert_alone(base, candidates, data, reason):
 )
 def test_settings_that_must_go_alone(iris, reason, parameters):
     assert_alone(embedder(max_epochs=2, **parameters), [{}, {"beta": 3.0}], iris, reason)
+
+
+class LearnedScale(ContrastiveLoss):
+    """A loss with a weight of its own, which the optimizer trains too."""
+
+    def __init__(self):
+        super().__init__("hscl")
+        self.log_scale = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, *args, return_stats=False, **kwargs):
+        value, stats = super().forward(*args, return_stats=True, **kwargs)
+        value = value * self.log_scale.exp() - self.log_scale
+        return (value, stats) if return_stats else value
+
+
+def test_losses_of_users_must_go_alone(iris):
+    candidates = [{"lr": 0.01}, {"lr": 0.1}]
+    assert_alone(embedder(loss=LearnedScale()), candidates, iris, "LearnedScale")
 
 
 def test_nobody_of_the_same_form(iris):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from inspect import isroutine
 from typing import Any, Protocol
 
+import joblib
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -288,12 +289,21 @@ def _fixed_options(loss: ContrastiveLoss) -> Hashable:
         for name, value in vars(loss.options).items()
         if name not in _NUMERIC_OPTIONS
     )
-    return loss.loss, loss.label_smoothing, loss.target_type, fixed
+    attributes = (
+        loss.loss, loss.label_smoothing, loss.target_type, loss.bandwidth,
+        loss.unlabeled_label, loss.normalize, loss.kernel,
+    )  # fmt: skip
+    return attributes, fixed
 
 
 def comparable(value: Hashable) -> Hashable:
-    """Return the class of a callable object, as copies of it are not equal."""
-    return value if not callable(value) or isroutine(value) else type(value)
+    """Return a key of an option: of a callable object by its state, as copies differ."""
+    if not callable(value) or isroutine(value):
+        return value
+    try:
+        return type(value), joblib.hash(value)
+    except Exception:  # of objects that cannot be pickled, of whatever kind
+        return id(value)
 
 
 def _joint(losses: Sequence[ContrastiveLoss], device: torch.device) -> ContrastiveLoss:

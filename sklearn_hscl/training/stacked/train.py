@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.preprocessing import as_float
-from sklearn_hscl.losses import LossStats
+from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.runtime.random_state import (
     scoped_torch_seed,
     set_torch_random_state,
@@ -133,6 +133,8 @@ def reason_not_stackable(run: TrainingRun) -> str | None:
         return "the encoder has batch statistics"
     if _has_tied_weights(net.module_):
         return "the encoder has tied weights"
+    if type(net.criterion_) is not ContrastiveLoss:
+        return f"{type(net.criterion_).__name__} may compute another loss, or learn weights"
     if net.criterion_.options.n_synthetic:
         return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
     if type(net.optimizer_) not in ELEMENTWISE:
