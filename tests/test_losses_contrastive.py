@@ -440,3 +440,14 @@ def test_stored_parameters_of_earlier_versions(iris, tmp_path):
     assert again.positives == "view"
     assert again.net_.criterion_.options.positives == "view"
     np.testing.assert_array_equal(again.transform(iris[0]), embedder.transform(iris[0]))
+
+
+@pytest.mark.parametrize("kernel", ["dense", "tiled"])
+@pytest.mark.parametrize("target_type", ["multilabel", "continuous"])
+@pytest.mark.parametrize("options", [{}, {"denominator": "all", "pooling": "in"}])
+def test_a_missing_target_does_not_leave_all_anchors_out(kernel, target_type, options):
+    z = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.eye(2).repeat(3, 1)
+    y[0, 0] = torch.nan
+    loss = ContrastiveLoss(target_type=target_type, kernel=kernel, **options)
+    assert loss(z, y).isnan()

@@ -82,7 +82,7 @@ def anchor_losses(
     return AnchorLosses(
         loss=(pi * pair_loss).sum(-1),
         positive_mass=mass,
-        usable=(mass > 0) & ~log_negative.isneginf().all(-1),
+        usable=(mass != 0) & ~log_negative.isneginf().all(-1),
         fell_back=tilted.fell_back,
         effective_negatives=log_count.exp(),
     )
