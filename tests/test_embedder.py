@@ -380,6 +380,16 @@ def test_no_training_rows_in_the_pickle(loss):
     assert sizes[1] < sizes[0] + 2000
 
 
+def test_data_that_are_refused_draw_no_random_numbers(iris):
+    X, y = iris
+    generator = np.random.RandomState(0)
+    model = HSCLEmbedder(random_state=generator)
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="inconsistent"):
+            method(X, y[:-1])
+    assert generator.randint(2**31) == np.random.RandomState(0).randint(2**31)
+
+
 def test_failed_fit_keeps_the_previous_one(iris):
     X, y = iris
     embedder = HSCLEmbedder(max_epochs=1).fit(X, y)

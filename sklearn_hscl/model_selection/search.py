@@ -116,7 +116,7 @@ class BatchedGridSearchCV(_BatchedSearch, GridSearchCV):
 
     Drop-in replacement of ``GridSearchCV``: same parameters, methods and attributes, and
     equal results for the same ``random_state``. Candidates are trained as one stack if
-    they differ in `beta`, `temperature`, `threshold`, `ce_weight`, `lr`, `weight_decay`,
+    they differ in parameters of the loss (`loss` to `ce_weight`), `lr`, `weight_decay`,
     `tol` or `n_iter_no_change` of an :class:`~sklearn_hscl.HSCLEmbedder`. Steps of a
     pipeline before the embedder are fitted once per fold. Candidates that differ only in
     later steps share one embedder. All other candidates are fitted one by one; `batched_`

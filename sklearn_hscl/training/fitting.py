@@ -88,9 +88,9 @@ def fit(
             f"members have seen samples of all folds. Set warm_start=False."
         )
     checkpoint = open_checkpoint(estimator)
-    seeds = _draw_seeds(estimator, previous, checkpoint)
     data = read_data(estimator, given, previous)
     scales = _scales_to_try(estimator, data, previous)
+    seeds = _draw_seeds(estimator, previous, checkpoint)  # data that are refused draw none
     if len(scales) > 1:
         refuse_checkpoint(estimator, "beta='auto' and temperature='auto' train several")
         return train_best(partial(prepare_run, estimator, data, FitStart(seeds)), scales)
