@@ -150,3 +150,76 @@ def test_functions_in_the_pictures_exist():
 )
 def test_imports_are_found(source):
     assert list(imports(source)) == ["sklearn_hscl.embedder"]
+
+
+# How much there is to hold in one's head ---------------------------------------------
+
+IMPORTS = {name: set(imports(path.read_text())) - {name} for name, path in FILES.items()}
+
+
+def functions():
+    """Yield the functions of the package, with the names of their modules."""
+    for name, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield name, node
+
+
+def is_internal(module, function):
+    """Return whether a function is private, or not exported by a public package."""
+    package = module.split(".")[1]
+    source = FILES.get(f"sklearn_hscl.{package}")
+    exported = source is not None and "__all__" in source.read_text()
+    return (function.name.startswith("_") and function.name != "__init__") or not exported
+
+
+COUNTS = {
+    "modules": (len(FILES), 140),
+    "modules beside packages at the root": (
+        sum(
+            path.parent == PACKAGE and path.name != "__init__.py" for path in FILES.values()
+        ),
+        3,
+    ),
+    "modules with a single importer": (
+        sum(
+            path.name != "__init__.py"
+            and sum(name in imported for imported in IMPORTS.values()) == 1
+            for name, path in FILES.items()
+        ),
+        25,
+    ),
+    "modules that one module imports": (max(map(len, IMPORTS.values())), 14),
+    "lines that say Any": (
+        sum(
+            bool(re.search(r"\bAny\b", line))
+            for path in FILES.values()
+            for line in path.read_text().splitlines()
+        ),
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_structure_stays_small(count):
+    found, limit = COUNTS[count]
+    assert found <= limit
+
+
+# skorch's constructor, and functions that Triton compiles.
+MANY_ARGUMENTS = ("training.loop.net", "losses.kernels.triton")
+
+
+def test_internal_functions_take_at_most_six_arguments():
+    too_many = []
+    for module, function in functions():
+        arguments = function.args
+        names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+        n_arguments = len([n for n in names if n not in ("self", "cls")])
+        n_arguments += len(arguments.kwonlyargs)
+        is_excused = any(part in module for part in MANY_ARGUMENTS)
+        if n_arguments > 6 and is_internal(module, function) and not is_excused:
+            too_many.append((module, function.name, n_arguments))
+    public = {("sklearn_hscl.embedder", "__init__")}
+    assert [found for found in too_many if found[:2] not in public] == []
