@@ -67,8 +67,16 @@ SEARCHES = {
     "forms": (pipeline(), {"embed__hidden_layer_sizes": [[3], [5, 5]], **BETAS}, [""]),
     "list of grids": (
         pipeline(),
-        [{"embed__lr": [1e-3, 1e-2], "embed__beta": [0, 1.0]}, {"embed__loss": ["scl"]}],
+        [
+            {"embed__lr": [1e-3, 1e-2], "embed__beta": [0, 1.0]},
+            {"embed__n_components": [3]},
+        ],
         ["", "no other candidate"],
+    ),
+    "list of grids over losses": (
+        pipeline(),
+        [{"embed__lr": [1e-3, 1e-2], "embed__beta": [0, 1.0]}, {"embed__loss": ["scl"]}],
+        [""],
     ),
     "embedder first": (
         Pipeline([("embed", embedder()), ("classify", GaussianNB())]),
