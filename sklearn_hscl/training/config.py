@@ -273,7 +273,7 @@ def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
             "dropout": _first(given.dropout, defaults.dropout),
             "projection_dim": _unless_auto(given.projection_dim, defaults.projection_dim),
             "batch_size": batch_size,
-            "max_epochs": _first(given.max_epochs, _n_epochs(given, defaults, data)),
+            "max_epochs": _n_epochs(given, batch_size, defaults, data),
             "lr": _first(given.lr, defaults.lr),
             "lr_schedule": _lr_schedule(given, defaults),
             "weight_decay": _first(given.weight_decay, defaults.weight_decay),
@@ -318,10 +318,13 @@ def _unless_auto(value: Any, default: Any) -> Any:
     return default if isinstance(value, str) and value == "auto" else value
 
 
-def _n_epochs(given: GivenConfig, defaults: EncoderDefaults, data: TrainingData) -> int:
+def _n_epochs(
+    given: GivenConfig, batch_size: int, defaults: EncoderDefaults, data: TrainingData
+) -> int:
+    if given.max_epochs is not None:
+        return given.max_epochs
     n_rows = data.train.rows.shape[0]
     n_in_epoch = rows_in_epoch(data.train.targets, n_rows, given.sampler)
-    batch_size = _first(given.batch_size, defaults.batch_size)
     return defaults.epochs(n_rows, ceil(n_in_epoch / batch_size))
 
 
