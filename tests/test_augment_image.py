@@ -117,7 +117,7 @@ def test_erased_fields_are_black_and_the_rest_is_kept():
     assert ((erased == images) | black).all()
     assert torch.equal(black.any(1), black.all(1))  # in all channels
     fractions = views(torch.ones(200, 1, 32, 32), erase=1.0).eq(0).double().mean((1, 2, 3))
-    assert 0.015 < fractions.min() < 0.06 and 0.25 < fractions.max() < 0.34
+    assert 0.015 < fractions.min() < 0.06 and 0.25 < fractions.max() < 0.35
     for image in black[:, 0]:  # the field is a rectangle
         rows, columns = image.any(1).sum(), image.any(0).sum()
         assert image.sum() == rows * columns > 0

@@ -1,6 +1,7 @@
 """Augmentations of images: random shifts, and the transforms of contrastive learning."""
 
 import copy
+import hashlib
 from collections.abc import Callable
 from numbers import Real
 from types import ModuleType
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sklearn_hscl.augment.base import Augmentation
+from sklearn_hscl.runtime.random_state import preserved_torch_random_state, seed_torch
 
 
 class RandomShift(Augmentation):
@@ -163,10 +165,8 @@ class ImageTransforms(Augmentation):
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return one view of each image (B, C, H, W)."""
         # kornia draws from torch's global generators.
-        seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-        devices = [rows.device] if rows.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(seed))
+        with preserved_torch_random_state(rows.device):
+            seed_torch(_seed_from(generator), rows.device)
             for step in self.steps_:
                 rows = step(rows)
         return rows
@@ -235,6 +235,13 @@ class ImageTransforms(Augmentation):
                 f"{n_channels} channels. Set jitter=0 and grey=0, or drop other channels, "
                 f"such as alpha."
             )
+
+
+def _seed_from(generator: torch.Generator) -> int:
+    """Draw a seed without waiting for the device: the state lies in host memory."""
+    state = generator.get_state().numpy()
+    torch.rand(1, generator=generator, device=generator.device)  # advances it
+    return int.from_bytes(hashlib.sha256(state.tobytes()).digest()[:7])
 
 
 def _import_kornia() -> ModuleType:

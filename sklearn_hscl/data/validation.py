@@ -39,6 +39,7 @@ from sklearn_hscl.data.training_data import (
     LabelledArrays,
     TrainingData,
 )
+from sklearn_hscl.runtime.device import warn_of_transfer
 
 # Attributes in which scikit-learn's validation, and ours, keep the form of X.
 INPUT_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "_pixel_scale")
@@ -288,6 +289,7 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     """Make arrays of tensors, rows of datasets and of files; leave all else as it is."""
     _check_is_loaded(X, name)
     if isinstance(X, Tensor):
+        warn_of_transfer(X, estimator.device, name)
         return array_of(X)
     refuse_single_path(X, name)
     if isinstance(X, Iterator) and not isinstance(X, Dataset):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.data.out_of_core import Rows
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
+from sklearn_hscl.runtime.device import to_device
 from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.precision import Precision
@@ -27,6 +28,10 @@ from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_
 
 # Rows that are read, prepared and embedded at a time.
 CHUNK_ROWS = 2048
+# Rows that an accelerator embeds before the host waits for it, and the pinned memory that
+# they may take until then.
+_ROWS_PER_WAIT = 2**16
+_BYTES_PER_WAIT = 2**30
 
 
 @dataclass(frozen=True)
@@ -68,27 +73,37 @@ def embed_array(
         If the encoder returns infinity or NaN for a row.
     """
     small = has_small_steps(TABLE_SIZES[-1], rows.ndim)  # for any number of rows
+    parts = []
     with torch_threads(choose_threads(options.n_threads, small_steps=small)):
-        chunks = [
-            _embed_chunk(encoder, prepare, rows, start, options)
-            for start in range(0, rows.shape[0], CHUNK_ROWS)
-        ]
-    return np.concatenate(chunks, dtype=embedding_dtype(rows))
+        for block in _blocks(rows, options.device):
+            chunks = [
+                _embed_chunk(encoder, prepare, rows[start : start + CHUNK_ROWS], options)
+                for start in block
+            ]
+            embedding = torch.cat(chunks).cpu()
+            _check_finite(embedding, block[0])
+            parts.append(embedding.numpy())
+    return np.concatenate(parts, dtype=embedding_dtype(rows))
+
+
+def _blocks(rows: Rows, device: torch.device) -> Iterator[range]:
+    """Yield the first rows of the chunks that are embedded before the host waits."""
+    n_rows, n_chunks = rows.shape[0], 1
+    if device.type != "cpu":
+        row_bytes = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
+        n_held = min(_ROWS_PER_WAIT, _BYTES_PER_WAIT // max(1, row_bytes))
+        n_chunks = max(1, n_held // CHUNK_ROWS)
+    for start in range(0, n_rows, n_chunks * CHUNK_ROWS):
+        yield range(start, min(start + n_chunks * CHUNK_ROWS, n_rows), CHUNK_ROWS)
 
 
 def _embed_chunk(
-    encoder: nn.Module,
-    prepare: Preparation,
-    rows: Rows,
-    start: int,
-    options: EmbeddingOptions,
-) -> NDArray[np.floating]:
+    encoder: nn.Module, prepare: Preparation, rows: Rows, options: EmbeddingOptions
+) -> Tensor:
     precision = options.precision
-    values = _dense_floats(rows[start : start + CHUNK_ROWS])
-    chunk = prepare(values, precision.dtype).to(options.device)
-    embedding = embed_alike(encoder, chunk, precision, normalize=options.normalize)
-    _check_finite(embedding, start)
-    return embedding.cpu().numpy()
+    prepared = prepare(_dense_floats(rows), precision.dtype)
+    chunk = to_device(prepared, options.device)
+    return embed_alike(encoder, chunk, precision, normalize=options.normalize)
 
 
 def embedding_dtype(rows: Rows) -> np.dtype[np.floating]:

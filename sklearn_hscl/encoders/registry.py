@@ -188,9 +188,12 @@ def custom_encoder(
     input_shape: tuple[int, ...],
     n_components: int | None,
 ) -> nn.Module:
-    """Return a copy of the user's module, or of what the factory returns, in float32."""
+    """Return a copy of the user's module, or of what the factory returns.
+
+    It has float32 weights in host memory, wherever the original was left.
+    """
     if isinstance(encoder, nn.Module):
-        return copy.deepcopy(encoder).float()
+        return copy.deepcopy(encoder).cpu().float()
     return _call_factory(encoder, input_shape, n_components)
 
 
@@ -207,7 +210,8 @@ def _call_factory(
         raise ValueError(
             f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
         )
-    return copy.deepcopy(built).float()  # the factory may keep a reference to its result
+    # A copy, as the factory may keep a reference to its result.
+    return copy.deepcopy(built).cpu().float()
 
 
 def _accepted_arguments(
@@ -271,9 +275,11 @@ def output_width(
         output = module.eval()(sample)  # also gives lazy modules their shapes
         fewer = module(sample[:2])
     except Exception as error:
+        stray = _tensors_elsewhere(module)
+        remedy = f" Use register_buffer for {stray}, so that it moves." if stray else ""
         raise ValueError(
             f"encoder={name} failed on a batch of shape {tuple(sample.shape)} and dtype "
-            f"{sample.dtype}: {error}"
+            f"{sample.dtype}: {error}{remedy}"
         ) from error
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[0] != len(sample):
@@ -290,6 +296,16 @@ def output_width(
         )
     _check_embedding(name, output, fewer)
     return shape[1]
+
+
+def _tensors_elsewhere(module: nn.Module) -> list[str]:
+    """Return the names of tensors on other devices, which move with no module."""
+    return [
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor) and value.device.type != "cpu"
+    ]
 
 
 def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:

@@ -354,8 +354,11 @@ class ContrastiveLoss(nn.Module):
             self.kernel_, z, pairs, options, effective_negatives=return_stats
         )
         if isinstance(options.ce_weight, Tensor) or options.ce_weight:
-            weight = torch.as_tensor(options.ce_weight, dtype=value.dtype)
-            weight = weight.to(value.device)
+            weight = options.ce_weight
+            if isinstance(weight, Tensor):
+                weight = weight.to(value)
+            else:
+                weight = value.new_full((), weight)  # a copy would be waited for
             value = (1 - weight) * value + weight * self._cross_entropy(logits, y)
         return (value, stats) if return_stats else value
 

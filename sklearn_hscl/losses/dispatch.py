@@ -6,6 +6,7 @@ anchors if the batch is large.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
 from sklearn_hscl.losses.pair_sets import BatchPairs
 from sklearn_hscl.losses.presets import LossOptions
+from sklearn_hscl.runtime.random_state import (
+    RandomState,
+    preserved_torch_random_state,
+    set_torch_random_state,
+    torch_random_state,
+)
 
 ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
@@ -158,16 +165,34 @@ def tiled_loss(
     height = max(1, BLOCK_PAIRS // pairs_per_anchor)
     blocks = [
         checkpoint(
-            partial(_block, pairs=pairs, options=options),
+            _repeatable(partial(_block, pairs=pairs, options=options), z.device),
             z,
             start,
             min(start + height, n_rows),
             use_reentrant=False,
+            preserve_rng_state=False,  # torch forgets that of devices such as mps
         )
         for start in range(0, n_rows, height)
     ]
     joined = AnchorLosses(*(torch.cat(parts, -1) for parts in zip(*blocks, strict=True)))
     return _reduced(joined, options)
+
+
+def _repeatable(
+    block: Callable[[Tensor, int, int], AnchorLosses], device: torch.device
+) -> Callable[[Tensor, int, int], AnchorLosses]:
+    """Return a function that draws the same synthetic negatives in every call."""
+    states: list[RandomState] = []
+
+    def call(*args: Any) -> AnchorLosses:
+        if not states:
+            states.append(torch_random_state(device))
+            return block(*args)
+        with preserved_torch_random_state(device):
+            set_torch_random_state(device, states[0])
+            return block(*args)
+
+    return call
 
 
 def _block(

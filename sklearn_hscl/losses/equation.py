@@ -107,7 +107,9 @@ def tilt_weights(
 
 def per_pair(value: float | Tensor, like: Tensor) -> Tensor:
     """Give a float or a (...) tensor the shape (..., 1, 1)."""
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)[..., None, None]
+    if isinstance(value, Tensor):
+        return value.to(like)[..., None, None]
+    return like.new_full((1, 1), value)  # a copy from the host would be waited for
 
 
 # Hardening: the tilted mean E ----------------------------------------------------------

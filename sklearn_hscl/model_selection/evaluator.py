@@ -49,6 +49,7 @@ from sklearn_hscl.model_selection.grouping import (
     with_params,
 )
 from sklearn_hscl.model_selection.pipeline_split import NoEmbedderError, split_pipeline
+from sklearn_hscl.runtime.device import runs_on_cpu
 from sklearn_hscl.runtime.random_state import MAX_SEED
 from sklearn_hscl.training.config import BATCH_SIZE
 
@@ -344,8 +345,7 @@ class _Tasks:
         """Divide a stack into parts whose temporaries fit the caches."""
         params = self.search.candidates[stack.first_candidate]
         embedder = split_pipeline(with_params(self.search.estimator, params)).embedder
-        is_on_gpu = str(embedder.device).startswith("cuda")
-        max_pairs = _MAX_PAIRS_ON_GPU if is_on_gpu else _MAX_PAIRS_ON_CPU
+        max_pairs = _MAX_PAIRS_ON_CPU if runs_on_cpu(embedder.device) else _MAX_PAIRS_ON_GPU
         batch_size = BATCH_SIZE if embedder.batch_size is None else embedder.batch_size
         if not isinstance(batch_size, Integral) or batch_size < 1:
             batch_size = 1  # the fits will refuse the given value

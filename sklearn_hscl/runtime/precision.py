@@ -6,21 +6,28 @@ from dataclasses import dataclass
 
 import torch
 
+from sklearn_hscl.runtime.device import (
+    ProductSettings,
+    accelerator,
+    product_settings,
+    restore_products,
+    set_tf32,
+)
 from sklearn_hscl.runtime.global_setting import GlobalSetting
 from sklearn_hscl.runtime.matmul import fast_gemm
 
 PRECISIONS = ("float64", "float32", "tf32", "bf16")
 
 
-def _read_tf32() -> str:
-    return str(torch.backends.cuda.matmul.fp32_precision)
+def _write_products(value: ProductSettings | bool) -> None:
+    if isinstance(value, bool):
+        set_tf32(value)
+    else:
+        restore_products(value)
 
 
-def _write_tf32(value: str) -> None:
-    torch.backends.cuda.matmul.fp32_precision = value
-
-
-_TF32 = GlobalSetting(_read_tf32, _write_tf32)
+_PRODUCTS: GlobalSetting[ProductSettings | bool]
+_PRODUCTS = GlobalSetting(product_settings, _write_products)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Precision:
     Parameters
     ----------
     name : {"float64", "float32", "tf32", "bf16"}
-        ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply in lower precision.
+        ``"tf32"`` and ``"bf16"`` keep weights in float32 and multiply in lower precision;
+        what bf16 leaves in float32 is multiplied in TF32.
     device : torch.device
         Device of the computation.
     """
@@ -50,8 +58,10 @@ class Precision:
         The settings are those of the process; the last block to end restores them.
         """
         with ExitStack() as stack:
-            if self.name == "tf32":
-                stack.enter_context(_TF32.set_to("tf32"))
+            if self.device.type == "cuda":
+                # Whatever torch allows elsewhere, float32 means float32.
+                allows_tf32 = self.name in ("tf32", "bf16")
+                stack.enter_context(_PRODUCTS.set_to(allows_tf32))
             if self.name == "float32" and self.device.type == "cpu":
                 stack.enter_context(fast_gemm())
             yield
@@ -84,7 +94,9 @@ def resolve_precision(precision: str, device: torch.device, ndim: int) -> Precis
     if precision == "auto":
         precision = "float32"
         if device.type == "cuda":
-            precision = "bf16" if ndim > 2 and torch.cuda.is_bf16_supported() else "tf32"
+            precision = (
+                "bf16" if ndim > 2 and accelerator(device).supports_bf16() else "tf32"
+            )
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(
             f"precision='tf32' needs an NVIDIA GPU, but device is {str(device)!r}. Use "

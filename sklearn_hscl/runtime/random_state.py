@@ -10,6 +10,8 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from sklearn_hscl.runtime.device import CPU, accelerator
+
 MAX_SEED = np.iinfo(np.int32).max
 
 
@@ -46,15 +48,32 @@ _TORCH_GENERATORS = RLock()
 
 
 @contextmanager
-def scoped_torch_seed(seed: int) -> Iterator[None]:
+def scoped_torch_seed(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Seed torch inside the block; restore its global generators afterwards.
 
-    Fits in several threads of one process run here one after the other.
+    Only the generators of the CPU and of `device` are touched: to ask for those of a GPU
+    would take memory there, and would break child processes that are forked later. Fits
+    in several threads of one process run here one after the other.
     """
-    devices = list(range(torch.cuda.device_count()))
-    with _TORCH_GENERATORS, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with _TORCH_GENERATORS, preserved_torch_random_state(device):
+        seed_torch(seed, device)
         yield
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators, on CPU and on `device`, and no others."""
+    torch.default_generator.manual_seed(seed)
+    accelerator(device).seed(seed)
+
+
+@contextmanager
+def preserved_torch_random_state(device: torch.device) -> Iterator[None]:
+    """Restore torch's global generators, on CPU and on `device`, after the block."""
+    state = torch_random_state(device)
+    try:
+        yield
+    finally:
+        set_torch_random_state(device, state)
 
 
 RandomState = tuple[Tensor, Tensor | None]
@@ -62,12 +81,11 @@ RandomState = tuple[Tensor, Tensor | None]
 
 def torch_random_state(device: torch.device) -> RandomState:
     """Return the state of torch's global generators, on CPU and on `device`."""
-    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), on_gpu
+    return torch.get_rng_state(), accelerator(device).random_state()
 
 
 def set_torch_random_state(device: torch.device, state: RandomState) -> None:
     """Set the state of torch's global generators, on CPU and on `device`."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+        accelerator(device).set_random_state(state[1])

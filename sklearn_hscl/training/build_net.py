@@ -206,7 +206,7 @@ def _optimizer_settings(
     settings = {
         "weight_decay": config.weight_decay,
         "betas": defaults.betas,
-        "fused": device.type in ("cpu", "cuda"),
+        "fused": device.type in ("cpu", "cuda"),  # others may lack the kernels
     }
     accepted = inspect.signature(optimizer).parameters
     ours: dict[str, Any] = {

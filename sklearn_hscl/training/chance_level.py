@@ -72,6 +72,6 @@ def chance_loss(net: ContrastiveNet, batch: Batch) -> float:
     logits = None
     if classifier is not None:
         logits = like.new_zeros(*shape, classifier.out_features)
-    with torch.inference_mode(), scoped_torch_seed(0):  # synthetic negatives are drawn
+    with torch.inference_mode(), scoped_torch_seed(0, like.device):  # synthetic negatives
         value, _ = objective(z, logits)
     return value.item()

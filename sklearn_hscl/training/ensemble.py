@@ -1,6 +1,7 @@
 """Ensembles: the loss across members, and folds of rows that members do not see."""
 
 import warnings
+from collections.abc import Sequence
 from fractions import Fraction
 from math import sqrt
 from typing import Protocol
@@ -12,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from sklearn_hscl.losses import LossStats
+from sklearn_hscl.runtime.device import to_device
 
 # Class codes, which are stratified, or indicators or continuous values.
 Targets = NDArray[np.int64] | NDArray[np.floating]
@@ -48,6 +50,8 @@ def mixed_members(
     In the m-th of M rounds, all views of row i are embedded by member (i + m) mod M, if
     that member may see it. Members thus share one space, in which their mean is
     meaningful. All embeddings are used, at the cost of M losses of one batch each.
+    Which rows a round compares is found in host memory: their number shapes what the
+    device computes, and would have to be waited for.
 
     Parameters
     ----------
@@ -57,10 +61,12 @@ def mixed_members(
         Projections of each member.
     logits : Tensor of shape (..., M, B, n_classes) or None
         Class scores of each member.
-    targets, view_ids : Tensor of shape (B,)
+    targets : Tensor of shape (B,) or (B, K), or None
         As the loss takes them.
+    view_ids : Tensor of shape (B,)
+        As the loss takes them, but in host memory.
     folds : Tensor of shape (B,) or None
-        Index of the member that does not see a row.
+        Index of the member that does not see a row, in host memory.
 
     Returns
     -------
@@ -70,17 +76,12 @@ def mixed_members(
         The minimum of the skipped anchors over the rounds, means of the others.
     """
     n_members, n_rows = z.shape[-3:-1]
-    row = torch.arange(n_rows, device=z.device)
+    view_ids, *rounds = _on_device(view_ids, folds, n_members, z.device)
     values, stats = [], []
-    for shift in range(n_members):
-        member = (view_ids + shift) % n_members
-        if folds is None:
-            seen, chosen = row, member
-        else:
-            seen = torch.nonzero(member != folds)[:, 0]
-            chosen = member[seen]
-            if len(seen) < 2:  # no pairs
-                continue
+    for shift, seen in enumerate(rounds):
+        if folds is not None and len(seen) < 2:  # no pairs
+            continue
+        chosen = ((view_ids + shift) % n_members)[seen]
         value, stat = loss(
             z[..., chosen, seen, :],
             None if targets is None else targets[seen],
@@ -98,6 +99,19 @@ def mixed_members(
     skipped, fallbacks, effective = fields
     mean_stats = LossStats(skipped.amin(0), fallbacks.sum(0), effective.mean(0))
     return torch.stack(values).mean(0), mean_stats
+
+
+def _on_device(
+    view_ids: Tensor, folds: Tensor | None, n_members: int, device: torch.device
+) -> Sequence[Tensor]:
+    """Return the view ids, and the rows that each round compares, on the device."""
+    if folds is None:
+        rounds = [torch.arange(len(view_ids))] * n_members
+    else:
+        members = [(view_ids + shift) % n_members for shift in range(n_members)]
+        rounds = [torch.nonzero(member != folds)[:, 0] for member in members]
+    parts = [view_ids, *rounds]
+    return to_device(torch.cat(parts), device).split([len(part) for part in parts])
 
 
 def norm_of_means(members: Embeddings, unseeing: Embeddings) -> float:

@@ -62,7 +62,8 @@ class TrainingRun:
 
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
-        with scoped_torch_seed(self.seeds.weights), torch_threads(self.n_threads):
+        seed = scoped_torch_seed(self.seeds.weights, self.device)
+        with seed, torch_threads(self.n_threads):
             self.net.train_with(self.monitors, report, *self.train, self.keepers)
             self.check_embedding()
 

@@ -45,7 +45,8 @@ class PixelScaling(nn.Module):
         PixelScaling
         """
         step = -(-images.shape[0] // _MAX_IMAGES)
-        some = as_float(images[torch.arange(0, images.shape[0], step)]).double()
+        # On the host, where the module is tried and float64 is always there.
+        some = as_float(images[torch.arange(0, images.shape[0], step)].cpu()).double()
         mean = some.mean((0, 2, 3))
         std = some.std((0, 2, 3), correction=0)
         std = torch.where(std > 0, std, 1.0)  # constant channels become 0

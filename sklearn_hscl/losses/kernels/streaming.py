@@ -43,6 +43,7 @@ from sklearn_hscl.losses.kernels.label_sorted import (
     pair_weight,
     sort_rows,
 )
+from sklearn_hscl.runtime.device import accelerator
 from sklearn_hscl.runtime.matmul import mm_t
 
 # Up to this many samples the whole matrix of pairs is faster than sorted rows and tiles.
@@ -203,8 +204,9 @@ def _in_safe_precision(
     # The mass is at most B if it differs between anchors.
     exponent = _max_exponent(options, max(len(weight), float(mass[0])))
     if _is_sharp(options) or exponent > _MAX_EXPONENT_FLOAT32:
-        rows = rows._replace(z=rows.z.double())
-        factors = AnchorFactors(weight.double(), mass.double())
+        widest = accelerator(rows.z.device).widest_float
+        rows = rows._replace(z=rows.z.to(widest))
+        factors = AnchorFactors(weight.to(widest), mass.to(widest))
     if exponent > _MAX_EXPONENT_FLOAT64:
         return relative_to_hardest(rows, factors, options)
     return tiled_closed_form(rows, factors, options)

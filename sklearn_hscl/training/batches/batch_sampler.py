@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sklearn_hscl.runtime.device import to_device
 from sklearn_hscl.runtime.threads import prefetched
-from sklearn_hscl.training.batches.tensors import Batch, LazyRows, to_device
+from sklearn_hscl.training.batches.tensors import Batch, LazyRows
 
 Integers = NDArray[np.int64]
 
@@ -64,12 +65,14 @@ class EpochBatches:
     ) -> None:
         self.rows: Tensor | LazyRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
-        self.folds = folds
+        self.folds = None if folds is None else folds.cpu()
         self.rng = rng
         self.sampler = sampler
-        codes = None if sampler == "shuffle" else class_codes(self.targets.cpu().numpy())
+        targets = self.targets.cpu().numpy()
+        codes = None if sampler == "shuffle" else class_codes(targets)
         self.codes = codes
-        n_rows = rows_in_epoch(self.targets.cpu().numpy(), len(self.rows), sampler)
+        self._n_classes = int(targets.max()) + 1 if sampler == "balanced" else 0
+        n_rows = rows_in_epoch(targets, len(self.rows), sampler)
         # Two rows make a pair, two pairs of different classes a contrast.
         smallest = 2 if codes is None else 4
         self.n_batches = max(1, min(ceil(n_rows / batch_size), n_rows // smallest))
@@ -88,9 +91,10 @@ class EpochBatches:
         with closing(gathered):
             for rows, index, sizes in gathered:
                 on_device = to_device(rows, self.rows.device).split(sizes)
-                index = index.to(self.targets.device)
+                folds = self._folds(index, sizes)
+                index = to_device(index, self.targets.device)
                 targets = self.targets.index_select(0, index).split(sizes)
-                yield from map(Batch, on_device, targets, self._folds(index, sizes))
+                yield from map(Batch, on_device, targets, folds)
 
     def rows_of(self, batch: int) -> Integers:
         """Return the indices of a batch's rows in the last epoch; batches count from 1."""
@@ -121,7 +125,7 @@ class EpochBatches:
     def _gather(self, index: Tensor) -> Tensor:
         if isinstance(self.rows, LazyRows):
             return self.rows.read(index)  # the caller's thread copies them to the device
-        return self.rows.index_select(0, index.to(self.rows.device))
+        return self.rows.index_select(0, to_device(index, self.rows.device))
 
     def _split(self) -> tuple[Integers, list[int]]:
         """Return row indices in the order of the batches, and the batch sizes."""
@@ -130,12 +134,9 @@ class EpochBatches:
             return order, [len(p) for p in np.array_split(order, self.n_batches)]
         if self.sampler == "stratified":
             return stratified_split(self.codes, self.n_batches, self.rng)
-        repeated = _balanced(self.codes, self._n_classes(), self.rng)
+        repeated = _balanced(self.codes, self._n_classes, self.rng)
         order, sizes = stratified_split(self.codes[repeated], self.n_batches, self.rng)
         return repeated[order], sizes
-
-    def _n_classes(self) -> int:
-        return int(self.targets.max()) + 1
 
 
 def choose_sampler(sampler: str, target_kind: str | None) -> str:

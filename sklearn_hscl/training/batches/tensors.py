@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import OutOfCoreRows, take_rows
 from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.runtime.device import accelerator, to_device
 
 
 class LazyRows:
@@ -25,7 +26,7 @@ class LazyRows:
     prepare : Preparation
         Maps dense rows to the encoder's input, column by column.
     device : torch.device
-        Device of dense rows; copies to CUDA use pinned memory and do not wait.
+        Device of dense rows; copies use pinned memory and do not wait.
     dtype : torch.dtype
         Type of dense rows.
     """
@@ -51,7 +52,7 @@ class LazyRows:
         return to_device(self.read(index), self.device)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Return dense, prepared rows in host memory, which is pinned for CUDA."""
+        """Return dense, prepared rows in host memory, which is pinned for the device."""
         return self._prepared(self.rows[_to_numpy(index)])
 
     def split(self, size: int) -> Iterator[Tensor]:
@@ -79,12 +80,7 @@ class LazyRows:
     def _prepared(self, rows: np.ndarray | csr_array) -> Tensor:
         values: np.ndarray = cast(csr_array, rows).toarray() if issparse(rows) else rows
         prepared = self.prepare(values, self.dtype)
-        return prepared.pin_memory() if self.device.type == "cuda" else prepared
-
-
-def to_device(rows: Tensor, device: torch.device) -> Tensor:
-    """Copy rows to the device, without waiting if they are pinned for CUDA."""
-    return rows.to(device, non_blocking=device.type == "cuda")
+        return accelerator(self.device).pin(prepared)
 
 
 def select_rows(rows: Tensor | LazyRows, mask: Tensor) -> Tensor | LazyRows:
@@ -109,4 +105,5 @@ class Batch(NamedTuple):
     rows: Tensor  # (B, ...)
     targets: Tensor | None  # (B,) or (B, K); None for losses without labels
     folds: Tensor | None = None
-    """Index of the ensemble member that does not see a row, (B,); None: all see it."""
+    """Index of the ensemble member that does not see a row, (B,), in host memory; None:
+    all see it."""

@@ -20,6 +20,7 @@ from sklearn_hscl.augment.tabular import FeatureCorruption
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.encoders.tabular.encoder import ByteDropout
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.runtime.device import to_device
 from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.ensemble import Targets
 
@@ -95,6 +96,7 @@ def codes_within_folds(
     """
     if targets is None or folds is None:
         return targets
+    folds = to_device(folds, targets.device)
     return torch.where(targets < 0, targets, targets * n_members + folds)  # (B,)
 
 

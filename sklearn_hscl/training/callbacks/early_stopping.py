@@ -142,7 +142,7 @@ class HeldOutEarlyStopping(BestWeights):
             return -np.inf
         neighbors = embed_tensor(module.encoder, train, module.precision)
         votes = neighbor_votes(embedding, neighbors, train_labels)
-        return (votes == labels).double().mean().item()
+        return int((votes == labels).sum()) / len(labels)
 
 
 def _labelled(data: LabelledRows) -> LabelledRows:

@@ -161,11 +161,12 @@ class CalibratedScale(TrainingCallback):
         assert isinstance(encoder, TabularEncoder)
         rows = self.train_.rows[indices]
         members = embed_tensor(AllMembers(encoder), rows, module.precision)
-        members = members.unflatten(1, (-1, module.n_components)).double()  # (n, M, D)
-        members = members / encoder.output_scale
-        unseen = members[torch.arange(len(indices)), self.folds[indices]]
+        # In host memory, as not every device has float64.
+        members = members.unflatten(1, (-1, module.n_components)).cpu().double()
+        members = members / encoder.output_scale.cpu()  # (n, M, D)
+        unseen = members[torch.arange(len(indices)), self.folds[indices].cpu()]
         seen = unseen if self.cross_fit else members.mean(1)
-        return seen.cpu().numpy(), unseen.cpu().numpy()
+        return seen.numpy(), unseen.numpy()
 
 
 def losses_out_of_fold(

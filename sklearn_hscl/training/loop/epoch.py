@@ -12,6 +12,7 @@ from skorch.history import History
 from torch import Tensor
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.runtime.device import to_host
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.tensors import Batch
 
@@ -26,7 +27,20 @@ class EpochStats(NamedTuple):
     """Losses of the batches, (n_batches,) or (n_batches, n_models)."""
     skipped_anchors: Tensor
     effective_negatives: Tensor
+    weight_norm: Tensor
+    """A norm of all weights after the last batch."""
     n_rows: int
+
+    def on_host(self) -> "EpochStats":
+        """Return the statistics in host memory, at the cost of one wait."""
+        loss, losses, skipped, effective, norm = to_host(
+            self.loss,
+            self.losses,
+            self.skipped_anchors,
+            self.effective_negatives,
+            self.weight_norm,
+        )
+        return EpochStats(loss, losses, skipped, effective, norm, self.n_rows)
 
     def of_model(self, model: int) -> "EpochStats":
         """Return the statistics of one of several models."""
@@ -35,11 +49,14 @@ class EpochStats(NamedTuple):
             self.losses[:, model],
             self.skipped_anchors[model],
             self.effective_negatives[model],
+            self.weight_norm[model],
             self.n_rows,
         )
 
 
-def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochStats:
+def run_epoch(
+    batches: Iterable[Batch], step: BatchStep, weight_norm: Callable[[], Tensor]
+) -> EpochStats:
     """Run all batches, without waiting for the device in between.
 
     On the CPU, where reading a loss costs no wait, the epoch of a single model ends as soon
@@ -51,10 +68,13 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochStats:
         Batches of one epoch; the iterator is closed however the epoch ends.
     step : callable
         Updates on a batch; returns the loss before the update, and its statistics.
+    weight_norm : callable
+        Returns a norm of all weights, or one for each of several models.
 
     Returns
     -------
     EpochStats
+        On the device.
     """
     losses, skipped, counts, n_rows = [], [], [], 0
     with closing(iter(batches)) as remaining:  # type: ignore[type-var]
@@ -72,6 +92,7 @@ def run_epoch(batches: Iterable[Batch], step: BatchStep) -> EpochStats:
         by_batch,
         torch.stack(skipped).sum(0),
         torch.stack(counts).mean(0),
+        weight_norm(),
         n_rows,
     )
 
@@ -114,7 +135,7 @@ def check_finite(net: NetInTraining, stats: EpochStats, batches: EpochBatches) -
     net : ContrastiveNet
         The net after the last batch.
     stats : EpochStats
-        Statistics of the epoch.
+        Statistics of the epoch, in host memory.
     batches : EpochBatches
         The batches of the epoch.
 
@@ -128,7 +149,7 @@ def check_finite(net: NetInTraining, stats: EpochStats, batches: EpochBatches) -
         cause = f"The loss became {stats.losses[batch - 1].item()}"
         if batch > 1:
             cause += f", by this batch or by the gradient of batch {batch - 1},"
-    elif not has_finite_weights(net.optimizer_):
+    elif not (stats.weight_norm.isfinite() or _has_finite_weights(net.optimizer_)):
         batch, cause = len(stats.losses), "The gradient made weights infinite or NaN"
     else:
         return
@@ -136,14 +157,20 @@ def check_finite(net: NetInTraining, stats: EpochStats, batches: EpochBatches) -
 
 
 @torch.no_grad()
-def has_finite_weights(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether all trained weights are finite, with one synchronization."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    norms = torch.stack([norm.double() for norm in torch._foreach_norm(weights)])
-    if isfinite(norms.sum()):
-        return True
-    # Norms of finite, but huge, weights are infinite, too.
-    return all(bool(weight.isfinite().all()) for weight in weights)
+def weight_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return the sum of the norms of all trained weights, a scalar on the device.
+
+    It is not finite if a weight is not, or if weights are huge.
+    """
+    return torch.stack(torch._foreach_norm(_weights(optimizer))).sum()
+
+
+def _has_finite_weights(optimizer: torch.optim.Optimizer) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in _weights(optimizer))
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def _first_bad_batch(losses: Tensor) -> int:

@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sklearn_hscl.losses import LossStats
+from sklearn_hscl.runtime.device import accelerator
 from sklearn_hscl.runtime.random_state import (
     RandomState,
     set_torch_random_state,
@@ -24,8 +25,8 @@ from sklearn_hscl.runtime.random_state import (
 )
 from sklearn_hscl.training.loop.step import Objective, whole_batch
 
-# Memory for the activations of one chunk: a fraction of a GPU's memory. On CPU it is a
-# constant, so that a machine cuts the same chunks whatever else runs on it.
+# Memory for the activations of one chunk: a fraction of what is free on a GPU. On CPU it
+# is a constant, so that a machine cuts the same chunks whatever else runs on it.
 _GPU_MEMORY_FRACTION = 0.5
 _CPU_BYTES = 2**31
 
@@ -58,7 +59,6 @@ class GradientCache:
         result = self._attempt(module, objective, views)
         while result is None:
             self._halve(len(views))
-            module.zero_grad()  # discard the gradients of the failed attempt
             result = self._attempt(module, objective, views)
         if self.chunk_rows < chunk_rows:
             warnings.warn(
@@ -85,9 +85,12 @@ class GradientCache:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            _restore_buffers(module, buffers)
-            set_torch_random_state(device, random_state)
-            return None
+        # The error is gone, and with it the tensors of the frames that it passed.
+        module.zero_grad()
+        accelerator(device).release_memory()
+        _restore_buffers(module, buffers)
+        set_torch_random_state(device, random_state)
+        return None
 
     def _halve(self, n_views: int) -> None:
         tried = min(self.chunk_rows, n_views)
@@ -150,10 +153,8 @@ def choose_chunk_rows(
         return (2**62 if whole else int(device_batch_size)), False
     if device_batch_size != "auto":
         return int(device_batch_size), True
-    budget = _CPU_BYTES
-    if sample.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(sample.device)
-        budget = int(_GPU_MEMORY_FRACTION * properties.total_memory)
+    free = accelerator(sample.device).free_memory()
+    budget = _CPU_BYTES if free is None else int(_GPU_MEMORY_FRACTION * free)
     return max(1, budget // _activation_bytes(module, sample)), True
 
 

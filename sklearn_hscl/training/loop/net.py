@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from sklearn_hscl.training.loop.epoch import (
     EpochStats,
     check_finite,
     run_epoch,
+    weight_norm,
 )
 from sklearn_hscl.training.loop.gradient_cache import GradientCache, choose_chunk_rows
 from sklearn_hscl.training.loop.learning_rate import LearningRate, Schedule
@@ -278,7 +280,7 @@ class EpochLoop:
             self._run_remaining()
 
     def record(self, stats: EpochStats, batches: EpochBatches) -> None:
-        """Write the statistics of an epoch into the history.
+        """Write the statistics of an epoch, in host memory, into the history.
 
         Raises
         ------
@@ -315,7 +317,9 @@ class EpochLoop:
         for _ in range(self.n_epochs - self.net.n_completed):
             self.net.notify("on_epoch_begin", **datasets)
             self.net._set_training(True)
-            self.record(run_epoch(self.batches, self._run_batch), self.batches)
+            norm = partial(weight_norm, self.net.optimizer_)
+            stats = run_epoch(self.batches, self._run_batch, norm)
+            self.record(stats.on_host(), self.batches)
             self.net.notify("on_epoch_end", **datasets)
 
     def _run_batch(self, batch: Batch) -> tuple[Tensor, LossStats]:

@@ -18,6 +18,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.losses.presets import LossOptions
+from sklearn_hscl.runtime.device import accelerator, to_device
 from sklearn_hscl.training.loop.learning_rate import ParamGroup
 
 # Modules -----------------------------------------------------------------------------
@@ -224,7 +225,7 @@ class StackedLoss:
             groups.setdefault(_fixed_options(loss), []).append(k)
         self.parts = [
             (
-                torch.tensor(indices, device=device),
+                to_device(torch.tensor(indices), device),
                 _joint([losses[k] for k in indices], device),
             )
             for indices in groups.values()
@@ -328,7 +329,8 @@ def _joint_option(
     values = [getattr(option, name) for option in options]
     if len(Counter(values)) == 1 and name == "ce_weight":
         return values[0]
-    return torch.tensor(values, dtype=torch.float64, device=device)
+    on_host = torch.tensor(values, dtype=accelerator(device).widest_float)
+    return to_device(on_host, device)
 
 
 # Optimizers --------------------------------------------------------------------------

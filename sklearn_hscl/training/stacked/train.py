@@ -19,7 +19,7 @@ from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.batches.tensors import Batch, LabelledRows
 from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
-from sklearn_hscl.training.loop.epoch import run_epoch
+from sklearn_hscl.training.loop.epoch import run_epoch, weight_norm
 from sklearn_hscl.training.loop.gradient_cache import (
     choose_chunk_rows,
     has_batch_statistics,
@@ -106,7 +106,7 @@ def _train_stack(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     if first.device.type == "cpu":
         torch.empty(_WARM_UP_BYTES, dtype=torch.uint8)
     precision = first.net.module_.precision
-    seed = scoped_torch_seed(first.seeds.weights)
+    seed = scoped_torch_seed(first.seeds.weights, first.device)
     with seed, torch_threads(first.n_threads), precision.products():
         return _Stack(runs).train()
 
@@ -173,7 +173,7 @@ def models_at_once(run: TrainingRun) -> int:
     """Return for how many models the activations of a batch fit into memory."""
     net = run.net
     sample = as_float(run.train.rows[:N_SAMPLE_ROWS], net.module_.precision.dtype)
-    with scoped_torch_seed(0):  # dropout draws
+    with scoped_torch_seed(0, sample.device):  # dropout draws
         n_views, _ = choose_chunk_rows("auto", net.module_, sample)
     return n_views // (net.n_views * net.batch_size)
 
@@ -291,7 +291,10 @@ class _Stack:
             self.averaging.on_batch_end(self)
             return result
 
-        stats = run_epoch(self.loop.batches, run_batch)
+        def norms() -> Tensor:
+            return torch.stack([weight_norm(m.net.optimizer_) for m in self.active])
+
+        stats = run_epoch(self.loop.batches, run_batch, norms).on_host()
         self.averaging.on_epoch_end(self)
         self._check_buffers()
         for k, model in enumerate(self.active):

@@ -1,0 +1,1 @@
+"""Tests on a second torch device, without hardware."""
