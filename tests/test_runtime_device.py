@@ -1,21 +1,35 @@
 """Threads, devices and precision: settled from parameters and surroundings, restored."""
 
 import os
+from contextlib import contextmanager
+from typing import ClassVar
 
 import joblib
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.encoders.preprocessing import Identity
+from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.runtime import device as devices
+from sklearn_hscl.runtime.device import Accelerator
 from sklearn_hscl.runtime.global_setting import GlobalSetting
 from sklearn_hscl.runtime.precision import Precision, resolve_precision
-from sklearn_hscl.runtime.threads import choose_threads, has_small_steps, torch_threads
+from sklearn_hscl.runtime.random_state import scoped_torch_seed
+from sklearn_hscl.runtime.threads import (
+    choose_threads,
+    has_small_steps,
+    prefetched,
+    torch_threads,
+)
+from sklearn_hscl.training.batches.tensors import LazyRows
+from sklearn_hscl.training.loop import gradient_cache
+from sklearn_hscl.training.loop.gradient_cache import GradientCache
 
 
 @pytest.fixture
@@ -92,9 +106,10 @@ def test_automatic_precision(device, ndim, expected):
     assert resolve_precision("auto", device, ndim).name == expected
 
 
-def test_images_on_a_gpu_are_bf16(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert resolve_precision("auto", GPU, 4).name == "bf16"
+@pytest.mark.parametrize(("has_units", "expected"), [(True, "bf16"), (False, "tf32")])
+def test_images_on_a_gpu_are_bf16(monkeypatch, has_units, expected):
+    monkeypatch.setattr(devices.Accelerator, "supports_bf16", lambda self: has_units)
+    assert resolve_precision("auto", GPU, 4).name == expected
 
 
 def test_precision_that_a_device_lacks():
@@ -104,11 +119,274 @@ def test_precision_that_a_device_lacks():
         resolve_precision("float64", MPS, 2)
 
 
-def test_tf32_is_given_back():
-    before = torch.backends.cuda.matmul.fp32_precision
-    with Precision("tf32", GPU).products():
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-    assert torch.backends.cuda.matmul.fp32_precision == before
+# TF32 --------------------------------------------------------------------------------
+
+
+def set_common(value):
+    torch.backends.fp32_precision = value
+
+
+def set_new(value):
+    torch.backends.cuda.matmul.fp32_precision = value
+
+
+def set_conv(value):
+    torch.backends.cudnn.conv.fp32_precision = value
+
+
+def set_old_cudnn(value):
+    torch.backends.cudnn.allow_tf32 = value
+
+
+USERS = {
+    "defaults": [],
+    "old": [(torch.set_float32_matmul_precision, "high")],
+    "old medium": [(torch.set_float32_matmul_precision, "medium")],
+    "new": [(set_new, "tf32")],
+    "common": [(set_common, "tf32")],
+    "convolutions": [(set_old_cudnn, False)],
+    "new convolutions": [(set_conv, "ieee")],
+    "old and new": [(torch.set_float32_matmul_precision, "high"), (set_new, "ieee")],
+    "common and old": [(set_common, "tf32"), (set_old_cudnn, False)],
+}
+
+
+def read(getter):
+    try:
+        return getter()
+    except RuntimeError:  # the user has mixed the interfaces
+        return "mixed"
+
+
+def settings():
+    backends = torch.backends
+    new = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    new += [backends.mkldnn.matmul, backends]
+    old = [torch.get_float32_matmul_precision, lambda: backends.cudnn.allow_tf32]
+    old += [lambda: backends.cuda.matmul.allow_tf32]
+    return [read(getter) for getter in old] + [part.fp32_precision for part in new]
+
+
+@pytest.fixture
+def torch_settings():
+    before = settings()
+    yield
+    set_common("none")
+    torch.set_float32_matmul_precision("highest")
+    set_old_cudnn(True)
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
+    set_new("none")
+    assert settings() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
+@pytest.mark.parametrize("user", USERS)
+def test_products_on_a_gpu(torch_settings, user, precision):
+    for setter, value in USERS[user]:
+        setter(value)
+    before = settings()
+    with Precision(precision, GPU).products():
+        inside = settings()
+    assert settings() == before
+    allowed = precision in ("tf32", "bf16")
+    assert inside[:3] == ["high" if allowed else "highest", allowed, allowed]
+    assert inside[3:6] == 3 * ["tf32" if allowed else "ieee"]
+
+
+def test_products_of_the_cpu_leave_tf32_alone(torch_settings):
+    set_new("tf32")
+    before = settings()
+    with Precision("float32", CPU).products():
+        assert settings() == before
+
+
+# The interface of a device -----------------------------------------------------------
+
+
+class RecordedModule:
+    """Stands in for torch.cuda, and records the calls in their order."""
+
+    def __init__(self):
+        self.calls = []
+
+    def _record(self, *call):
+        self.calls.append(call)
+
+    def device(self, device):
+        @contextmanager
+        def current():
+            self._record("enter", device)
+            yield
+            self._record("exit", device)
+
+        return current()
+
+    def manual_seed(self, seed):
+        self._record("manual_seed", seed)
+
+    def get_rng_state(self, *device):
+        self._record("get_rng_state", *device)
+        return torch.zeros(16, dtype=torch.uint8)
+
+    def set_rng_state(self, state, *device):
+        self._record("set_rng_state", *device)
+
+    def mem_get_info(self, device):
+        return 100, 1000
+
+    def memory_reserved(self, device):
+        return 50
+
+    def memory_allocated(self, device):
+        return 20
+
+    def empty_cache(self):
+        self._record("empty_cache")
+
+    def is_bf16_supported(self, including_emulation=True):
+        self._record("is_bf16_supported")
+        return including_emulation
+
+
+SECOND_GPU = torch.device("cuda", 1)
+
+
+@pytest.fixture
+def module(monkeypatch):
+    recorded = RecordedModule()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: recorded)
+    return recorded
+
+
+def test_one_gpu_is_seeded(module):
+    with scoped_torch_seed(3, SECOND_GPU):
+        torch.randn(1)
+    assert module.calls == [
+        ("get_rng_state", SECOND_GPU),
+        ("enter", SECOND_GPU),
+        ("manual_seed", 3),
+        ("exit", SECOND_GPU),
+        ("set_rng_state", SECOND_GPU),
+    ]
+
+
+def test_mps_has_one_generator(module):
+    with scoped_torch_seed(3, MPS):
+        pass
+    assert module.calls == [("get_rng_state",), ("manual_seed", 3), ("set_rng_state",)]
+
+
+def test_seeds_of_the_cpu_are_those_of_torch(module):
+    with scoped_torch_seed(3):
+        found = torch.randn(5)
+    assert not module.calls
+    assert torch.equal(found, torch.randn(5, generator=torch.Generator().manual_seed(3)))
+
+
+def test_memory_that_torch_holds_but_does_not_use_is_free(module):
+    assert Accelerator(SECOND_GPU).free_memory() == 100 + 50 - 20
+    assert Accelerator(CPU).free_memory() is None
+
+
+def test_rows_are_pinned_for_their_gpu_in_any_thread(module, monkeypatch):
+    def pin_memory(rows):
+        module.calls.append(("pin_memory", len(rows)))
+        return rows
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda rows: False)
+    rows = LazyRows(csr_array(np.eye(4)), Identity(), SECOND_GPU)
+    batches = prefetched(rows.read(slice(first, first + 2)) for first in (0, 2))
+    assert [len(batch) for batch in batches] == [2, 2]
+    one = [("enter", SECOND_GPU), ("pin_memory", 2), ("exit", SECOND_GPU)]
+    assert module.calls == 2 * one
+
+
+def test_bf16_is_asked_for_without_emulation(module):
+    assert not Accelerator(SECOND_GPU).supports_bf16()
+    assert module.calls[1] == ("is_bf16_supported",)
+    assert not Accelerator(MPS).supports_bf16()
+
+
+class RecordedAccelerator(Accelerator):
+    """Records the calls of the training engine; the device is the CPU."""
+
+    calls: ClassVar = []
+    free: ClassVar = None
+
+    def random_state(self):
+        self.calls.append("random_state")
+
+    def free_memory(self):
+        return self.free
+
+    def release_memory(self):
+        self.calls.append("release_memory")
+
+    def set_random_state(self, state):
+        self.calls.append("set_random_state")
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    monkeypatch.setattr(devices, "Accelerator", RecordedAccelerator)
+    monkeypatch.setattr(RecordedAccelerator, "calls", [])
+    return RecordedAccelerator
+
+
+def test_memory_is_given_back_before_smaller_chunks_are_tried(recorded):
+    module = nn.Linear(3, 2)
+    sizes = []
+
+    def objective(z, logits):
+        sizes.append(len(z))
+        recorded.calls.append(f"loss of {len(z)}")
+        if len(sizes) == 1:
+            z.sum().backward()
+            raise torch.OutOfMemoryError("a stand-in")
+        stats = LossStats(*torch.zeros(3))
+        return z.sum(), stats
+
+    class Headed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, rows):
+            return self.inner(rows), None
+
+    cache = GradientCache(8, can_halve=True)
+    rows = torch.randn(8, 3)
+    with pytest.warns(UserWarning, match="continues with 4 rows"):
+        cache(Headed(), objective, rows)
+    first, second = (
+        recorded.calls.index("loss of 8"),
+        recorded.calls.index("release_memory"),
+    )
+    assert first < second < recorded.calls.index("loss of 8", second)
+    torch.testing.assert_close(module.weight.grad, rows.sum(0).expand(2, 3))
+
+
+@pytest.mark.parametrize(("free", "expected"), [(None, 2**31), (10_000, 5000)])
+def test_budget_is_half_of_what_is_free(recorded, monkeypatch, free, expected):
+    monkeypatch.setattr(recorded, "free", free)
+    monkeypatch.setattr(gradient_cache, "_activation_bytes", lambda module, sample: 10)
+    rows, _ = gradient_cache.choose_chunk_rows("auto", nn.Linear(3, 2), torch.ones(2, 3))
+    assert rows == expected // 10
+
+
+def test_several_numbers_come_to_the_host_at_once():
+    given = torch.tensor(3), torch.randn(2, 3, dtype=torch.float64), torch.tensor(True)
+    found = devices.to_host(*given)
+    assert all(torch.equal(a, b) for a, b in zip(found, given, strict=True))
+
+
+def test_searches_do_not_call_a_gpu_that_they_only_plan_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", None)
+    assert not devices.runs_on_cpu("auto")
+    assert not devices.runs_on_cpu("cuda:3")
+    assert devices.runs_on_cpu("cpu")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def runs_on_cpu(device: str | torch.device) -> bool:
-    """Return whether `device` stands for the CPU, without a call to any other.
+    """Return whether a fit with `device` runs on the CPU, without a call to any other.
 
     A process that has called a GPU cannot be forked any more. Values that no fit accepts
     count as the CPU.
@@ -154,7 +154,7 @@ class Accelerator:
         if self.device.type != "cuda":
             return False
         with self._current():
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(self._module.is_bf16_supported(including_emulation=False))
 
 
 def accelerator(device: torch.device) -> Accelerator:
@@ -170,8 +170,8 @@ def warn_of_transfer(X: Tensor, device: str | torch.device, name: str) -> None:
     if X.device != asked:
         given = str(device) if isinstance(device, torch.device) else device
         warnings.warn(
-            f"{name} lies on {str(X.device)!r}, but device={given!r} stands for "
-            f"{str(asked)!r}, to which it is copied. Pass device={str(X.device)!r}, or "
+            f"{name} lies on {str(X.device)!r}, but device={given!r} computes on "
+            f"{str(asked)!r}, so that it is copied. Pass device={str(X.device)!r}, or "
             f"{name}.cpu().",
             UserWarning,
             stacklevel=2,
