@@ -9,7 +9,8 @@ import torch
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import ColumnStatistics, TabularEncoder
-from sklearn_hscl.encoders.tabular.encoder import ByteDropout, MemberLinear
+from sklearn_hscl.encoders.tabular.encoder import MemberLinear
+from sklearn_hscl.runtime.random_state import ByteDropout
 from sklearn_hscl.training.config import TABULAR
 
 CARDINALITIES = [0, 0, 0, 3, 2]

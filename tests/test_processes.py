@@ -1,14 +1,18 @@
 """The same seed gives the same bits in any process and thread; threads share a model."""
 
 import multiprocessing
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import killed_fits as kills
 from joblib import Parallel, delayed
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 
@@ -48,3 +52,82 @@ def test_eight_threads_that_transform_at_once(table):
     with ThreadPoolExecutor(8) as pool:
         for embedding in pool.map(in_pieces, [10, 33, 50, 400, 7, 128, 41, 64]):
             assert_array_equal(embedding, expected)
+
+
+# Draws of others ---------------------------------------------------------------------
+
+
+class DrawsOfOthers:
+    """scikit-learn callback that draws in every epoch, as another thread may."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def setup(self, estimator, context):
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch":
+            self.drawn.append(torch.rand(()).item())
+
+
+TABLE = np.random.default_rng(0).normal(size=(80, 5))
+FITS = {
+    "tabular": {"encoder": "tabular", "dropout": 0.2},
+    "mlp": {"encoder": "mlp", "dropout": 0.2},
+    "conv": {"encoder": "conv", "dropout": 0.2},
+    "chunks": {"encoder": "mlp", "dropout": 0.2, "device_batch_size": 16},
+    "views": {"encoder": "mlp", "loss": "hucl"},
+    "synthetic negatives": {"encoder": "mlp", "loss": "sscl"},
+    "cross-entropy": {"encoder": "tabular", "loss": "schane"},
+    "early stopping": {"encoder": "mlp", "dropout": 0.2, "early_stopping": True},
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_torch_generators_are_neither_read_nor_changed(name):
+    X, y = TABLE, np.arange(80) % 3
+    if FITS[name]["encoder"] == "conv":
+        X = np.random.default_rng(0).random((80, 8, 8))
+    embedder = HSCLEmbedder(**FITS[name], max_epochs=3, random_state=0, batch_size=32)
+    expected = clone(embedder).fit(X, y).transform(X)
+    others = DrawsOfOthers()
+    torch.manual_seed(7)
+    alone = [torch.rand(()).item() for _ in range(4)]
+    torch.manual_seed(7)
+    found = embedder.set_callbacks(others).fit(X, y).transform(X)
+    assert_array_equal(found, expected)
+    assert [*others.drawn, torch.rand(()).item()] == alone
+
+
+def test_fits_in_threads_do_not_wait_for_each_other():
+    """Each draws from its own generator, so that none holds torch's."""
+    X, y = TABLE, np.arange(80) % 3
+    met = threading.Barrier(2, timeout=60)
+
+    class Meets(DrawsOfOthers):
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "epoch" and context.task_id == 0:
+                met.wait()
+
+    def fit(seed, *callbacks):
+        embedder = HSCLEmbedder(dropout=0.2, max_epochs=2, random_state=seed)
+        return embedder.set_callbacks(*callbacks).fit(X, y).transform(X)
+
+    expected = [fit(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda seed: fit(seed, Meets()), (0, 1))
+    assert_array_equal(list(found), expected)
+
+
+def test_modules_of_users_get_seeded_generators():
+    X, y = TABLE, np.arange(80) % 3
+    module = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5))
+    embedder = HSCLEmbedder(encoder=module, max_epochs=2, random_state=0)
+    expected = clone(embedder).fit(X, y).transform(X)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert_array_equal(embedder.fit(X, y).transform(X), expected)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -121,8 +121,7 @@ def diagnose(
         held_out = make_sample(sample(X_val, name="X_val"), y_val, "y_val")
     elif y_val is not None:
         raise ValueError("y_val was passed without X_val. Pass both, or neither.")
-    device = next(estimator.module_.parameters()).device
-    with scoped_torch_seed(seed, device):  # synthetic negatives are drawn
+    with scoped_torch_seed(seed, train.embedder.device_):  # synthetic negatives are drawn
         return _diagnose(train, held_out, max_rows, seed)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.encoders.options import EncoderConfig, StoredEncoder
 from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.runtime.random_state import Dropout
 
 # Number of one-hot levels of a single column, and of all columns together.
 _MAX_LEVELS = 64
@@ -110,7 +111,7 @@ class MLPEncoder(nn.Module):
         for n_in, n_out in pairwise([n_inputs, *hidden_layer_sizes]):
             self.layers.extend([nn.Linear(n_in, n_out), nn.ReLU()])
             if dropout:
-                self.layers.append(nn.Dropout(dropout))
+                self.layers.append(Dropout(dropout))
         width = [n_inputs, *hidden_layer_sizes][-1]
         self.layers.append(nn.Linear(width, n_components))
 
@@ -121,7 +122,7 @@ class MLPEncoder(nn.Module):
     def get_config(self) -> EncoderConfig:
         """Return the arguments that the encoder was built with."""
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        dropout = [layer.p for layer in self.layers if isinstance(layer, nn.Dropout)]
+        dropout = [layer.p for layer in self.layers if isinstance(layer, Dropout)]
         return {
             "hidden_layer_sizes": [layer.out_features for layer in linear[:-1]],
             "n_components": linear[-1].out_features,

@@ -14,6 +14,7 @@ from sklearn_hscl.losses.hardening import HardeningInput, log_eta
 from sklearn_hscl.losses.pair_sets import PairWeights
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.runtime.random_state import generator_of_fit
 
 
 class LossStats(NamedTuple):
@@ -335,7 +336,9 @@ def synthetic_cosines(
     hardest = hardness.topk(min(n_hardest, hardness.shape[-1]))
     n_usable = hardest.values.isfinite().sum(-1, keepdim=True).clamp_min(1)  # (..., A, 1)
     shape = (*anchors.shape[:-1], n_synthetic)
-    mixture, *chances = torch.rand((3, *shape), dtype=z.dtype, device=z.device)
+    mixture, *chances = torch.rand(
+        (3, *shape), dtype=z.dtype, device=z.device, generator=generator_of_fit(z.device)
+    )
     first, second = (
         _sample_rows(z.detach(), hardest.indices, chance, n_usable) for chance in chances
     )

@@ -1,14 +1,20 @@
-"""Random state of one fit, which leaves the global generators unchanged."""
+"""Random state of one fit, which leaves the global generators unchanged.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+A fit draws from a generator of its own. Only modules of users draw from torch's global
+generators, which are then seeded for the time of the fit.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from threading import RLock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sklearn_hscl.runtime.device import CPU, accelerator
 
@@ -41,6 +47,140 @@ def draw_seeds(random_state: int | np.random.RandomState | None) -> Seeds:
         random_state = np.random.RandomState(np.random.MT19937())
     generator = check_random_state(random_state)
     return Seeds(*generator.randint(MAX_SEED, size=len(Seeds._fields)).tolist())
+
+
+# Generator of a fit ------------------------------------------------------------------
+
+
+class _Thread(threading.local):
+    """Sources of random numbers of the fit in the calling thread."""
+
+    generator: torch.Generator | None = None
+    uses_torch = True
+    """Whether modules of users may draw from torch's global generators."""
+
+
+_THREAD = _Thread()
+
+
+@contextmanager
+def fit_generator(
+    seed: int, device: torch.device, *, uses_torch: bool = False
+) -> Iterator[None]:
+    """Draw from a generator of its own inside the block.
+
+    Neither do draws of other threads change a fit, nor does the fit change theirs.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the generator.
+    device : torch.device
+        Device of what is drawn.
+    uses_torch : bool, default=False
+        Whether to seed torch's global generators as well, see :func:`scoped_torch_seed`.
+        Modules of users draw from these, for example in ``torch.nn.Dropout``.
+    """
+    before = _THREAD.generator, _THREAD.uses_torch
+    with ExitStack() as stack:
+        if uses_torch:
+            stack.enter_context(scoped_torch_seed(seed, device))
+        _THREAD.generator = torch.Generator(device).manual_seed(seed)
+        _THREAD.uses_torch = uses_torch
+        try:
+            yield
+        finally:
+            _THREAD.generator, _THREAD.uses_torch = before
+
+
+def generator_of_fit(device: torch.device) -> torch.Generator | None:
+    """Return the generator of the fit in this thread; None outside of fits."""
+    generator = _THREAD.generator
+    return generator if generator is None or generator.device == device else None
+
+
+class BuiltInDraws(TorchFunctionMode):
+    """Draw the weights of built-in modules from a generator of their own.
+
+    ``torch.nn.Linear`` and others take no generator. They draw what they would draw from
+    torch's global generator after ``torch.manual_seed(seed)``.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Add the generator to calls that draw."""
+        kwargs = kwargs or {}
+        # torch.nn.init passes a generator on, which is None.
+        draws = func in _DRAWS or "generator" in kwargs
+        if draws and kwargs.get("generator") is None:
+            kwargs = {**kwargs, "generator": self._generator}
+        return func(*args, **kwargs)
+
+
+_DRAWS = frozenset(
+    (
+        *(torch.rand, torch.randn, torch.randint, torch.normal),
+        *(torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.random_),
+    )
+)
+
+
+# Dropout -----------------------------------------------------------------------------
+
+
+class Dropout(nn.Dropout):
+    """``torch.nn.Dropout`` with the same masks, drawn from the generator of the fit."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Drop values of a tensor of any shape, in training; scale the others up."""
+        return rows * dropout_mask(rows, self.p) if self.training and self.p else rows
+
+
+def dropout_mask(like: Tensor, p: float) -> Tensor:
+    """Draw a tensor of zeros, a fraction `p` of it, and of 1 / (1 - p)."""
+    mask = torch.empty_like(like, requires_grad=False)
+    return mask.bernoulli_(1 - p, generator=generator_of_fit(like.device)).div_(1 - p)
+
+
+class ByteDropout(nn.Module):
+    """Dropout whose masks are random bytes, which a CPU draws several times faster.
+
+    Parameters
+    ----------
+    p : float in [0, 1)
+        Fraction of the values that are set to 0, rounded to 1/256.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.n_retained = min(max(round(256 * (1 - p)), 1), 256)  # of the 256 byte values
+
+    @property
+    def drops(self) -> bool:
+        """Whether any value is dropped."""
+        return self.n_retained < 256
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Drop values of a tensor of any shape, in training; scale the others up."""
+        if not (self.training and self.drops):
+            return rows
+        words = torch.empty(-(-rows.numel() // 8), dtype=torch.long, device=rows.device)
+        words.random_(-(2**63), None, generator=generator_of_fit(rows.device))
+        draws = words.view(torch.uint8)[: rows.numel()]
+        mask = draws.view(rows.shape) < self.n_retained
+        return rows * (mask * (256 / self.n_retained))
+
+
+# torch's generators ------------------------------------------------------------------
 
 
 # torch's generators are global: one fit at a time may use them.
@@ -76,16 +216,31 @@ def preserved_torch_random_state(device: torch.device) -> Iterator[None]:
         set_torch_random_state(device, state)
 
 
-RandomState = tuple[Tensor, Tensor | None]
+class RandomState(NamedTuple):
+    """States of the generators that a fit may draw from; None for others."""
+
+    host: Tensor | None
+    device: Tensor | None
+    fit: Tensor | None = None
 
 
 def torch_random_state(device: torch.device) -> RandomState:
-    """Return the state of torch's global generators, on CPU and on `device`."""
-    return torch.get_rng_state(), accelerator(device).random_state()
+    """Return the states of the fit's generator, and of torch's on CPU and on `device`."""
+    own = _THREAD.generator
+    fit = None if own is None else own.get_state()
+    if not _THREAD.uses_torch:
+        return RandomState(None, None, fit)
+    return RandomState(torch.get_rng_state(), accelerator(device).random_state(), fit)
 
 
-def set_torch_random_state(device: torch.device, state: RandomState) -> None:
-    """Set the state of torch's global generators, on CPU and on `device`."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        accelerator(device).set_random_state(state[1])
+def set_torch_random_state(device: torch.device, state: Sequence[Tensor | None]) -> None:
+    """Set what :func:`torch_random_state` has read."""
+    host, on_device, fit = RandomState(*state)
+    if _THREAD.uses_torch and host is not None:
+        torch.set_rng_state(host)
+    if _THREAD.uses_torch and on_device is not None:
+        accelerator(device).set_random_state(on_device)
+    # Earlier versions had no generator of the fit: it draws what torch's did.
+    fit = fit if fit is not None else (host if on_device is None else on_device)
+    if _THREAD.generator is not None and fit is not None:
+        _THREAD.generator.set_state(fit)

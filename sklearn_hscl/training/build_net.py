@@ -13,7 +13,8 @@ from torch import nn
 
 from sklearn_hscl.encoders import EncoderOptions, build_module
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.runtime.random_state import scoped_torch_seed
+from sklearn_hscl.encoders.registry import ENCODERS
+from sklearn_hscl.runtime.random_state import BuiltInDraws, scoped_torch_seed
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches, choose_sampler
 from sklearn_hscl.training.batches.views import (
     check_classes,
@@ -138,7 +139,8 @@ def build_net(config: FitConfig, context: FitContext) -> ContrastiveNet:
 
 def _build_module(config: FitConfig, context: FitContext) -> ContrastiveModule:
     """Return encoder and heads with weights as drawn."""
-    with scoped_torch_seed(context.seeds.weights):
+    seed = context.seeds.weights
+    with BuiltInDraws(seed) if config.encoder in ENCODERS else scoped_torch_seed(seed):
         options = EncoderOptions(
             encoder=config.encoder,
             n_components=config.n_components,

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.runtime.random_state import scoped_torch_seed
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.runtime.random_state import fit_generator
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.tensors import Batch
 from sklearn_hscl.training.loop.net import ContrastiveNet
@@ -72,6 +73,8 @@ def chance_loss(net: ContrastiveNet, batch: Batch) -> float:
     logits = None
     if classifier is not None:
         logits = like.new_zeros(*shape, classifier.out_features)
-    with torch.inference_mode(), scoped_torch_seed(0, like.device):  # synthetic negatives
+    is_ours = type(net.criterion_) is ContrastiveLoss  # which may draw synthetic negatives
+    draws = fit_generator(0, like.device, uses_torch=not is_ours)
+    with torch.inference_mode(), draws:
         value, _ = objective(z, logits)
     return value.item()

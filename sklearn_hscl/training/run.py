@@ -1,6 +1,7 @@
 """One training run: what a fit consists of before, during and after training."""
 
 import copy
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -13,7 +14,7 @@ from sklearn_hscl.data.training_data import FittedInput, TrainingData
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
-from sklearn_hscl.runtime.random_state import Seeds, scoped_torch_seed
+from sklearn_hscl.runtime.random_state import Seeds, fit_generator
 from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.batches.tensors import LabelledRows
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
@@ -22,7 +23,7 @@ from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
-from sklearn_hscl.training.loop.net import ContrastiveNet
+from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
 
 
 @dataclass
@@ -62,10 +63,14 @@ class TrainingRun:
 
     def train_with(self, report: TrainingCallback) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
-        seed = scoped_torch_seed(self.seeds.weights, self.device)
-        with seed, torch_threads(self.n_threads):
+        with self.generator(), torch_threads(self.n_threads):
             self.net.train_with(self.monitors, report, *self.train, self.keepers)
             self.check_embedding()
+
+    def generator(self) -> AbstractContextManager[None]:
+        """Return the context in which this run draws, from a generator of its own."""
+        uses_torch = draws_from_torch(self.net)
+        return fit_generator(self.seeds.weights, self.device, uses_torch=uses_torch)
 
     def end_early(self) -> None:
         """Make do with the epochs that were completed before an interruption."""

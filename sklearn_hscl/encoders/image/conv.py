@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.options import EncoderConfig, StoredEncoder
+from sklearn_hscl.runtime.random_state import Dropout
 
 # Feature maps are halved until they are no larger than this.
 _MAX_FINAL_SIZE = 7
@@ -68,7 +69,7 @@ class ConvEncoder(nn.Module):
             stages += _convolution(wider, wider, stride=1)
             width, remaining = wider, (remaining + 1) // 2
         self.stages = nn.Sequential(*stages)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(_GRID)
         self.last = nn.Linear(width * _GRID**2, n_components)
 

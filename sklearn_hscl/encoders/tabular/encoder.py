@@ -21,6 +21,7 @@ from sklearn_hscl.encoders.tabular.column_statistics import (
     robust_scale,
 )
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.runtime.random_state import ByteDropout
 
 # Ensemble layers -----------------------------------------------------------------------
 
@@ -56,34 +57,6 @@ class MemberLinear(nn.Module):
             return torch.stack([torch.addmm(*parts) for parts in maps])
         product = rows.flatten(0, -2) @ self.weight[0]
         return product.unflatten(0, rows.shape[:-1]) + self.bias
-
-
-class ByteDropout(nn.Module):
-    """Dropout whose masks are random bytes, which a CPU draws several times faster.
-
-    Parameters
-    ----------
-    p : float in [0, 1)
-        Fraction of the values that are set to 0, rounded to 1/256.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.n_retained = min(max(round(256 * (1 - p)), 1), 256)  # of the 256 byte values
-
-    @property
-    def drops(self) -> bool:
-        """Whether any value is dropped."""
-        return self.n_retained < 256
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Drop values of a tensor of any shape, in training; scale the others up."""
-        if not (self.training and self.drops):
-            return rows
-        words = torch.empty(-(-rows.numel() // 8), dtype=torch.long, device=rows.device)
-        draws = words.random_(-(2**63), None).view(torch.uint8)[: rows.numel()]
-        mask = draws.view(rows.shape) < self.n_retained
-        return rows * (mask * (256 / self.n_retained))
 
 
 # Features of columns -------------------------------------------------------------------

@@ -18,9 +18,9 @@ from sklearn_hscl.augment.base import (
 from sklearn_hscl.augment.image import RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
 from sklearn_hscl.encoders.preprocessing import as_float
-from sklearn_hscl.encoders.tabular.encoder import ByteDropout
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.device import to_device
+from sklearn_hscl.runtime.random_state import ByteDropout
 from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.ensemble import Targets
 

@@ -28,7 +28,6 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
 from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.random_state import (
-    RandomState,
     Seeds,
     set_torch_random_state,
     torch_random_state,
@@ -60,7 +59,7 @@ class TrainingState(TypedDict):
     step: int
     rate_factor: float
     chunk_rows: int
-    torch: RandomState
+    torch: tuple[Tensor | None, ...]
     views: Tensor
     batches: dict[str, Tree]
     callbacks: list[CallbackState]
@@ -95,7 +94,7 @@ def training_state(net: ContrastiveNet) -> TrainingState:
         "step": 0 if rate is None else rate.step,
         "rate_factor": 1.0 if rate is None else rate.factor,
         "chunk_rows": loop.gradient_cache.chunk_rows,
-        "torch": torch_random_state(generator.device),
+        "torch": tuple(torch_random_state(generator.device)),
         "views": generator.get_state(),
         "batches": net.iterator_train__rng.bit_generator.state,
         "callbacks": [callback.state() for callback in net.training_callbacks],

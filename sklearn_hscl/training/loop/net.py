@@ -12,9 +12,10 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sklearn_hscl.augment import Augmentation
+from sklearn_hscl.augment import Augmentation, FunctionAugmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.preprocessing import as_float
+from sklearn_hscl.encoders.registry import get_config
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
@@ -350,6 +351,19 @@ class EpochLoop:
                 f"none, so nothing can be learned. Raise `batch_size` (now "
                 f"{net.batch_size}) or `n_views` (now {net.n_views})."
             )
+
+
+def draws_from_torch(net: ContrastiveNet) -> bool:
+    """Return whether parts of users may draw from torch's global generators."""
+    defaults = {name for name, _ in net._default_callbacks}
+    return (
+        get_config(net.module_.encoder) is None
+        or type(net.criterion_) is not ContrastiveLoss
+        or callable(net.criterion_.options.hardening)
+        or not type(net.augment).__module__.startswith("sklearn_hscl.")
+        or isinstance(net.augment, FunctionAugmentation)
+        or any(name not in defaults for name, _ in net.callbacks_)
+    )
 
 
 # Warm start --------------------------------------------------------------------------

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
-from torch.nn import functional
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.device import accelerator, to_device
+from sklearn_hscl.runtime.random_state import Dropout, dropout_mask
 from sklearn_hscl.training.loop.learning_rate import ParamGroup
 
 # Modules -----------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _use_leading_axis(module: nn.Module) -> None:
     for name, part in module.named_children():
         if isinstance(part, nn.Linear):
             setattr(module, name, ModelLinear(part.weight, part.bias))
-        elif isinstance(part, nn.Dropout):
+        elif isinstance(part, Dropout):
             setattr(module, name, SharedDropout(part.p))
         else:
             _use_leading_axis(part)
@@ -195,7 +195,7 @@ class SharedDropout(nn.Module):
         """Drop units of rows (S, B, n) in training; scale the others up."""
         if not self.training or not self.p:
             return rows
-        return rows * functional.dropout(torch.ones_like(rows[0]), self.p)
+        return rows * dropout_mask(rows[0], self.p)
 
 
 # Losses ------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.runtime.random_state import (
-    scoped_torch_seed,
     set_torch_random_state,
     torch_random_state,
 )
@@ -106,8 +105,7 @@ def _train_stack(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     if first.device.type == "cpu":
         torch.empty(_WARM_UP_BYTES, dtype=torch.uint8)
     precision = first.net.module_.precision
-    seed = scoped_torch_seed(first.seeds.weights, first.device)
-    with seed, torch_threads(first.n_threads), precision.products():
+    with first.generator(), torch_threads(first.n_threads), precision.products():
         return _Stack(runs).train()
 
 
@@ -173,7 +171,7 @@ def models_at_once(run: TrainingRun) -> int:
     """Return for how many models the activations of a batch fit into memory."""
     net = run.net
     sample = as_float(run.train.rows[:N_SAMPLE_ROWS], net.module_.precision.dtype)
-    with scoped_torch_seed(0, sample.device):  # dropout draws
+    with run.generator():  # dropout draws
         n_views, _ = choose_chunk_rows("auto", net.module_, sample)
     return n_views // (net.n_views * net.batch_size)
 
