@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from sklearn_hscl.data.missing import unmasked
+
 _MODES = ("L", "RGB", "RGBA")
 # Modes of Pillow whose values are not the brightness of channels.
 _OTHER_MODES = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
@@ -137,7 +139,7 @@ def image_array(image: Any) -> NDArray[np.number]:
             f"an image is of Pillow's mode {mode!r}, whose values are not the brightness "
             f"of red, green and blue: pass image.convert('RGB')."
         )
-    return np.asarray(image)
+    return unmasked(image)
 
 
 def _is_size(size: Any) -> bool:
