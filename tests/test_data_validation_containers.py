@@ -1,6 +1,7 @@
 """Containers of X, as in the guide; sparse rows, tensors, memory maps by the chunk."""
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from numpy.testing import assert_array_equal
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import Standardization, TablePreprocessor
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training.batches.tensors import LazyRows
 
 RNG = np.random.default_rng(0)
@@ -96,6 +99,42 @@ def test_the_way_out_of_a_refusal_is_read(container):
     assert message.count(".\n") == 0 and message.endswith(".")
     if refused.way_out is not None:
         assert_array_equal(rows_of(refused.way_out(refused.container)), NUMBERS)
+
+
+def refuse_everywhere(X):
+    """Yield the calls that get X, each of which must refuse it."""
+    y = np.arange(len(NUMBERS)) % 2
+    fitted = HSCLEmbedder(encoder="mlp", max_epochs=1).fit(NUMBERS, y)
+    yield partial(fitted.fit, X, y)
+    yield partial(fitted.fit_transform, X, y)
+    yield partial(fitted.partial_fit, X, y)
+    yield partial(fitted.transform, X)
+    early = HSCLEmbedder(encoder="mlp", max_epochs=1, early_stopping=True)
+    yield partial(early.fit, NUMBERS, y, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("container", ["AnnData", "TensorDict", "dict of columns"])
+def test_a_container_is_refused_by_every_method(container):
+    refused = cases("X numbers", refused=True)[container]
+    for call in refuse_everywhere(refused.container):
+        with pytest.raises(TypeError, match="X(_val)? is a .*, which is not read: pass"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "container",
+    ["pyarrow Table", "pyarrow fixed-size list column", "polars column of lists"],
+)
+def test_containers_in_pipelines_and_searches(container):
+    X, y = cases("X numbers")[container], np.arange(len(NUMBERS)) % 2
+    pipe = make_pipeline(
+        HSCLEmbedder(encoder="mlp", max_epochs=1, random_state=0), LogisticRegression()
+    )
+    grid = {"hsclembedder__beta": [0, 1]}
+    for search in (GridSearchCV, BatchedGridSearchCV):
+        found = search(pipe, grid, cv=2, error_score="raise").fit(X, y)
+        expected = search(pipe, grid, cv=2, error_score="raise").fit(NUMBERS, y)
+        assert_array_equal(found.predict_proba(X), expected.predict_proba(NUMBERS))
 
 
 def test_the_guide_shows_what_is_tested():

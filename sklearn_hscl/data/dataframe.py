@@ -170,6 +170,8 @@ class Table:
         kind = getattr(dtype, "kind", type(dtype).__name__)
         if is_numeric_dtype(dtype) or kind in ("b", "Boolean"):
             return True
+        if holds_vectors(self.column(index)):
+            raise self._vectors(index)
         if kind not in _OBJECTS:
             return False
         try:
@@ -445,6 +447,8 @@ def cells_of(X: Frame, name: str) -> Frame:
         column = table.column(0)
     elif hasattr(X, "to_list") or hasattr(X, "to_pylist"):
         column = as_column(X)
+        if type(column.dtype).__name__ in _POLARS_TEXT:
+            return column.to_list()
     elif not isinstance(X, np.ndarray) or X.ndim != 1:
         return X
     if not holds_vectors(column):

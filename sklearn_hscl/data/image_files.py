@@ -16,6 +16,9 @@ _MODES = ("L", "RGB", "RGBA")
 _OTHER_MODES = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
+_MAX_SHOWN = 80  # characters of a text in a message
+
+
 class ImageFiles(Dataset[NDArray[np.uint8]]):
     """Image files, as uint8 arrays (H, W, C), or (H, W) if they are grey.
 
@@ -88,6 +91,13 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         """
         pillow, rotated = _pillow()
         path = self.paths[index]
+        if not os.path.exists(path):
+            shown = path if len(path) < _MAX_SHOWN else path[:_MAX_SHOWN] + "…"
+            raise ValueError(
+                f"Item {index} of X, {shown!r}, cannot be read as an image: there is no "
+                f"such file, and strings are read as paths. Correct the path; make numbers "
+                f"of texts first, for example by TfidfVectorizer of scikit-learn."
+            )
         try:
             with pillow.open(path) as file:
                 if file.mode.startswith(("I", "F")):

@@ -110,9 +110,11 @@ def as_column(values: Column) -> Column:
     if hasattr(dtype, "pyarrow_dtype"):  # pandas
         array: Any = getattr(values, "array", values)
         values = array.__arrow_array__()
-    if hasattr(values, "dictionary_encode"):  # Arrow
+    if hasattr(values, "to_pylist"):  # Arrow
         if not hasattr(values, "combine_chunks"):
             values = sys.modules["pyarrow"].chunked_array([values])
+        if hasattr(values.type, "permutation"):
+            return _tensor_cells(values)
         return nw.from_native(values, series_only=True)
     if hasattr(values, "factorize"):  # pandas
         return values if _is_native(dtype) else in_native_order(np.asarray(values))
@@ -120,6 +122,16 @@ def as_column(values: Column) -> Column:
         values = values.to_list()
         return np.fromiter(values, dtype=object, count=len(values))
     return values if dtype is not None else np.asarray(values)
+
+
+def _tensor_cells(column: Column) -> NDArray[np.object_]:
+    """Return the tensors of an Arrow column as an array of arrays, None for nulls."""
+    cells = np.full(len(column), None, dtype=object)
+    known = np.flatnonzero(column.is_valid().to_numpy())
+    tensors = column.drop_null().combine_chunks().to_numpy_ndarray()
+    for row, tensor in zip(known.tolist(), tensors, strict=True):
+        cells[row] = tensor
+    return cells
 
 
 def _as_array(values: NDArray[np.generic] | Sequence[Any]) -> NDArray[np.generic]:
@@ -168,6 +180,8 @@ def factorize(column: Column) -> Factorized:
         return _without_missing(np.asarray(codes, dtype=np.intp), levels.tolist())
     if hasattr(native, "dictionary_encode"):
         return _factorize_arrow(native)
+    if type(column.dtype).__name__ == "Decimal":  # earlier versions of polars sort none
+        return _factorize_objects(column.to_list())
     if not isinstance(column, np.ndarray):
         return _factorize_polars(column)
     if column.dtype.kind in "mM":  # NaT would become an integer in a list
