@@ -101,6 +101,9 @@ CATEGORIES = {
     "Arrow views": pa.array(["a", None, "b", "a"], pa.string_view()),
     "Arrow dictionary": pa.array(["a", None, "b", "a"]).dictionary_encode(),
     "Arrow dictionary of a null": arrow_dictionary(["a", None, "b"]),
+    "Arrow dictionary with doubles": pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, 2, 3]), pa.array(["a", None, "b", "a"])
+    ),
     "Arrow bools": pa.array([False, None, True, False]),
     "narwhals": nw.from_native(pa.chunked_array([["a", None, "b", "a"]]), series_only=True),
 }
