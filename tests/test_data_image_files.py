@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars
+import pyarrow
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -157,3 +159,27 @@ def test_text_columns_are_not_paths():
     table = np.array([["a", "b"]] * 12)
     with pytest.raises(ValueError, match="could not convert|categorical|numbers|text"):
         embedder().fit(table, Y)
+
+
+TEXTS = ["The striker scored a goal.", "Bake the bread.\x00", "word " * 2000]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        TEXTS,
+        np.array(TEXTS),
+        pd.Series(TEXTS),
+        polars.Series(TEXTS),
+        pyarrow.array(TEXTS),
+    ],
+    ids=lambda X: type(X).__name__,
+)
+@pytest.mark.parametrize("first", range(3))
+def test_texts_are_not_taken_for_files(X, first):
+    X = X[first:]
+    with pytest.raises(
+        ValueError, match="no such file, .* make numbers of texts"
+    ) as raised:
+        HSCLEmbedder(loss="hucl").fit(X)
+    assert len(str(raised.value)) < 400

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 
@@ -69,3 +70,113 @@ def test_cells_are_located_if_they_are_at_fault(error, arguments, message):
     rows[3, 1] = np.nan
     with pytest.raises(type(error), match=message), locate_bad_cell(rows, **arguments):
         raise error
+
+
+# Sparse rows that are stored in parts ----------------------------------------------------
+
+VALUES = np.array(
+    [[0, 3, 0, 1], [2, 0, 0, 0], [0, 0, 0, 0], [1, 4, 0, 2], [0, 5, 1, 0], [6, 0, 0, 3]]
+)
+
+
+def in_parts(values, shares=(0.5, 0.5)):
+    """Return CSR parts, in which each value is stored as a sum."""
+    whole = scipy.sparse.csr_array(values)
+    data = np.repeat(whole.data, len(shares)) * np.tile(shares, whole.nnz)
+    indices = np.repeat(whole.indices, len(shares))
+    return data.astype(values.dtype), indices, whole.indptr * len(shares)
+
+
+def with_zeros(values):
+    """Return CSR parts with stored zeros, of either sign."""
+    whole = scipy.sparse.csr_array(np.where(values == 0, 7, values))
+    whole.data[whole.data == 7] = 0
+    whole.data[0] *= -1
+    return whole.data, whole.indices, whole.indptr
+
+
+def backwards(values):
+    """Return CSR parts whose columns are in falling order."""
+    whole = scipy.sparse.csr_array(values[:, ::-1])
+    return whole.data, values.shape[1] - 1 - whole.indices, whole.indptr
+
+
+def unlike_its_flags(rows):
+    """Return rows whose flags say that there are no parts."""
+    rows.has_sorted_indices = rows.has_canonical_format = True
+    return rows
+
+
+PARTS = {
+    "halves": in_parts(VALUES.astype(float)),
+    "3/2 and -1/2": in_parts(VALUES.astype(float), (1.5, -0.5)),
+    "1, 1 and -1": in_parts(VALUES.astype(float), (1, 1, -1)),
+    "float32": in_parts(VALUES.astype(np.float32)),
+    "integers": in_parts(VALUES, (1, 1, -1)),
+    "bytes": in_parts(VALUES.astype(np.int8), (1, 1, -1)),
+    "zeros": with_zeros(VALUES.astype(float)),
+    "backwards": backwards(VALUES.astype(float)),
+}
+FORMS = {
+    "csr": lambda rows: rows,
+    "csr, old flags": unlike_its_flags,
+    "csc": lambda rows: rows.tocsc(),
+    "coo": lambda rows: rows.tocoo(),
+    "coo of csc": lambda rows: rows.tocsc().tocoo(),
+    "bsr": lambda rows: scipy.sparse.bsr_array(rows, blocksize=(3, 2)),
+    "bsr of cells": lambda rows: scipy.sparse.bsr_array(
+        (rows.data[:, None, None], rows.indices, rows.indptr), shape=rows.shape
+    ),
+}
+
+
+def arrays_of(rows):
+    names = ("data", "indices", "indptr", "row", "col")
+    return {name: getattr(rows, name).copy() for name in names if hasattr(rows, name)}
+
+
+@pytest.mark.parametrize("kind", [csr_array, scipy.sparse.csr_matrix])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("parts", PARTS)
+def test_sparse_rows_in_parts_are_the_same_rows(parts, form, kind):
+    whole = scipy.sparse.csr_array(VALUES.astype(PARTS[parts][0].dtype))
+    given = FORMS[form](kind(tuple(map(np.copy, PARTS[parts])), shape=VALUES.shape))
+    assert_array_equal(given.toarray(), VALUES)
+    before = arrays_of(given)
+    for is_fit in (True, False):
+        estimator = HSCLEmbedder(encoder="mlp")
+        estimator.n_features_in_ = 4
+        rows, expected = (check(estimator, X, is_fit) for X in (given, whole))
+        assert rows.format == "csr" and rows.dtype == expected.dtype
+        for name in ("data", "indices", "indptr"):
+            assert_array_equal(getattr(rows, name), getattr(expected, name))
+    for name, array in before.items():
+        assert_array_equal(getattr(given, name), array)
+
+
+def test_parts_of_bools_are_not_counted():
+    data, indices, indptr = in_parts(VALUES > 0, (True, True))
+    rows = check(HSCLEmbedder(encoder="mlp"), csr_array((data, indices, indptr)), True)
+    assert_array_equal(rows.toarray(), VALUES > 0)
+
+
+def test_parts_that_sum_to_infinity_are_named():
+    rows = csr_array(([1.0, 1e308, 1e308], [0, 1, 1], [0, 1, 3]), shape=(2, 2))
+    with pytest.raises(ValueError, match="Column 1 .* holds inf in row 1"):
+        check(HSCLEmbedder(encoder="mlp"), rows, True)
+
+
+def test_rows_without_parts_are_not_copied():
+    whole = csr_array(VALUES.astype(float))
+    rows = check(HSCLEmbedder(encoder="mlp"), whole, True)
+    assert np.shares_memory(rows.data, whole.data)
+
+
+@pytest.mark.parametrize("loss", ["hscl", "hucl"])
+def test_parts_do_not_change_the_embeddings(loss):
+    whole = csr_array(VALUES.astype(float))
+    embedder = HSCLEmbedder(loss=loss, max_epochs=2, random_state=0)
+    expected = embedder.fit(whole, [0, 1] * 3).transform(whole)
+    given = csr_array(PARTS["3/2 and -1/2"], shape=VALUES.shape)
+    assert_array_equal(embedder.transform(given), expected)
+    assert_array_equal(embedder.fit(given, [0, 1] * 3).transform(whole), expected)

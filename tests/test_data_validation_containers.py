@@ -1,12 +1,16 @@
-"""Sparse rows, tensors and memory maps, read by the chunk."""
+"""Containers of X, as in the guide; sparse rows, tensors, memory maps by the chunk."""
 
 import tracemalloc
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from helpers import containers
+from helpers.containers import NUMBERS, PASSED, Refused, data_of, rows_of
 from helpers.streamed_losses import assert_stand_for_a_tensor
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +18,13 @@ from numpy.testing import assert_array_equal
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import Standardization, TablePreprocessor
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training.batches.tensors import LazyRows
 
 RNG = np.random.default_rng(0)
@@ -28,6 +34,115 @@ IMAGES = RNG.normal(size=(30, 8, 8))
 
 def fit(X=X, y=Y, **parameters):
     return HSCLEmbedder(**({"max_epochs": 1} | parameters)).fit(X, y)
+
+
+# What you can pass
+
+
+def cases(role, *, refused=False):
+    """Return the containers that are read, or refused, in a role."""
+    return {
+        container: roles[role]
+        for container, roles in PASSED.items()
+        if role in roles and isinstance(roles[role], Refused) == refused
+    }
+
+
+# Python's numbers are float64; so are those of an array of objects.
+PYTHON_NUMBERS = (
+    "nested list",
+    "numpy array of objects",
+    "pandas column of lists",
+    "column of a Hugging Face Dataset",
+)
+
+
+@pytest.mark.parametrize("container", cases("X numbers"))
+def test_numbers_are_read_from(container):
+    X = cases("X numbers")[container]
+    data = data_of(X)
+    rows = rows_of(X)
+    assert_array_equal(rows, NUMBERS)
+    assert rows.dtype == (np.float64 if container in PYTHON_NUMBERS else np.float32)
+    assert data.schema.columns is None or not data.schema.is_categorical.any()
+    has_names = "DataFrame" in container or "pyarrow Table" in container
+    if has_names and "one such" not in container:
+        assert data.schema.feature_names.tolist() == containers.NAMES
+
+
+@pytest.mark.parametrize("container", cases("X categories"))
+def test_categories_are_read_from(container):
+    X = cases("X categories")[container]
+    named = not hasattr(X, "columns") and not hasattr(X, "column_names")
+    data = data_of(X, **({"categorical_features": [1, 2]} if named else {}))
+    expected = data_of(containers.MIXED_FRAME)
+    assert_array_equal(data.train.rows, expected.train.rows)
+    assert data.train.rows.dtype == expected.train.rows.dtype
+    assert_array_equal(data.schema.is_categorical, [False, True, True, False])
+    if not named:
+        assert_array_equal(data.schema.feature_names, expected.schema.feature_names)
+
+
+@pytest.mark.parametrize("container", cases("images"))
+def test_images_are_read_from(container):
+    rows = rows_of(cases("images")[container], channels="last")
+    assert_array_equal(rows, np.moveaxis(containers.IMAGES, 3, 1))
+
+
+@pytest.mark.parametrize("container", cases("X numbers", refused=True))
+def test_the_way_out_of_a_refusal_is_read(container):
+    refused = cases("X numbers", refused=True)[container]
+    with pytest.raises((TypeError, ValueError)) as raised:
+        data_of(refused.container)
+    message = str(raised.value)
+    assert refused.remedy in message and message.startswith("X is a ")
+    assert message.count(".\n") == 0 and message.endswith(".")
+    if refused.way_out is not None:
+        assert_array_equal(rows_of(refused.way_out(refused.container)), NUMBERS)
+
+
+def refuse_everywhere(X):
+    """Yield the calls that get X, each of which must refuse it."""
+    y = np.arange(len(NUMBERS)) % 2
+    fitted = HSCLEmbedder(encoder="mlp", max_epochs=1).fit(NUMBERS, y)
+    yield partial(fitted.fit, X, y)
+    yield partial(fitted.fit_transform, X, y)
+    yield partial(fitted.partial_fit, X, y)
+    yield partial(fitted.transform, X)
+    early = HSCLEmbedder(encoder="mlp", max_epochs=1, early_stopping=True)
+    yield partial(early.fit, NUMBERS, y, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("container", ["AnnData", "TensorDict", "dict of columns"])
+def test_a_container_is_refused_by_every_method(container):
+    refused = cases("X numbers", refused=True)[container]
+    for call in refuse_everywhere(refused.container):
+        with pytest.raises(TypeError, match="X(_val)? is a .*, which is not read: pass"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "container",
+    ["pyarrow Table", "pyarrow fixed-size list column", "polars column of lists"],
+)
+def test_containers_in_pipelines_and_searches(container):
+    X, y = cases("X numbers")[container], np.arange(len(NUMBERS)) % 2
+    pipe = make_pipeline(
+        HSCLEmbedder(encoder="mlp", max_epochs=1, random_state=0), LogisticRegression()
+    )
+    grid = {"hsclembedder__beta": [0, 1]}
+    for search in (GridSearchCV, BatchedGridSearchCV):
+        found = search(pipe, grid, cv=2, error_score="raise").fit(X, y)
+        expected = search(pipe, grid, cv=2, error_score="raise").fit(NUMBERS, y)
+        assert_array_equal(found.predict_proba(X), expected.predict_proba(NUMBERS))
+
+
+def test_the_guide_shows_what_is_tested():
+    page = Path(__file__).parent.parent / "docs/user_guide/what_you_can_pass.rst"
+    shown = page.read_text()
+    assert containers.guide_table() in shown, (
+        "print it: cd tests && python -m helpers.containers"
+    )
 
 
 SPARSE = np.where(np.abs(X) > 0.5, X, 0)

@@ -33,7 +33,7 @@ def test_anything_works_or_is_refused(kind):
 
 ROWS, LABELS = X_BASE, Y_BASE
 FOUND = {
-    "X, of type dict": lambda e: e.fit({"a": [1] * 20}, LABELS),
+    "X is a dict, which is not read": lambda e: e.fit({"a": [1] * 20}, LABELS),
     "Expected 2D array": lambda e: e.fit(list(range(20)), LABELS),
     "contains infinity": lambda e: e.fit(np.tile([[np.inf, -np.inf]], (20, 1)), LABELS),
     "y contains infinity": lambda e: e.fit(ROWS, [np.inf, -np.inf] * 10),

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data import dataframe, validation
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import factorize
+from sklearn_hscl.data.missing import factorize
 from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training import fitting, prepared_data

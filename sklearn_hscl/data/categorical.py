@@ -71,23 +71,20 @@ class TableColumns:
         -------
         ndarray of shape (n_samples, n_features)
             Numeric columns as they are; categorical columns as codes 1, 2, ... of the
-            levels, 0 for other levels, NaN for missing values. float32 if all numeric
-            columns are, else float64.
+            levels, 0 for other levels, NaN for missing values. float32 if numpy converts
+            the numeric columns together to float32, else float64.
         """
         table = Table.of(X)
         n_columns = len(table.names)
         fitted = zip(self.categories, self.level_types, strict=True)
         encoded = np.empty((len(table), n_columns))
-        numeric_dtypes = set()
         for index in range(n_columns):
             if self.is_categorical[index]:
                 encoded[:, index] = _category_codes(table, index, *next(fitted))
             else:
-                values = _numeric_column(table, index)
-                numeric_dtypes.add(values.dtype)
-                encoded[:, index] = values
-        only_float32 = numeric_dtypes == {np.dtype(np.float32)}
-        return encoded.astype(np.float32) if only_float32 else encoded
+                encoded[:, index] = _numeric_column(table, index)
+        numeric = np.flatnonzero(~self.is_categorical).tolist()
+        return encoded.astype(table.float_dtype(numeric), copy=False)
 
 
 def level_types_of(categories: list[NDArray[np.object_]]) -> list[list[str]]:

@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from sklearn_hscl.data.missing import unmasked
+
 _MODES = ("L", "RGB", "RGBA")
 # Modes of Pillow whose values are not the brightness of channels.
 _OTHER_MODES = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+_MAX_SHOWN = 80  # characters of a text in a message
 
 
 class ImageFiles(Dataset[NDArray[np.uint8]]):
@@ -86,6 +91,13 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         """
         pillow, rotated = _pillow()
         path = self.paths[index]
+        if not os.path.exists(path):
+            shown = path if len(path) < _MAX_SHOWN else path[:_MAX_SHOWN] + "…"
+            raise ValueError(
+                f"Item {index} of X, {shown!r}, cannot be read as an image: there is no "
+                f"such file, and strings are read as paths. Correct the path; make numbers "
+                f"of texts first, for example by TfidfVectorizer of scikit-learn."
+            )
         try:
             with pillow.open(path) as file:
                 if file.mode.startswith(("I", "F")):
@@ -137,7 +149,7 @@ def image_array(image: Any) -> NDArray[np.number]:
             f"an image is of Pillow's mode {mode!r}, whose values are not the brightness "
             f"of red, green and blue: pass image.convert('RGB')."
         )
-    return np.asarray(image)
+    return unmasked(image)
 
 
 def _is_size(size: Any) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from sklearn_hscl.data.image_files import image_array
+from sklearn_hscl.data.missing import unmasked
 
 Indices: TypeAlias = slice | NDArray[np.int64]
 
@@ -34,9 +35,9 @@ class OutOfCoreRows:
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.shape = shape
         self.ndim = len(shape)
-        is_float = np.dtype(dtype) in (np.float32, np.float64)
-        keeps_type = is_float or self.ndim > 2
-        self.dtype: np.dtype[np.generic] = np.dtype(dtype if keeps_type else np.float64)
+        native = np.dtype(dtype).newbyteorder("=")  # FITS files have another order
+        keeps_type = native in (np.float32, np.float64) or self.ndim > 2
+        self.dtype: np.dtype[np.generic] = native if keeps_type else np.dtype(np.float64)
         self.index: NDArray[np.int64] | None = None  # of the selected rows; None for all
 
     def __len__(self) -> int:
@@ -85,7 +86,8 @@ class MappedRows(OutOfCoreRows):
         return rows.astype(self.dtype, copy=isinstance(indices, slice))
 
 
-Rows: TypeAlias = np.ndarray | OutOfCoreRows | csr_array | csr_matrix
+SparseRows: TypeAlias = csr_array | csr_matrix
+Rows: TypeAlias = np.ndarray | OutOfCoreRows | SparseRows
 """Validated samples: (n, F) or (n, C, H, W)."""
 
 
@@ -237,7 +239,7 @@ def holds_items(X: object) -> bool:
 def array_of(values: object) -> NDArray[np.number]:
     """Return a tensor on any device, or an array-like, as an array."""
     if not isinstance(values, Tensor):
-        return np.asarray(values)
+        return unmasked(values)
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 

@@ -11,15 +11,14 @@ from sklearn.utils import InputTags, assert_all_finite
 from sklearn.utils.validation import check_array, validate_data
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import (
-    DATE_REMEDY,
-    Column,
-    FloatArray,
-    Frame,
-    Table,
-    has_only_float32,
+from sklearn_hscl.data.dataframe import DATE_REMEDY, FloatArray, Frame, Table
+from sklearn_hscl.data.missing import Column, is_missing, numbers_of
+from sklearn_hscl.data.out_of_core import (
+    OutOfCoreRows,
+    Rows,
+    SparseRows,
+    is_memory_mapped,
 )
-from sklearn_hscl.data.out_of_core import OutOfCoreRows, Rows, is_memory_mapped
 
 # Rows that are checked at a time, as an array may be larger than memory.
 _CHUNK_ROWS = 16_384
@@ -61,20 +60,27 @@ def check_table(
     tags = estimator.__sklearn_tags__().input_tags
     try:
         if columns is not None:
-            return _encode(estimator, table, columns, tags.allow_nan, is_fit)
+            if isinstance(data, OutOfCoreRows):
+                table = Table(data[:])
+            rows = _encode(estimator, table, columns, is_fit)
+            return _check_encoded(estimator, rows, table, tags.allow_nan, is_fit)
         if isinstance(data, OutOfCoreRows):  # values are checked when they are read
             _check_features(estimator, data, is_fit)
             return data
         if _needs_no_conversion(data, is_fit):
             return _check_in_place(estimator, data, tags.allow_nan, is_fit)
-        return _convert(estimator, data, tags, is_fit)
+        if table.needs_conversion:
+            _check_features(estimator, data, is_fit)
+            rows = table.to_array()
+            return _check_encoded(estimator, rows, table, tags.allow_nan, is_fit)
+        return _convert(estimator, table, tags, is_fit)
     except ValueError as error:
         if name == "X":
             raise
         raise ValueError(f"{name} cannot be used: {error}") from error
 
 
-# Three ways from a table to its rows. Only scikit-learn's validate_data writes on the
+# Four ways from a table to its rows. Only scikit-learn's validate_data writes on the
 # estimator: n_features_in_ and feature_names_in_, in fit (reset=True).
 
 
@@ -83,24 +89,54 @@ def _check_features(estimator: BaseEstimator, X: Frame, is_fit: bool) -> None:
     validate_data(estimator, X, skip_check_array=True, reset=is_fit)
 
 
-def _convert(estimator: BaseEstimator, X: Frame, tags: InputTags, is_fit: bool) -> Rows:
+def _convert(estimator: BaseEstimator, table: Table, tags: InputTags, is_fit: bool) -> Rows:
     """Check a numeric table and convert it to one array."""
+    X = table.data
     if issparse(X) and not tags.sparse:
         raise TypeError(
             f"X is sparse, but encoder={estimator.encoder!r} takes dense tables: use "
             f"encoder='mlp' or 'auto', or pass X.toarray()."
         )
     preferred = [np.float64, np.float32]
+    if table.is_frame and table.float_dtype(range(len(table.names))) == np.float32:
+        preferred = preferred[::-1]
+    X = _canonical(X) if issparse(X) else _without_missing_objects(X)
     with locate_bad_cell(X, tags.allow_nan):
-        return validate_data(
+        rows = validate_data(
             estimator,
             X,
             accept_sparse="csr" if tags.sparse else False,
-            dtype=preferred[::-1] if has_only_float32(X) else preferred,
+            dtype=preferred,
             ensure_all_finite="allow-nan" if tags.allow_nan else True,
             reset=is_fit,
             ensure_min_samples=2 if is_fit else 1,
         )
+    return _canonical(rows) if issparse(rows) else rows
+
+
+def _canonical(X: SparseRows) -> SparseRows:
+    """Return sparse rows with one stored number for each value that is not 0, in order.
+
+    The matrix of the caller is not changed, and parts are summed in its own type, as by
+    its `toarray`. Its flags may be out of date, so new ones are found.
+    """
+    given = X.tocsr()
+    rows = type(given)((given.data, given.indices, given.indptr), shape=given.shape)
+    if rows.has_canonical_format and rows.data.all():
+        return rows
+    rows = rows.copy()
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    return rows
+
+
+def _without_missing_objects(X: Frame) -> Frame:
+    """Return an array or a list of objects with NaN for its missing values."""
+    if isinstance(X, list | tuple):
+        array = np.asarray(X)
+        X = array if array.dtype == object else X
+    is_objects = isinstance(X, np.ndarray) and X.dtype == object
+    return numbers_of(X) if is_objects else X
 
 
 def _needs_no_conversion(X: Frame, is_fit: bool) -> bool:
@@ -133,13 +169,9 @@ def _check_in_place(
 
 
 def _encode(
-    estimator: BaseEstimator,
-    table: Table,
-    columns: TableColumns,
-    allow_nan: bool,
-    is_fit: bool,
+    estimator: BaseEstimator, table: Table, columns: TableColumns, is_fit: bool
 ) -> FloatArray:
-    """Check a table with categorical columns and convert it to one array."""
+    """Convert a table with categorical columns to one array."""
     X = table.data
     if not hasattr(X, "shape") and (not isinstance(X, list | tuple) or not X):
         empty = "an empty " if isinstance(X, list | tuple) else ""
@@ -151,9 +183,13 @@ def _encode(
             "X is sparse, but the embedder was fitted on a table with categorical "
             "columns: pass a table with the same columns."
         )
-    if isinstance(X, OutOfCoreRows):
-        table = Table(X[:])
-    rows = columns.encode(table)
+    return columns.encode(table)
+
+
+def _check_encoded(
+    estimator: BaseEstimator, rows: FloatArray, table: Table, allow_nan: bool, is_fit: bool
+) -> FloatArray:
+    """Check the numbers of a frame."""
     with locate_bad_cell(rows, allow_nan, table.names):
         return check_array(
             rows,
@@ -251,7 +287,7 @@ def _first_not_numeric(values: NDArray[np.generic], allow_nan: bool) -> int | No
     if values.dtype.kind in "buif":
         return None
     for row, value in enumerate(values):
-        if not (_is_numeric(value) or (allow_nan and value is None)):
+        if not (_is_numeric(value) or (allow_nan and is_missing(value))):
             return row
     return None
 

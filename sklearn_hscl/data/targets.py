@@ -11,7 +11,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
-from sklearn_hscl.data.dataframe import MISSING_CODE, factorize, missing_mask
+from sklearn_hscl.data.missing import MISSING_CODE, factorize, missing_mask
 
 Targets: TypeAlias = NDArray[Any]  # int64 or float64, by the type of the targets
 

@@ -1,9 +1,11 @@
 """From what users pass as X, y and groups to validated data and the form of X."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
@@ -13,7 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import Table, is_frame
+from sklearn_hscl.data.dataframe import (
+    Table,
+    cells_of,
+    is_frame,
+    refuse_other_containers,
+)
 from sklearn_hscl.data.image_files import (
     ImageFiles,
     holds_paths,
@@ -21,6 +28,7 @@ from sklearn_hscl.data.image_files import (
     refuse_single_path,
 )
 from sklearn_hscl.data.image_validation import check_images
+from sklearn_hscl.data.missing import in_native_order, unmasked
 from sklearn_hscl.data.out_of_core import (
     DatasetRows,
     ItemList,
@@ -286,16 +294,21 @@ def check_opened(
 
 
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
-    """Make arrays of tensors, rows of datasets and of files; leave all else as it is."""
-    _check_is_loaded(X, name)
+    """Make arrays of tensors and of vectors in cells, and rows of datasets and files.
+
+    Frames, sparse rows, other arrays and nested lists are left as they are.
+    """
+    refuse_single_path(X, name)
+    refuse_other_containers(X, name)
+    X = _in_memory(X)
     if isinstance(X, Tensor):
         warn_of_transfer(X, estimator.device, name)
         return array_of(X)
-    refuse_single_path(X, name)
     if isinstance(X, Iterator) and not isinstance(X, Dataset):
         raise ValueError(
             f"{name} is a {type(X).__name__}, which can be read only once: pass a list."
         )
+    X = X if holds_items(X) else cells_of(X, name)
     if holds_paths(X):
         X = ImageFiles(X)
     elif holds_items(X):
@@ -306,18 +319,19 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     return X
 
 
-def _check_is_loaded(X: object, name: str) -> None:
-    """Reject lazy frames, and arrow tables with columns that are not numeric."""
-    if type(X).__name__ == "LazyFrame":
-        raise TypeError(
-            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
-        )
-    is_arrow = type(X).__module__.split(".")[0] == "pyarrow" and hasattr(X, "to_pandas")
-    if is_arrow and np.asarray(X).dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name}, a {type(X).__name__} of pyarrow, has columns that are not numeric: "
-            f"pass {name}.to_pandas()."
-        )
+def _in_memory(X: Any) -> Any:
+    """Return what narwhals or dask wrap, and arrays without masks in native byte order."""
+    X = nw.to_native(X, pass_through=True)
+    if hasattr(X, "__dask_graph__"):
+        X = X.compute()
+    if hasattr(X, "to_struct_array") and not hasattr(X, "combine_chunks"):
+        X = sys.modules["pyarrow"].Table.from_batches([X])  # of a RecordBatch
+    if isinstance(X, np.ma.MaskedArray):
+        X = unmasked(X)
+    if isinstance(X, np.ndarray) and not is_memory_mapped(X):
+        return in_native_order(X)
+    is_lazy = isinstance(X, Sequence) and not isinstance(X, list | tuple | str | bytes)
+    return list(X) if is_lazy else X
 
 
 def _n_dimensions(X: Any) -> int:

@@ -10,9 +10,11 @@ import warnings
 from datetime import date, timedelta
 from decimal import Decimal
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import torch
 from hypothesis import strategies as st
 from scipy import sparse
@@ -187,6 +189,68 @@ def no_tables(n):
     )  # fmt: skip
 
 
+@st.composite
+def arrow_tables(draw, n):
+    """Tables and batches of Arrow, bare or in narwhals or pandas."""
+    frame = draw(polars_frames(n))
+    table = frame.to_arrow()
+    form = draw(st.sampled_from(["table", "batch", "narwhals", "pandas"]))
+    if form == "batch":
+        return table.combine_chunks().to_batches()[0] if len(table) else table
+    if form == "narwhals":
+        return nw.from_native(draw(st.sampled_from([frame, table])))
+    return table.to_pandas(types_mapper=pd.ArrowDtype) if form == "pandas" else table
+
+
+@st.composite
+def vectors(draw, n):
+    """Columns of vectors, some of which are missing or of another length."""
+    inside = st.one_of(TAME, TAME, TAME, st.none())
+    usual = st.lists(inside, min_size=2, max_size=2)
+    odd = st.one_of(st.none(), st.lists(TAME, max_size=3))
+    cells = draw(st.lists(usual, min_size=n, max_size=n))
+    if cells and draw(st.integers(0, 2)) == 0:
+        cells[draw(st.integers(0, n - 1))] = draw(odd)
+    column = pa.array(cells, pa.list_(pa.float32()))
+    series = pl.Series("e", cells, dtype=pl.List(pl.Float32))
+    return draw(
+        st.sampled_from(
+            [column, pa.chunked_array([column]), pa.table({"e": column}), series,
+             series.to_frame(), pd.Series(cells), pd.DataFrame({"e": cells}), cells,
+             pd.Series(cells, dtype=pd.ArrowDtype(column.type)),
+             nw.from_native(series, series_only=True)]
+        )
+    )  # fmt: skip
+
+
+@st.composite
+def sparse_parts(draw, n):
+    """CSR rows with entries in several parts, in any order, some of them 0."""
+    counts = draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    n_parts = sum(counts)
+    indices = draw(st.lists(st.integers(0, 2), min_size=n_parts, max_size=n_parts))
+    data = draw(st.lists(st.one_of(st.just(0.0), TAME), min_size=n_parts, max_size=n_parts))
+    dtype = draw(st.sampled_from(["f8", "f4", "i4", "u1", "?"]))
+    values = np.abs(np.array(data)).astype(dtype)
+    indptr = np.cumsum([0, *counts])
+    rows = sparse.csr_array((values, np.array(indices, int), indptr), shape=(n, 3))
+    return draw(
+        st.sampled_from([rows, rows.tocsc(), rows.tocoo(), sparse.csr_matrix(rows)])
+    )
+
+
+@st.composite
+def masked_arrays(draw, n):
+    """Arrays with masked entries."""
+    values = np.array([draw(numbers(n)) for _ in range(3)], float).reshape(3, n).T
+    mask = draw(st.lists(st.booleans(), min_size=3 * n, max_size=3 * n))
+    dtype = draw(st.sampled_from(["f8", "f4", "i8", "O", ">f8"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = values.astype(dtype)
+    return np.ma.array(values, mask=np.reshape(mask, (n, 3)))
+
+
 def tensors(n):
     """Tensors of torch."""
     return arrays(n).filter(
@@ -198,7 +262,8 @@ def rows(n):
     """Any X of n rows, or of no rows that could be counted."""
     return st.one_of(
         pandas_frames(n), pandas_frames(n), arrays(n), arrays(n), images(n), sparse_rows(n),
-        polars_frames(n), no_tables(n), tensors(n),
+        polars_frames(n), no_tables(n), tensors(n), arrow_tables(n), vectors(n),
+        sparse_parts(n), masked_arrays(n),
     )  # fmt: skip
 
 
