@@ -177,7 +177,7 @@ class HSCLEmbedder(
         Whether to stop when the held-out score no longer improves, and restore the best
         epoch. ``"auto"``: with `X_val` or in ``"tabular"``, see :ref:`early_stopping`.
     validation_fraction : float, default=0.1
-        Fraction in (0, 1) of samples held out; unused with `X_val`.
+        Fraction in (0, 1) of samples held out; unused with `X_val` or scored members.
     n_iter_no_change : int, default=None
         Scores without improvement before stopping. None selects the encoder's default.
     tol : float, default=1e-4
@@ -213,7 +213,7 @@ class HSCLEmbedder(
         Net that trained it.
     history_ : list of dict
         Per epoch: ``train_loss``, ``skipped_anchors``, ``effective_negatives``, ``beta``
-        of a schedule, ``valid_score``.
+        of a schedule, ``valid_score``, ``valid_loss``.
     loss_curve_ : list of float
         Training loss per epoch.
     n_iter_ : int

@@ -50,7 +50,8 @@ def diagnose(
       [2]_;
     - ``"loss"``: the loss between chance level, where all samples have one embedding, and
       the minimum, where classes are the corners of a simplex [2]_;
-    - ``"epochs"``: the best epoch, and whether training was still improving at the end;
+    - ``"epochs"``: the best epoch, and whether early stopping retained weights near chance
+      level, or training was still improving at the end;
     - ``"positives"``: anchors without a positive or a negative in batches of the size that
       `fit` uses;
     - ``"negatives"``: effective number of negatives at this `beta` and `temperature`,
