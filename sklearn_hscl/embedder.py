@@ -410,8 +410,8 @@ class HSCLEmbedder(
             samples. Sparse rows are scaled but not centred, and made dense per batch.
             Memory maps are read batch by batch, as is a torch map-style ``Dataset`` of
             rows or images, or of tuples whose first element is one (table rows for a
-            built-in encoder are read at once). A list of paths denotes images of the
-            same size, decoded on demand; see
+            built-in encoder are read at once). A list of paths, or a column of images,
+            denotes images of the same size, decoded on demand; see
             :class:`~sklearn_hscl.image_files.ImageFiles`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or continuous

@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from sklearn_hscl.data.categorical import TableColumns
 from sklearn_hscl.data.dataframe import Table, is_frame
 from sklearn_hscl.data.image_files import (
-    ImageFiles,
-    holds_paths,
+    images_of,
     read_mode_hint,
     refuse_single_path,
 )
@@ -296,10 +295,7 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
         raise ValueError(
             f"{name} is a {type(X).__name__}, which can be read only once: pass a list."
         )
-    if holds_paths(X):
-        X = ImageFiles(X)
-    elif holds_items(X):
-        X = ItemList(X)
+    X = ItemList(X) if holds_items(X) else images_of(X, name)
     if isinstance(X, Dataset):
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)
