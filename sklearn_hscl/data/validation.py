@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.categorical import TableColumns, warn_of_doubtful_text
 from sklearn_hscl.data.dataframe import Table, is_frame
 from sklearn_hscl.data.image_files import (
     images_of,
@@ -209,7 +209,10 @@ def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
             f"categorical_features={chosen!r} needs a table that is not sparse, got "
             f"{'images' if ndim > 2 else 'a sparse X'}. Leave it out."
         )
-    return TableColumns.learn(X, chosen) if ndim == 2 else None
+    columns = TableColumns.learn(X, chosen) if ndim == 2 else None
+    if by_dtype and columns is not None:
+        warn_of_doubtful_text(X, columns.is_categorical)
+    return columns
 
 
 def check_rows(
