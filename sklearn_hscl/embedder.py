@@ -177,7 +177,7 @@ class HSCLEmbedder(
         Whether to stop when the held-out score no longer improves, and restore the best
         epoch. ``"auto"``: with `X_val` or in ``"tabular"``, see :ref:`early_stopping`.
     validation_fraction : float, default=0.1
-        Fraction in (0, 1) of samples held out; unused with `X_val`.
+        Fraction in (0, 1) of samples held out; unused with `X_val` or scored members.
     n_iter_no_change : int, default=None
         Scores without improvement before stopping. None selects the encoder's default.
     tol : float, default=1e-4
@@ -213,7 +213,7 @@ class HSCLEmbedder(
         Net that trained it.
     history_ : list of dict
         Per epoch: ``train_loss``, ``skipped_anchors``, ``effective_negatives``, ``beta``
-        of a schedule, ``valid_score``.
+        of a schedule, ``valid_score``, ``valid_loss``.
     loss_curve_ : list of float
         Training loss per epoch.
     n_iter_ : int
@@ -410,8 +410,8 @@ class HSCLEmbedder(
             samples. Sparse rows are scaled but not centred, and made dense per batch.
             Memory maps are read batch by batch, as is a torch map-style ``Dataset`` of
             rows or images, or of tuples whose first element is one (table rows for a
-            built-in encoder are read at once). A list of paths denotes images of the
-            same size, decoded on demand; see
+            built-in encoder are read at once). A list of paths, or a column of images,
+            denotes images of the same size, decoded on demand; see
             :class:`~sklearn_hscl.image_files.ImageFiles`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or continuous

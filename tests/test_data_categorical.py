@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,16 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
-from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl import HSCLEmbedder, diagnose
+from sklearn_hscl.data.categorical import warn_of_doubtful_text
+from sklearn_hscl.data.dataframe import Table
 from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 
 N = 60
@@ -232,7 +237,8 @@ def test_held_out_frames(frame):
 def test_statistics_are_learnt_on_training_rows_only():
     X = mixed(n=200).assign(size=np.arange(200.0))
     y = np.arange(200) % 2
-    embedder = HSCLEmbedder(max_epochs=1, early_stopping=True, random_state=0).fit(X, y)
+    settings = {"max_epochs": 1, "early_stopping": True, "ce_weight": 0}  # no folds
+    embedder = HSCLEmbedder(random_state=0, **settings).fit(X, y)
     n_train = 180
     fitted = embedder._prepare.standardization
     assert fitted.magnitude.shape == (2,)
@@ -309,3 +315,105 @@ def test_tags_follow_the_encoder(encoder):
     assert tags.sparse and not tags.string
     plain = HSCLEmbedder(encoder=encoder, categorical_features=None)
     assert not plain.__sklearn_tags__().input_tags.categorical
+
+
+# Text that is something else -----------------------------------------------------------
+
+DAYS = pd.date_range("2024-01-30", periods=N, freq="D")
+ORDER = np.random.default_rng(3).permutation(N)
+TEXTS = {
+    "ISO dates": ([f"{day:%Y-%m-%d}" for day in DAYS], "dates"),
+    "ISO times": ([f"{day:%Y-%m-%dT%H:%M:%SZ}" for day in DAYS], "dates"),
+    "few dates": ([f"{day:%Y-%m-%d}" for day in DAYS[np.arange(N) % 4]], "dates"),
+    "months": ([f"{2020 + k % 3}-{1 + k % 12:02}" for k in range(N)], "dates"),
+    "European dates": ([f"{day:%d.%m.%Y}" for day in DAYS], "dates"),
+    "American dates": ([f"{day:%m/%d/%y}" for day in DAYS], "dates"),
+    "dates in words": ([f"{day:%b %d, %Y}" for day in DAYS], "dates"),
+    "dates, some missing": (
+        [f"{day:%Y-%m-%d}" for day in DAYS[:-2]] + [None, "?"],
+        "dates",
+    ),
+    "times of day": ([f"{k % 24}:{k % 60:02}" for k in range(N)], "dates"),
+    "numbers": ([f"{x:.2f}" for x in np.linspace(-3, 40, N)], "numbers"),
+    "decimal commas": (
+        [f"{x:.2f}".replace(".", ",") for x in np.linspace(1, 4, N)],
+        "numbers",
+    ),
+    "thousands": ([f"{x:,.1f}" for x in np.linspace(900, 90_000, N)], "numbers"),
+    "money": ([f"${x}" for x in range(N)], "numbers"),
+    "numbers, some missing": ([*map(str, range(N - 1)), "n/a"], "numbers"),
+    "identifiers": ([f"row {k}" for k in range(N)], "mostly values of a single row"),
+    "versions": ([f"1.2.3.{k}" for k in range(N)], "mostly values of a single row"),
+    "names with numbers": (
+        [f"Marble {k}" for k in range(N)],
+        "mostly values of a single row",
+    ),
+    "words": (["red", "green", "blue"] * (N // 3), None),
+    "codes": ([str(k % 9) for k in range(N)], None),
+    "flags": (["0", "1"] * (N // 2), None),
+    "frequent texts": ([f"level {k // 2}" for k in range(N)], None),
+    "names of months": ([("May", "March")[k % 2] for k in range(N)], None),
+}
+
+
+def with_text(values, frame="pandas"):
+    data = {"number": np.linspace(0, 1, N), "text": [values[k] for k in ORDER]}
+    return pd.DataFrame(data) if frame == "pandas" else polars.DataFrame(data)
+
+
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+@pytest.mark.parametrize(("values", "kind"), TEXTS.values(), ids=TEXTS)
+def test_text_that_is_something_else_draws_one_warning(values, kind, frame):
+    table = Table.of(with_text(values, frame))
+    mask = np.array([False, True])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_doubtful_text(table, mask)
+    expected = [] if kind is None else [f"Text column 'text' holds {kind}"]
+    assert [str(each.message).partition(":")[0] for each in caught] == expected
+
+
+def test_fit_and_diagnose_name_all_columns_and_the_remedies():
+    X = with_text(TEXTS["ISO dates"][0]).assign(
+        price=TEXTS["decimal commas"][0], cost=TEXTS["money"][0], id=TEXTS["identifiers"][0]
+    )
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0)
+    with pytest.warns(UserWarning, match="'text' holds dates: expand") as caught:
+        embedder.fit(X, Y)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert "Text columns 'price', 'cost' hold numbers: convert them" in message
+    assert "Text column 'id' holds mostly values of a single row: drop" in message
+    embedder.transform(X)  # without another warning
+    finding = diagnose(embedder, X, Y)["columns"]
+    assert finding.severity == "warning"
+    assert finding.summary in message
+    assert finding.values["numbers"] == ["price", "cost"]
+
+
+def test_what_is_meant_as_categories_draws_no_warning():
+    X = with_text(TEXTS["numbers"][0])
+    as_category = X.astype({"text": "category"})
+    fitted = HSCLEmbedder(max_epochs=1).fit(as_category, Y)
+    assert "columns" not in [finding.name for finding in diagnose(fitted, as_category, Y)]
+    named = HSCLEmbedder(max_epochs=1, categorical_features=["text"]).fit(X, Y)
+    assert "columns" not in [finding.name for finding in diagnose(named, X, Y)]
+
+
+def test_the_expansion_of_dates_in_the_guide():
+    def parts_of(frame):
+        dates = frame.apply(pd.to_datetime)
+        parts = ("year", "month", "day", "day_of_week")
+        return pd.DataFrame(
+            {f"{c} {p}": getattr(dates[c].dt, p) for c in dates for p in parts}
+        )
+
+    for values in (TEXTS["ISO dates"][0], DAYS):
+        expand = make_column_transformer(
+            (FunctionTransformer(parts_of), ["text"]),
+            remainder="passthrough",
+            verbose_feature_names_out=False,
+        ).set_output(transform="pandas")
+        pipe = make_pipeline(expand, HSCLEmbedder(max_epochs=1, random_state=0))
+        names = ["text year", "text month", "text day", "text day_of_week", "number"]
+        assert pipe.fit(with_text(values), Y)[-1].feature_names_in_.tolist() == names

@@ -1,6 +1,7 @@
 """Stacks of images as X: channels, types, pixel range, and images in searches."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -212,3 +213,38 @@ def test_only_attributes_of_the_input_are_set_and_only_in_fit():
     before = dict(vars(fitted))
     check_images(fitted, COLOUR / 255, is_fit=False, name="X")
     assert vars(fitted) == before
+
+
+SERIES = RNG.normal(size=(36, 3, 20))
+# Arrays (n, H, W), and whether they look like series of several channels.
+THREE_D = {
+    "series": (SERIES, True),
+    "series in float32": (SERIES.astype(np.float32), True),
+    "long series from 0 to 1": (np.abs(SERIES).clip(0, 1), True),
+    "time first": (SERIES.transpose(0, 2, 1), True),
+    "standardised images": (RNG.normal(size=(36, 8, 8)), False),
+    "images from 0 to 1": (RNG.random((36, 8, 20)), False),
+    "images of whole numbers": (RNG.integers(0, 17, (36, 8, 20)).astype(float), False),
+    "bytes": (RNG.integers(0, 256, (36, 3, 20), dtype=np.uint8), False),
+    "images with a channel": (SERIES[:, None], False),
+    "series as images of height 1": (SERIES[:, :, None], False),
+    "a table": (SERIES.reshape(36, -1), False),
+}
+
+
+@pytest.mark.parametrize(("X", "is_series"), THREE_D.values(), ids=THREE_D)
+def test_series_draw_a_warning_that_names_the_ways_to_pass_them(X, is_series):
+    fitted = HSCLEmbedder(max_epochs=1, channels="first")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted.fit(X, Y).transform(X)
+    assert len(caught) == is_series
+    if is_series:
+        message = str(caught[0].message)
+        assert message.startswith(f"X of shape {X.shape} is read as grey images")
+        for part in ("X[:, :, None]", "channels='first'", "X.reshape(len(X), -1)"):
+            assert part in message
+
+
+def test_an_encoder_that_is_named_draws_no_warning_on_series():
+    assert embedder().fit(SERIES, Y).input_shape_ == (1, 3, 20)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from html import escape
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ import scipy.sparse
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits, load_wine
 from sklearn.decomposition import PCA
@@ -21,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from torch.utils.data import TensorDataset
 
-from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.display import (
     CollapseDisplay,
     EmbeddingDisplay,
@@ -32,12 +34,13 @@ from sklearn_hscl.display import (
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics import singular_value_decay
 from sklearn_hscl.metrics.knn import nearest_rows
-from sklearn_hscl.plotting.axes import COLORS, class_style
+from sklearn_hscl.plotting.axes import COLORS, class_style, shown_name
 
 matplotlib.use("agg")
 WINE = load_wine(as_frame=True)
 X, Y = WINE.data, WINE.target.to_numpy()
 DIGITS = load_digits()
+RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
@@ -529,3 +532,82 @@ def test_matplotlib_is_imported_only_to_plot():
         "sys.exit(any(name.startswith('matplotlib') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Names that matplotlib reads as something else
+
+# Labels of classes, and what is shown of them in legends, axes and tables.
+NAMES = {
+    "$x$": "$x$",
+    "$\\frac{$": "$\\frac{$",
+    "cost \\$5": "cost \\$5",
+    "_hidden": "_hidden",
+    "": "''",
+    " ": "' '",
+    "two\nlines": "two\\nlines",
+    "tab\t": "tab\\t",
+    "<b>[0]{1}%</b>": "<b>[0]{1}%</b>",
+    "a" * 50 + "1": "a" * 26 + "…" + "a" * 12 + "1",
+}
+OTHER = "zz"  # a second class
+
+
+def drawn(figure):
+    """Draw a figure; return the texts that are seen in it, which are not formulas."""
+    figure.canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible()]
+    return [text.get_text() for text in texts if not text.get_parse_math()]
+
+
+@pytest.mark.parametrize(("name", "shown"), NAMES.items())
+def test_class_names_are_shown_as_they_are(name, shown):
+    rows, codes = clusters(2)
+    labels = np.array([name, OTHER], dtype=object)[codes]
+    legend = EmbeddingDisplay.from_embedding(rows, labels).legend_
+    assert {text.get_text() for text in legend.get_texts()} == {shown, OTHER}
+    assert {shown, OTHER} <= set(drawn(legend.figure))
+    axes = CollapseDisplay.from_embedding(rows, labels).figure_
+    texts = drawn(axes)
+    assert texts.count(shown_name(name, 24)) == texts.count(OTHER) == 2
+    rows, codes = clusters(12)
+    labels = np.array([name, *map(str, range(11))], dtype=object)[codes]
+    display = EmbeddingDisplay.from_embedding(rows, labels)
+    assert shown in [text.get_text() for text in display.labels_]
+    assert not any(text.get_parse_math() for text in display.labels_)
+    drawn(display.figure_)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neighbours_show_names_as_they_are(name):
+    rows, codes = clusters(2)
+    frame = pd.DataFrame(rows[:, :2], columns=["number", name]).assign(text=name)
+    fitted = mlp(max_epochs=1, categorical_features=["text"]).fit(frame, codes)
+    labels = np.array([name, OTHER], dtype=object)[codes]
+    display = NeighborsDisplay.from_estimator(
+        fitted, frame, labels, queries=[0], n_neighbors=2
+    )
+    drawn(display.figure_)
+    cells = {k: cell.get_text() for k, cell in display.table_.get_celld().items()}
+    assert not any(text.get_parse_math() for text in cells.values())
+    assert cells[0, 4].get_text() == NAMES[name]  # the column
+    assert cells[1, 2].get_text() == shown_name(name, 14)  # the class
+    assert cells[1, 5].get_text()[:9] == ("" if name == "" else NAMES[name][:9])
+    images = RNG.random((8, 6, 6))
+    fitted = mlp(max_epochs=1).fit(images)
+    labels = np.array([name] * 8, dtype=object)
+    display = NeighborsDisplay.from_estimator(
+        fitted, images, labels, queries=[0], n_neighbors=2
+    )
+    assert len(drawn(display.figure_)) == 3
+
+
+@pytest.mark.parametrize("name", ["$x$", "<b>&", "_hidden", "two\nlines", ""])
+def test_reports_escape_names(name):
+    days = pd.date_range("2024-01-01", periods=len(Y)).astype(str)
+    frame = X.iloc[:, :2].assign(**{name: days})
+    with pytest.warns(UserWarning, match="hold"):
+        fitted = mlp(max_epochs=1).fit(frame, np.array([name, "a", "b"], dtype=object)[Y])
+    diagnosis = diagnose(fitted, frame, np.array([name, "a", "b"], dtype=object)[Y])
+    assert repr(name) in str(diagnosis)
+    assert escape(repr(name)) in diagnosis._repr_html_()
+    assert "<b>&" not in diagnosis._repr_html_() + fitted._repr_html_()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_wine
 
-from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.reports.training_report import training_report
 
@@ -91,6 +91,17 @@ def test_a_curve_that_is_still_falling_asks_for_more_epochs():
     assert training_report(short)["epochs"].severity == "warning"
     long = HSCLEmbedder(lr=2e-3, max_epochs=60, **params).fit(X, Y)
     assert training_report(long)["epochs"].severity == "ok"
+
+
+def test_a_retained_epoch_near_chance_is_reported():
+    params = {"encoder": "mlp", "early_stopping": True, "random_state": 0}
+    fitted = HSCLEmbedder(max_epochs=10, **params).fit(X, Y)
+    assert "chance" not in training_report(fitted)["epochs"].summary
+    fitted.best_epoch_ = 1
+    for finding in (training_report(fitted)["epochs"], diagnose(fitted, X, Y)["epochs"]):
+        assert finding.severity == "warning"
+        assert "near chance level" in finding.summary
+        assert "`validation_fraction`" in finding.advice
 
 
 def test_anchors_without_positive_are_in_the_record():

@@ -1,5 +1,8 @@
 """Categorical columns of a table, and the codes of their levels."""
 
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -177,3 +180,136 @@ def _column_index(table: Table, item: object) -> int:
         f"categorical_features holds {item!r}: it takes names, indices from 0 to "
         f"{len(names) - 1}, or a mask."
     )
+
+
+# Text that is something else -----------------------------------------------------------
+
+# Distinct values of a column that are parsed, and the fraction that must be dates or
+# numbers, as a few may mark missing values.
+_MAX_PARSED, _MIN_PARSED = 200, 0.9
+# Levels of dates, and of numbers, which are often codes of a few categories.
+_MIN_DATES, _MIN_NUMBERS = 3, 11
+# Of fewer rows, many have a level of their own by chance.
+_MIN_ROWS = 10
+_CATEGORY_DTYPES = ("CategoricalDtype", "Categorical", "Enum")
+_DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([T ].*)?"
+    r"|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?"
+    r"|[\d\s,./-]*(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?"
+    r"|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)[\s,./-]*\d[\d\s,:/-]*([ap]m)?",
+    re.IGNORECASE,
+)
+_REMEDIES = {
+    "dates": (
+        "expand them, for example by skrub.TableVectorizer (see the user guide, "
+        "'Data frames'), to year, month and weekday"
+    ),
+    "numbers": (
+        "convert them, for example by pandas.to_numeric; drop them if they are identifiers"
+    ),
+    "mostly values of a single row": (
+        "drop identifiers; turn texts into numbers, for example by TfidfVectorizer"
+    ),
+}
+
+
+def doubtful_text(table: Table, is_categorical: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return the columns of text that are something else, by what they hold.
+
+    Parameters
+    ----------
+    table : Table
+        A training table.
+    is_categorical : ndarray of bool, shape (n_features,)
+        Mask of the categorical columns.
+
+    Returns
+    -------
+    dict of list of int
+        Indices of the columns, for ``"dates"``, ``"numbers"`` and ``"mostly values of a
+        single row"``, whose levels become one, "other". Columns of a dtype of categories
+        are what their dtype says.
+    """
+    found: dict[str, list[int]] = {}
+    for index in np.flatnonzero(is_categorical).tolist():
+        kind = _held_by_text(table, index)
+        if kind is not None:
+            found.setdefault(kind, []).append(index)
+    return found
+
+
+def describe_doubts(table: Table, doubts: dict[str, list[int]]) -> str:
+    """Return a sentence for each kind of doubtful columns, with the remedy."""
+    sentences = []
+    for kind, indices in doubts.items():
+        names = ", ".join(repr(table.names[index]) for index in indices)
+        noun = "column" if len(indices) == 1 else "columns"
+        verb = "holds" if len(indices) == 1 else "hold"
+        sentences.append(f"Text {noun} {names} {verb} {kind}: {_REMEDIES[kind]}.")
+    return " ".join(sentences)
+
+
+def warn_of_doubtful_text(table: Table, is_categorical: NDArray[np.bool_]) -> None:
+    """Warn once about all columns of text that are something else.
+
+    A table without a level in two rows draws no warning, as it is refused.
+    """
+    doubts = doubtful_text(table, is_categorical)
+    columns = range(len(is_categorical))
+    if doubts and not (is_categorical.all() and all(_is_all_single(table, columns))):
+        warnings.warn(
+            f"{describe_doubts(table, doubts)} As categories, values of a single row are "
+            f"one level. A column of dtype category, or named in categorical_features, "
+            f"is taken as it is.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _held_by_text(table: Table, index: int) -> str | None:
+    if type(table.column(index).dtype).__name__ in _CATEGORY_DTYPES:
+        return None
+    codes, levels = table.factorize(index)
+    texts = [level for level in levels if isinstance(level, str)]
+    if len(texts) < len(levels) or len(texts) < _MIN_DATES:
+        return None
+    sample = texts[:: -(-len(texts) // _MAX_PARSED)]
+    if _fraction(_is_date, sample) >= _MIN_PARSED:
+        return "dates"
+    if len(texts) >= _MIN_NUMBERS and _fraction(_is_number, sample) >= _MIN_PARSED:
+        return "numbers"
+    counts = np.bincount(codes[codes >= 0])
+    n_rows, n_single = counts.sum(), (counts == 1).sum()
+    is_mostly_single = n_rows >= _MIN_ROWS and n_single > n_rows / 2
+    return "mostly values of a single row" if is_mostly_single else None
+
+
+def _is_all_single(table: Table, indices: Iterable[int]) -> Iterator[bool]:
+    for index in indices:
+        codes, levels = table.factorize(index)
+        yield len(levels) == (codes >= 0).sum()
+
+
+def _fraction(parses: Callable[[str], bool], texts: list[str]) -> float:
+    return float(np.mean([parses(text.strip()) for text in texts]))
+
+
+def _is_date(text: str) -> bool:
+    return _DATE.fullmatch(text) is not None and not _is_number(text)
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a number, also with a comma, a unit of money or percent."""
+    plain = text.strip("%$€£ ").replace(" ", "")
+    forms = [plain, plain.replace(",", "")]
+    if "," in plain:
+        forms.append(plain.replace(".", "").replace(",", "."))
+    return any(map(_is_float, forms))
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Validation of images: channels first, and one pixel range in fit and later."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -58,6 +59,8 @@ def check_images(estimator: BaseEstimator, X: Any, *, is_fit: bool, name: str) -
             input_name=name,
         )
     _check_pixels(images, name)
+    if is_fit and isinstance(estimator.encoder, str) and estimator.encoder == "auto":
+        _warn_of_series(images, name)
     images = _channels_first(images, estimator.channels)
     if is_fit:
         _set_image_attributes(estimator, images)
@@ -108,6 +111,32 @@ def _check_pixels(images: Images, name: str) -> None:
                 f"Input {name} contains NaN or infinity, in image "
                 f"{start + int(finite.argmin())}: repair it or leave it out."
             )
+
+
+# Sides of images whose pixels are not in a usual range, and of any, at most.
+_MAX_RATIO, _MAX_RATIO_OF_IMAGES = 1.5, 4
+
+
+def _warn_of_series(images: Images, name: str) -> None:
+    """Warn where numbers (n, H, W) are hardly grey images, but several series each."""
+    if images.ndim != 3 or images.dtype.kind != "f":
+        return
+    short, long = sorted(images.shape[1:])
+    sample = _sample_of(images)
+    is_whole = bool((sample == np.rint(sample)).all())
+    is_pixels = sample.min() >= 0 and (sample.max() <= 1 or is_whole)
+    if long <= (_MAX_RATIO_OF_IMAGES if is_pixels else _MAX_RATIO) * short:
+        return
+    height, width = images.shape[1:]
+    warnings.warn(
+        f"{name} of shape {images.shape} is read as grey images of {height} x {width} "
+        f"pixels, whose views are shifted both ways, but does not look like images. For "
+        f"series of (n_samples, channels, time) pass {name}[:, :, None], as images of "
+        f"height 1 with channels='first', or {name}.reshape(len({name}), -1) as a table; "
+        f"for grey images {name}[:, None] with channels='first'.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 # Channels

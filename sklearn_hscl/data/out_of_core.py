@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, csr_matrix
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from sklearn_hscl.data.image_files import image_array
+from sklearn_hscl.data.image_files import image_array, is_opened
 from sklearn_hscl.data.missing import unmasked
 
 Indices: TypeAlias = slice | NDArray[np.int64]
@@ -271,6 +271,8 @@ def _is_row_and_label(item: list[ArrayLike]) -> bool:
 
 def _starts_with_row(parts: Sequence[ArrayLike]) -> bool:
     """Return whether these are a row or an image, and parts of other shapes."""
+    if len(parts) and is_opened(parts[0]):  # whose shape is known only when it is decoded
+        return not any(map(is_opened, parts[1:]))
     if len(parts) == 0 or not (
         isinstance(parts[0], Tensor) or hasattr(parts[0], "__array_interface__")
     ):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.categorical import TableColumns, warn_of_doubtful_text
 from sklearn_hscl.data.dataframe import (
     Table,
     cells_of,
@@ -22,8 +22,7 @@ from sklearn_hscl.data.dataframe import (
     refuse_other_containers,
 )
 from sklearn_hscl.data.image_files import (
-    ImageFiles,
-    holds_paths,
+    images_of,
     read_mode_hint,
     refuse_single_path,
 )
@@ -218,7 +217,10 @@ def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
             f"categorical_features={chosen!r} needs a table that is not sparse, got "
             f"{'images' if ndim > 2 else 'a sparse X'}. Leave it out."
         )
-    return TableColumns.learn(X, chosen) if ndim == 2 else None
+    columns = TableColumns.learn(X, chosen) if ndim == 2 else None
+    if by_dtype and columns is not None:
+        warn_of_doubtful_text(X, columns.is_categorical)
+    return columns
 
 
 def check_rows(
@@ -299,8 +301,10 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     Frames, sparse rows, other arrays and nested lists are left as they are.
     """
     refuse_single_path(X, name)
-    refuse_other_containers(X, name)
-    X = _in_memory(X)
+    X = ItemList(X) if holds_items(X) else images_of(X, name)
+    if not isinstance(X, Dataset):
+        refuse_other_containers(X, name)
+        X = _in_memory(X)
     if isinstance(X, Tensor):
         warn_of_transfer(X, estimator.device, name)
         return array_of(X)
@@ -308,11 +312,8 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
         raise ValueError(
             f"{name} is a {type(X).__name__}, which can be read only once: pass a list."
         )
-    X = X if holds_items(X) else cells_of(X, name)
-    if holds_paths(X):
-        X = ImageFiles(X)
-    elif holds_items(X):
-        X = ItemList(X)
+    if not isinstance(X, Dataset):
+        X = images_of(cells_of(X, name), name)
     if isinstance(X, Dataset):
         allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
         return DatasetRows(X, allow_nan=allow_nan, name=name)

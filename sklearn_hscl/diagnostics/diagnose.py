@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from sklearn_hscl.data.categorical import describe_doubts, doubtful_text
+from sklearn_hscl.data.dataframe import Table, is_frame
 from sklearn_hscl.diagnostics.embedding import (
     find_collapse,
     find_dimensions,
@@ -21,7 +23,7 @@ from sklearn_hscl.diagnostics.loss import (
 )
 from sklearn_hscl.diagnostics.loss_batches import loss_batches
 from sklearn_hscl.diagnostics.sample import DiagnosisSample, make_sample, sample_rows
-from sklearn_hscl.reports.diagnosis import Diagnosis
+from sklearn_hscl.reports.diagnosis import Diagnosis, Finding
 from sklearn_hscl.reports.training_report import training_report
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 
@@ -50,7 +52,8 @@ def diagnose(
       [2]_;
     - ``"loss"``: the loss between chance level, where all samples have one embedding, and
       the minimum, where classes are the corners of a simplex [2]_;
-    - ``"epochs"``: the best epoch, and whether training was still improving at the end;
+    - ``"epochs"``: the best epoch, and whether early stopping retained weights near chance
+      level, or training was still improving at the end;
     - ``"positives"``: anchors without a positive or a negative in batches of the size that
       `fit` uses;
     - ``"negatives"``: effective number of negatives at this `beta` and `temperature`,
@@ -58,7 +61,9 @@ def diagnose(
     - ``"gradient"``: fraction of the gradient by an anchor's negatives that the hardest 1 %
       of them have, at least one;
     - ``"labels"``: samples whose nearest samples agree on another class;
-    - ``"gap"``: difference between training and held-out samples.
+    - ``"gap"``: difference between training and held-out samples;
+    - ``"columns"``: only if there are some, columns of text that hold dates, numbers or
+      mostly values of a single row.
 
     Parameters
     ----------
@@ -135,7 +140,7 @@ def _diagnose(
     batches = loss_batches(train, max_rows, seed)
     held_out_batches = [] if held_out is None else loss_batches(held_out, max_rows, seed)
     classes = getattr(embedder, "classes_", None)
-    findings = (
+    findings = [
         find_collapse(train, batches),
         find_dimensions(train),
         find_loss_level(train, batches),
@@ -145,5 +150,22 @@ def _diagnose(
         find_gradient(batches),
         find_label_errors(train, held_out, classes),
         find_generalization_gap(train, batches, held_out, held_out_batches),
-    )
-    return Diagnosis(f"{type(embedder).__name__} on {len(train):,} samples", findings)
+        *find_doubtful_columns(train),
+    ]
+    subject = f"{type(embedder).__name__} on {len(train):,} samples"
+    return Diagnosis(subject, tuple(findings))
+
+
+def find_doubtful_columns(sample: DiagnosisSample) -> list[Finding]:
+    """Return a finding on columns of text that are something else, if there are any."""
+    embedder, given = sample.embedder, sample.sampled.given
+    columns, chosen = embedder._columns, embedder.categorical_features
+    if columns is None or not isinstance(chosen, str) or not is_frame(given):
+        return []
+    table = Table.of(given)
+    doubts = doubtful_text(table, columns.is_categorical)
+    if not doubts:
+        return []
+    values = {kind: [table.names[i] for i in found] for kind, found in doubts.items()}
+    summary, advice = describe_doubts(table, doubts), "the remedies above; then fit again."
+    return [Finding("columns", "warning", summary, advice, values)]

@@ -36,11 +36,14 @@ class SampledRows:
         All rows, validated.
     indices : ndarray of int64, shape (s,)
         Indices of the sampled rows, in ascending order.
+    given : object
+        All rows as the embedder gets them, before validation.
     """
 
     embedder: HSCLEmbedder
     rows: Rows
     indices: Codes
+    given: object
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -174,11 +177,13 @@ def sample_rows(
     SampledRows
     """
     split = split_fitted(estimator)
-    rows = split.embedder._check_rows(split.transform_before(X), name=name)
+    given = split.transform_before(X)
+    rows = split.embedder._check_rows(given, name=name)
     n_rows = rows.shape[0]
     if n_rows < 2:
         raise ValueError(f"{name} must have at least 2 samples to compare, got {n_rows}.")
-    return SampledRows(split.embedder, rows, sample_indices(n_rows, max_rows, random_state))
+    indices = sample_indices(n_rows, max_rows, random_state)
+    return SampledRows(split.embedder, rows, indices, given)
 
 
 def check_max_rows(max_rows: int | None) -> None:

@@ -17,7 +17,13 @@ from sklearn_hscl.metrics.validation import (
     check_embedding,
     check_labelled,
 )
-from sklearn_hscl.plotting.axes import BLUE, GREY, VERMILION, new_axes_grid
+from sklearn_hscl.plotting.axes import (
+    BLUE,
+    GREY,
+    VERMILION,
+    new_axes_grid,
+    shown_name,
+)
 from sklearn_hscl.runtime.normalize import l2_normalize
 
 if TYPE_CHECKING:
@@ -31,6 +37,8 @@ _MAX_ROWS = 10_000
 _MAX_COMPARED = 500
 # Classes that an axis can name.
 _MAX_NAMED = 12
+# Characters of a name that leave space for the figure.
+_MAX_NAME = 24
 # Standard deviation below which a dimension is unused; the axis ends there.
 _MIN_STD = 1e-4
 
@@ -220,10 +228,10 @@ class CollapseDisplay:
         ax.set(xlabel="Class", ylabel="Class")
         if n > _MAX_NAMED:
             return
-        names = [str(label) for label in classes]
-        ax.set_yticks(range(n), names)
+        names = [shown_name(label, _MAX_NAME) for label in classes]
+        ax.set_yticks(range(n), names, parse_math=False)
         too_long = sum(map(len, names)) > 30
-        ax.set_xticks(range(n), names, rotation=90 if too_long else 0)
+        ax.set_xticks(range(n), names, rotation=90 if too_long else 0, parse_math=False)
 
 
 def _plot_values(

@@ -13,7 +13,14 @@ from sklearn_hscl.data.targets import class_codes
 from sklearn_hscl.diagnostics.sample import sample_indices, sample_rows
 from sklearn_hscl.display.labels import labels_at
 from sklearn_hscl.metrics.validation import Labels, Rows, Seed, check_embedding
-from sklearn_hscl.plotting.axes import BLUE, class_style, new_axes
+from sklearn_hscl.plotting.axes import (
+    BLUE,
+    add_legend,
+    class_style,
+    new_axes,
+    show_literally,
+    shown_name,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -276,10 +283,11 @@ class EmbeddingDisplay:
                 self._scatter(points[k], color=color, marker=marker, label=str(label))
             )
         if len(classes) <= _MAX_IN_LEGEND:
-            self.legend_ = self.ax_.legend(markerscale=2.5)
+            names = [shown_name(label) for label in classes]
+            self.legend_ = add_legend(self.ax_, self.points_, names, markerscale=2.5)
             return
         self.labels_ = [
-            self._add_name(str(label), *np.median(points[k], axis=0))
+            self._add_name(shown_name(label), *np.median(points[k], axis=0))
             for k, label in enumerate(classes)
         ]
         _hide_covered(self.labels_, np.argsort(-np.bincount(codes), kind="stable"))
@@ -288,6 +296,7 @@ class EmbeddingDisplay:
         from matplotlib.patheffects import withStroke
 
         name = self.ax_.text(x, y, label, ha="center", va="center", fontsize=8)
+        show_literally([name])
         name.set_path_effects([withStroke(linewidth=2, foreground="white")])
         return name
 

@@ -17,7 +17,7 @@ from sklearn_hscl.diagnostics.sample import SampledRows, sample_rows
 from sklearn_hscl.display.labels import labels_at
 from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.metrics.validation import Labels, Rows, Seed
-from sklearn_hscl.plotting.axes import VERMILION, new_axes
+from sklearn_hscl.plotting.axes import VERMILION, new_axes, show_literally, shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,7 +204,9 @@ class NeighborsDisplay:
     def _captions(self, i: int, j: int) -> tuple[str, str | None]:
         """Return the cosine of the j-th sample of the i-th query, and its class."""
         cosine = "query" if j == 0 else f"{self.cosines[i, j - 1]:.2f}"
-        return cosine, None if self.labels is None else str(self.labels[i, j])
+        if self.labels is None:
+            return cosine, None
+        return cosine, shown_name(self.labels[i, j], _MAX_CELL_LENGTH)
 
     def _add_captions(self, ax: "Axes", height: int, width: int) -> None:
         """Add class and cosine above each image, and frames of other classes."""
@@ -218,7 +220,9 @@ class NeighborsDisplay:
                 if is_other[i, j]:
                     self.frames_.append(_add_frame(ax, (left, top), width, height))
                 middle = left + (width - 1) / 2
-                ax.text(middle, top - 0.6, caption, ha="center", va="bottom", fontsize=8)
+                text = ax.text(middle, top - 0.6, caption, ha="center", va="bottom")
+                text.set_fontsize(8)
+                show_literally([text])
 
 
 # Queries and neighbours
@@ -353,9 +357,12 @@ def _cells_at(
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
-    is_short = len(text) <= _MAX_CELL_LENGTH
-    return text if is_short else f"{text[: _MAX_CELL_LENGTH - 1]}…"
+    if isinstance(value, float | np.floating):
+        return f"{value:.3g}"
+    text = str(value)
+    if text.isprintable() and len(text) > _MAX_CELL_LENGTH:
+        return f"{text[: _MAX_CELL_LENGTH - 1]}…"
+    return shown_name(text, _MAX_CELL_LENGTH) if text else text
 
 
 def _column_names(X: ArrayLike, n_columns: int) -> list[str]:
@@ -363,7 +370,7 @@ def _column_names(X: ArrayLike, n_columns: int) -> list[str]:
     names = getattr(X, "columns", None)
     if names is None:
         return [f"x{k}" for k in range(n_columns)]
-    return [str(name) for name in names][:n_columns]
+    return [shown_name(name) for name in list(names)[:n_columns]]
 
 
 def _draw_table(ax: "Axes", shown: NeighborsDisplay, cells: Texts) -> "Table":
@@ -396,4 +403,5 @@ def _draw_table(ax: "Axes", shown: NeighborsDisplay, cells: Texts) -> "Table":
     table.set_fontsize(8)
     for cell in table.get_celld().values():
         cell.set(edgecolor="#cccccc", linewidth=0.5)
+        show_literally([cell.get_text()])
     return table

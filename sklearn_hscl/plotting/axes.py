@@ -1,10 +1,17 @@
-"""New axes for displays, and colours that colour-blind readers can distinguish."""
+"""New axes for displays, colours that colour-blind readers can distinguish, and names.
 
-from collections.abc import Sequence
+matplotlib reads text between dollar signs as formulas, and leaves labels that are empty or
+start with an underscore out of legends. Names of users are shown as they are.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
 
 
 def new_axes(figsize: tuple[float, float] | None = None) -> "Axes":
@@ -75,3 +82,41 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 def class_style(k: int) -> tuple[str, str]:
     """Return colour and marker of the k-th class; the 56 pairs repeat after that."""
     return COLORS[k % len(COLORS)], _MARKERS[k // len(COLORS) % len(_MARKERS)]
+
+
+# Names -------------------------------------------------------------------------------
+
+_MAX_LENGTH = 40
+
+
+def shown_name(name: object, max_length: int = _MAX_LENGTH) -> str:
+    """Return a name of a class or a column as one short, visible line of text.
+
+    Line breaks and other control characters are written as in Python, and empty names as
+    quotes. The middle of a long name is left out, as names often differ at their end.
+    """
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
+    if not text.strip():
+        return repr(text)
+    if len(text) <= max_length:
+        return text
+    n_last = (max_length - 1) // 3
+    return f"{text[: max_length - 1 - n_last]}…{text[-n_last:]}"
+
+
+def show_literally(texts: "Iterable[Text]") -> None:
+    """Show texts as they are, without formulas."""
+    for text in texts:
+        text.set_parse_math(False)
+
+
+def add_legend(
+    ax: "Axes", artists: "Sequence[Artist]", names: Sequence[str], markerscale: float
+) -> "Legend":
+    """Add a legend with any names."""
+    numbers = [str(k) for k in range(len(names))]  # which no legend leaves out
+    legend = ax.legend(artists, numbers, markerscale=markerscale)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
+    show_literally(legend.get_texts())
+    return legend

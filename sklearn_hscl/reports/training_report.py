@@ -99,6 +99,13 @@ def judge_decrease(loss: float, chance: float, max_decrease: float) -> Severity:
 
 # Fraction of its decrease that the last tenth of a loss curve has while still improving.
 _MIN_LATE_DECREASE = 0.1
+# Fraction of its decrease below which the loss of the retained epoch is near chance level.
+_MIN_RETAINED_DECREASE = 0.25
+
+_RETAINED_ADVICE = (
+    "a larger `validation_fraction`, or more samples in X_val, as a few cannot tell which "
+    "epoch is best; `early_stopping=False`, if the embedding is better then."
+)
 
 
 def _epochs(embedder: TrainedEmbedder) -> Finding:
@@ -113,11 +120,27 @@ def _epochs(embedder: TrainedEmbedder) -> Finding:
         values["valid_score"] = score
         summary += f" Its held-out {score_name} is {score:.3g}."
         is_improving = best == n_epochs > 1
+        if _is_near_chance(embedder):
+            chance = embedder.chance_loss_
+            values["chance_loss"] = chance
+            summary += (
+                f" This epoch is near chance level: its training loss is "
+                f"{embedder.loss_curve_[best - 1]:.3g}, chance level {chance:.3g}, the "
+                f"lowest {min(embedder.loss_curve_):.3g}."
+            )
+            return Finding("epochs", "warning", summary, _RETAINED_ADVICE, values)
     if not is_improving:
         return Finding("epochs", "ok", summary, values=values)
     summary += " It was still improving at the end."
     advice = f"more epochs: `max_epochs` above {n_epochs}."
     return Finding("epochs", "warning", summary, advice, values)
+
+
+def _is_near_chance(embedder: TrainedEmbedder) -> bool:
+    """Return whether early stopping retained weights that are hardly trained."""
+    decrease = embedder.chance_loss_ - np.asarray(embedder.loss_curve_)
+    retained = decrease[embedder.best_epoch_ - 1]
+    return bool(retained < _MIN_RETAINED_DECREASE * decrease.max())
 
 
 def _still_decreases(curve: Sequence[float]) -> bool:

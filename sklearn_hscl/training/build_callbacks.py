@@ -1,5 +1,8 @@
 """Builds the callbacks of a run: scoring, averaging, checkpointing."""
 
+from dataclasses import replace
+from math import ceil
+
 import torch
 from torch import Tensor
 
@@ -13,9 +16,32 @@ from sklearn_hscl.training.callbacks.early_stopping import (
     StoppingSettings,
 )
 from sklearn_hscl.training.callbacks.weights import AveragedWeights, CalibratedScale
-from sklearn_hscl.training.config import MIN_ROWS_OUT_OF_FOLD, FitConfig, FitContext
+from sklearn_hscl.training.config import (
+    MIN_ROWS_OUT_OF_FOLD,
+    FitConfig,
+    FitContext,
+    steps_in_epoch,
+)
 from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
 from sklearn_hscl.training.loop.callback import TrainingCallback
+
+# Fewer held-out samples give a score of few values, with large errors.
+_MIN_HELD_OUT = 100
+# Before so many steps a network is hardly trained, whatever its score on a few samples.
+_MIN_STEPS = 50
+
+
+def score_folds_if_few(
+    config: FitConfig, data: TrainingData, loss: ContrastiveLoss
+) -> FitConfig:
+    """Let members score the samples that they do not see, if few would be held out.
+
+    All samples are then scored, as by ``early_stopping="auto"``, and all are trained on.
+    """
+    by_auto = replace(config, early_stopping="auto")
+    few = config.validation_fraction * data.train.rows.shape[0] < _MIN_HELD_OUT
+    splits = config.early_stopping is True and data.held_out is None
+    return by_auto if splits and few and _can_score_folds(by_auto, data, loss) else config
 
 
 def member_folds(
@@ -31,10 +57,8 @@ def member_folds(
     codes, groups = data.train.targets, data.train.groups
     if data.target_kind != "class" or codes is None:
         return None
-    if config.cross_fit is None:
-        can_score = _scores_out_of_fold(config, loss) and config.n_members > 1
-        if not can_score or len(codes) < MIN_ROWS_OUT_OF_FOLD:
-            return None
+    if config.cross_fit is None and not _can_score_folds(config, data, loss):
+        return None
     if groups is None:
         folds = draw_folds(codes, config.n_members, seeds.split)
     else:
@@ -55,6 +79,7 @@ def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[Trainin
     )
     if context.held_out is not None:
         _check_held_out(data)
+        settings["min_epochs"] = _min_epochs(config, data)
         monitors.append(HeldOutEarlyStopping(context.held_out, **settings))
     elif folds is not None and _scores_out_of_fold(config, context.loss):
         monitors.append(OutOfFoldEarlyStopping(folds, **settings))
@@ -78,6 +103,20 @@ def _check_held_out(data: TrainingData) -> None:
             "Early stopping on the loss needs at least 2 held-out rows, got 1: raise "
             "validation_fraction, or pass more rows as X_val."
         )
+
+
+def _min_epochs(config: FitConfig, data: TrainingData) -> int:
+    """Return the first epoch whose weights count as trained, in the first half."""
+    n_steps = steps_in_epoch(config.sampler, config.batch_size, data.train)
+    return min(ceil(_MIN_STEPS / n_steps), ceil(config.max_epochs / 2))
+
+
+def _can_score_folds(config: FitConfig, data: TrainingData, loss: ContrastiveLoss) -> bool:
+    """Return whether there are members and samples enough to score folds."""
+    if data.target_kind != "class" or config.n_members < 2:
+        return False
+    enough = data.train.rows.shape[0] >= MIN_ROWS_OUT_OF_FOLD
+    return enough and _scores_out_of_fold(config, loss)
 
 
 def _scores_out_of_fold(config: FitConfig, loss: ContrastiveLoss) -> bool:

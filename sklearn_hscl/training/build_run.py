@@ -12,6 +12,7 @@ from sklearn_hscl.training.build_callbacks import (
     checkpoint_callbacks,
     member_folds,
     monitoring_callbacks,
+    score_folds_if_few,
 )
 from sklearn_hscl.training.build_net import build_net
 from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
@@ -61,6 +62,8 @@ def build_run(
     seeds, previous = start.seeds, start.previous
     config = resolve_defaults(given, data.data)
     resolve_loss(loss, config, data.data)
+    if previous is None:  # whose members have seen all samples
+        config = score_folds_if_few(config, data.data, loss)
     split = data.split(config, seeds)
     context = _context(config, split, loss, seeds, previous)
     net = build_net(config, context)

@@ -12,7 +12,7 @@ from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
-from sklearn_hscl.data.training_data import TrainingData
+from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
@@ -32,6 +32,7 @@ __all__ = [
     "Schedule",
     "resolve_defaults",
     "resolve_loss",
+    "steps_in_epoch",
 ]
 
 
@@ -323,9 +324,14 @@ def _n_epochs(
 ) -> int:
     if given.max_epochs is not None:
         return given.max_epochs
-    n_rows = data.train.rows.shape[0]
-    n_in_epoch = rows_in_epoch(data.train.targets, n_rows, given.sampler)
-    return defaults.epochs(n_rows, ceil(n_in_epoch / batch_size))
+    n_steps = steps_in_epoch(given.sampler, batch_size, data.train)
+    return defaults.epochs(data.train.rows.shape[0], n_steps)
+
+
+def steps_in_epoch(sampler: str, batch_size: int, train: LabelledArrays) -> int:
+    """Return the number of batches in an epoch."""
+    n_in_epoch = rows_in_epoch(train.targets, train.rows.shape[0], sampler)
+    return ceil(n_in_epoch / batch_size)
 
 
 def _lr_schedule(given: GivenConfig, defaults: EncoderDefaults) -> str | Schedule | None:

@@ -4,6 +4,7 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
+from skorch.history import History
 from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
@@ -21,36 +22,46 @@ class StoppingSettings(TypedDict, total=False):
     patience: int
     tol: float
     every: int
+    min_epochs: int
 
 
 class BestWeights(TrainingCallback):
     """Score the module after epochs, restore the best weights, stop early.
 
-    The score is ``valid_score`` in the history. Ties keep the earlier epoch.
+    The score is ``valid_score`` in the history. Of equal scores, that with the lower
+    held-out loss is better, ``valid_loss`` in the history; then the earlier epoch.
 
     Parameters
     ----------
     patience : int
         Number of scores without an improvement of more than `tol` after which to stop.
     tol : float
-        Minimum improvement.
+        Minimum improvement, of the score or, where it is equal, of the loss.
     every : int
         Number of epochs between two scores. The epochs in between repeat the last score;
         the first and the last epoch are always scored.
+    min_epochs : int
+        First epoch that can be the best one; until then, no score counts as stale. A fit
+        that continues an earlier one has been trained already, and ignores it.
     """
 
     remembered = (
         "best_score_",
+        "best_loss_",
         "reference_score_",
+        "reference_loss_",
         "n_stale_",
         "best_epoch_",
         "best_weights_",
     )
 
-    def __init__(self, *, patience: int, tol: float, every: int = 1) -> None:
+    def __init__(
+        self, *, patience: int, tol: float, every: int = 1, min_epochs: int = 1
+    ) -> None:
         self.patience = patience
         self.tol = tol
         self.every = every
+        self.min_epochs = min_epochs
 
     def score(self, net: ContrastiveNet) -> float:
         """Return the score of the module; higher is better."""
@@ -60,12 +71,17 @@ class BestWeights(TrainingCallback):
         """Return the name of the score."""
         raise NotImplementedError
 
+    def loss(self, net: ContrastiveNet) -> float | None:
+        """Return the loss that decides between equal scores; None for scores without."""
+        return None
+
     def on_train_begin(
         self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, **kwargs: object
     ) -> None:
         """Keep a reference to the training rows."""
         self.train_ = LabelledRows(X, y)
         self.best_score_ = self.reference_score_ = -np.inf
+        self.best_loss_ = self.reference_loss_ = np.inf
         self.n_stale_ = 0
 
     def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
@@ -73,26 +89,42 @@ class BestWeights(TrainingCallback):
         n_done = len(net.history) - net.first_epoch_
         if n_done > 1 and n_done % self.every and n_done < net.loop.n_epochs:
             # Callbacks of the user may read the score in any epoch.
-            net.history.record("valid_score", net.history[-2, "valid_score"])
-            net.history.record("valid_score_best", False)
+            _repeat_scores(net.history)
             return
-        score = self.score(net)
-        score = score if np.isfinite(score) else -np.inf
-        net.history.record("valid_score", score)
-        net.history.record("valid_score_best", score > self.best_score_)
-        if score > self.best_score_:
-            self.best_score_ = score
-            self.best_epoch_ = len(net.history)
-            weights = net.module_.state_dict()
-            # In a stack the weights are views, whose deep copy would copy the whole stack.
-            self.best_weights_ = {name: weights[name].clone() for name in weights}
-        if score > self.reference_score_ + self.tol:
-            self.reference_score_ = score
+        score, loss = self._scores(net)
+        # Until an epoch can be the best one, the last one is, in case no other follows.
+        is_first = net.first_epoch_ == 0 and n_done < self.min_epochs + self.every
+        is_best = is_first or (score, -loss) > (self.best_score_, -self.best_loss_)
+        net.history.record("valid_score_best", is_best and score > -np.inf)
+        if is_best and score > -np.inf:
+            self._keep(net, score, loss)
+        gain, tie = score - self.reference_score_, score == self.reference_score_
+        has_gained = gain > self.tol or (tie and self.reference_loss_ - loss > self.tol)
+        if is_first or has_gained:
+            self.reference_score_, self.reference_loss_ = score, loss
             self.n_stale_ = 0
             return
         self.n_stale_ += 1
         if self.n_stale_ >= self.patience:
             raise StopTraining
+
+    def _scores(self, net: ContrastiveNet) -> tuple[float, float]:
+        """Record score and loss of this epoch; the worst value for one that is NaN."""
+        score, loss = self.score(net), self.loss(net)
+        score = score if np.isfinite(score) else -np.inf
+        net.history.record("valid_score", score)
+        if loss is None:
+            return score, 0.0
+        loss = loss if np.isfinite(loss) else np.inf
+        net.history.record("valid_loss", loss)
+        return score, loss
+
+    def _keep(self, net: ContrastiveNet, score: float, loss: float) -> None:
+        self.best_score_, self.best_loss_ = score, loss
+        self.best_epoch_ = len(net.history)
+        weights = net.module_.state_dict()
+        # In a stack the weights are views, whose deep copy would copy the whole stack.
+        self.best_weights_ = {name: weights[name].clone() for name in weights}
 
     def on_train_end(self, net: ContrastiveNet, **kwargs: object) -> None:
         """Restore the best weights, if an epoch was scored."""
@@ -106,11 +138,18 @@ class BestWeights(TrainingCallback):
         net.module_.load_state_dict(self.best_weights_)
 
 
+def _repeat_scores(history: History) -> None:
+    for name in ("valid_score", "valid_loss"):
+        if name in history[-2]:
+            history.record(name, history[-2, name])
+    history.record("valid_score_best", False)
+
+
 class HeldOutEarlyStopping(BestWeights):
     """Score held-out rows: k-NN accuracy with labels, the negative loss without.
 
     The k-NN accuracy is the fraction of held-out rows whose nearest training rows vote for
-    their class.
+    their class. It has few values if few rows are held out, so the loss decides ties.
 
     Parameters
     ----------
@@ -143,6 +182,12 @@ class HeldOutEarlyStopping(BestWeights):
         neighbors = embed_tensor(module.encoder, train, module.precision)
         votes = neighbor_votes(embedding, neighbors, train_labels)
         return int((votes == labels).sum()) / len(labels)
+
+    def loss(self, net: ContrastiveNet) -> float | None:
+        """Return the held-out loss next to an accuracy; 0 for a single row."""
+        if net.target_kind != "class":
+            return None
+        return held_out_loss(net, *self.held_out) if len(self.held_out.rows) > 1 else 0.0
 
 
 def _labelled(data: LabelledRows) -> LabelledRows:
