@@ -2,12 +2,18 @@
 
 from collections.abc import Hashable, Sequence
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cached_property
 from numbers import Number, Real
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+from torch import Tensor
+
+from sklearn_hscl.data.out_of_core import array_of
 
 # Frames, series and dtypes of pandas and polars have no types in common.
 Frame: TypeAlias = Any
@@ -271,3 +277,162 @@ def sort_levels(levels: Sequence[Hashable]) -> NDArray[np.object_]:
     except TypeError:
         levels = sorted(levels, key=lambda level: (type(level).__name__, repr(level)))
     return np.fromiter(levels, dtype=object, count=len(levels))
+
+
+# Any container as an array ------------------------------------------------------------
+
+
+def column_array(y: Column, name: str = "y") -> NDArray[np.generic]:
+    """Return y, whatever holds it, as an array.
+
+    Parameters
+    ----------
+    y : array-like
+        Array, masked array, sparse matrix, tensor, list, or a column or a frame of
+        pandas, polars, pyarrow or narwhals.
+    name : str
+        Its name, for messages.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        In the byte order of the machine. Missing values are NaN in floats, NaT in dates
+        and None in objects.
+    """
+    if type(y).__name__ == "LazyFrame":
+        raise TypeError(
+            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
+        )
+    columns = _frame_columns(y)
+    try:
+        if columns is None:
+            values = _column(y)
+        else:
+            values = _stack_columns([_column(column) for column in columns])
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} holds lists of different lengths: pass "
+            f"MultiLabelBinarizer().fit_transform({name}) of scikit-learn if they are "
+            f"labels."
+        ) from error
+    if values.ndim == 0:
+        raise ValueError(
+            f"Expected {name} to hold a value for each sample, got {y!r:.80}. Pass a list "
+            f"or an array."
+        )
+    return values
+
+
+def _frame_columns(y: Any) -> list[Any] | None:
+    """Return the columns of a frame or an Arrow table; None for anything else."""
+    if not (hasattr(y, "columns") and hasattr(y, "shape")):
+        return None
+    if hasattr(y, "to_native"):  # narwhals
+        return _frame_columns(y.to_native())
+    if hasattr(y, "iloc"):  # pandas, where names may repeat
+        return [y.iloc[:, k] for k in range(y.shape[1])]
+    if hasattr(y, "get_columns"):  # polars
+        return list(y.get_columns())
+    return list(y.columns) if hasattr(y, "schema") else None  # pyarrow
+
+
+def _stack_columns(columns: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Stack columns (n,) as (n, K); those of different kinds as objects."""
+    if not columns:
+        raise ValueError("y is a table without columns: pass one column.")
+    if len({column.dtype.kind in "biuf" for column in columns}) > 1:
+        columns = [column.astype(object) for column in columns]
+    return np.stack(columns, axis=1)
+
+
+def _column(y: Any) -> NDArray[np.generic]:
+    """Return the values of a container that is not a frame."""
+    if issparse(y):
+        return np.asarray(y.toarray())
+    if isinstance(y, Tensor):
+        return _tensor_values(y)
+    if type(y).__module__.startswith("narwhals"):
+        return _column(y.to_native())
+    if hasattr(y, "isna") and not isinstance(getattr(y, "dtype", None), np.dtype):
+        return _extension_values(y)  # of pandas
+    if hasattr(y, "null_count"):  # polars, pyarrow
+        return _nullable_values(y)
+    if isinstance(y, list | tuple):
+        return _list_values(y)
+    return _native(np.asanyarray(y))
+
+
+def _tensor_values(y: Tensor) -> NDArray[np.generic]:
+    y = y.to_dense() if y.layout != torch.strided else y
+    try:
+        return array_of(y)
+    except TypeError:  # a float type that numpy lacks
+        return array_of(y.float())
+
+
+def _extension_values(y: Any) -> NDArray[np.generic]:
+    """Return the values of an extension type of pandas."""
+    missing = np.asarray(y.isna())
+    if not missing.any() and (values := np.asarray(y)).dtype.kind in "biuf":
+        return values
+    return _native(_without_values(np.asarray(y, dtype=object), missing))
+
+
+def _nullable_values(y: Any) -> NDArray[np.generic]:
+    """Return the values of a column of polars or pyarrow."""
+    n_missing = y.null_count() if callable(y.null_count) else y.null_count
+    if not n_missing and (values := np.asarray(y)).dtype.kind in "biuf":
+        return values
+    listed = y.to_list() if hasattr(y, "to_list") else y.to_pylist()
+    return _native(np.fromiter(listed, dtype=object, count=len(listed)))
+
+
+def _list_values(y: list[Any] | tuple[Any, ...]) -> NDArray[np.generic]:
+    if any(isinstance(value, Tensor) for value in y):
+        y = [array_of(v) if isinstance(v, Tensor) else v for v in y]
+    values = np.asarray(y)
+    if values.dtype.kind == "U" and not _holds_text_only(y):
+        values = np.asarray(y, dtype=object)  # numpy made strings of numbers and of NaN
+    return _native(values)
+
+
+def _holds_text_only(y: Any) -> bool:
+    if isinstance(y, list | tuple):
+        return all(map(_holds_text_only, y))
+    return isinstance(y, str) or (isinstance(y, np.ndarray) and y.dtype.kind == "U")
+
+
+def _native(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return an array of a plain type in this machine's byte order; None where missing."""
+    if isinstance(values, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(values)
+        values = np.asarray(values.data)
+        values = _without_values(values, mask) if mask.any() else values
+    values = np.asarray(values)
+    if values.dtype.kind == "T" or (values.dtype.kind == "f" and values.itemsize > 8):
+        values = values.astype(object if values.dtype.kind == "T" else np.float64)
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if values.dtype.kind == "O" and (missing := missing_labels(values)).any():
+        values = _without_values(values, missing)
+    return values
+
+
+def _without_values(
+    values: NDArray[np.generic], missing: NDArray[np.bool_]
+) -> NDArray[np.object_]:
+    """Return a copy as objects, None where the mask says that they are missing."""
+    objects: NDArray[np.object_] = values.astype(object)
+    np.putmask(objects, missing, np.array(None, dtype=object))
+    return objects
+
+
+def missing_labels(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Return which values of an array are missing, in the array's shape."""
+    missing = missing_mask(values)
+    if values.dtype.kind == "O":
+        found = (isinstance(value, Decimal) and value.is_nan() for value in values.flat)
+        missing |= np.fromiter(found, bool, values.size).reshape(values.shape)
+    return missing

@@ -34,7 +34,8 @@ class OutOfCoreRows:
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.shape = shape
         self.ndim = len(shape)
-        is_float = np.dtype(dtype) in (np.float32, np.float64)
+        dtype = np.dtype(dtype).newbyteorder("=")
+        is_float = dtype in (np.float32, np.float64)
         keeps_type = is_float or self.ndim > 2
         self.dtype: np.dtype[np.generic] = np.dtype(dtype if keeps_type else np.float64)
         self.index: NDArray[np.int64] | None = None  # of the selected rows; None for all
@@ -150,9 +151,14 @@ class DatasetRows(OutOfCoreRows):
         other.ndim = len(other.shape)
         return other
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the first item has a second entry."""
+        return _has_label(self.dataset[0])
+
     def labels(self) -> NDArray[np.generic] | None:
         """Read the second entry of all items; None if the first item has no label."""
-        if not _has_label(self.dataset[0]):
+        if not self.has_labels:
             return None
         labels = [self._label(index) for index in range(len(self))]
         if any(label.shape != labels[0].shape for label in labels):

@@ -1,11 +1,12 @@
 """From what users pass as X, y and groups to validated data and the form of X."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_consistent_length
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.dataframe import Table, is_frame
+from sklearn_hscl.data.dataframe import Table, column_array, is_frame
 from sklearn_hscl.data.image_files import (
     ImageFiles,
     holds_paths,
@@ -62,11 +63,13 @@ class TargetOptions:
 
     loss: str
     """Name of the loss, for messages."""
+    loss_parameter: str
+    """The parameter that led to it, for messages."""
     uses_labels: bool
     """Whether the loss compares labels where y is passed."""
     requires_labels: bool
     target_type: str
-    unlabeled_label: int | str | None
+    unlabeled_label: int | str | float | None
     classes: ArrayLike | None = None
     """All class labels that will come; None for those in y."""
 
@@ -126,9 +129,10 @@ def read_training_data(
     groups = None if given.groups is None else encode_groups(given.groups, rows.shape[0])
     train, encode = LabelledArrays(rows, None, groups), None
     if options.requires_labels or (options.uses_labels and y is not None):
-        check_consistent_length(rows, y)
-        encode = (None if fitted is None else fitted.encode) or options.fit(y)
-        train = replace(train, targets=_encoded(encode, y, "y"))
+        values = column_array(y)
+        check_consistent_length(rows, values)
+        encode = _target_encoder(values, options, fitted)
+        train = replace(train, targets=_encoded(encode, values, "y"))
     held_out = None
     if X_val is not None:
         rows = check_opened(
@@ -153,6 +157,18 @@ def _schema(
     return InputSchema(shape, n_features, names, scale, columns)
 
 
+def _target_encoder(
+    y: NDArray[np.generic], options: TargetOptions, fitted: FittedInput | None
+) -> TargetEncoder:
+    """Return the encoder of the fit that training continues, or learn one."""
+    encode = None if fitted is None else fitted.encode
+    if encode is None:
+        return options.fit(y)
+    if options.classes is not None:
+        encode.check_classes(options.classes)
+    return encode
+
+
 def _encoded(encode: TargetEncoder, y: ArrayLike, name: str) -> np.ndarray:
     try:
         return encode(y)
@@ -168,10 +184,11 @@ def _held_out_targets(
     if y_val is None:
         raise ValueError(f"X_val needs y_val, as loss={options.loss!r} uses labels.")
     try:
-        check_consistent_length(rows, y_val)
+        values = column_array(y_val, "y_val")
+        check_consistent_length(rows, values)
     except ValueError as error:
         raise ValueError(f"y_val cannot be used: {error}") from error
-    return _encoded(encode, y_val, "y_val")
+    return _encoded(encode, values, "y_val")
 
 
 def _open_labelled(
@@ -184,7 +201,16 @@ def _open_labelled(
     X = open_rows(estimator, X, name)
     if not isinstance(X, DatasetRows):
         return X, y
-    y = X.labels() if y is None and options.requires_labels else y
+    if y is None and options.requires_labels:
+        y = X.labels()
+    elif y is None and options.uses_labels and name == "X" and X.has_labels:
+        warnings.warn(
+            f"X is a dataset of rows with labels, which loss={options.loss_parameter!r} "
+            f"does not read, as y=None: pass y or use loss='hscl' to train on them, or "
+            f"loss='hucl' to ignore them.",
+            UserWarning,
+            stacklevel=2,
+        )
     chosen = estimator.categorical_features
     learns = isinstance(estimator.encoder, str) or not (
         chosen is None or isinstance(chosen, str)
@@ -291,6 +317,7 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     if isinstance(X, Tensor):
         warn_of_transfer(X, estimator.device, name)
         return array_of(X)
+    X = _in_native_order(X)
     refuse_single_path(X, name)
     if isinstance(X, Iterator) and not isinstance(X, Dataset):
         raise ValueError(
@@ -318,6 +345,23 @@ def _check_is_loaded(X: object, name: str) -> None:
             f"{name}, a {type(X).__name__} of pyarrow, has columns that are not numeric: "
             f"pass {name}.to_pandas()."
         )
+
+
+def _in_native_order(X: Any) -> Any:
+    """Return a table or an array in this machine's byte order; not memory maps."""
+    if isinstance(X, np.ndarray):
+        is_foreign = not (X.dtype.isnative or X.dtype.names or is_memory_mapped(X))
+        return X.astype(X.dtype.newbyteorder("=")) if is_foreign else X
+    if issparse(X) and not X.dtype.isnative:
+        return X.astype(X.dtype.newbyteorder("="))
+    if hasattr(X, "isetitem"):  # pandas
+        dtypes = list(enumerate(X.dtypes))
+        foreign = [k for k, d in dtypes if isinstance(d, np.dtype) and not d.isnative]
+        X = X.copy(deep=False) if foreign else X
+        for k in foreign:
+            column = X.iloc[:, k]
+            X.isetitem(k, column.astype(column.dtype.newbyteorder("=")))
+    return X
 
 
 def _n_dimensions(X: Any) -> int:

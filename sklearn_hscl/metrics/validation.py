@@ -176,7 +176,7 @@ def _check_labels(y: ArrayLike | None, rows: Rows, name: str) -> Labels:
     if y is None:
         raise ValueError(f"Expected {name} to hold class labels, got None. Pass labels.")
     try:
-        labels = label_array(array_of(y))
+        labels = label_array(y)
         if labels.ndim != 1:
             raise ValueError(
                 f"expected one label for each sample, got shape {labels.shape}."

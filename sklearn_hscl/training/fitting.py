@@ -6,7 +6,7 @@ scikit-learn's callbacks follow the training through :class:`SklearnCallbackBrid
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from types import FrameType, MappingProxyType
@@ -14,10 +14,13 @@ from types import FrameType, MappingProxyType
 import joblib
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackContext
+from sklearn.pipeline import Pipeline
 
 from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
+from sklearn_hscl.data.targets import UNLABELED
+from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.data.validation import (
     FitInput,
     TargetOptions,
@@ -89,6 +92,7 @@ def fit(
         )
     checkpoint = open_checkpoint(estimator)
     data = read_data(estimator, given, previous)
+    _warn_of_class_for_unlabeled(data.data)
     scales = _scales_to_try(estimator, data, previous)
     seeds = _draw_seeds(estimator, previous, checkpoint)  # data that are refused draw none
     if len(scales) > 1:
@@ -102,8 +106,11 @@ def fit(
 
 def fit_chunk(
     estimator: BaseEstimator, given: FitInput, classes: ArrayLike | None
-) -> TrainingRun:
-    """Train a run for one epoch on a chunk of the data; see `HSCLEmbedder.partial_fit`."""
+) -> TrainingRun | None:
+    """Train a run for one epoch on a chunk of the data; see `HSCLEmbedder.partial_fit`.
+
+    Returns None, and warns, if a later chunk has one row, of which nothing can be learnt.
+    """
     refuse_checkpoint(estimator, "partial_fit trains chunk by chunk")
     previous = WarmStart.of(estimator)
     data = read_data(estimator, given, previous, classes)
@@ -117,6 +124,15 @@ def fit_chunk(
     n_members = estimator.n_members or estimator.cross_fit
     changes = _CHUNK_PARAMS | {"n_members": n_members}
     run = prepare_run(estimator, data, start, scales[0], changes)
+    if previous and len(run.train.targets) == 1 and not run.context.loss.options.ce_weight:
+        warnings.warn(
+            "This chunk holds 1 row, which was skipped: rows are compared within a chunk "
+            "only. Pass at least 2 rows at a time, for example the last two chunks "
+            "together.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return None
     _train(run, TrainingCallback())
     return run
 
@@ -128,6 +144,29 @@ def take_over(estimator: BaseEstimator, run: TrainingRun) -> dict[str, object]:
         vars(estimator).pop(name, None)  # of a fit on other data before
     vars(estimator).update(fitted)
     return fitted
+
+
+def refuse_fit_params(method: str, names: Iterable[str]) -> None:
+    """Raise an error for arguments that a method does not have.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    names : iterable of str
+        Arguments that it got beyond its own.
+    """
+    for name in names:
+        if name == "sample_weight":
+            raise TypeError(
+                f"HSCLEmbedder.{method} got sample_weight, but its loss compares pairs of "
+                f"samples, for which weights of samples are not defined. For imbalanced "
+                f"classes pass sampler='balanced' or reduction='classes'. In a pipeline, "
+                f"pass the weights to the last step only."
+            )
+        raise TypeError(
+            f"HSCLEmbedder.{method}() got an unexpected keyword argument {name!r}"
+        )
 
 
 # Data -------------------------------------------------------------------------------
@@ -151,7 +190,7 @@ def reading_key(estimator: BaseEstimator, given: FitInput) -> Hashable:
     if given.y is not None:  # and no labels of a dataset are asked for
         options = replace(options, requires_labels=options.uses_labels)
     return (
-        replace(options, loss=""),  # named in messages only
+        replace(options, loss="", loss_parameter=""),  # named in messages only
         chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
         estimator.channels,
         isinstance(estimator.encoder, str),
@@ -164,13 +203,45 @@ def _target_options(
 ) -> TargetOptions:
     """Return how the loss and the parameters read y."""
     loss = contrastive_loss(estimator, has_labels=True)
+    custom = isinstance(estimator.loss, ContrastiveLoss)
     return TargetOptions(
         loss=loss.loss,
+        loss_parameter=loss.loss if custom else estimator.loss,
         uses_labels=loss.uses_labels(True),
         requires_labels=requires_labels(estimator),
         target_type=estimator.target_type,
         unlabeled_label=estimator.unlabeled_label,
         classes=classes,
+    )
+
+
+def _warn_of_class_for_unlabeled(data: TrainingData) -> None:
+    """Warn if the mark of unlabelled rows becomes a class of the pipeline's classifier."""
+    targets, encode = data.train.targets, data.encode
+    if encode is None or encode.unlabeled_label is None or targets is None:
+        return
+    callers = (frame.f_locals.get("self") for frame in _calling_frames())
+    pipeline = next((found for found in callers if isinstance(found, Pipeline)), None)
+    if pipeline is None or not (targets == UNLABELED).any():
+        return
+    last = pipeline.steps[-1][1]
+    if is_classifier(last) and not _accepts_unlabeled(last):
+        warnings.warn(
+            f"{type(last).__name__} follows an HSCLEmbedder with unlabeled_label="
+            f"{encode.unlabeled_label!r}, which it takes for a class of its own. Wrap it "
+            f"as LabeledOnlyClassifier({type(last).__name__}(), unlabeled_label="
+            f"{encode.unlabeled_label!r}), or use a classifier of sklearn.semi_supervised.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _accepts_unlabeled(classifier: BaseEstimator) -> bool:
+    """Return whether a classifier, or one that it wraps, has rows without label."""
+    params = classifier.get_params()
+    modules = [type(found).__module__ for found in (classifier, *params.values())]
+    return any("semi_supervised" in module for module in modules) or any(
+        name.rpartition("__")[2] == "unlabeled_label" for name in params
     )
 
 
@@ -309,14 +380,19 @@ def _is_called_by_another_estimator() -> bool:
 
     It would take an interrupted fit for a complete one, and continue.
     """
-    frame: FrameType | None = sys._getframe()
+    modules = (frame.f_globals.get("__name__", "") for frame in _calling_frames())
+    return any(
+        module.partition(".")[0] in ("sklearn", "joblib") and module not in WRAPPER_MODULES
+        for module in modules
+    )
+
+
+def _calling_frames() -> Iterator[FrameType]:
+    """Yield the frames of this call, from the innermost."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        is_wrapper = module in WRAPPER_MODULES
-        if module.partition(".")[0] in ("sklearn", "joblib") and not is_wrapper:
-            return True
+        yield frame
         frame = frame.f_back
-    return False
 
 
 # scikit-learn's callbacks -----------------------------------------------------------
