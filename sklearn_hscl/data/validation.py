@@ -352,8 +352,6 @@ def _in_native_order(X: Any) -> Any:
     if isinstance(X, np.ndarray):
         is_foreign = not (X.dtype.isnative or X.dtype.names or is_memory_mapped(X))
         return X.astype(X.dtype.newbyteorder("=")) if is_foreign else X
-    if issparse(X) and not X.dtype.isnative:
-        return X.astype(X.dtype.newbyteorder("="))
     if hasattr(X, "isetitem"):  # pandas
         dtypes = list(enumerate(X.dtypes))
         foreign = [k for k, d in dtypes if isinstance(d, np.dtype) and not d.isnative]
