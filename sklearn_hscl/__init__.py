@@ -3,7 +3,6 @@
 import sys
 
 from sklearn_hscl.data import image_files
-from sklearn_hscl.data.labeled_only import LabeledOnlyClassifier
 from sklearn_hscl.diagnostics import diagnose
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.runtime import matmul as gemm
@@ -13,4 +12,4 @@ sys.modules["sklearn_hscl.image_files"] = image_files
 sys.modules["sklearn_hscl.gemm"] = gemm
 
 __version__ = "0.1.0"
-__all__ = ["HSCLEmbedder", "LabeledOnlyClassifier", "__version__", "diagnose"]
+__all__ = ["HSCLEmbedder", "__version__", "diagnose"]

@@ -405,7 +405,7 @@ def labeled_mask(y: Values, unlabeled_label: Hashable) -> NDArray[np.bool_]:
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         As :func:`~sklearn_hscl.data.dataframe.column_array` returns it.
     unlabeled_label : int, str, NaN or None
-        Label of rows without label; NaN, NaT or NA stand for all missing values.
+        Label of rows without label; any missing value means all of them.
 
     Returns
     -------

@@ -1,14 +1,17 @@
 """From what users pass as X, y and groups to validated data and the form of X."""
 
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -33,7 +36,13 @@ from sklearn_hscl.data.out_of_core import (
     is_memory_mapped,
 )
 from sklearn_hscl.data.table_validation import check_table
-from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
+from sklearn_hscl.data.targets import (
+    UNLABELED,
+    TargetEncoder,
+    Targets,
+    encode_groups,
+    fit_targets,
+)
 from sklearn_hscl.data.training_data import (
     FittedInput,
     InputSchema,
@@ -132,7 +141,9 @@ def read_training_data(
         values = column_array(y)
         check_consistent_length(rows, values)
         encode = _target_encoder(values, options, fitted)
-        train = replace(train, targets=_encoded(encode, values, "y"))
+        targets = _encoded(encode, values, "y")
+        _warn_of_class_for_unlabeled(targets, encode.unlabeled_label)
+        train = replace(train, targets=targets)
     held_out = None
     if X_val is not None:
         rows = check_opened(
@@ -373,3 +384,49 @@ def _n_dimensions(X: Any) -> int:
     while isinstance(X, list | tuple) and len(X):
         X, depth = X[0], depth + 1
     return depth + np.ndim(X)
+
+
+# Pipelines ---------------------------------------------------------------------------
+
+
+def _warn_of_class_for_unlabeled(targets: Targets, unlabeled_label: Hashable) -> None:
+    """Warn if the mark of unlabelled rows becomes a class of the pipeline's classifier.
+
+    The pipeline is found among the callers, as an embedder does not know what follows it.
+    """
+    if unlabeled_label is None or not (targets == UNLABELED).any():
+        return
+    pipeline = _calling_pipeline()
+    if pipeline is None:
+        return
+    last = pipeline.steps[-1][1]
+    if is_classifier(last) and not _accepts_unlabeled(last):
+        name = type(last).__name__
+        warnings.warn(
+            f"{name} follows an HSCLEmbedder with {unlabeled_label=}, which it takes for a "
+            f"class of its own. Pass LabeledOnlyClassifier({name}(), "
+            f"{unlabeled_label=}) of sklearn_hscl.semi_supervised, or a classifier of "
+            f"sklearn.semi_supervised, which knows rows without label.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _calling_pipeline() -> Pipeline | None:
+    """Return the innermost pipeline one of whose methods has led to this call."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Pipeline):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _accepts_unlabeled(classifier: BaseEstimator) -> bool:
+    """Return whether a classifier, or one that it wraps, has rows without label."""
+    params = classifier.get_params()
+    modules = [type(found).__module__ for found in (classifier, *params.values())]
+    return any("semi_supervised" in module for module in modules) or any(
+        name.rpartition("__")[2] == "unlabeled_label" for name in params
+    )

@@ -6,7 +6,7 @@ scikit-learn's callbacks follow the training through :class:`SklearnCallbackBrid
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import FrameType, MappingProxyType
@@ -14,13 +14,10 @@ from types import FrameType, MappingProxyType
 import joblib
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
-from sklearn.pipeline import Pipeline
 
 from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
-from sklearn_hscl.data.targets import UNLABELED
-from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.data.validation import (
     FitInput,
     TargetOptions,
@@ -92,7 +89,6 @@ def fit(
         )
     checkpoint = open_checkpoint(estimator)
     data = read_data(estimator, given, previous)
-    _warn_of_class_for_unlabeled(data.data)
     scales = _scales_to_try(estimator, data, previous)
     seeds = _draw_seeds(estimator, previous, checkpoint)  # data that are refused draw none
     if len(scales) > 1:
@@ -212,36 +208,6 @@ def _target_options(
         target_type=estimator.target_type,
         unlabeled_label=estimator.unlabeled_label,
         classes=classes,
-    )
-
-
-def _warn_of_class_for_unlabeled(data: TrainingData) -> None:
-    """Warn if the mark of unlabelled rows becomes a class of the pipeline's classifier."""
-    targets, encode = data.train.targets, data.encode
-    if encode is None or encode.unlabeled_label is None or targets is None:
-        return
-    callers = (frame.f_locals.get("self") for frame in _calling_frames())
-    pipeline = next((found for found in callers if isinstance(found, Pipeline)), None)
-    if pipeline is None or not (targets == UNLABELED).any():
-        return
-    last = pipeline.steps[-1][1]
-    if is_classifier(last) and not _accepts_unlabeled(last):
-        warnings.warn(
-            f"{type(last).__name__} follows an HSCLEmbedder with unlabeled_label="
-            f"{encode.unlabeled_label!r}, which it takes for a class of its own. Wrap it "
-            f"as LabeledOnlyClassifier({type(last).__name__}(), unlabeled_label="
-            f"{encode.unlabeled_label!r}), or use a classifier of sklearn.semi_supervised.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _accepts_unlabeled(classifier: BaseEstimator) -> bool:
-    """Return whether a classifier, or one that it wraps, has rows without label."""
-    params = classifier.get_params()
-    modules = [type(found).__module__ for found in (classifier, *params.values())]
-    return any("semi_supervised" in module for module in modules) or any(
-        name.rpartition("__")[2] == "unlabeled_label" for name in params
     )
 
 
@@ -380,19 +346,14 @@ def _is_called_by_another_estimator() -> bool:
 
     It would take an interrupted fit for a complete one, and continue.
     """
-    modules = (frame.f_globals.get("__name__", "") for frame in _calling_frames())
-    return any(
-        module.partition(".")[0] in ("sklearn", "joblib") and module not in WRAPPER_MODULES
-        for module in modules
-    )
-
-
-def _calling_frames() -> Iterator[FrameType]:
-    """Yield the frames of this call, from the innermost."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
-        yield frame
+        module = frame.f_globals.get("__name__", "")
+        is_wrapper = module in WRAPPER_MODULES
+        if module.partition(".")[0] in ("sklearn", "joblib") and not is_wrapper:
+            return True
         frame = frame.f_back
+    return False
 
 
 # scikit-learn's callbacks -----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""LabeledOnlyClassifier: a classifier that is fitted to the rows with a label."""
+"""Classifiers after an embedder that learns from rows without label, too."""
 
 from collections.abc import Callable, Mapping
 from numbers import Integral
@@ -20,6 +20,8 @@ from sklearn_hscl._sklearn_compat import (
     _safe_indexing,
 )
 from sklearn_hscl.data.targets import LabeledRows, labeled_rows
+
+__all__ = ["LabeledOnlyClassifier"]
 
 _PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 
@@ -75,7 +77,8 @@ class LabeledOnlyClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn_hscl import HSCLEmbedder, LabeledOnlyClassifier
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.semi_supervised import LabeledOnlyClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> few = np.where(np.arange(150) % 10 == 0, y, -1)
     >>> pipe = make_pipeline(

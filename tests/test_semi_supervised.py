@@ -19,8 +19,9 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_hscl import HSCLEmbedder, LabeledOnlyClassifier
+from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.model_selection import BatchedGridSearchCV
+from sklearn_hscl.semi_supervised import LabeledOnlyClassifier
 
 NAMES = np.array(["setosa", "versicolor", "virginica"])
 LABELED = np.arange(150) % 10 == 0
