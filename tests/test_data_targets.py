@@ -16,16 +16,18 @@ import sklearn
 import torch
 from numpy.testing import assert_array_equal
 from scipy.sparse import coo_matrix, csr_array
+from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.validation import has_fit_parameter
 from torch.utils.data import TensorDataset
 
-from sklearn_hscl import HSCLEmbedder, metrics
+from sklearn_hscl import HSCLEmbedder, diagnose, metrics
 from sklearn_hscl.data.targets import encode_groups, fit_targets
+from sklearn_hscl.display import CollapseDisplay
 from sklearn_hscl.losses import (
     ContrastiveLoss,
     CosineBeta,
@@ -33,6 +35,8 @@ from sklearn_hscl.losses import (
     StepBeta,
     WarmUpBeta,
 )
+from sklearn_hscl.model_selection import BatchedGridSearchCV
+from sklearn_hscl.theory import verify_embedding
 
 
 def embedder(**parameters):
@@ -671,3 +675,33 @@ def test_sample_weight_is_refused_with_a_reason(iris):
         pipe = make_pipeline(embedder(encoder="mlp", max_epochs=1), classifier)
         pipe.fit(X, y, sample_weight=weight)
     assert not has_fit_parameter(embedder(), "sample_weight")
+
+
+# Callers ------------------------------------------------------------------------------
+
+CALLERS = {
+    "diagnose": lambda fitted, X, y: diagnose(fitted, X, y).to_dict(),
+    "metrics": lambda fitted, X, y: metrics.linear_readout_accuracy(X, y),
+    "theory": lambda fitted, X, y: verify_embedding(X, y),
+    "display": lambda fitted, X, y: CollapseDisplay.from_estimator(fitted, X, y),
+    "search": lambda fitted, X, y: BatchedGridSearchCV(
+        fitted,
+        {"beta": [0, 1]},
+        cv=KFold(2, shuffle=True, random_state=0),
+        scoring=metrics.make_embedding_scorer(metrics.map_at_r),
+        error_score="raise",
+    ).fit(X, y),
+    "held-out rows": lambda fitted, X, y: (
+        clone(fitted).set_params(early_stopping=True).fit(X, y, X_val=X, y_val=y)
+    ),
+    "classes of a stream": lambda fitted, X, y: clone(fitted).partial_fit(X, y, classes=y),
+}
+
+
+@pytest.mark.parametrize("form", ["bf16 labels", "decimal labels", "tensor"])
+@pytest.mark.parametrize("caller", CALLERS)
+def test_all_callers_take_labels_of_any_type(iris, caller, form):
+    X, y = iris
+    labels = SPECIAL[form][1](y)
+    fitted = embedder(max_epochs=1, encoder="mlp").fit(X, labels)
+    assert CALLERS[caller](fitted, X, labels) is not None
