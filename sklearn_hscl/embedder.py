@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ from sklearn_hscl.training.fitting import (
     SklearnCallbackBridge,
     fit,
     fit_chunk,
+    refuse_fit_params,
     requires_labels,
     take_over,
 )
@@ -106,8 +108,8 @@ class HSCLEmbedder(
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
         Type of y: class labels, indicator matrix, or continuous targets, which attract by
         closeness. ``"auto"`` infers it.
-    unlabeled_label : int or str, default=None
-        Label of samples without class. None: all have one, as -1 is a common label.
+    unlabeled_label : int, str or NaN, default=None
+        Label of samples without class; NaN: missing ones. None: all have a class.
     encoder : str, torch.nn.Module or callable, default="auto"
         Trained map from a sample to its embedding, see :ref:`encoders`.
 
@@ -266,6 +268,9 @@ class HSCLEmbedder(
     """
 
     _parameter_constraints = CONSTRAINTS
+    # Not routed; if the user requests it, `fit` says why there is none.
+    __metadata_request__fit = MappingProxyType({"sample_weight": False})
+    __metadata_request__partial_fit = __metadata_request__fit
 
     def __init__(
         self,
@@ -398,6 +403,7 @@ class HSCLEmbedder(
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        **unknown: object,
     ) -> Self:
         """Train the encoder.
 
@@ -430,6 +436,8 @@ class HSCLEmbedder(
             is then approximate, and the folds that members of ``"tabular"`` do not see,
             for early stopping and for `cross_fit`. Unused without a split, as with
             `X_val`. None: each sample is a separate group.
+        **unknown
+            None is accepted. `sample_weight` raises an error that names alternatives.
 
         Returns
         -------
@@ -442,7 +450,8 @@ class HSCLEmbedder(
             If a parameter or the data are invalid; the message names parameter or
             column, value and remedy.
         TypeError
-            If X is sparse, but the encoder requires dense tables.
+            If X is sparse, but the encoder requires dense tables, or `sample_weight` or
+            another unknown argument is passed.
         FloatingPointError
             If the loss, a weight or an embedding becomes infinite or NaN. It is also a
             ``ValueError``, and names epoch, batch and samples.
@@ -455,6 +464,7 @@ class HSCLEmbedder(
             The ``KeyboardInterrupt`` is raised inside a pipeline or a search, and while
             `beta` or `temperature` is selected.
         """
+        refuse_fit_params("fit", unknown)
         self._fit(FitInput(X, y, X_val, y_val, groups))
         return self
 
@@ -504,6 +514,8 @@ class HSCLEmbedder(
         """
         if self.cross_fit is None:
             return super().fit_transform(X, y, **fit_params)
+        known = {"X_val", "y_val", "groups"}
+        refuse_fit_params("fit_transform", fit_params.keys() - known)
         folds = self._fit(FitInput(X, y, **fit_params))
         assert folds is not None  # as cross_fit says so
         folds = folds.cpu().numpy()
@@ -521,6 +533,7 @@ class HSCLEmbedder(
         X: ArrayLike,
         y: ArrayLike | None = None,
         classes: ArrayLike | None = None,
+        **unknown: object,
     ) -> Self:
         """Train for one epoch on some samples, for data that arrive in chunks.
 
@@ -534,7 +547,10 @@ class HSCLEmbedder(
         X, y : array-like
             As for :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
-            All class labels, for the first call; None takes those in y.
+            All class labels, for the first call; None takes those in y. Later calls
+            accept None or the same classes.
+        **unknown
+            None is accepted, as in :meth:`fit`.
 
         Returns
         -------
@@ -544,10 +560,20 @@ class HSCLEmbedder(
         Raises
         ------
         ValueError
-            As in :meth:`fit`, and for labels that were not in the first call's `classes`.
+            As in :meth:`fit`, and for labels or `classes` that were not in the first
+            call's `classes`.
+
+        Warns
+        -----
+        UserWarning
+            If a later chunk has a single row, which is skipped unless cross-entropy is part
+            of the loss.
         """
+        refuse_fit_params("partial_fit", unknown)
         self._validate_params()  # which scikit-learn spares fitted estimators here
-        take_over(self, fit_chunk(self, FitInput(X, y), classes))
+        run = fit_chunk(self, FitInput(X, y), classes)
+        if run is not None:
+            take_over(self, run)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from sklearn_hscl.data.missing import (
 )
 from sklearn_hscl.data.validation import FitInput, TargetOptions, read_training_data
 
-NO_LABELS = TargetOptions("hucl", False, False, "auto", None)
+NO_LABELS = TargetOptions("hucl", "loss", False, False, "auto", None)
 ARROW_FLOAT = pd.ArrowDtype(pa.float64())
 
 

@@ -81,7 +81,8 @@ def test_labels_come_from_the_items_if_the_loss_needs_them(labels):
     expected = fit(IMAGES, labels, X_val=IMAGES, y_val=labels, **settings)
     assert embedder.loss_curve_ == expected.loss_curve_
     assert_array_equal(embedder.transform(items), expected.transform(IMAGES))
-    unlabeled = fit(items, None)  # "auto" learns without labels where y is None
+    with pytest.warns(UserWarning, match="loss='auto' does not read.*y=None: pass y"):
+        unlabeled = fit(items, None)  # "auto" learns without labels where y is None
     assert not hasattr(unlabeled, "classes_")
     assert_array_equal(unlabeled.transform(items), fit(IMAGES, None).transform(IMAGES))
 

@@ -1,17 +1,33 @@
 """Targets beyond one class label per row, and the options of the loss, in the estimator."""
 
 import warnings
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
 from functools import partial
 
+import narwhals as nw
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
+import sklearn
 import torch
 from numpy.testing import assert_array_equal
+from scipy.sparse import coo_matrix, csr_array
+from sklearn.base import clone
+from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import has_fit_parameter
+from torch.utils.data import TensorDataset
 
-from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl import HSCLEmbedder, diagnose, metrics
+from sklearn_hscl.data.targets import encode_groups, fit_targets
+from sklearn_hscl.display import CollapseDisplay
 from sklearn_hscl.losses import (
     ContrastiveLoss,
     CosineBeta,
@@ -19,6 +35,8 @@ from sklearn_hscl.losses import (
     StepBeta,
     WarmUpBeta,
 )
+from sklearn_hscl.model_selection import BatchedGridSearchCV
+from sklearn_hscl.theory import verify_embedding
 
 
 def embedder(**parameters):
@@ -46,7 +64,9 @@ def test_unlabeled_strings_and_early_stopping(iris):
     X, y = iris
     names = np.asarray(["a", "b", "c", "?"])
     few = names[np.where(np.arange(150) % 3 == 0, y, 3)]
-    fitted = embedder(unlabeled_label="?", early_stopping=True, ce_weight=0.3).fit(X, few)
+    fitted = embedder(
+        unlabeled_label="?", early_stopping=True, ce_weight=0.3, encoder="mlp"
+    ).fit(X, few)
     assert_array_equal(fitted.classes_, ["a", "b", "c"])
     assert all(0 <= epoch["valid_score"] <= 1 for epoch in fitted.history_)
 
@@ -185,3 +205,505 @@ def test_a_schedule_that_leaves_the_range():
     X, y = np.arange(12.0).reshape(6, 2), [0, 1] * 3
     with pytest.raises(ValueError, match=r"gave -1\.0, which must be >= 0"):
         embedder(beta=LinearBeta(start=1.0, end=-1.0)).fit(X, y)
+
+
+# Forms of y ---------------------------------------------------------------------------
+
+CODES = np.arange(12) % 3
+LABELS = {
+    "integers": CODES + 5,
+    "strings": np.array(["red", "green", "blue"])[CODES],
+    "bools": CODES == 1,
+    "numbers": np.linspace(-1, 2, 12) ** 3,
+    "indicators": np.eye(3, dtype=int)[CODES],
+    "several numbers": np.random.default_rng(0).normal(size=(12, 2)),
+}
+ONE_COLUMN = [name for name, values in LABELS.items() if values.ndim == 1]
+ARROW_TYPES = {
+    "integers": "int8",
+    "strings": "string",
+    "bools": "bool",
+    "numbers": "double",
+}
+NULLABLE = {
+    "integers": "Int8",
+    "strings": "string",
+    "bools": "boolean",
+    "numbers": "Float64",
+}
+
+
+class Colour(str, Enum):  # noqa: UP042 - str() of it differs from its value
+    RED, GREEN, BLUE = "red", "green", "blue"
+
+
+class Plain(Enum):
+    A, B = 1, 2
+
+
+def arrow(y, **options):
+    return pa.array(y.tolist(), **options)
+
+
+def object_array(values):
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+ANY_COLUMN = {
+    "list": lambda y: y.tolist(),
+    "tuple": lambda y: tuple(y.tolist()),
+    "objects": lambda y: y.astype(object),
+    "list of numpy scalars": list,
+    "index": pd.Index,
+    "series": lambda y: pd.Series(y, index=range(50, 62)),
+    "frame": lambda y: pd.DataFrame({"y": y}),
+    "lists of one": lambda y: y[:, None].tolist(),
+    "category": lambda y: pd.Categorical(y),
+    "unused levels": lambda y: pd.Series(pd.Categorical(y, [*np.unique(y), *"xyz"])),
+    "ordered": lambda y: pd.Series(pd.Categorical(y, np.unique(y)[::-1], ordered=True)),
+    "polars": lambda y: pl.Series(y.tolist()),
+    "polars frame": lambda y: pl.DataFrame({"y": y.tolist()}),
+    "arrow": arrow,
+    "arrow chunks": lambda y: pa.chunked_array([arrow(y[:5]), arrow(y[5:])]),
+    "arrow table": lambda y: pa.table({"y": arrow(y)}),
+    "arrow dictionary": lambda y: arrow(y).dictionary_encode(),
+    "narwhals": lambda y: nw.from_native(pl.Series(y.tolist()), series_only=True),
+    "narwhals frame": lambda y: nw.from_native(pl.DataFrame({"y": y.tolist()})),
+    "masked without mask": np.ma.array,
+    "memory": lambda y: y[::-1].copy()[::-1],
+}
+BY_KIND = {
+    "nullable": lambda y, kind: pd.Series(y, dtype=NULLABLE[kind]),
+    "arrow dtype": lambda y, kind: pd.Series(
+        y, dtype=pd.ArrowDtype(pa.type_for_alias(ARROW_TYPES[kind]))
+    ),
+    "arrow dictionary dtype": lambda y, kind: pd.Series(
+        arrow(y).dictionary_encode(),
+        dtype=pd.ArrowDtype(arrow(y).dictionary_encode().type),
+    ),
+}
+SPECIAL = {
+    "StringDType": ("strings", lambda y: y.astype(np.dtypes.StringDType())),
+    "polars categories": ("strings", lambda y: pl.Series(y.tolist(), dtype=pl.Categorical)),
+    "polars enum": (
+        "strings",
+        lambda y: pl.Series(y.tolist(), dtype=pl.Enum(list(set(y)))),
+    ),
+    "string enums": ("strings", lambda y: object_array([Colour(v) for v in y])),
+    "big-endian strings": ("strings", lambda y: y.astype(">U5")),
+    "big-endian": ("integers", lambda y: y.astype(">i4")),
+    "unsigned": ("integers", lambda y: y.astype(np.uint8)),
+    "float labels": ("integers", lambda y: y.astype(np.float16)),
+    "long floats": ("numbers", lambda y: y.astype(np.longdouble)),
+    "big-endian numbers": ("numbers", lambda y: y.astype(">f8")),
+    "decimals": ("numbers", lambda y: [Decimal(v) for v in y.tolist()]),
+    "decimal labels": ("integers", lambda y: pd.Series([Decimal(v) for v in y.tolist()])),
+    "arrow decimals": ("integers", lambda y: arrow(y, type=pa.decimal128(5, 1))),
+    "fractions": ("numbers", lambda y: [Fraction(v) for v in y.tolist()]),
+    "bools and integers": ("integers", lambda y: [*y.tolist()[:-1], np.int8(y[-1])]),
+    "sparse column": ("integers", lambda y: pd.Series(y, dtype="Sparse[int]")),
+    "sparse numbers": ("numbers", lambda y: pd.arrays.SparseArray(y)),
+    "sparse matrix": ("indicators", csr_array),
+    "coordinates": ("indicators", lambda y: coo_matrix(y.astype(bool))),
+    "indicator frame": ("indicators", pd.DataFrame),
+    "mixed frame": (
+        "indicators",
+        lambda y: pd.DataFrame({"a": y[:, 0] > 0, "b": y[:, 1], "c": y[:, 2] * 1.0}),
+    ),
+    "nullable frame": ("indicators", lambda y: pd.DataFrame(y).astype("Int64")),
+    "sparse frame": ("indicators", lambda y: pd.DataFrame(y).astype("Sparse[int]")),
+    "polars indicators": ("indicators", pl.DataFrame),
+    "arrow indicators": (
+        "indicators",
+        lambda y: pa.table(dict(zip("abc", y.T, strict=True))),
+    ),
+    "lists of lists": ("indicators", lambda y: y.tolist()),
+    "tuples": ("indicators", lambda y: [*map(tuple, y.tolist())]),
+    "object indicators": ("indicators", lambda y: y.astype(object)),
+    "bool indicators": ("indicators", lambda y: y > 0),
+    "list of arrays": ("several numbers", list),
+    "number frame": ("several numbers", pd.DataFrame),
+    "float matrix": ("several numbers", lambda y: torch.tensor(y).requires_grad_()),
+    "tensor": ("integers", torch.tensor),
+    "list of tensors": ("integers", lambda y: list(torch.tensor(y))),
+    "series of tensors": ("integers", lambda y: pd.Series(object_array(torch.tensor(y)))),
+    "tensor column": ("integers", lambda y: torch.tensor(y)[:, None]),
+    "bf16 labels": ("integers", lambda y: torch.tensor(y).bfloat16()),
+    "bool tensor": ("bools", torch.tensor),
+    "requires grad": ("numbers", lambda y: torch.tensor(y).requires_grad_()),
+    "list that requires grad": (
+        "numbers",
+        lambda y: list(torch.tensor(y).requires_grad_()),
+    ),
+    "sparse tensor": ("indicators", lambda y: torch.tensor(y).to_sparse()),
+    "float8 tensor": ("integers", lambda y: torch.tensor(y * 1.0).to(torch.float8_e5m2)),
+}
+
+
+def encoded(y, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataConversionWarning)
+        encode = fit_targets(y, loss="hscl", **options)
+        return encode.target_type, encode(y), encode.classes
+
+
+def assert_read_alike(y, plain, **options):
+    (found, targets, classes), expected = encoded(y, **options), encoded(plain, **options)
+    assert found == expected[0]
+    assert_array_equal(targets, expected[1])
+    assert (classes is None) == (expected[2] is None)
+    if classes is not None:
+        assert classes.tolist() == expected[2].tolist()
+        assert (classes.dtype.kind in "UO") == (expected[2].dtype.kind in "UO")
+
+
+@pytest.mark.parametrize("kind", ONE_COLUMN)
+@pytest.mark.parametrize("form", ANY_COLUMN)
+def test_one_column_in_any_container(form, kind):
+    assert_read_alike(ANY_COLUMN[form](LABELS[kind]), LABELS[kind])
+
+
+@pytest.mark.parametrize("kind", ONE_COLUMN)
+@pytest.mark.parametrize("form", BY_KIND)
+def test_extension_types_of_pandas(form, kind):
+    assert_read_alike(BY_KIND[form](LABELS[kind], kind), LABELS[kind])
+
+
+@pytest.mark.parametrize("form", SPECIAL)
+def test_values_of_special_types(form):
+    kind, make = SPECIAL[form]
+    assert_read_alike(make(LABELS[kind]), LABELS[kind])
+
+
+def test_a_column_vector_draws_one_warning():
+    with pytest.warns(DataConversionWarning) as caught:
+        fit_targets(CODES[:, None], loss="hscl")(CODES[:, None])
+    assert len(caught) == 1
+
+
+FITS = ["StringDType", "sparse matrix", "bf16 labels", "requires grad", "big-endian"]
+
+
+@pytest.mark.parametrize("form", FITS)
+def test_a_fit_with_a_special_type_gives_the_same_bits(form):
+    kind, make = SPECIAL[form]
+    plain, X = LABELS[kind], np.random.default_rng(0).normal(size=(12, 3))
+    fit = embedder(max_epochs=1, encoder="mlp").fit
+    assert_array_equal(fit(X, make(plain)).transform(X), fit(X, plain).transform(X))
+
+
+DAYS = np.array("2020-01-01", "M8[D]") + CODES
+REFUSED = {
+    "dates": (DAYS, "dates or durations.*days by"),
+    "durations": (DAYS - DAYS[0], "dates or durations"),
+    "date objects": (DAYS.tolist(), "dates or durations .date."),
+    "pandas dates": (pd.Series(DAYS).dt.tz_localize("UTC"), "dates or durations"),
+    "polars dates": (pl.Series(DAYS), "dates or durations"),
+    "arrow dates": (pa.array(DAYS), "dates or durations"),
+    "date levels": (pd.Categorical(DAYS), "dates or durations"),
+    "periods": (pd.Series(DAYS).dt.to_period("D"), r"Period: convert them to strings"),
+    "intervals": (pd.cut(pd.Series(CODES), 3), r"Interval: convert them to strings.*\[str"),
+    "tuples": (pd.Series([("a", 1)] * 12), "a tuple per row.*np.stack"),
+    "tuple index": (pd.MultiIndex.from_arrays([CODES, CODES]), "a tuple per row"),
+    "sets of labels": ([{"a"}, {"b"}] * 6, "a set per row.*MultiLabelBinarizer"),
+    "lists of labels": ([["a"], ["a", "b"]] * 6, "different lengths.*MultiLabelBinarizer"),
+    "series of arrays": (pd.Series([np.ones(2)] * 12), "a ndarray per row.*np.stack"),
+    "polars lists": (pl.Series([[1, 2]] * 12), "a list per row"),
+    "enums": (object_array([Plain.A, Plain.B] * 6), "objects of type Plain: convert"),
+    "bytes": (CODES.astype("S1"), "bytes: decode them"),
+    "bytes objects": ([b"a", b"b"] * 6, "bytes: decode them"),
+    "complex": (CODES + 0j, "Complex data not supported: y holds complex128. Pass real"),
+    "structured": (np.zeros(12, [("event", "?"), ("t", "f8")]), r"fields.*y\['event'\]"),
+    "strings and numbers": (["a", 1] * 6, "int and str.*make all of them strings"),
+    "huge integers": ([2**70, 1] * 6, "beyond integers of 64 bits"),
+    "three axes": (np.zeros((12, 2, 2)), r"y.reshape\(len\(y\), -1\)"),
+    "no column": (np.zeros((12, 0)), "Unknown label type"),
+    "a set": (set(range(12)), "a value for each sample.*Pass a list"),
+    "an iterator": (iter(CODES), "a value for each sample.*Pass a list"),
+    "values of a dict": (dict(enumerate(CODES)).values(), "Pass a list"),
+    "text columns": (np.array([["a", "b"]] * 12), "multiclass-multioutput"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_what_is_no_target_names_the_remedy(form):
+    y, message = REFUSED[form]
+    with pytest.raises(ValueError, match=message):
+        fit_targets(y, loss="hscl")
+
+
+MISSING = {
+    "NaN": np.where(CODES == 1, np.nan, CODES),
+    "None": object_array([None if c == 1 else c for c in CODES.tolist()]),
+    "NA": object_array([pd.NA if c == 1 else c for c in CODES.tolist()]),
+    "NaT": object_array([pd.NaT if c == 1 else c for c in CODES.tolist()]),
+    "masked": np.ma.array(CODES, mask=CODES == 1),
+    "masked strings": np.ma.array(np.array(list("abc"))[CODES], mask=CODES == 1),
+    "list": [None if c == 1 else c for c in CODES.tolist()],
+    "strings and NaN": [np.nan if c == 1 else "ab"[c // 2] for c in CODES.tolist()],
+    "StringDType": np.array(
+        [np.nan if c == 1 else "ab"[c // 2] for c in CODES.tolist()],
+        np.dtypes.StringDType(na_object=np.nan),
+    ),
+    "nullable": pd.Series(CODES, dtype="Int64").where(CODES != 1),
+    "arrow dtype": pd.Series(CODES, dtype="int64[pyarrow]").where(CODES != 1),
+    "category": pd.Categorical.from_codes(np.where(CODES == 1, -1, CODES), list("abc")),
+    "polars": pl.Series([None if c == 1 else c for c in CODES.tolist()]),
+    "polars NaN": pl.Series(np.where(CODES == 1, np.nan, CODES)),
+    "arrow": pa.array([None if c == 1 else c for c in CODES.tolist()]),
+    "arrow dictionary": pa.DictionaryArray.from_arrays(
+        pa.array(CODES), pa.array(["a", None, "c"])
+    ),
+    "decimal": [Decimal("NaN") if c == 1 else Decimal(c) for c in CODES.tolist()],
+    "column": np.where(CODES == 1, np.nan, CODES)[:, None],
+    "tensor": torch.tensor(np.where(CODES == 1, np.nan, CODES)).bfloat16(),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.parametrize("form", MISSING)
+def test_missing_labels_are_errors_or_rows_without_label(form):
+    y = MISSING[form]
+    with pytest.raises(
+        ValueError, match="missing label in row 1: .*unlabeled_label=np.nan"
+    ):
+        fit_targets(y, loss="hscl")
+    encode = fit_targets(y, loss="hscl", unlabeled_label=np.nan)
+    assert_array_equal(encode(y), np.array([0, -1, 1])[CODES])
+    assert len(encode.classes) == 2
+    if np.ndim(y) == 1:
+        with pytest.raises(ValueError, match="groups holds a missing value in row 1"):
+            encode_groups(y, 12)
+
+
+@pytest.mark.parametrize("kind", ONE_COLUMN)
+@pytest.mark.parametrize("form", ANY_COLUMN)
+def test_groups_in_any_container(form, kind):
+    groups = ANY_COLUMN[form](LABELS[kind])
+    if form in ("frame", "polars frame", "arrow table", "narwhals frame", "lists of one"):
+        with pytest.raises(ValueError, match="pass a single column"):
+            encode_groups(groups, 12)
+    else:
+        assert_array_equal(encode_groups(groups, 12), encode_groups(LABELS[kind], 12))
+
+
+@pytest.mark.parametrize("form", ["tensor", "bf16 labels", "StringDType", "decimals"])
+def test_groups_and_labels_of_metrics_of_special_types(form):
+    kind, make = SPECIAL[form]
+    y = make(LABELS[kind])
+    assert_array_equal(encode_groups(y, 12), encode_groups(LABELS[kind], 12))
+    if kind != "numbers":
+        X = np.random.default_rng(0).normal(size=(12, 3))
+        assert metrics.map_at_r(X, y) == metrics.map_at_r(X, LABELS[kind])
+        scorer = metrics.make_embedding_scorer(metrics.map_at_r, unlabeled_label=np.nan)
+        identity = FunctionTransformer().fit(X)
+        assert scorer(identity, X, y) == metrics.map_at_r(X, LABELS[kind])
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "message"),
+    [
+        (np.full(12, 2.5), {}, r"same target in every row \(2.5\)"),
+        (np.full(12, 2), {"target_type": "continuous"}, "same target in every row"),
+        (np.ones((12, 2)) * [0.5, 3], {}, r"same target in every row \(\[0.5, 3.0\]\)"),
+        (np.ones((12, 3), int), {}, "same target in every row"),
+        (np.zeros((12, 3), int), {}, "same target in every row"),
+        (csr_array(np.zeros((12, 3), int)), {}, "same target in every row"),
+        (np.tile([1, 0], (12, 1)), {}, "same target in every row"),
+        (np.ones(12, int), {}, "one class only"),
+        (np.ones(12, bool), {}, "one class only"),
+        (np.where(CODES > 0, 1, -1), {"unlabeled_label": -1}, "one class only"),
+        (np.full(12, np.nan), {"unlabeled_label": np.nan}, "unlabeled_label=nan only"),
+        ([], {}, "y holds nothing"),
+        (np.where(np.eye(3)[CODES] > 0, 1, -1), {}, r"hold 0 or 1.*\[-1.0, 1.0\].*y > 0"),
+        (CODES, {"target_type": "multilabel"}, "hold 0 or 1"),
+        (np.eye(3)[CODES], {"target_type": "class"}, "y.argmax"),
+        (["2,5", "3"] * 6, {"target_type": "continuous"}, r"not numbers.*replace\(','"),
+        (["a", "b", "-1"] * 4, {"unlabeled_label": -1}, "'-1' of type str.*='-1' if"),
+        ([0, 1, -1] * 4, {"unlabeled_label": "-1"}, "-1 of type int.*=-1 if"),
+        (["a", "b", "nan"] * 4, {"unlabeled_label": np.nan}, "'nan' of type str"),
+        ([f"id{i}" for i in range(12)], {}, "identifiers do.*target_type='class'"),
+    ],
+)
+def test_targets_without_contrast_or_of_the_wrong_type(y, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_targets(y, loss="hscl", **options)
+
+
+TEXTS = ["2,43", "1.234,56", "0.5", "12%", "$ 3", "1e5", "1,234"]
+DOUBTFUL = {
+    "0, .5 and 1": (CODES / 2, "3 different numbers only.*target_type='class' if"),
+    "soft one-hot": (np.eye(3)[CODES] * 0.8 + 0.1, r"numbers only.*\(y > 0\)"),
+    "several halves": (np.column_stack([CODES, 2 - CODES]) / 2, "different numbers only"),
+    "probabilities": (
+        np.random.default_rng(0).dirichlet([1, 1, 1], 12),
+        r"sum to 1.*argmax",
+    ),
+    "identifiers": ([*"abcdefg", *"hhiij"], "8 of them once, as identifiers do"),
+    "missing text": (["a", "b", "nan"] * 4, "'nan' among its classes"),
+    **{f"numbers {t}": ([t, "1"] * 6, "numbers as strings.*replace") for t in TEXTS},
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_doubtful_targets_draw_one_warning(name):
+    y, message = DOUBTFUL[name]
+    with pytest.warns(UserWarning, match=message) as caught:
+        encode = fit_targets(y, loss="hscl")
+    assert len(caught) == 1
+    if name != "missing text":
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit_targets(y, loss="hscl", target_type=encode.target_type)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["0", "1", "2"] * 4,
+        ["1.0", "2.0", "3,"] * 4,
+        ["3.1.2", "3.2.0"] * 6,
+        ["a1,5", "2,5"] * 6,
+        ["", "1,5"] * 6,
+        np.linspace(0, 1, 12),
+        CODES.astype(float),
+        np.eye(3)[CODES],
+        np.where(CODES > 0, "None", "b"),
+    ],
+    ids=str,
+)
+def test_ordinary_targets_draw_no_warning(y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_targets(y, loss="hscl")
+
+
+def test_unseen_labels_of_another_container_are_named():
+    encode = fit_targets(CODES, loss="hscl")
+    with pytest.raises(ValueError, match=r"labels \[7\] that were not seen"):
+        encode(pd.Series([0, 7], dtype="Int64"))
+
+
+@pytest.mark.parametrize(
+    "container", [TensorDataset, lambda *data: [*zip(*data, strict=True)]]
+)
+def test_labels_of_a_dataset_that_are_not_read_draw_a_warning(container):
+    X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    data = container(X, torch.tensor(CODES))
+    fit = embedder(max_epochs=1, encoder="mlp").fit
+    with pytest.warns(
+        UserWarning, match="loss='auto' does not read.*loss='hucl'"
+    ) as caught:
+        fit(data)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(data, CODES)
+        embedder(loss="hucl", max_epochs=1, encoder="mlp").fit(data)
+        assert len(embedder(loss="hscl", max_epochs=1).fit(data).classes_) == 3
+
+
+# Chunks -------------------------------------------------------------------------------
+
+
+def test_later_chunks_take_the_same_classes_only(iris):
+    X, y = iris
+    chunked = embedder(encoder="mlp").partial_fit(X, y, classes=[0, 1, 2])
+    for classes in (None, [2, 1, 0], np.array([0, 1, 2], ">i8"), pd.Categorical([0, 1, 2])):
+        chunked.partial_fit(X, y, classes=classes)
+    before = chunked.n_iter_
+    for classes in ([0, 1], [0, 1, 2, 3], ["0", "1", "2"]):
+        with pytest.raises(ValueError, match=r"not the same as on last call.*\[0, 1, 2\]"):
+            chunked.partial_fit(X, y, classes=classes)
+    assert chunked.n_iter_ == before
+    numbers = embedder(encoder="mlp").partial_fit(X, X[:, 0] / 3)
+    with pytest.raises(ValueError, match="had continuous targets"):
+        numbers.partial_fit(X, X[:, 0] / 3, classes=[0, 1])
+
+
+@pytest.mark.parametrize("parameters", [{"loss": "hucl"}, {"encoder": "mlp"}], ids=str)
+def test_a_last_chunk_of_one_row_is_skipped_with_a_warning(iris, parameters):
+    X, y = iris
+    chunked = embedder(**parameters).partial_fit(X[::2], y[::2])
+    weights, n_iter = clone_of_weights(chunked), chunked.n_iter_
+    with pytest.warns(UserWarning, match="holds 1 row, which was skipped.*at least 2"):
+        assert chunked.partial_fit(X[:1], y[:1]) is chunked
+    assert chunked.n_iter_ == n_iter
+    assert all(map(torch.equal, clone_of_weights(chunked), weights))
+    chunked.partial_fit(X[1::2], y[1::2])
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        embedder(**parameters).partial_fit(X[:1], y[:1])
+    warm = embedder(**parameters, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="X holds 1 row, but at least 2"):
+        warm.fit(X[:1], y[:1])
+
+
+def clone_of_weights(fitted):
+    return [weights.detach().clone() for weights in fitted.module_.parameters()]
+
+
+def test_a_chunk_of_one_class_is_named(iris):
+    X, y = iris
+    chunked = embedder(encoder="mlp").partial_fit(X, y)
+    with pytest.raises(ValueError, match="same target in all 50 rows.*shuffle"):
+        chunked.partial_fit(X[:50], y[:50])
+
+
+# sample_weight ------------------------------------------------------------------------
+
+
+def test_sample_weight_is_refused_with_a_reason(iris):
+    X, y = iris
+    weight, match = np.ones(150), "compares pairs .*sampler='balanced'.*last step"
+    calls = [
+        lambda: embedder().fit(X, y, sample_weight=weight),
+        lambda: embedder().partial_fit(X, y, sample_weight=weight),
+        lambda: embedder().fit_transform(X, y, sample_weight=weight),
+        lambda: embedder(cross_fit=2).fit_transform(X, y, sample_weight=weight),
+        lambda: make_pipeline(embedder(), LogisticRegression()).fit(
+            X, y, hsclembedder__sample_weight=weight
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=match):
+            call()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'x_val'"):
+        embedder().fit(X, y, x_val=X)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asked = embedder().set_fit_request(sample_weight=True)
+        classifier = LogisticRegression().set_fit_request(sample_weight=True)
+        with pytest.raises(TypeError, match=match):
+            make_pipeline(asked, classifier).fit(X, y, sample_weight=weight)
+        pipe = make_pipeline(embedder(encoder="mlp", max_epochs=1), classifier)
+        pipe.fit(X, y, sample_weight=weight)
+    assert not has_fit_parameter(embedder(), "sample_weight")
+
+
+# Callers ------------------------------------------------------------------------------
+
+CALLERS = {
+    "diagnose": lambda fitted, X, y: diagnose(fitted, X, y).to_dict(),
+    "metrics": lambda fitted, X, y: metrics.linear_readout_accuracy(X, y),
+    "theory": lambda fitted, X, y: verify_embedding(X, y),
+    "display": lambda fitted, X, y: CollapseDisplay.from_estimator(fitted, X, y),
+    "search": lambda fitted, X, y: BatchedGridSearchCV(
+        fitted,
+        {"beta": [0, 1]},
+        cv=KFold(2, shuffle=True, random_state=0),
+        scoring=metrics.make_embedding_scorer(metrics.map_at_r),
+        error_score="raise",
+    ).fit(X, y),
+    "held-out rows": lambda fitted, X, y: (
+        clone(fitted).set_params(early_stopping=True).fit(X, y, X_val=X, y_val=y)
+    ),
+    "classes of a stream": lambda fitted, X, y: clone(fitted).partial_fit(X, y, classes=y),
+}
+
+
+@pytest.mark.parametrize("form", ["bf16 labels", "decimal labels", "tensor"])
+@pytest.mark.parametrize("caller", CALLERS)
+def test_all_callers_take_labels_of_any_type(iris, caller, form):
+    X, y = iris
+    labels = SPECIAL[form][1](y)
+    fitted = embedder(max_epochs=1, encoder="mlp").fit(X, labels)
+    assert CALLERS[caller](fitted, X, labels) is not None

@@ -8,8 +8,10 @@ import pandas as pd
 import polars
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 from torch import nn
+from torch.utils.data import Dataset
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import FeatureCorruption, RandomShift
@@ -188,6 +190,45 @@ def test_duplicate_column_names_are_distinguished():
 def test_message(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fit(**arguments)
+
+
+def mapped(rows, path):
+    rows.tofile(path)
+    return np.memmap(path, rows.dtype, "r", shape=rows.shape)
+
+
+class Items(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+FORMS = {
+    "array": lambda rows, path: rows,
+    "frame": lambda rows, path: pd.DataFrame(rows, columns=[*"abcd"]),
+    "memory map": mapped,
+    "dataset": lambda rows, path: Items(rows),
+    "dataset of images": lambda rows, path: Items(np.stack([rows] * 4, axis=2)),
+    "images": lambda rows, path: np.stack([rows] * 4, axis=2),
+    "mapped images": lambda rows, path: mapped(np.stack([rows] * 4, axis=2), path),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_in_another_byte_order_are_the_same_rows(form, dtype, tmp_path):
+    rows = (10 * X).astype(dtype)
+    native = FORMS[form](rows, tmp_path / "native")
+    foreign = FORMS[form](rows.astype(rows.dtype.newbyteorder(">")), tmp_path / "foreign")
+    expected = fit(native, encoder="mlp", random_state=0).transform(native)
+    found = fit(foreign, encoder="mlp", random_state=0).transform(foreign)
+    assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
 
 
 def test_dropout_makes_views_differ():

@@ -21,6 +21,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, StepBeta
@@ -281,3 +282,74 @@ def test_output_of_frames_is_kept():
     embedder.set_output(transform="pandas")
     for through in WAYS:
         assert isinstance(through(embedder).transform(X), pd.DataFrame)
+
+
+# Hashes ------------------------------------------------------------------------------
+
+
+class Counting(nn.Sequential):
+    n_calls = 0  # of all instances, and not part of their state
+
+    def forward(self, rows):
+        Counting.n_calls += 1
+        return super().forward(rows)
+
+
+def new_module(seed=0):
+    torch.manual_seed(seed)
+    tied = nn.Linear(3, 3)
+    tied.bias = nn.Parameter(torch.zeros(3), requires_grad=False)
+    layers = nn.Linear(4, 3), nn.BatchNorm1d(3), tied, nn.ReLU(), tied, nn.Linear(3, 2)
+    module = Counting(*layers)
+    module.register_buffer("step", torch.tensor(1.0, dtype=torch.bfloat16))
+    return module
+
+
+MODULES = {
+    "encoder": lambda: {"encoder": new_module()},
+    "recurrent": lambda: {"encoder": nn.LSTM(4, 2)},
+    "loss": lambda: {"loss": ContrastiveLoss("hscl")},
+    "named": lambda: {"encoder": "mlp"},
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_equal_embedders_have_equal_hashes(name):
+    torch.manual_seed(0)
+    embedder = HSCLEmbedder(**MODULES[name]())
+    copies = [clone(embedder), copy.deepcopy(embedder), by_pickle(embedder)]
+    assert {joblib.hash(copied) for copied in copies} == {joblib.hash(embedder)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: module[0].weight.data.add_(1),
+        lambda module: module[0].weight.requires_grad_(False),
+        lambda module: module[1].running_mean.add_(1),
+        lambda module: module[1].eval(),
+        lambda module: setattr(module[1], "eps", 0.1),
+        lambda module: module.__setitem__(4, copy.deepcopy(module[2])),
+    ],
+)
+def test_different_modules_have_different_hashes(change):
+    embedder = HSCLEmbedder(encoder=new_module())
+    before = joblib.hash(embedder)
+    change(embedder.encoder)
+    assert joblib.hash(embedder) != before
+
+
+def test_a_pipeline_with_memory_fits_a_module_once(tmp_path, iris):
+    X, y = iris
+
+    def fit(seed=0):
+        embedder = HSCLEmbedder(encoder=new_module(seed), max_epochs=1, random_state=0)
+        pipe = make_pipeline(embedder, LogisticRegression(), memory=str(tmp_path))
+        before = Counting.n_calls
+        return pipe.fit(X, y), Counting.n_calls - before
+
+    first, n_calls = fit()
+    again, n_calls_again = fit()
+    assert n_calls > 0 and n_calls_again == 0
+    np.testing.assert_array_equal(again.predict_proba(X), first.predict_proba(X))
+    assert fit(seed=1)[1] == n_calls

@@ -24,6 +24,7 @@ PUBLIC = {
             "metrics",
             "model_selection",
             "persistence",
+            "semi_supervised",
             "theory",
         )
     },

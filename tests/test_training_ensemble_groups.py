@@ -131,7 +131,7 @@ def test_codes_of_groups(groups):
         (pl.Series(["a", None, "b", "b"]), "missing value in row 1"),
         (np.zeros((4, 1)), r"groups must have the shape \(n_samples,\), got \(4, 1\)"),
         (pd.DataFrame({"g": range(4)}), r"groups must have the shape"),
-        (3, r"groups must have the shape \(n_samples,\), got \(\)"),
+        (3, "groups cannot be used: Expected .* a value for each sample, got 3"),
         ([1, [2], 3, 4], "groups cannot be used"),
         ([{}, {}, {}, {}], "groups cannot be used: unhashable"),
     ],

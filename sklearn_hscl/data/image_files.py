@@ -97,7 +97,7 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
         """
         path = self.paths[index]
         if isinstance(path, str) and not os.path.exists(path):
-            shown = path if len(path) < _MAX_SHOWN else path[:_MAX_SHOWN] + "…"
+            shown = path if len(path) <= _MAX_SHOWN else f"{path[:40]}…{path[-40:]}"
             raise ValueError(
                 f"Item {index} of X, {shown!r}, cannot be read as an image: there is no "
                 f"such file, and strings are read as paths. Correct the path; make numbers "

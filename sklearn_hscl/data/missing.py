@@ -1,4 +1,4 @@
-"""Missing values: one rule for all containers and types, in X, y and groups.
+"""Missing values, and columns as arrays: one rule for all containers, in X, y and groups.
 
 None, NaN, NaT, pandas' NA, nulls of Arrow and polars, and masked entries of numpy are
 missing: in numbers, categories, labels and groups alike. Text such as "nan" is not.
@@ -12,7 +12,10 @@ from typing import Any, TypeAlias
 
 import narwhals as nw
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+from torch import Tensor
 
 # Series and arrays of numpy, pandas, polars, Arrow and narwhals have no type in common.
 Column: TypeAlias = Any
@@ -226,3 +229,161 @@ def _factorize_polars(column: Column) -> Factorized:
     ordered = column.cast(int) if type(column.dtype).__name__ == "Boolean" else column
     ranks = ordered.rank("dense").fill_null(0).to_numpy()  # 1 for the smallest
     return ranks.astype(np.intp) - 1, levels
+
+
+# Any container as an array ------------------------------------------------------------
+
+
+def array_of(values: object) -> NDArray[np.number]:
+    """Return a tensor on any device, or an array-like, as an array."""
+    if not isinstance(values, Tensor):
+        return unmasked(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def column_array(y: Column, name: str = "y") -> NDArray[np.generic]:
+    """Return y, whatever holds it, as an array.
+
+    Parameters
+    ----------
+    y : array-like
+        Array, masked array, sparse matrix, tensor, list, or a column or a frame of
+        pandas, polars, pyarrow or narwhals.
+    name : str
+        Its name, for messages.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        In the byte order of the machine. Missing values are NaN in floats, NaT in dates
+        and None in objects.
+    """
+    if type(y).__name__ == "LazyFrame":
+        raise TypeError(
+            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
+        )
+    columns = _frame_columns(y)
+    try:
+        if columns is None:
+            values = _column(y)
+        else:
+            values = _stack_columns([_column(column) for column in columns])
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} holds lists of different lengths: pass "
+            f"MultiLabelBinarizer().fit_transform({name}) of scikit-learn if they are "
+            f"labels."
+        ) from error
+    if values.ndim == 0:
+        raise ValueError(
+            f"Expected {name} to hold a value for each sample, got {y!r:.80}. Pass a list "
+            f"or an array."
+        )
+    return values
+
+
+def _frame_columns(y: Any) -> list[Any] | None:
+    """Return the columns of a frame or an Arrow table; None for anything else."""
+    if not (hasattr(y, "columns") and hasattr(y, "shape")):
+        return None
+    if hasattr(y, "to_native"):  # narwhals
+        return _frame_columns(y.to_native())
+    if hasattr(y, "iloc"):  # pandas, where names may repeat
+        return [y.iloc[:, k] for k in range(y.shape[1])]
+    if hasattr(y, "get_columns"):  # polars
+        return list(y.get_columns())
+    return list(y.columns) if hasattr(y, "schema") else None  # pyarrow
+
+
+def _stack_columns(columns: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Stack columns (n,) as (n, K); those of different kinds as objects."""
+    if not columns:
+        raise ValueError("y is a table without columns: pass one column.")
+    if len({column.dtype.kind in "biuf" for column in columns}) > 1:
+        columns = [column.astype(object) for column in columns]
+    return np.stack(columns, axis=1)
+
+
+def _column(y: Any) -> NDArray[np.generic]:
+    """Return the values of a container that is not a frame."""
+    if issparse(y):
+        return np.asarray(y.toarray())
+    if isinstance(y, Tensor):
+        return _tensor_values(y)
+    if type(y).__module__.startswith("narwhals"):
+        return _column(y.to_native())
+    if hasattr(y, "isna") and not isinstance(getattr(y, "dtype", None), np.dtype):
+        return _extension_values(y)  # of pandas
+    if hasattr(y, "null_count"):  # polars, pyarrow
+        return _nullable_values(y)
+    if isinstance(y, list | tuple):
+        return _list_values(y)
+    return _native(np.asanyarray(y))
+
+
+def _tensor_values(y: Tensor) -> NDArray[np.generic]:
+    y = y.to_dense() if y.layout != torch.strided else y
+    try:
+        return array_of(y)
+    except TypeError:  # a float type that numpy lacks
+        return array_of(y.float())
+
+
+def _extension_values(y: Any) -> NDArray[np.generic]:
+    """Return the values of an extension type of pandas."""
+    missing = np.asarray(y.isna())
+    if not missing.any() and (values := np.asarray(y)).dtype.kind in "biuf":
+        return values
+    return _native(_without_values(np.asarray(y, dtype=object), missing))
+
+
+def _nullable_values(y: Any) -> NDArray[np.generic]:
+    """Return the values of a column of polars or pyarrow."""
+    n_missing = y.null_count() if callable(y.null_count) else y.null_count
+    if not n_missing and (values := np.asarray(y)).dtype.kind in "biuf":
+        return values
+    listed = y.to_list() if hasattr(y, "to_list") else y.to_pylist()
+    return _native(np.fromiter(listed, dtype=object, count=len(listed)))
+
+
+def _list_values(y: list[Any] | tuple[Any, ...]) -> NDArray[np.generic]:
+    if any(isinstance(value, Tensor) for value in y):
+        y = [array_of(v) if isinstance(v, Tensor) else v for v in y]
+    values = np.asarray(y)
+    if values.dtype.kind == "U" and not _holds_text_only(y):
+        values = np.asarray(y, dtype=object)  # numpy made strings of numbers and of NaN
+    return _native(values)
+
+
+def _holds_text_only(y: Any) -> bool:
+    if isinstance(y, list | tuple):
+        return all(map(_holds_text_only, y))
+    return isinstance(y, str) or (isinstance(y, np.ndarray) and y.dtype.kind == "U")
+
+
+def _native(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return an array of a plain type in this machine's byte order; None where missing."""
+    if isinstance(values, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(values)
+        values = np.asarray(values.data)
+        values = _without_values(values, mask) if mask.any() else values
+    values = np.asarray(values)
+    if values.dtype.kind == "T" or (values.dtype.kind == "f" and values.itemsize > 8):
+        values = values.astype(object if values.dtype.kind == "T" else np.float64)
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if values.dtype.kind == "O" and (missing := missing_mask(values)).any():
+        values = _without_values(values, missing)
+    return values
+
+
+def _without_values(
+    values: NDArray[np.generic], missing: NDArray[np.bool_]
+) -> NDArray[np.object_]:
+    """Return a copy as objects, None where the mask says that they are missing."""
+    objects: NDArray[np.object_] = values.astype(object)
+    np.putmask(objects, missing, np.array(None, dtype=object))
+    return objects

@@ -6,14 +6,13 @@ from mmap import mmap
 from typing import Self, TypeAlias, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array, csr_matrix
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from sklearn_hscl.data.image_files import image_array, is_opened
-from sklearn_hscl.data.missing import unmasked
+from sklearn_hscl.data.missing import array_of
 
 Indices: TypeAlias = slice | NDArray[np.int64]
 
@@ -152,9 +151,14 @@ class DatasetRows(OutOfCoreRows):
         other.ndim = len(other.shape)
         return other
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the first item has a second entry."""
+        return _has_label(self.dataset[0])
+
     def labels(self) -> NDArray[np.generic] | None:
         """Read the second entry of all items; None if the first item has no label."""
-        if not _has_label(self.dataset[0]):
+        if not self.has_labels:
             return None
         labels = [self._label(index) for index in range(len(self))]
         if any(label.shape != labels[0].shape for label in labels):
@@ -234,14 +238,6 @@ def holds_items(X: object) -> bool:
         or (isinstance(X[0], tuple) and _starts_with_row(X[0]))
         or (isinstance(X[0], list) and _is_row_and_label(X[0]))
     )
-
-
-def array_of(values: object) -> NDArray[np.number]:
-    """Return a tensor on any device, or an array-like, as an array."""
-    if not isinstance(values, Tensor):
-        return unmasked(values)
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _row_at(dataset: Dataset[object], index: int, name: str) -> Array:

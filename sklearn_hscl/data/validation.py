@@ -1,15 +1,18 @@
 """From what users pass as X, y and groups to validated data and the form of X."""
 
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any
 
 import narwhals as nw
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -27,19 +30,24 @@ from sklearn_hscl.data.image_files import (
     refuse_single_path,
 )
 from sklearn_hscl.data.image_validation import check_images
-from sklearn_hscl.data.missing import in_native_order, unmasked
+from sklearn_hscl.data.missing import array_of, column_array, in_native_order, unmasked
 from sklearn_hscl.data.out_of_core import (
     DatasetRows,
     ItemList,
     MappedRows,
     OutOfCoreRows,
     Rows,
-    array_of,
     holds_items,
     is_memory_mapped,
 )
 from sklearn_hscl.data.table_validation import check_table
-from sklearn_hscl.data.targets import TargetEncoder, encode_groups, fit_targets
+from sklearn_hscl.data.targets import (
+    UNLABELED,
+    TargetEncoder,
+    Targets,
+    encode_groups,
+    fit_targets,
+)
 from sklearn_hscl.data.training_data import (
     FittedInput,
     InputSchema,
@@ -69,11 +77,13 @@ class TargetOptions:
 
     loss: str
     """Name of the loss, for messages."""
+    loss_parameter: str
+    """The parameter that led to it, for messages."""
     uses_labels: bool
     """Whether the loss compares labels where y is passed."""
     requires_labels: bool
     target_type: str
-    unlabeled_label: int | str | None
+    unlabeled_label: int | str | float | None
     classes: ArrayLike | None = None
     """All class labels that will come; None for those in y."""
 
@@ -133,9 +143,12 @@ def read_training_data(
     groups = None if given.groups is None else encode_groups(given.groups, rows.shape[0])
     train, encode = LabelledArrays(rows, None, groups), None
     if options.requires_labels or (options.uses_labels and y is not None):
-        check_consistent_length(rows, y)
-        encode = (None if fitted is None else fitted.encode) or options.fit(y)
-        train = replace(train, targets=_encoded(encode, y, "y"))
+        values = column_array(y)
+        check_consistent_length(rows, values)
+        encode = _target_encoder(values, options, fitted)
+        targets = _encoded(encode, values, "y")
+        _warn_of_class_for_unlabeled(targets, encode.unlabeled_label)
+        train = replace(train, targets=targets)
     held_out = None
     if X_val is not None:
         rows = check_opened(
@@ -160,6 +173,18 @@ def _schema(
     return InputSchema(shape, n_features, names, scale, columns)
 
 
+def _target_encoder(
+    y: NDArray[np.generic], options: TargetOptions, fitted: FittedInput | None
+) -> TargetEncoder:
+    """Return the encoder of the fit that training continues, or learn one."""
+    encode = None if fitted is None else fitted.encode
+    if encode is None:
+        return options.fit(y)
+    if options.classes is not None:
+        encode.check_classes(options.classes)
+    return encode
+
+
 def _encoded(encode: TargetEncoder, y: ArrayLike, name: str) -> np.ndarray:
     try:
         return encode(y)
@@ -175,10 +200,11 @@ def _held_out_targets(
     if y_val is None:
         raise ValueError(f"X_val needs y_val, as loss={options.loss!r} uses labels.")
     try:
-        check_consistent_length(rows, y_val)
+        values = column_array(y_val, "y_val")
+        check_consistent_length(rows, values)
     except ValueError as error:
         raise ValueError(f"y_val cannot be used: {error}") from error
-    return _encoded(encode, y_val, "y_val")
+    return _encoded(encode, values, "y_val")
 
 
 def _open_labelled(
@@ -191,7 +217,16 @@ def _open_labelled(
     X = open_rows(estimator, X, name)
     if not isinstance(X, DatasetRows):
         return X, y
-    y = X.labels() if y is None and options.requires_labels else y
+    if y is None and options.requires_labels:
+        y = X.labels()
+    elif y is None and options.uses_labels and name == "X" and X.has_labels:
+        warnings.warn(
+            f"X is a dataset of rows with labels, which loss={options.loss_parameter!r} "
+            f"does not read, as y=None: pass y or use loss='hscl' to train on them, or "
+            f"loss='hucl' to ignore them.",
+            UserWarning,
+            stacklevel=2,
+        )
     chosen = estimator.categorical_features
     learns = isinstance(estimator.encoder, str) or not (
         chosen is None or isinstance(chosen, str)
@@ -346,3 +381,49 @@ def _n_dimensions(X: Any) -> int:
     while isinstance(X, list | tuple) and len(X):
         X, depth = X[0], depth + 1
     return depth + np.ndim(X)
+
+
+# Pipelines ---------------------------------------------------------------------------
+
+
+def _warn_of_class_for_unlabeled(targets: Targets, unlabeled_label: Hashable) -> None:
+    """Warn if the mark of unlabelled rows becomes a class of the pipeline's classifier.
+
+    The pipeline is found among the callers, as an embedder does not know what follows it.
+    """
+    if unlabeled_label is None or not (targets == UNLABELED).any():
+        return
+    pipeline = _calling_pipeline()
+    if pipeline is None:
+        return
+    last = pipeline.steps[-1][1]
+    if is_classifier(last) and not _accepts_unlabeled(last):
+        name = type(last).__name__
+        warnings.warn(
+            f"{name} follows an HSCLEmbedder with {unlabeled_label=}, which it takes for a "
+            f"class of its own. Pass LabeledOnlyClassifier({name}(), "
+            f"{unlabeled_label=}) of sklearn_hscl.semi_supervised, or a classifier of "
+            f"sklearn.semi_supervised, which knows rows without label.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _calling_pipeline() -> Pipeline | None:
+    """Return the innermost pipeline one of whose methods has led to this call."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Pipeline):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _accepts_unlabeled(classifier: BaseEstimator) -> bool:
+    """Return whether a classifier, or one that it wraps, has rows without label."""
+    params = classifier.get_params()
+    modules = [type(found).__module__ for found in (classifier, *params.values())]
+    return any("semi_supervised" in module for module in modules) or any(
+        name.rpartition("__")[2] == "unlabeled_label" for name in params
+    )

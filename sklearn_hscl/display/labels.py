@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklearn_hscl.data.out_of_core import array_of
 from sklearn_hscl.data.targets import label_array
 from sklearn_hscl.metrics.validation import Labels
 
@@ -33,7 +32,7 @@ def labels_at(
     """
     if y is None:
         return None
-    labels = label_array(array_of(y))
+    labels = label_array(y)
     if labels.shape != (n_samples,):
         raise ValueError(
             f"Expected y to have shape ({n_samples},), got {labels.shape}. Pass one label "

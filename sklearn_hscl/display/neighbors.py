@@ -12,7 +12,8 @@ from sklearn.utils import check_random_state
 from torch.utils.data import Dataset
 
 from sklearn_hscl._sklearn_compat import _safe_indexing
-from sklearn_hscl.data.out_of_core import array_of, take_rows
+from sklearn_hscl.data.missing import array_of
+from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.diagnostics.sample import SampledRows, sample_rows
 from sklearn_hscl.display.labels import labels_at
 from sklearn_hscl.metrics.knn import nearest_rows

@@ -8,7 +8,8 @@ from typing import Protocol, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sklearn_hscl.data.targets import is_labeled
+from sklearn_hscl.data.missing import column_array
+from sklearn_hscl.data.targets import labeled_mask
 from sklearn_hscl.metrics.collapse import (
     equal_inner_product_error,
     unit_norm_error,
@@ -50,9 +51,9 @@ def make_embedding_scorer(
     greater_is_better : bool, default=None
         Whether higher is better; if not, scores are the negated measure. None knows the
         measures of this module, and is True for others.
-    unlabeled_label : int or str, default=None
-        Label of unlabelled samples, which are excluded. Pass the embedder's parameter of
-        the same name.
+    unlabeled_label : int, str or NaN, default=None
+        Label of unlabelled samples, which are excluded; NaN: missing values. Pass the
+        embedder's parameter of the same name.
     **kwargs
         Further arguments of `metric`.
 
@@ -119,8 +120,9 @@ class EmbeddingScorer:
             )
         embedding = np.asarray(estimator.transform(X))
         if y is not None:
-            known = is_labeled(np.asarray(y), self.unlabeled_label)
-            embedding, y = embedding[known], np.asarray(y)[known]
+            values = column_array(y)
+            known = labeled_mask(values, self.unlabeled_label)
+            embedding, y = embedding[known], values[known]
         targets = (y,) if "y" in signature(self.metric).parameters else ()
         return self.sign * self.metric(embedding, *targets, **self.kwargs)
 

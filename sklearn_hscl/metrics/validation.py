@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
-from sklearn_hscl.data.out_of_core import array_of
+from sklearn_hscl.data.missing import array_of
 from sklearn_hscl.data.targets import class_codes, label_array
 
 Rows = NDArray[np.floating]
@@ -176,7 +176,7 @@ def _check_labels(y: ArrayLike | None, rows: Rows, name: str) -> Labels:
     if y is None:
         raise ValueError(f"Expected {name} to hold class labels, got None. Pass labels.")
     try:
-        labels = label_array(array_of(y))
+        labels = label_array(y)
         if labels.ndim != 1:
             raise ValueError(
                 f"expected one label for each sample, got shape {labels.shape}."

@@ -11,6 +11,8 @@ from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_hscl._sklearn_compat import has_callbacks
+from sklearn_hscl.data.missing import column_array
+from sklearn_hscl.data.targets import LabeledRows, labeled_rows
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.pipeline_split import (
     NoEmbedderError,
@@ -224,12 +226,12 @@ def warn_about_missing_classes(
         Once for each fold that lacks classes.
     """
     embedder = split_pipeline(estimator).embedder
-    if y is None or is_regressor(estimator) or not _holds_classes(embedder, y):
+    if y is None or is_regressor(estimator) or not (given := _class_labels(embedder, y)):
         return
-    labels = np.asarray(y).ravel()
+    rows, labels = given
     for fold in folds:
-        missing = set(np.unique(labels)) - set(np.unique(labels[fold.train]))
-        missing.discard(embedder.unlabeled_label)
+        train = np.isin(rows, np.arange(len(column_array(y)))[fold.train])
+        missing = set(np.unique(labels)) - set(np.unique(labels[train]))
         if missing:
             warnings.warn(
                 f"The training samples of fold {fold.index} lack {_listed(missing)}, so "
@@ -239,14 +241,19 @@ def warn_about_missing_classes(
             )
 
 
-def _holds_classes(embedder: HSCLEmbedder, y: ArrayLike) -> bool:
-    """Return whether y holds classes that the embedder, or a classifier, learns."""
+def _class_labels(embedder: HSCLEmbedder, y: ArrayLike) -> LabeledRows | None:
+    """Return the labelled rows if y holds classes, for an embedder or a classifier.
+
+    The fits report errors in y.
+    """
     if embedder.target_type not in ("auto", "class"):
-        return False
+        return None
     try:
-        return type_of_target(y) in ("binary", "multiclass")
-    except (TypeError, ValueError):  # the fits report the error in y
-        return False
+        rows, labels = labeled_rows(y, embedder.unlabeled_label)
+        is_class = type_of_target(labels) in ("binary", "multiclass")
+    except (TypeError, ValueError):
+        return None
+    return (rows, labels) if is_class else None
 
 
 def _listed(classes: set[object]) -> str:

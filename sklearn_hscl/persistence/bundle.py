@@ -6,17 +6,20 @@ Pickles and files hold the same entries and arrays; a file encodes the entries a
 import copy
 import os
 import platform
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from math import prod
 from pathlib import PurePath
+from types import FrameType
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
 from sklearn_hscl.losses.contrastive import with_current_values
@@ -82,8 +85,9 @@ class PersistenceMixin:
 
     def __getstate__(self) -> Entries:
         """Return parameters and fit as plain values."""
+        stored = _hashable if _is_hashed_by_joblib() else _portable
         state = {
-            name: _portable(value)
+            name: stored(value)
             for name, value in vars(self).items()
             if name not in SERIALIZED_ATTRIBUTES
         }
@@ -92,7 +96,7 @@ class PersistenceMixin:
         entries, arrays = estimator_state(self)
         encoder = None
         if entries["network"]["blueprint"] is None:
-            encoder = to_cpu(self.module_)
+            encoder = stored(self.module_)
             arrays = {k: v for k, v in arrays.items() if not k.startswith(ENCODER_PREFIX)}
         fit = {"facts": entries, "arrays": arrays, "encoder": encoder}
         return state | {"_fit": fit | {"version": _PICKLE_VERSION}}
@@ -246,6 +250,43 @@ def _portable(value: object) -> object:
     if isinstance(value, PurePath | torch.device):
         return str(value)
     return to_cpu(value) if isinstance(value, nn.Module) else value
+
+
+def _is_hashed_by_joblib() -> bool:
+    """Return whether joblib pickles for a hash, as ``Pipeline(memory=...)`` does."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "joblib.hashing":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _hashable(value: object) -> object:
+    """Return a module as its structure and its arrays: tensors pickle with an address.
+
+    Equal modules get equal hashes; tensors that are neither parameters nor buffers, and
+    modules that cannot be copied, have another hash each time.
+    """
+    value = _portable(value)
+    if not isinstance(value, nn.Module):
+        return value
+    tensors = [*value.parameters(), *value.buffers()]
+    try:
+        memo: dict[int, Any] = {id(tensor): _without_values(tensor) for tensor in tensors}
+        structure = copy.deepcopy(value, memo)
+        return structure, [_bytes_of(tensor) for tensor in tensors]
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return value
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+
+
+def _bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
+    values: NDArray[np.uint8] = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return values
 
 
 # Writing -----------------------------------------------------------------------------

@@ -206,10 +206,12 @@ def restore_targets(entries: Entries | None, arrays: StoredArrays) -> TargetEnco
         entries,
         "targets",
         kind=str,
-        unlabelled=int | str | np.integer | None,
+        unlabelled=int | str | float | np.number | None,
         classes=np.ndarray | None,
     )
-    target_type, classes = entries["kind"], entries["classes"]
+    target_type, classes, mark = (entries[k] for k in ("kind", "classes", "unlabelled"))
+    if isinstance(mark, float | np.floating) and not np.isnan(mark):
+        raise BundleError(f"targets have the invalid label {mark!r} of unlabelled rows")
     if target_type not in ("class", "multilabel", "continuous"):
         raise BundleError(f"targets have the unknown type {target_type!r}")
     if (target_type == "class") != (classes is not None):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sklearn_hscl.data.out_of_core import array_of
+from sklearn_hscl.data.missing import array_of
 from sklearn_hscl.losses.equation import anchor_losses, per_pair, tilted_mean
 from sklearn_hscl.losses.pair_sets import PairWeights
 from sklearn_hscl.losses.presets import PRESETS, LossOptions, check_options

@@ -6,7 +6,7 @@ scikit-learn's callbacks follow the training through :class:`SklearnCallbackBrid
 import copy
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import FrameType, MappingProxyType
@@ -102,8 +102,11 @@ def fit(
 
 def fit_chunk(
     estimator: BaseEstimator, given: FitInput, classes: ArrayLike | None
-) -> TrainingRun:
-    """Train a run for one epoch on a chunk of the data; see `HSCLEmbedder.partial_fit`."""
+) -> TrainingRun | None:
+    """Train a run for one epoch on a chunk of the data; see `HSCLEmbedder.partial_fit`.
+
+    Returns None, and warns, if a later chunk has one row, of which nothing can be learnt.
+    """
     refuse_checkpoint(estimator, "partial_fit trains chunk by chunk")
     previous = WarmStart.of(estimator)
     data = read_data(estimator, given, previous, classes)
@@ -117,6 +120,15 @@ def fit_chunk(
     n_members = estimator.n_members or estimator.cross_fit
     changes = _CHUNK_PARAMS | {"n_members": n_members}
     run = prepare_run(estimator, data, start, scales[0], changes)
+    if previous and len(run.train.targets) == 1 and not run.context.loss.options.ce_weight:
+        warnings.warn(
+            "This chunk holds 1 row, which was skipped: rows are compared within a chunk "
+            "only. Pass at least 2 rows at a time, for example the last two chunks "
+            "together.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return None
     _train(run, TrainingCallback())
     return run
 
@@ -128,6 +140,29 @@ def take_over(estimator: BaseEstimator, run: TrainingRun) -> dict[str, object]:
         vars(estimator).pop(name, None)  # of a fit on other data before
     vars(estimator).update(fitted)
     return fitted
+
+
+def refuse_fit_params(method: str, names: Iterable[str]) -> None:
+    """Raise an error for arguments that a method does not have.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    names : iterable of str
+        Arguments that it got beyond its own.
+    """
+    for name in names:
+        if name == "sample_weight":
+            raise TypeError(
+                f"HSCLEmbedder.{method} got sample_weight, but its loss compares pairs of "
+                f"samples, for which weights of samples are not defined. For imbalanced "
+                f"classes pass sampler='balanced' or reduction='classes'. In a pipeline, "
+                f"pass the weights to the last step only."
+            )
+        raise TypeError(
+            f"HSCLEmbedder.{method}() got an unexpected keyword argument {name!r}"
+        )
 
 
 # Data -------------------------------------------------------------------------------
@@ -151,7 +186,7 @@ def reading_key(estimator: BaseEstimator, given: FitInput) -> Hashable:
     if given.y is not None:  # and no labels of a dataset are asked for
         options = replace(options, requires_labels=options.uses_labels)
     return (
-        replace(options, loss=""),  # named in messages only
+        replace(options, loss="", loss_parameter=""),  # named in messages only
         chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
         estimator.channels,
         isinstance(estimator.encoder, str),
@@ -164,8 +199,10 @@ def _target_options(
 ) -> TargetOptions:
     """Return how the loss and the parameters read y."""
     loss = contrastive_loss(estimator, has_labels=True)
+    custom = isinstance(estimator.loss, ContrastiveLoss)
     return TargetOptions(
         loss=loss.loss,
+        loss_parameter=loss.loss if custom else estimator.loss,
         uses_labels=loss.uses_labels(True),
         requires_labels=requires_labels(estimator),
         target_type=estimator.target_type,

@@ -4,6 +4,7 @@ import os
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -64,7 +65,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "positives": [StrOptions({"all", "view"}), None],
     "ce_weight": [Interval(Real, 0, 1, closed="both"), None],
     "target_type": [StrOptions({"auto", "class", "multilabel", "continuous"})],
-    "unlabeled_label": [Integral, str, None],
+    "unlabeled_label": [Integral, str, np.nan, None],
     # Encoder and embedding
     "encoder": [EncoderNames({"auto", *ENCODERS}), nn.Module, callable],
     "hidden_layer_sizes": ["array-like", None],

@@ -241,6 +241,7 @@ class EpochLoop:
         self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, n_epochs: int
     ) -> None:
         self.net = net
+        self.targets = y
         self.n_epochs = n_epochs
         self.dataset = net.get_dataset(X, y)
         self.batches: EpochBatches = net.get_iterator(self.dataset, training=True)
@@ -345,12 +346,24 @@ class EpochLoop:
 
     def _check_compared(self, n_skipped: int, n_anchors: int) -> None:
         net = self.net
-        if n_skipped == n_anchors and not net.criterion_.options.ce_weight:
+        if n_skipped < n_anchors or net.criterion_.options.ce_weight:
+            return
+        if len(self.targets) == 1:
             raise ValueError(
-                f"Expected batches with both a positive and a negative for some row, got "
-                f"none, so nothing can be learned. Raise `batch_size` (now "
-                f"{net.batch_size}) or `n_views` (now {net.n_views})."
+                "X holds 1 row, but at least 2 rows are required, which are compared with "
+                "each other. Pass more rows at a time."
             )
+        if net.target_kind is not None and bool((self.targets == self.targets[:1]).all()):
+            raise ValueError(
+                f"y holds the same target in all {len(self.targets)} rows, but rows of "
+                f"different targets are compared. Pass some of each; shuffle rows that are "
+                f"sorted before they are passed in chunks."
+            )
+        raise ValueError(
+            f"Expected batches with both a positive and a negative for some row, got "
+            f"none, so nothing can be learned. Raise `batch_size` (now "
+            f"{net.batch_size}) or `n_views` (now {net.n_views})."
+        )
 
 
 def draws_from_torch(net: ContrastiveNet) -> bool:
