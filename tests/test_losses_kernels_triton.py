@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sklearn_hscl.losses import ContrastiveLoss, dispatch
 from sklearn_hscl.losses.kernels.closed_form import AttachGradient, ClosedFormOptions
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
+from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -372,6 +373,7 @@ def _is_mask(index):
     return index is not None and index.dtype == torch.bool
 
 
+@not_interpreted
 @pytest.mark.parametrize("loss", ["ucl", "hscl"])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("negative_mass", MASSES)
@@ -424,6 +426,51 @@ def test_times_blocks_only_where_it_may(monkeypatch, size, deterministic, captur
     ((name, constants),) = calls
     assert name == ("timed" if timed else "fixed")
     assert ("BLOCK_M" in constants) != timed
+
+
+def compiled(name, precision, width, cache, monkeypatch):
+    """Compile a kernel for a GPU of compute capability 8.0, which need not be there."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from sklearn_hscl.losses.kernels.triton import backward, forward
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
+    kernel = {
+        "forward": forward.forward_kernel,
+        "backward": backward.backward_kernel,
+    }[name].kernel
+    block_width = min(width, 256)
+    blocks = forward.fixed_blocks(precision, block_width)
+    constants = {"DETACHED": False, "TILT": 2, "SHIFTED": True, "PRECISION": precision}
+    constants |= {"WIDTH": width, "BLOCK_D": block_width}
+    constants |= {"BLOCK_M": blocks["BLOCK_M"], "BLOCK_N": blocks["BLOCK_N"]}
+    if name == "backward":
+        constants["TRANSPOSED"] = precision == "tf32"
+    types = dict.fromkeys(("n_rows", "n_columns", "n_padded", "SIZE"), "i32")
+    types |= dict.fromkeys(("beta", "sharpness", "scale"), "fp32")
+    types |= {"start": "*i32", "end": "*i32", "order": "*i64"}
+    types |= dict.fromkeys(constants, "constexpr")
+    signature = {name: types.get(name, "*fp32") for name in kernel.arg_names}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(kernel.arg_names)
+        if signature[name].startswith("*")
+    }
+    values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, signature, values, aligned)
+    options = {key: blocks[key] for key in ("num_warps", "num_stages")}
+    return triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options)
+
+
+@not_interpreted
+@pytest.mark.parametrize("kernel", ["forward", "backward"])
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_machine_code_multiplies_as_asked(kernel, precision, tmp_path, monkeypatch):
+    code = compiled(kernel, precision, 16, tmp_path, monkeypatch)
+    assert ("tf32" in code.asm["ptx"]) == (precision == "tf32")
+    assert "atom" not in code.asm["ptx"]  # sums in one order: the same bits in each call
+    assert code.metadata.shared <= 99 * 1024
 
 
 # Chosen by "auto" only where it is right ---------------------------------------------
@@ -572,6 +619,18 @@ def test_a_full_memory_is_no_verdict(install):
     loss = ContrastiveLoss("hscl")
     loss(z, y)
     assert loss.kernel_ == "triton"
+
+
+@not_interpreted
+@pytest.mark.filterwarnings("error")
+def test_warnings_of_triton_are_no_fault(install):
+    def warns(z, groups, options):
+        warnings.warn("TRITON_DEFAULT_FP_FUSION is unset", UserWarning, stacklevel=1)
+        return streaming_loss(z, groups, options)
+
+    install(warns)
+    z, _ = batch(40, 6, 4)
+    assert dispatch.triton_is_right(z, LossOptions())
 
 
 @not_interpreted

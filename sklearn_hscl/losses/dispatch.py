@@ -253,9 +253,11 @@ def _fault(
             lambda rows: tiled_loss(rows.double(), LabelPairs(groups), options), rows
         )
         try:
-            value, gradient = _value_and_gradient(
-                lambda rows: kernel(rows, groups, closed_form), rows
-            )
+            with warnings.catch_warnings():  # Triton warns of its own settings
+                warnings.filterwarnings("ignore", "TRITON", UserWarning)
+                value, gradient = _value_and_gradient(
+                    lambda rows: kernel(rows, groups, closed_form), rows
+                )
         except torch.OutOfMemoryError:
             raise  # the caller may try smaller batches
         except Exception as error:  # compilers and drivers fail in many ways
