@@ -247,8 +247,8 @@ def _fault(
     closed_form: ClosedFormOptions,
 ) -> str:
     """Return what is wrong with a kernel, or an empty string."""
-    rows, groups = _random_batch(z)
     with torch.inference_mode(False), torch.enable_grad():
+        rows, groups = _random_batch(z)
         expected, expected_gradient = _value_and_gradient(
             lambda rows: tiled_loss(rows.double(), LabelPairs(groups), options), rows
         )
