@@ -451,3 +451,50 @@ def test_a_missing_target_does_not_leave_all_anchors_out(kernel, target_type, op
     y[0, 0] = torch.nan
     loss = ContrastiveLoss(target_type=target_type, kernel=kernel, **options)
     assert loss(z, y).isnan()
+
+
+@pytest.mark.parametrize("kernel", ["auto", "dense", "tiled"])
+@pytest.mark.parametrize("name", ["beta", "temperature"])
+def test_beta_and_temperature_can_be_trained(name, kernel):
+    z = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(12) % 3
+    value = torch.tensor(0.7, requires_grad=True)
+    options = {"detach_weights": False, "kernel": kernel}
+    ContrastiveLoss("hscl", **options, **{name: value})(z, y).backward()
+    step = 1e-3
+    above, below = (
+        ContrastiveLoss("hscl", **options, **{name: 0.7 + each})(z.double(), y)
+        for each in (step, -step)
+    )
+    assert float(value.grad) == pytest.approx(float(above - below) / (2 * step), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["beta", "temperature"])
+def test_streaming_refuses_to_lose_a_gradient(name):
+    value = torch.tensor(0.7, requires_grad=True)
+    loss = ContrastiveLoss("hscl", kernel="streaming", **{name: value})
+    with pytest.raises(ValueError, match="beta and temperature that need no gradient"):
+        loss(torch.eye(4, 3), torch.arange(4) % 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("norm", [1.0, 3.0, 30.0, 1e4])
+@pytest.mark.parametrize("n_rows", [40, 400])
+def test_rows_that_are_not_normalized_may_be_long(n_rows, norm, dtype):
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(n_rows, 6, generator=generator, dtype=dtype)
+    z = norm * torch.nn.functional.normalize(z)
+    loss, y = ContrastiveLoss("hscl", normalize=False), torch.arange(n_rows) % 4
+    expected = ContrastiveLoss("hscl", normalize=False, kernel="dense")(z.double(), y)
+    leaf = z.clone().requires_grad_()
+    value = loss(leaf, y)
+    value.backward()
+    assert loss.kernel_ == ("streaming" if norm == 1 else "dense")
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
+    assert leaf.grad.isfinite().all()
+
+
+def test_streaming_refuses_long_rows():
+    loss = ContrastiveLoss("hscl", normalize=False, kernel="streaming")
+    with pytest.raises(ValueError, match="needs rows of unit length, got longer ones"):
+        loss(3 * torch.eye(4, 3), torch.arange(4) % 2)

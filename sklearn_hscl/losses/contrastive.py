@@ -146,7 +146,8 @@ class ContrastiveLoss(nn.Module):
     kernel : {"auto", "dense", "tiled", "streaming", "triton"}, default="auto"
         Implementation: autograd on all pairs or in tiles; in closed form, with memory
         linear in the batch, on CPU or (``"triton"``) CUDA. ``"auto"`` selects the
-        fastest one that the loss and the batch allow.
+        fastest one that the loss and the batch allow, ``"triton"`` only after it has
+        agreed with autograd on a batch of the same shape.
 
     Attributes
     ----------
@@ -349,9 +350,11 @@ class ContrastiveLoss(nn.Module):
         z = l2_normalize(z) if self.normalize else z
         self.kernel_ = self.kernel
         if self.kernel == "auto":
-            self.kernel_ = choose_kernel(z, pairs, options)
+            self.kernel_ = choose_kernel(z, pairs, options, unit_rows=self.normalize)
         value, stats = compute(
-            self.kernel_, z, pairs, options, effective_negatives=return_stats
+            *(self.kernel_, z, pairs, options),
+            effective_negatives=return_stats,
+            unit_rows=self.normalize,
         )
         if isinstance(options.ce_weight, Tensor) or options.ce_weight:
             weight = options.ce_weight

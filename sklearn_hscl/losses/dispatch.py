@@ -1,11 +1,14 @@
 """The choice of the kernel that computes a loss, and the kernels by autograd.
 
 A loss with a closed form gets its kernel. Autograd computes every other loss, in blocks of
-anchors if the batch is large.
+anchors if the batch is large. A compiled kernel must first agree with autograd.
 """
 
-from collections.abc import Callable
-from functools import partial
+import threading
+import warnings
+from collections.abc import Callable, Hashable
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,8 +23,9 @@ from sklearn_hscl.losses.equation import (
 )
 from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
-from sklearn_hscl.losses.pair_sets import BatchPairs
+from sklearn_hscl.losses.pair_sets import BatchPairs, LabelPairs
 from sklearn_hscl.losses.presets import LossOptions
+from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.random_state import (
     RandomState,
     preserved_torch_random_state,
@@ -31,9 +35,12 @@ from sklearn_hscl.runtime.random_state import (
 
 ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
+_MAX_SQUARED_NORM = 1.01  # of a row whose length is 1 up to rounding in bfloat16
 
 
-def choose_kernel(z: Tensor, pairs: BatchPairs, options: LossOptions) -> str:
+def choose_kernel(
+    z: Tensor, pairs: BatchPairs, options: LossOptions, *, unit_rows: bool = True
+) -> str:
     """Return the name of the fastest kernel that can compute this loss of this batch.
 
     Parameters
@@ -44,31 +51,64 @@ def choose_kernel(z: Tensor, pairs: BatchPairs, options: LossOptions) -> str:
         Positives and negatives of each anchor.
     options : LossOptions
         The loss configuration.
+    unit_rows : bool, default=True
+        Whether the rows of z are known to be of unit length.
 
     Returns
     -------
-    {"dense", "tiled", "streaming"}
-        The closed form if there is one. Otherwise autograd, in tiles if the (..., B, B)
-        temporaries would be larger than a tile. ``"triton"`` has to be requested: it was
-        tested in Triton's interpreter, but not yet timed on a GPU.
+    {"dense", "tiled", "streaming", "triton"}
+        The closed form if there is one: streaming on a CPU, Triton on a GPU where its
+        kernel is found right. Otherwise autograd, in tiles if the (..., B, B) temporaries
+        would be larger than a tile.
     """
-    on_cpu = z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64)
-    if on_cpu and z.shape[-2] > 1 and closed_form_groups(z, pairs, options) is not None:
-        return "streaming"
+    if z.shape[-2] > 1 and closed_form_groups(z, pairs, options) is not None:
+        if _runs_streaming(z) and (unit_rows or _has_unit_rows(z)):
+            return "streaming"
+        if _runs_triton(z, options) and triton_is_right(z, options, unit_rows=unit_rows):
+            return "triton"
     n_pairs = z[..., 0].numel() * z.shape[-2]
     return "dense" if n_pairs <= BLOCK_PAIRS else "tiled"
+
+
+def _runs_streaming(z: Tensor) -> bool:
+    return z.device.type == "cpu" and z.dtype in (torch.float32, torch.float64)
+
+
+def _has_unit_rows(z: Tensor) -> bool:
+    """Return whether no row is longer than rounding explains; waits for a GPU."""
+    return bool((z.detach().square().sum(-1) <= _MAX_SQUARED_NORM).all())
+
+
+def _is_on_gpu(z: Tensor) -> bool:
+    return z.device.type == "cuda"
+
+
+def _runs_triton(z: Tensor, options: LossOptions) -> bool:
+    """Return whether the Triton kernel computes this batch as well as autograd would."""
+    scales_are_numbers = not any(
+        isinstance(scale, Tensor) for scale in (options.beta, options.temperature)
+    )  # to read a tensor would wait for the GPU
+    return (
+        _is_on_gpu(z)
+        and z.dtype == torch.float32
+        and z.ndim == 2
+        and len(z) > 2  # with fewer samples there is no loss to check
+        and scales_are_numbers
+        and _slope(options) <= _MAX_CHECKED_SLOPE
+    )
 
 
 def closed_form_groups(z: Tensor, pairs: BatchPairs, options: LossOptions) -> Tensor | None:
     """Return the groups of positives, (B,), if the gradient has a closed form, else None.
 
     The closed form is M z / T with a symmetric matrix M. It requires symmetric pairs that
-    all batches on leading axes share, exponential hardening or none, and the denominator
-    Q E.
+    all batches on leading axes share, exponential hardening or none, the denominator Q E,
+    and constants β and T.
     """
     has_closed_form = (
         all(
-            not isinstance(scale, Tensor) or scale.shape in ((), z.shape[:-2])
+            not isinstance(scale, Tensor)
+            or (scale.shape in ((), z.shape[:-2]) and not scale.requires_grad)
             for scale in (options.beta, options.temperature)
         )
         and (not options.hardened or options.hardening == "exponential")
@@ -88,8 +128,18 @@ def compute(
     options: LossOptions,
     *,
     effective_negatives: bool,
+    unit_rows: bool = True,
 ) -> tuple[Tensor, LossStats]:
     """Run a kernel by name.
+
+    Parameters
+    ----------
+    kernel : {"dense", "tiled", "streaming", "triton"}
+        The implementation.
+    z, pairs, options, unit_rows
+        As in :func:`choose_kernel`.
+    effective_negatives : bool
+        Whether this statistic is needed.
 
     Raises
     ------
@@ -101,19 +151,33 @@ def compute(
     groups = closed_form_groups(z, pairs, options)
     if groups is None or (kernel == "triton" and z.ndim > 2):
         raise ValueError(
-            f"kernel={kernel!r} computes losses with exponential hardening or none and "
-            f"with classes or views that all batches share; 'triton' takes one batch. Use "
-            f"kernel='auto'."
+            f"kernel={kernel!r} computes losses with exponential hardening or none, with "
+            f"classes or views that all batches share, and with beta and temperature that "
+            f"need no gradient; 'triton' takes one batch. Use kernel='auto'."
         )
-    closed_form = ClosedFormOptions(
+    if kernel == "streaming" and not (unit_rows or _has_unit_rows(z)):
+        raise ValueError(
+            "kernel='streaming' needs rows of unit length, got longer ones. Pass "
+            "normalize=True or kernel='auto'."
+        )
+    closed_form = _closed_form(
+        options, effective_negatives=effective_negatives, unit_rows=unit_rows
+    )
+    return _closed_form_kernel(kernel)(z, groups, closed_form)
+
+
+def _closed_form(
+    options: LossOptions, *, effective_negatives: bool, unit_rows: bool
+) -> ClosedFormOptions:
+    return ClosedFormOptions(
         beta=options.beta if options.hardened else 0.0,
         temperature=options.temperature,
         negative_mass=options.negative_mass,
         reduction=options.reduction,
         detach_weights=options.detach_weights,
         effective_negatives=effective_negatives,
+        unit_rows=unit_rows,
     )
-    return _closed_form_kernel(kernel)(z, groups, closed_form)
 
 
 def _closed_form_kernel(kernel: str) -> ClosedFormKernel:
@@ -122,6 +186,133 @@ def _closed_form_kernel(kernel: str) -> ClosedFormKernel:
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss  # an extra
 
     return triton_loss
+
+
+# Whether the Triton kernel is right ----------------------------------------------------
+
+
+# Steeper losses amplify rounding so much that it cannot be told from an error.
+_MAX_CHECKED_SLOPE = 1e4
+_ROUNDING = 1e-6  # of a similarity, and of sums
+# Of the matrix that a gradient is a product of, in TF32; float32 rounds far less.
+_ROUNDING_OF_PRODUCTS = {"tf32": 2e-3}
+_SMALLEST = 1e-30  # what float32 can hold with all its digits, and some room
+_checked: dict[Hashable, bool] = {}  # whether the kernel is right, by class of batches
+_checking = threading.Lock()
+
+
+def triton_is_right(z: Tensor, options: LossOptions, *, unit_rows: bool = True) -> bool:
+    """Return whether the Triton kernel agrees with autograd on batches like this one.
+
+    Value and gradient of a random batch of this shape are compared on the device of z, once
+    per process and class of shapes. A kernel that disagrees or fails is not used for that
+    class, and the first one causes a warning.
+
+    Parameters
+    ----------
+    z, options, unit_rows
+        As in :func:`choose_kernel`.
+    """
+    launch = _triton_launch()
+    if launch is None:
+        return False
+    closed_form = _closed_form(options, effective_negatives=True, unit_rows=unit_rows)
+    shape_class = launch.shape_class(z, closed_form)
+    if shape_class in _checked:  # without the lock: a step waits for nothing
+        return _checked[shape_class]
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return False  # a comparison cannot be part of a CUDA graph
+    with _checking:
+        if shape_class not in _checked:
+            fault = _fault(launch.triton_loss, z, options, closed_form)
+            if fault and all(_checked.values()):
+                _warn(z.device, fault)
+            _checked[shape_class] = not fault
+    return _checked[shape_class]
+
+
+@cache
+def _triton_launch() -> ModuleType | None:
+    try:
+        from sklearn_hscl.losses.kernels.triton import launch  # an extra
+    except ImportError:
+        return None
+    return launch
+
+
+def _fault(
+    kernel: ClosedFormKernel,
+    z: Tensor,
+    options: LossOptions,
+    closed_form: ClosedFormOptions,
+) -> str:
+    """Return what is wrong with a kernel, or an empty string."""
+    with torch.inference_mode(False), torch.enable_grad():
+        rows, groups = _random_batch(z)
+        expected, expected_gradient = _value_and_gradient(
+            lambda rows: tiled_loss(rows.double(), LabelPairs(groups), options), rows
+        )
+        try:
+            with warnings.catch_warnings():  # Triton warns of its own settings
+                warnings.filterwarnings("ignore", "TRITON", UserWarning)
+                value, gradient = _value_and_gradient(
+                    lambda rows: kernel(rows, groups, closed_form), rows
+                )
+        except torch.OutOfMemoryError:
+            raise  # the caller may try smaller batches
+        except Exception as error:  # compilers and drivers fail in many ways
+            return f"it failed with {type(error).__name__}: {error}"
+    difference, of_gradient = (
+        float((ours - theirs).norm() / theirs.norm().clamp_min(_SMALLEST))
+        for ours, theirs in ((value, expected), (gradient, expected_gradient))
+    )
+    allowed = 10 * _ROUNDING + _ROUNDING * _slope(options)
+    precision = torch.backends.cuda.matmul.fp32_precision
+    allowed_of_gradient = allowed + _ROUNDING_OF_PRODUCTS.get(precision, 0.0)
+    if difference <= allowed and of_gradient <= allowed_of_gradient:
+        return ""
+    return (
+        f"value and gradient of a random batch of shape {tuple(rows.shape)} differ by "
+        f"{difference:.1e} and {of_gradient:.1e} of those by autograd"
+    )
+
+
+def _random_batch(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows like those of z, and groups from single samples to large classes."""
+    generator = torch.Generator().manual_seed(0)  # the global one stays as it is
+    rows = l2_normalize(torch.randn(z.shape, generator=generator, dtype=torch.float32))
+    # Values of few bits, so that TF32 products are exact and a small error is visible.
+    rows = rows.bfloat16().to(z.device, z.dtype)
+    n_rows = len(rows)
+    groups = (n_rows * torch.rand(n_rows, generator=generator) ** 3).long()
+    groups[:2], groups[-1] = 0, n_rows  # at least one positive and one negative
+    return rows, groups.to(z.device)
+
+
+def _value_and_gradient(
+    loss: Callable[[Tensor], tuple[Tensor, LossStats]], rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return both in float64."""
+    rows = rows.clone().requires_grad_()
+    value, _ = loss(rows)
+    (gradient,) = torch.autograd.grad(value, rows)
+    return value.detach().double(), gradient.double()
+
+
+def _slope(options: LossOptions) -> float:
+    """Return how much a similarity is amplified in the logarithm of the gradient."""
+    beta = float(options.beta) if options.hardened else 0.0
+    return (1 + beta * (1 if options.detach_weights else 2)) / float(options.temperature)
+
+
+def _warn(device: torch.device, fault: str) -> None:
+    warnings.warn(
+        f"The Triton kernel of the loss is not used on {str(device)!r}: {fault}. The loss "
+        f"is computed by autograd instead, which takes longer. Update torch and Triton, "
+        f"and report this message if it stays. kernel='tiled' avoids the check.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 # By autograd -------------------------------------------------------------------------

@@ -33,6 +33,8 @@ class ClosedFormOptions:
     """Whether the gradient treats the hardening weights as constants."""
     effective_negatives: bool = True
     """Whether to compute this statistic, which can cost one more sum; NaN otherwise."""
+    unit_rows: bool = True
+    """Whether the rows are known to be of unit length, which bounds the exponents."""
     wants_gradient: bool = False
     """Whether the gradient is needed; kernels set it."""
 

@@ -12,17 +12,18 @@ import triton
 import triton.language as tl
 
 from sklearn_hscl.losses.kernels.triton.forward import (
+    UNSPECIALIZED,
     band_of,
+    launcher,
     load_rows,
     negative_fraction,
     scores,
     skip_band,
-    tuned,
 )
 
 
-@tuned
-@triton.jit
+@launcher
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def backward_kernel(
     z,  # (padded rows, WIDTH), sorted; names as in the forward kernel
     z_columns,  # (WIDTH, padded rows), z transposed; read only if TRANSPOSED

@@ -9,8 +9,10 @@ exponential is one exp2. Logits live in registers, never in memory.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 import functools
+import threading
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
@@ -25,7 +27,7 @@ ROWS_MULTIPLE = 128  # every block of rows below divides it
 # BLOCK_M, BLOCK_N, warps, and stages of the pipeline of loads. Large blocks read each
 # row of z less often; two or more small ones fit a multiprocessor, which can then take
 # exponentials of one while the tensor cores multiply another.
-BLOCKS = (
+TIMED_BLOCKS = (
     (128, 128, 8, 3),
     (128, 128, 8, 2),
     (128, 64, 8, 3),
@@ -38,19 +40,75 @@ BLOCKS = (
     (32, 32, 4, 2),
 )
 TUNED_FOR = ["SIZE", "WIDTH", "PRECISION", "TILT", "DETACHED", "SHIFTED"]
+# Timing compiles every block, which takes a minute. Smaller batches never win it back.
+_MIN_TIMED_SIZE = 8192
+# Of numbers that change with the batch, no other value compiles a kernel again.
+UNSPECIALIZED = ["n_rows", "SIZE"]
 
 
 JitKernel = Any  # Triton has no types for compiled functions and their launchers
 
 
 class Interpreted:
-    """A kernel on the CPU (TRITON_INTERPRET=1): small fixed blocks, nothing to time."""
+    """A kernel on the CPU (TRITON_INTERPRET=1): fixed blocks, nothing to time."""
 
     def __init__(self, kernel: JitKernel) -> None:
         self.kernel = kernel
 
     def __getitem__(self, grid: object) -> JitKernel:
-        return functools.partial(self.kernel[grid], BLOCK_M=32, BLOCK_N=16)
+        return functools.partial(self._launch, grid)
+
+    def _launch(self, grid: object, *arguments: object, **constants: Any) -> None:
+        # Small blocks have more edges; the interpreter takes its time per block.
+        m, n = (32, 16) if constants["SIZE"] <= 64 else (128, 64)
+        self.kernel[grid](*arguments, BLOCK_M=m, BLOCK_N=n, **constants)
+
+
+class Compiled:
+    """A kernel on a GPU: with fixed blocks, or with the fastest ones for large batches."""
+
+    def __init__(self, kernel: JitKernel) -> None:
+        configs = [
+            triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
+            for m, n, warps, stages in TIMED_BLOCKS
+        ]
+        pruning = {"early_config_prune": _that_fit}
+        self.kernel = kernel
+        self.timed = triton.autotune(configs, key=TUNED_FOR, prune_configs_by=pruning)(
+            kernel
+        )
+        self._lock = threading.Lock()  # Triton's tuner keeps the arguments of a call
+
+    def __getitem__(self, grid: object) -> JitKernel:
+        return functools.partial(self._launch, grid)
+
+    def _launch(self, grid: object, *arguments: object, **constants: Any) -> None:
+        if _may_time(constants["SIZE"]):
+            with self._lock:
+                self.timed[grid](*arguments, **constants)
+        else:
+            blocks = fixed_blocks(constants["PRECISION"], constants["BLOCK_D"])
+            self.kernel[grid](*arguments, **blocks, **constants)
+
+
+def fixed_blocks(precision: str, block_width: int) -> dict[str, int]:
+    """Return sizes of blocks that fit every GPU with 99 kB of memory for a block."""
+    is_small = precision == "ieee" or block_width > 128
+    return {
+        "BLOCK_M": 32 if is_small else 64,
+        "BLOCK_N": 32,
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def _may_time(size: int) -> bool:
+    """Return whether blocks may be timed, after which the last bits depend on the clock."""
+    return (
+        size >= _MIN_TIMED_SIZE
+        and not torch.are_deterministic_algorithms_enabled()
+        and not torch.cuda.is_current_stream_capturing()
+    )
 
 
 def _that_fit(
@@ -62,20 +120,14 @@ def _that_fit(
     return [c for c in configs if c.kwargs["BLOCK_M"] * c.kwargs["BLOCK_N"] <= 64 * 32]
 
 
-def tuned(kernel: JitKernel) -> JitKernel:
-    """Choose the block sizes by timing them, once for each type and size of batch."""
-    if not isinstance(kernel, triton.JITFunction):
-        return Interpreted(kernel)
-    configs = [
-        triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in BLOCKS
-    ]
-    pruning = {"early_config_prune": _that_fit}
-    return triton.autotune(configs, key=TUNED_FOR, prune_configs_by=pruning)(kernel)
+def launcher(kernel: JitKernel) -> Interpreted | Compiled:
+    """Wrap a kernel so that a launch chooses its blocks."""
+    is_compiled = isinstance(kernel, triton.JITFunction)
+    return Compiled(kernel) if is_compiled else Interpreted(kernel)
 
 
-@tuned
-@triton.jit
+@launcher
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def forward_kernel(
     z,  # (padded rows, WIDTH), sorted by group
     start,  # (padded rows,) int32, first row of the row's group

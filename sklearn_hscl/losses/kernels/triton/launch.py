@@ -6,6 +6,7 @@ Import this module only if Triton is installed.
 """
 
 import math
+from collections.abc import Hashable
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -26,11 +27,18 @@ PRECISIONS = ("tf32", "bf16", "tf32x3", "ieee")
 # Up to this (1+β)/T no exponential or sum of them leaves float32 with the row's
 # maximum left in: e^{2·32} times the batch stays below e^{88}.
 _MAX_UNSHIFTED = 32.0
+# The kernels take β in float32. Below its normal numbers it changes no weight, but times
+# -inf it could be 0 · -inf.
+_MIN_BETA = torch.finfo(torch.float32).tiny
 _MAX_BLOCK_WIDTH = 256  # columns of a block whose gradient still fits in registers
 
 
 def triton_loss(
-    z: Tensor, groups: Tensor, options: ClosedFormOptions, *, precision: str = "tf32"
+    z: Tensor,
+    groups: Tensor,
+    options: ClosedFormOptions,
+    *,
+    precision: str | None = None,
 ) -> tuple[Tensor, LossStats]:
     """Contrastive loss with exponentially weighted negatives (arXiv 2209.00078).
 
@@ -41,15 +49,19 @@ def triton_loss(
     ----------
     z : Tensor of shape (B, D), float32, float16 or bfloat16, on a CUDA device
         Unit embeddings.
-    groups : Tensor of shape (B,), int64
+    groups : Tensor of integers or floats, shape (B,), on the same device
         Samples of the same group are positives of each other, all others negatives.
     options : ClosedFormOptions
-        The loss configuration, with one `beta` and one `temperature`.
-    precision : {"tf32", "bf16", "tf32x3", "ieee"}, default="tf32"
+        The loss configuration, with one `beta` and one `temperature`. The call waits for
+        the GPU only if these are tensors there.
+    precision : {"tf32", "bf16", "tf32x3", "ieee"}, optional
         Inputs of the matrix products, which accumulate in float32. The first two cut them
         to 10 or 7 bits for the tensor cores. ``"tf32x3"`` splits them into three TF32
         products that keep about float32's digits. ``"ieee"`` is float32 without tensor
-        cores, by far the slowest.
+        cores, by far the slowest. By default float32 rows are multiplied as
+        ``torch.matmul`` does at the moment, which is ``"ieee"`` unless
+        ``torch.backends.cuda.matmul.fp32_precision`` is ``"tf32"``; bfloat16 rows as they
+        are; and float16 rows in TF32, which holds all their digits.
 
     Returns
     -------
@@ -63,13 +75,13 @@ def triton_loss(
     TypeError
         If z is float64, which the tensor cores would silently round.
     ValueError
-        If z is not on a CUDA device, or `precision` is not one of those listed.
+        If z is not on a CUDA device, `groups` is on another one, or `precision` is not
+        one of those listed.
     """
-    _check(z, precision)
+    precision = _products(z.dtype) if precision is None else precision
+    _check(z, groups, precision)
     batch = _sort_batch(groups, options.negative_mass, options.reduction)
-    settings = _TritonSettings(
-        float(options.beta), float(options.temperature), options.detach_weights, precision
-    )
+    settings = _TritonSettings.of(options, precision)
     wants_gradient = z.requires_grad and torch.is_grad_enabled()
     with torch.cuda.device_of(z):  # Triton launches on the current device
         loss, effective = _TritonLoss.apply(z, batch, settings, wants_gradient)
@@ -81,6 +93,34 @@ def triton_loss(
         if options.effective_negatives
         else torch.full_like(count, math.nan),
     )
+
+
+def shape_class(z: Tensor, options: ClosedFormOptions) -> Hashable:
+    """Return what the compiled kernels and their masks depend on, without the numbers.
+
+    Batches of one class run the same machine code along the same paths.
+
+    Parameters
+    ----------
+    z, options
+        As in a call.
+    """
+    n_rows, n_columns = z.shape
+    constants = _TritonSettings.of(options, _products(z.dtype)).constants(n_columns)
+    has_full_blocks = n_rows % ROWS_MULTIPLE == 0
+    size = triton.next_power_of_2(n_rows)
+    deterministic = torch.are_deterministic_algorithms_enabled()  # chooses the blocks
+    shape = (n_columns, size, has_full_blocks)
+    return (z.device, z.dtype, shape, deterministic, *constants.items())
+
+
+def _products(dtype: torch.dtype) -> str:
+    """Return the precision in which torch itself would multiply such rows."""
+    if dtype == torch.bfloat16:
+        return "bf16"
+    # "none" is torch's default: float32. Bits of float16 fit into TF32.
+    follows_tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if dtype == torch.float16 or follows_tf32 else "ieee"
 
 
 class _Constants(TypedDict):
@@ -98,7 +138,20 @@ class _TritonSettings(NamedTuple):
     beta: float
     temperature: float
     detach_weights: bool
+    unit_rows: bool
     precision: str
+
+    @classmethod
+    def of(cls, options: ClosedFormOptions, precision: str) -> "_TritonSettings":
+        """Return the settings of a loss."""
+        beta = float(options.beta)
+        return cls(
+            beta if beta >= _MIN_BETA else 0.0,
+            float(options.temperature),
+            options.detach_weights,
+            options.unit_rows,
+            precision,
+        )
 
     def constants(self, n_columns: int) -> _Constants:
         """Return the values that a kernel is compiled for."""
@@ -107,7 +160,8 @@ class _TritonSettings(NamedTuple):
             # Without hardening, or with β = 1, a pair takes one exp2 instead of two.
             "TILT": {0.0: 0, 1.0: 1}.get(self.beta, 2),
             "DETACHED": self.detach_weights or self.beta == 0,
-            "SHIFTED": (1 + self.beta) / self.temperature > _MAX_UNSHIFTED,
+            "SHIFTED": not self.unit_rows
+            or (1 + self.beta) / self.temperature > _MAX_UNSHIFTED,
             "PRECISION": "tf32" if self.precision == "bf16" else self.precision,
             "WIDTH": triton.cdiv(n_columns, block) * block,
             "BLOCK_D": block,
@@ -125,7 +179,7 @@ class _TritonBatch(NamedTuple):
     weight: Tensor  # (padded,) of each of the anchor's pairs in the loss
 
 
-def _check(z: Tensor, precision: str) -> None:
+def _check(z: Tensor, groups: Tensor, precision: str) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
     if z.dtype == torch.float64:
@@ -137,14 +191,19 @@ def _check(z: Tensor, precision: str) -> None:
             f"Expected a tensor on a GPU for the CUDA kernel, got one on {z.device}. Move "
             f"it to the GPU, or use kernel='auto'."
         )
+    if groups.device != z.device:
+        raise ValueError(
+            f"Expected labels or view_ids on the device of the embeddings, {z.device}, got "
+            f"{groups.device}. Move them there."
+        )
 
 
 def _sort_batch(groups: Tensor, negative_mass: str | float, reduction: str) -> _TritonBatch:
     """Sort by group and weigh the pairs, without waiting for the device."""
     n_rows = len(groups)
-    ordered, order = torch.sort(groups)
-    start = torch.searchsorted(ordered, ordered)  # (B,)
-    end = torch.searchsorted(ordered, ordered, right=True)
+    groups = groups if groups.is_floating_point() else groups.long()
+    ordered, order = torch.sort(groups.contiguous(), stable=True)
+    start, end = _bounds(ordered)
     n_positives, n_negatives = end - start - 1, n_rows - (end - start)
     usable = (n_positives > 0) & (n_negatives > 0)
     n_pairs = n_positives.clamp_min(1).double()
@@ -161,6 +220,16 @@ def _sort_batch(groups: Tensor, negative_mass: str | float, reduction: str) -> _
         _padded(mass.log2(), torch.float32),
         _padded(weight, torch.float32),
     )
+
+
+def _bounds(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first row of each row's group and one past its last row, (B,)."""
+    differs = ordered[1:] != ordered[:-1]  # NaN is no group: it differs from itself
+    edge = ordered.new_ones(min(len(ordered), 1), dtype=torch.bool)
+    index = torch.arange(len(ordered), device=ordered.device)
+    start = torch.where(torch.cat([edge, differs]), index, 0).cummax(0).values
+    past = torch.where(torch.cat([differs, edge]), index + 1, len(ordered))
+    return start, past.flip(0).cummin(0).values.flip(0)
 
 
 def _padded(values: Tensor, dtype: torch.dtype, fill: int = 0) -> Tensor:
@@ -206,7 +275,8 @@ class _TritonLoss(torch.autograd.Function):
         size = triton.next_power_of_2(n_rows)
         forward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]),)](
             *(rows, batch.start, batch.end, batch.log_mass, batch.weight),
-            *(*saved, loss, effective, n_rows, settings.beta, sharpness, size),
+            *(*saved, loss, effective, n_rows, settings.beta, sharpness),
+            SIZE=size,
             **constants,
         )
         if wants_gradient:
@@ -217,7 +287,8 @@ class _TritonLoss(torch.autograd.Function):
             backward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]), chunks)](
                 *(rows, columns, batch.start, batch.end),
                 *(batch.weight, *saved, batch.order, dz, n_rows, n_columns, len(rows)),
-                *(settings.beta, sharpness, 1 / settings.temperature, size),
+                *(settings.beta, sharpness, 1 / settings.temperature),
+                SIZE=size,
                 TRANSPOSED=transposed,
                 **constants,
             )
