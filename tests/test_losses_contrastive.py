@@ -1,5 +1,6 @@
 """The loss against an explicit reference, gradcheck and its mathematical properties."""
 
+import dataclasses
 import hashlib
 import inspect
 import itertools
@@ -15,6 +16,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from torch import func
+from torch.autograd import forward_ad
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
@@ -112,6 +115,145 @@ def test_gradcheck_without_tilt_and_with_a_threshold(loss):
         assert torch.autograd.gradcheck(
             lambda z, ours=ours: ours(z, LABELS, view_ids=VIEW_IDS), z
         )
+
+
+# Higher derivatives and torch.func ----------------------------------------------------
+
+
+def plain_hscl(z):
+    """H-SCL with beta = 1.7 and T = 0.5 in plain operations, for any transform."""
+    unit = z / z.norm(dim=-1, keepdim=True)
+    same = LABELS[:, None] == LABELS
+    s = (unit @ unit.mT / 0.5).masked_fill(same, -torch.inf)
+    log_mean = (2.7 * s).logsumexp(-1) - (1.7 * s).logsumexp(-1)
+    log_odds = (~same).double().sum(-1).log() + log_mean
+    odds = (log_odds[..., None] - unit @ unit.mT / 0.5).exp()
+    positive = (same & ~torch.eye(len(LABELS), dtype=torch.bool)).double()
+    usable = positive[positive.sum(-1) > 0]
+    losses = torch.log1p(odds)[positive.sum(-1) > 0]
+    return ((losses * usable).sum(-1) / usable.sum(-1)).mean()
+
+
+def hessian_vector_products(function):
+    """Return the third derivative, by two products with the Hessian."""
+
+    def third(z):
+        z = z.clone().requires_grad_()
+        (first,) = torch.autograd.grad(function(z), z, create_graph=True)
+        (second,) = torch.autograd.grad((first * z.sin()).sum(), z, create_graph=True)
+        return torch.autograd.grad(second.square().sum(), z)[0]
+
+    return third
+
+
+def in_forward_mode(function):
+    def tangent(z):
+        with forward_ad.dual_level():
+            value = function(forward_ad.make_dual(z, z + 1))
+            return forward_ad.unpack_dual(value).tangent
+
+    return tangent
+
+
+# Which torch itself calls in forward mode.
+ignores_jit = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+TRANSFORMS = {
+    "autograd": hessian_vector_products,
+    "forward mode": in_forward_mode,
+    "grad": func.grad,
+    "jvp": lambda f: lambda z: func.jvp(f, (z,), (z + 1,))[1],
+    "jacfwd": func.jacfwd,
+    "jacrev(jacrev)": lambda f: func.jacrev(func.jacrev(f)),
+    "hessian": func.hessian,
+    "jacrev(jacfwd)": lambda f: func.jacrev(func.jacfwd(f)),
+    "vmap": lambda f: lambda z: func.vmap(f, 1)(torch.stack([z, z.cos()], 1)),
+    "vmap(grad)": lambda f: lambda z: func.vmap(func.grad(f))(torch.stack([z, z.cos()])),
+    "grad(vmap)": lambda f: func.grad(
+        lambda z: func.vmap(f)(torch.stack([z, z.cos()])).prod()
+    ),
+}
+
+
+@ignores_jit
+@pytest.mark.parametrize("kernel", ["auto", "dense", "tiled", "streaming"])
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_derivatives_of_any_order(transform, kernel, monkeypatch):
+    monkeypatch.setattr("sklearn_hscl.losses.dispatch.BLOCK_PAIRS", 30)
+    loss = ContrastiveLoss(beta=1.7, detach_weights=False, kernel=kernel)
+    found = transform(lambda z: loss(z, LABELS))(embeddings())
+    expected = transform(plain_hscl)(embeddings())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["ucl", "scl", "supcon", "hucl", "hscl", "schane"])
+@pytest.mark.parametrize("hardening", ["exponential", "polynomial"])
+def test_gradgradcheck(loss, hardening):
+    ours = ContrastiveLoss(loss, hardening=hardening, detach_weights=False, ce_weight=0)
+    z = embeddings().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda z: ours(z, LABELS, VIEW_IDS), z)
+
+
+def test_second_derivatives_of_detached_weights_are_those_of_autograd():
+    def second(kernel):
+        loss = ContrastiveLoss(beta=1.7, kernel=kernel)
+        z = embeddings().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(z, LABELS), z, create_graph=True)
+        return torch.autograd.grad((gradient * embeddings(seed=1)).sum(), z)[0]
+
+    torch.testing.assert_close(second("streaming"), second("dense"))
+
+
+def test_labels_can_be_mapped_over():
+    z, y = embeddings(), torch.stack([LABELS, LABELS.flip(0), (LABELS + 1) % 4])
+    loss = ContrastiveLoss()
+    found = func.vmap(func.grad(lambda z, y: loss(z, y)), in_dims=(None, 0))(z, y)
+    for gradient, labels in zip(found, y, strict=True):
+        expected = value_and_gradient(lambda z, y=labels: loss(z, y), z)[1]
+        torch.testing.assert_close(gradient, expected)
+
+
+@ignores_jit
+@pytest.mark.parametrize("kernel", ["auto", "dense", "tiled"])
+def test_nested_forward_mode_is_refused(kernel):
+    loss = ContrastiveLoss(kernel=kernel)
+    with pytest.raises(NotImplementedError, match=r"Use torch\.func\.hessian"):
+        func.jacfwd(func.jacfwd(lambda z: loss(z, LABELS)))(embeddings())
+
+
+@ignores_jit
+@pytest.mark.parametrize("name", ["beta", "temperature"])
+@pytest.mark.parametrize("kernel", ["auto", "streaming"])
+def test_learned_scales_get_their_gradient(name, kernel):
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    arguments = {"detach_weights": False, "kernel": kernel}
+    loss = ContrastiveLoss(**{name: scale}, **arguments)
+    if kernel == "streaming":
+        with pytest.raises(
+            ValueError, match="beta and temperature that require no gradient"
+        ):
+            loss(embeddings(), LABELS)
+        return
+    loss(embeddings(), LABELS).backward()
+    values = [
+        ContrastiveLoss(**{name: 0.7 + step}, **arguments)(embeddings(), LABELS)
+        for step in (1e-5, -1e-5)
+    ]
+    slope = (values[0] - values[1]) / 2e-5
+    torch.testing.assert_close(scale.grad, slope)
+
+    z = embeddings()
+
+    def value(scale):
+        loss.options = dataclasses.replace(loss.options, **{name: scale})
+        return loss(z, LABELS)
+
+    point = scale.detach(), torch.ones_like(scale)
+    torch.testing.assert_close(func.jvp(value, point[:1], point[1:])[1], slope)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(value(forward_ad.make_dual(*point))).tangent
+    torch.testing.assert_close(tangent, slope)
+    mapped = func.vmap(value)(torch.stack([scale.detach(), scale.detach() + 1e-5]))
+    torch.testing.assert_close(mapped[1], values[0])
 
 
 @pytest.mark.parametrize("by_label", [True, False])

@@ -193,16 +193,26 @@ def test_value_without_gradient():
 
 
 @runs_kernel
-def test_differentiable_only_once():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_second_derivatives_are_those_of_the_dense_loss(dtype):
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
+    def second(loss, z):
+        z = z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(z), z, create_graph=True)
+        return torch.autograd.grad((gradient * z.detach()[:, :1]).sum(), z)[0]
+
     z, groups = batch(17, 4, 4)
-    options = ClosedFormOptions(**options_with())
-    value, stats = triton_loss(z.requires_grad_(), groups, options)
-    assert not stats.effective_negatives.requires_grad
-    (gradient,) = torch.autograd.grad(value**2, z, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    z = z.to(dtype)
+    options = ClosedFormOptions(**options_with(detach_weights=False))
+    dense = ContrastiveLoss(
+        normalize=False, kernel="dense", **options_with(detach_weights=False)
+    )
+    result = second(lambda z: triton_loss(z, groups, options)[0], z)
+    assert result.dtype == dtype
+    expected = second(lambda z: dense(z, groups), z.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 @runs_kernel
