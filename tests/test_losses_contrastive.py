@@ -7,6 +7,8 @@ import itertools
 import json
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
 from helpers.loss_reference import official_hscl, reference_loss
@@ -21,6 +23,7 @@ from torch.autograd import forward_ad
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses.pair_sets import read_ids
 from sklearn_hscl.metrics import make_embedding_scorer, map_at_r
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 
@@ -308,8 +311,8 @@ def test_order_of_rows_and_names_of_classes_do_not_matter(seed, y, names):
     st.floats(0.01, 10),
     st.floats(0, 1000),
     st.sampled_from(["exponential", "threshold"]),
-    st.sampled_from([torch.float32, torch.float64]),
-    st.sampled_from(["random", "duplicates", "zeros", "huge", "tiny"]),
+    st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    st.sampled_from(["random", "duplicates", "zeros", "huge", "tiny", "denormal"]),
     st.booleans(),
 )
 @settings(deadline=None, max_examples=200)
@@ -323,14 +326,14 @@ def test_finite_for_any_finite_input(
         "zeros": torch.zeros_like(z),
         "huge": z * (torch.finfo(dtype).max / 100),
         "tiny": z * (torch.finfo(dtype).tiny * 4),
+        "denormal": z * (torch.finfo(dtype).smallest_normal * 0.01),
     }[kind]
     loss = ContrastiveLoss(
         beta=beta, temperature=temperature, hardening=hardening, detach_weights=detach
     )
     value, gradient = value_and_gradient(lambda z: loss(z, y), z)
     assert value.isfinite() and value >= 0
-    if kind != "tiny":  # d(z/|z|)/dz is 1/|z|: beyond the type where z is denormal
-        assert gradient.isfinite().all()
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -593,3 +596,253 @@ def test_a_missing_target_does_not_leave_all_anchors_out(kernel, target_type, op
     y[0, 0] = torch.nan
     loss = ContrastiveLoss(target_type=target_type, kernel=kernel, **options)
     assert loss(z, y).isnan()
+
+
+# Targets as users pass them ------------------------------------------------------------
+
+
+INTEGERS = [
+    torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32,
+    torch.int32, torch.uint64, torch.int64,
+]  # fmt: skip
+FLOATS = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+OF_LABELS = {
+    "hscl": {},
+    "sharp": {"temperature": 0.01},
+    "supcon": {"loss": "supcon"},
+    "top_k": {"hardening": "top_k"},
+    "unlabeled": {"unlabeled_label": 1},
+    "positive views": {"positives": "view"},
+}
+OF_VIEWS = {"ucl": {"loss": "ucl"}, "sscl": {"loss": "sscl"}}
+
+
+def numbers(dtype):
+    """Return different numbers of a type, the extreme ones among them, out of order."""
+    if dtype == torch.bool:
+        return torch.tensor([1, 0])
+    if dtype.is_floating_point:
+        limit = min(int(2 / torch.finfo(dtype).eps), 2**62) - 1
+        return torch.tensor([limit, 1, -limit, 0])
+    bounds = torch.iinfo(dtype)
+    return torch.tensor([min(bounds.max, 2**63 - 1), 1, bounds.min, 0])
+
+
+@pytest.mark.parametrize("n_rows", [20, 400])  # in one matrix, and sorted in tiles
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS], ids=str)
+@pytest.mark.parametrize("role", [*OF_LABELS, *OF_VIEWS])
+def test_labels_and_views_of_any_type(role, dtype, n_rows):
+    values = numbers(dtype)
+    generator = torch.Generator().manual_seed(0)
+    ids = values[torch.randint(len(values), (n_rows,), generator=generator)]
+    z = embeddings(n_rows)
+    loss = ContrastiveLoss(**(OF_LABELS | OF_VIEWS)[role])
+
+    def result(y, views):
+        torch.manual_seed(0)  # of synthetic negatives
+        return loss(z, y, view_ids=views)
+
+    if role in OF_VIEWS:
+        assert result(None, ids.to(dtype)) == result(None, ids)
+    else:
+        y, views = LABELS.repeat(n_rows // 10), ids
+        assert result(ids.to(dtype), y) == result(ids, y)
+        assert result(y, views.to(dtype)) == result(y, views)
+
+
+def test_labels_beyond_int64():
+    y = torch.tensor([2**64 - 1, 0, 2**63, 2**64 - 1, 0, 2**63], dtype=torch.uint64)
+    z = embeddings(6)
+    assert ContrastiveLoss()(z, y) == ContrastiveLoss()(z, torch.tensor([2, 0, 1] * 2))
+
+
+@pytest.mark.parametrize(
+    ("labels", "mark"), [([255, 0, 1, 2], 255), ([2**63 - 1, -(2**63), 0, 5], 2**63 - 1)]
+)
+@pytest.mark.parametrize("with_views", [True, False])
+def test_unlabeled_samples_join_no_class(labels, mark, with_views):
+    y = torch.tensor(labels).repeat_interleave(4)
+    views = torch.tensor([2**63 - 1, -(2**63)] * 8) if with_views else None
+    expected = ContrastiveLoss(unlabeled_label=-1)(
+        embeddings(16),
+        torch.tensor([-1, 0, 1, 2]).repeat_interleave(4),
+        torch.tensor([1, 0] * 8) if with_views else None,
+    )
+    loss = ContrastiveLoss(unlabeled_label=mark)
+    assert loss(embeddings(16), y, views) == expected
+    if mark == 255:
+        assert loss(embeddings(16), y.to(torch.uint8), views) == expected
+
+
+CONTAINERS = {
+    "list": torch.Tensor.tolist,
+    "tuple": lambda y: tuple(y.tolist()),
+    "tensors": lambda y: list(y),
+    "numpy": torch.Tensor.numpy,
+    "read-only": lambda y: np.frombuffer(y.numpy().tobytes(), dtype=np.int64),
+    "strided": lambda y: y.numpy().repeat(2, axis=0)[::2],
+    "big-endian": lambda y: y.numpy().astype(">i2"),
+    "unsigned": lambda y: y.numpy().astype(np.uint32),
+    "half": lambda y: y.numpy().astype(np.float16),
+    "long double": lambda y: y.numpy().astype(np.longdouble),
+    "objects": lambda y: y.numpy().astype(object),
+    "Series": lambda y: pd.Series(y.numpy(), index=range(5, 5 + len(y))),
+    "nullable": lambda y: pd.Series(y.numpy(), dtype="Int16"),
+    "categorical": lambda y: pd.Series(y.numpy(), dtype="category"),
+    "Arrow": lambda y: pd.Series(y.numpy(), dtype="int32[pyarrow]"),
+    "polars": lambda y: pl.Series(y.tolist()),
+    "gradient": lambda y: y.double().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("loss", ["scl", "supcon", "ucl"])
+def test_containers(loss, container):
+    ours, z, y = ContrastiveLoss(loss), embeddings(), LABELS
+    assert ours(z, container(y), container(VIEW_IDS)) == ours(z, y, VIEW_IDS)
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("target_type", ["continuous", "multilabel", "cross-entropy"])
+def test_containers_of_other_targets(target_type, container):
+    y = LABELS
+    arguments = {"target_type": target_type}
+    if target_type == "multilabel":
+        y = torch.eye(4, dtype=torch.int64)[LABELS]
+        if type(container(torch.arange(2))).__module__.startswith(("pandas", "polars")):
+            pytest.skip("has one dimension")
+        if container is CONTAINERS["read-only"]:
+            pytest.skip("drops the shape")
+    if target_type == "cross-entropy":
+        arguments = {"ce_weight": 0.5}
+    ours = ContrastiveLoss(**arguments)
+    expected = ours(embeddings(), y, logits=embeddings())
+    torch.testing.assert_close(
+        ours(embeddings(), container(y), logits=embeddings()), expected
+    )
+
+
+def test_differences_of_large_targets_keep_their_digits():
+    y = torch.tensor([0, 1, 5, 6, 9])
+    z = embeddings(5, dtype=torch.float32)
+    loss = ContrastiveLoss(target_type="continuous")
+    expected = loss(z, y)
+    for moved in (y + 10**9, y.double() + 1e9, (y + 2**31).to(torch.uint32)):
+        torch.testing.assert_close(loss(z, moved), expected)
+    counts = torch.tensor([250, 251, 255, 5, 6], dtype=torch.uint8)
+    assert loss(z, counts) == loss(z, counts.long())
+
+
+def test_targets_are_constants():
+    y = embeddings(10, 1).requires_grad_()
+    value = ContrastiveLoss(target_type="continuous")(embeddings(), y)
+    assert not value.requires_grad
+
+
+NAN = float("nan")
+WRONG_LABELS = {
+    "fraction": (torch.tensor([0.5, 1] * 5), "y. to hold integers, got 0.5.*'continuous'"),
+    "nan": (torch.tensor([NAN, 1] * 5), "y. to hold integers, got nan. Leave out"),
+    "inf": (np.array([np.inf, 1] * 5), "y. to hold integers, got inf"),
+    "bfloat16": (torch.tensor([300, 1] * 5).bfloat16(), "y. holds 300 in torch.bfloat16"),
+    "float16": (torch.tensor([2048, 1] * 5).half(), "y. holds 2048 in torch.float16"),
+    "float32": (torch.tensor([2**24, 1] * 5).float(), "y. holds 16777216 in"),
+    "text": (["cat", "dog"] * 5, "y. to hold numbers, got 'cat' of type str.*Encode"),
+    "None": ([None, 1] * 5, "y. to hold numbers, got None"),
+    "NA": (
+        pd.Series([None, 1] * 5, dtype="Int64"),
+        "y. to hold (numbers, got <NA>|integers, got nan)",
+    ),
+    "date": (np.array(["2020-01-01"] * 10, dtype="M8[D]"), "y. to hold numbers, got"),
+    "complex": (torch.ones(10, dtype=torch.complex64), "y. of real numbers"),
+    "ragged": ([[1], [1, 2]] * 5, "y. to be a tensor or an array of numbers"),
+    "mapping": ({"a": 1}, "y. to hold numbers"),
+    "short": ([0, 1], r"y. of shape \(2,\) does not match z of shape \(10, 4\)"),
+    "column": (LABELS[:, None], r"y. of shape \(10, 1\) does not match"),
+    "square": (torch.eye(10).long(), r"y. of shape \(10, 10\) does not match"),
+    "scalar": (torch.tensor(1), r"y. of shape \(\) does not match"),
+    "device": (torch.ones(10, device="meta").long(), "y. on cpu like z, got it on meta"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), WRONG_LABELS.values(), ids=WRONG_LABELS)
+def test_wrong_labels_are_named(labels, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        ContrastiveLoss()(embeddings(), labels)
+    of_views = message.partition(".*'cont")[0].removesuffix(" Leave out")
+    with pytest.raises((TypeError, ValueError), match=f"view_ids{of_views[1:]}"):
+        ContrastiveLoss("ucl")(embeddings(), None, labels)
+
+
+def test_floats_on_a_device_are_refused_without_a_look():
+    z = torch.ones(10, 4, device="meta")
+    with pytest.raises(TypeError, match=r"y.*torch.float32 on meta.*Pass y\.long\(\)"):
+        read_ids("y", torch.ones(10, device="meta"), z)
+    assert read_ids("y", torch.ones(10, device="meta").half().bool(), z).is_meta
+    assert read_ids("y", [0] * 10, z).is_meta
+
+
+@pytest.mark.parametrize(
+    ("arguments", "y", "message"),
+    [
+        ({"target_type": "multilabel"}, LABELS[:, None], "y. to hold label indicators"),
+        ({"target_type": "multilabel"}, -torch.eye(10), "from 0 to 1, got -1"),
+        ({"target_type": "multilabel"}, LABELS, r"y. of shape \(10,\) does not match"),
+        ({"target_type": "continuous"}, torch.ones(9), r"y. of shape \(9, 1\) does not"),
+        ({"target_type": "continuous"}, ["1"] * 10, "y. to hold numbers, got '1'"),
+        ({"ce_weight": 0.5}, LABELS + 1, "y. to hold codes from 0 to 3.*Target 4"),
+        ({"ce_weight": 0.5}, LABELS - 1, "y. to hold codes from 0 to 3.*Target -1"),
+    ],
+)
+def test_wrong_targets_are_named(arguments, y, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        ContrastiveLoss(**arguments)(embeddings(), y, logits=embeddings())
+
+
+@pytest.mark.parametrize("logits", [torch.ones(9, 4), torch.ones(4), [[1.0]] * 10])
+def test_wrong_logits_are_named(logits):
+    with pytest.raises(
+        ValueError, match="Expected `logits` to be a tensor of class scores"
+    ):
+        ContrastiveLoss(ce_weight=0.5)(embeddings(), LABELS, logits=logits)
+
+
+@pytest.mark.parametrize(
+    "z", [np.ones((10, 4)), [[1.0]] * 10, torch.ones(10), torch.ones(10, 4).long()]
+)
+def test_wrong_embeddings_are_named(z):
+    with pytest.raises(TypeError, match="Expected z to be a tensor of floats"):
+        ContrastiveLoss()(z, LABELS)
+
+
+@pytest.mark.parametrize("mark", ["none", 0.5, NAN])
+def test_wrong_marks_are_named(mark):
+    with pytest.raises(ValueError, match="unlabeled_label must be None or an integer"):
+        ContrastiveLoss(unlabeled_label=mark)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("loss", ["hscl", "supcon", "schane", "sscl"])
+def test_half_precision_is_computed_in_float32(loss, dtype):
+    def result(z, logits):
+        torch.manual_seed(0)
+        return ContrastiveLoss(loss)(z, LABELS, VIEW_IDS, logits=logits)
+
+    z, logits = embeddings().to(dtype), embeddings(seed=1).to(dtype)
+    value, gradient = value_and_gradient(lambda z: result(z, logits), z)
+    exact, slope = value_and_gradient(lambda z: result(z, logits.float()), z.float())
+    assert value.dtype == torch.float32 and value == exact
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, slope.to(dtype))
+
+
+@ignores_jit
+def test_derivatives_of_half_precision():
+    loss = ContrastiveLoss(detach_weights=False)
+    z = embeddings().bfloat16()
+    value = lambda z: loss(z, LABELS)  # noqa: E731
+    expected = func.hessian(value)(z.float())
+    for transform in (func.hessian, lambda f: func.jacrev(func.jacrev(f))):
+        torch.testing.assert_close(
+            transform(value)(z).float(), expected, rtol=0.05, atol=2e-3
+        )

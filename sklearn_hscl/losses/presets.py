@@ -238,6 +238,15 @@ def check_number(
         raise ValueError(f"{name} must be {wanted}, got {value!r}.")
 
 
+def check_unlabeled(label: object) -> None:
+    """Raise a ValueError unless the label of unlabeled samples is None or an integer."""
+    if not (label is None or isinstance(label, Integral)):
+        raise ValueError(
+            f"unlabeled_label must be None or an integer that marks unlabeled samples in "
+            f"y, got {label!r}."
+        )
+
+
 def check_one_loss(options: LossOptions) -> None:
     """Reject tensor-valued options, which only stacked training accepts."""
     for name, value in vars(options).items():

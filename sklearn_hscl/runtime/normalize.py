@@ -95,6 +95,8 @@ class _UnitRows(torch.autograd.Function):
         if outer is not None:
             along = (outer * unit).sum(-1, keepdim=True)  # (..., 1)
             gradient = (outer - along * unit) / norm
+            largest = torch.finfo(norm.dtype).max  # exceeded by norms that are denormal
+            gradient = gradient.clamp(-largest, largest)
         if outer_norm is not None:  # of the second derivative
             further = outer_norm * unit
             gradient = further if gradient is None else gradient + further
