@@ -26,6 +26,7 @@ from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.pair_sets import read_ids
 from sklearn_hscl.metrics import make_embedding_scorer, map_at_r
 from sklearn_hscl.model_selection import BatchedGridSearchCV
+from sklearn_hscl.runtime.normalize import l2_normalize
 
 OPTIONS = {
     "hardening": ["exponential", "threshold"],
@@ -194,6 +195,18 @@ def test_gradgradcheck(loss, hardening):
     ours = ContrastiveLoss(loss, hardening=hardening, detach_weights=False, ce_weight=0)
     z = embeddings().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda z: ours(z, LABELS, VIEW_IDS), z)
+
+
+@ignores_jit
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_derivatives_of_unit_rows(transform):
+    weight = embeddings(seed=1)
+
+    def plain(z):
+        return ((z / z.norm(dim=-1, keepdim=True)) * weight).sin().sum()
+
+    found = transform(lambda z: (l2_normalize(z) * weight).sin().sum())(embeddings())
+    torch.testing.assert_close(found, transform(plain)(embeddings()))
 
 
 def test_second_derivatives_of_detached_weights_are_those_of_autograd():
