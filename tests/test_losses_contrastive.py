@@ -56,6 +56,7 @@ LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])  # class 3 has one row
 VIEW_IDS = torch.arange(5).repeat(2)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect with")
 @pytest.mark.parametrize("kernel", ["dense", "tiled", "streaming"])
 @pytest.mark.parametrize("loss", ["ucl", "scl", "hucl", "hscl"])
 @pytest.mark.parametrize("options", COMBINATIONS, ids=str)
@@ -99,6 +100,7 @@ def test_equals_the_authors_formula(beta):
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect with")
 @pytest.mark.parametrize("loss", ["ucl", "scl", "hucl", "hscl"])
 @pytest.mark.parametrize("reduction", OPTIONS["reduction"])
 def test_gradcheck_through_the_weights(loss, reduction):
@@ -189,6 +191,7 @@ def test_derivatives_of_any_order(transform, kernel, monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect with")
 @pytest.mark.parametrize("loss", ["ucl", "scl", "supcon", "hucl", "hscl", "schane"])
 @pytest.mark.parametrize("hardening", ["exponential", "polynomial"])
 def test_gradgradcheck(loss, hardening):
@@ -318,6 +321,7 @@ def test_order_of_rows_and_names_of_classes_do_not_matter(seed, y, names):
     assert loss(z, torch.tensor(names)[y]) == expected
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect with")
 @given(
     seeds,
     labels,
@@ -402,6 +406,7 @@ def test_effective_negatives_fall_from_all_to_one_with_beta():
     assert counts == sorted(counts, reverse=True)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect with")
 @pytest.mark.parametrize("hardening", ["exponential", "threshold"])
 def test_leading_axes_hold_independent_losses(hardening):
     z = torch.stack([embeddings(seed=seed) for seed in range(3)])  # (3, 10, 4)
@@ -504,7 +509,7 @@ def test_an_invalid_change_changes_nothing(changes, message):
 
 class SubclassedLoss(ContrastiveLoss):
     def __init__(self, strength):
-        super().__init__("scl", beta=strength)
+        super().__init__("hucl", beta=strength)
 
 
 @pytest.mark.parametrize(
@@ -859,3 +864,39 @@ def test_derivatives_of_half_precision():
         torch.testing.assert_close(
             transform(value)(z).float(), expected, rtol=0.05, atol=2e-3
         )
+
+
+# Options that have no effect, and extreme ones -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hardening": "threshold", "beta": 5.0}, "beta=5.0 .*hardening='threshold'"),
+        ({"hardening": "threshold", "beta": 0}, "beta=0 .*'exponential' or 'polynomial'"),
+        ({"hardening": "top_k", "beta": torch.tensor(2.0)}, "beta=tensor.*'top_k'"),
+        ({"hardening": torch.exp, "beta": 5.0}, "beta=5.0 has no effect with hardening=<"),
+        ({"threshold": 0.2}, "threshold=0.2 .*'exponential'.*hardening='threshold'"),
+        ({"top_k": 3, "hardening": "polynomial"}, "top_k=3 has no effect"),
+        ({"loss": "scl", "beta": 5.0}, "beta=5.0 has no effect with loss='scl'.*'hscl'"),
+        ({"loss": "ucl", "hardening": "top_k"}, "hardening='top_k' .*loss='ucl'"),
+        ({"temperature": 1e-3}, "temperature=0.001 is extreme: only the hardest"),
+        ({"temperature": 1e3}, "temperature=1000.0 is extreme: all negatives count alike"),
+        ({"temperature": torch.tensor([0.5, 1e4])}, "temperature=tensor.*extreme"),
+    ],
+)
+def test_options_that_surprise(arguments, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        loss = ContrastiveLoss(**arguments)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    loss.set_params(normalize=False)  # changes and copies say nothing again
+    clone(loss)
+    if not isinstance(arguments.get("beta", arguments.get("temperature")), torch.Tensor):
+        settings = loss.settings()
+        ContrastiveLoss.from_settings(settings)
+
+
+@pytest.mark.parametrize("hardening", ["exponential", "threshold", "polynomial", "top_k"])
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 10.0])
+def test_usual_options_do_not(hardening, temperature):
+    ContrastiveLoss(hardening=hardening, temperature=temperature)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from sklearn_hscl.losses.presets import (
     check_options,
     check_unlabeled,
     official,
+    surprises,
+    warn_of_surprises,
 )
 from sklearn_hscl.runtime.normalize import l2_normalize, refuse_nested_forward_mode
 
@@ -165,6 +167,12 @@ class ContrastiveLoss(nn.Module):
         If an option is not one of those listed or out of its range, or if an input that
         the loss needs (`y`, `view_ids` or `logits`) is missing in the call.
 
+    Warns
+    -----
+    UserWarning
+        If `hardening`, `beta`, `threshold` or `top_k` is given, but has no effect, or if
+        `temperature` is extreme.
+
     References
     ----------
     Jiang, Nguyen, Ishwar, Aeron, "Supervised Contrastive Learning with Hard Negative
@@ -251,6 +259,7 @@ class ContrastiveLoss(nn.Module):
         self.unlabeled_label = unlabeled_label
         self.normalize = normalize
         self.kernel = kernel
+        warn_of_surprises(surprises(loss, self.options).values(), stacklevel=2)
 
     @property
     def requires_labels(self) -> bool:
@@ -305,7 +314,7 @@ class ContrastiveLoss(nn.Module):
                 f"Invalid parameter {name!r} for ContrastiveLoss. Valid parameters are: "
                 f"{sorted(known)}."
             )
-        changed = ContrastiveLoss(**(known | params))
+        changed = _without_warnings(ContrastiveLoss, known | params)
         for name in (*_ATTRIBUTES, "options", "_given"):
             setattr(self, name, getattr(changed, name))
         return self
@@ -428,7 +437,7 @@ class ContrastiveLoss(nn.Module):
         by_default = not settings.get("gave_tau_plus", True)
         if by_default and PRESETS[settings["loss"]]().pairs == "either":
             arguments["tau_plus"] = None  # which depends on the labels
-        return cls(**arguments)
+        return _without_warnings(cls, arguments)
 
     def set_beta(self, beta: float | Tensor) -> None:
         """Change the strength of the hardening, as a schedule does between epochs."""
@@ -491,6 +500,18 @@ class ContrastiveLoss(nn.Module):
             )
         labels = read_ids("y", y, z)
         return cross_entropy(logits, labels, unlabeled, self.label_smoothing)
+
+
+_Loss = TypeVar("_Loss", bound=ContrastiveLoss)
+
+
+def _without_warnings(cls: type[_Loss], params: Params) -> _Loss:
+    """Build a loss; whoever gave the parameters has been warned about them, or will be."""
+    common = {name: params[name] for name in _COMMON_OPTIONS if name in params}
+    loss = cls(**{name: params[name] for name in params.keys() - common.keys()})
+    loss.options = replace(loss.options, **common)
+    check_options(loss.options)
+    return loss
 
 
 def with_current_values(params: Mapping[str, object]) -> Params:

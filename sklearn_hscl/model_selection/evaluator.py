@@ -46,6 +46,7 @@ from sklearn_hscl.model_selection.grouping import (
     Params,
     group_candidates,
     warn_about_missing_classes,
+    warn_about_params,
     with_params,
 )
 from sklearn_hscl.model_selection.pipeline_split import NoEmbedderError, split_pipeline
@@ -152,6 +153,8 @@ class Evaluator:
         """
         candidates = list(candidate_params)
         folds = self._folds(cv or self.search._checked_cv_orig)
+        if self.no_embedder is None:
+            warn_about_params(self.estimator, candidates)
         self._announce(len(candidates), len(folds))
         contexts = _open_contexts(callback_ctx, len(candidates), len(folds))
         fits = self._fit(candidates, folds, contexts)

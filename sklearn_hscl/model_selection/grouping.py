@@ -17,6 +17,7 @@ from sklearn_hscl.model_selection.pipeline_split import (
     PipelineSplit,
     split_pipeline,
 )
+from sklearn_hscl.training.param_constraints import surprising_params
 from sklearn_hscl.training.stacked.auto_select import is_auto
 
 # Parameters of the embedder in which the models of one stack may differ.
@@ -202,6 +203,40 @@ class Fold:
     test: NDArray[np.integer | np.bool_]
     seed: int
     """For embedders with ``random_state=None``, on this fold."""
+
+
+def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) -> None:
+    """Warn about parameters that have no effect in candidates, or are extreme.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder or Pipeline
+        The estimator that is searched, with one embedder.
+    candidates : sequence of dict
+        Parameters of each candidate.
+
+    Warns
+    -----
+    UserWarning
+        Once for each parameter, with the message of the first candidate.
+    """
+    messages: dict[str, list[str]] = {}
+    for params in candidates:
+        try:
+            split = split_pipeline(with_params(estimator, params))
+        except Exception:  # fitting it raises that, as a search wants it
+            continue
+        prefix = f"{split.name}__" if split.name else ""
+        given = {name.removeprefix(prefix) for name in params if name.startswith(prefix)}
+        found = surprising_params(split.embedder.get_params(deep=False), given)
+        for name, message in found.items():
+            messages.setdefault(name, []).append(message)
+    for message, *others in messages.values():
+        warnings.warn(
+            f"{message} (In {1 + len(others)} of {len(candidates)} candidates.)",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def warn_about_missing_classes(
