@@ -108,7 +108,6 @@ def test_one_warning_for_a_value_that_surprises(iris, params, message):
     assert len(caught) == 1
 
 
-@pytest.mark.filterwarnings("ignore:beta='auto' has no effect")
 def test_a_beta_without_effect_is_not_selected(iris):
     params = {"early_stopping": True, "hardening": "threshold", "beta": "auto"}
     assert HSCLEmbedder(**(QUICK | params)).fit(*iris).beta_ == 1.0

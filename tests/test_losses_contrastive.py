@@ -817,7 +817,9 @@ def test_wrong_targets_are_named(arguments, y, message):
         ContrastiveLoss(**arguments)(embeddings(), y, logits=embeddings())
 
 
-@pytest.mark.parametrize("logits", [torch.ones(9, 4), torch.ones(4), [[1.0]] * 10])
+@pytest.mark.parametrize(
+    "logits", [torch.ones(9, 4), torch.ones(4), [[1.0]] * 10, torch.ones(10, 4).long()]
+)
 def test_wrong_logits_are_named(logits):
     with pytest.raises(
         ValueError, match="Expected `logits` to be a tensor of class scores"

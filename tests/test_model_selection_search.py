@@ -341,7 +341,6 @@ SILENT_GRIDS = {
 }
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize(
     ("params", "grid", "message"), SILENT_GRIDS.values(), ids=SILENT_GRIDS
 )

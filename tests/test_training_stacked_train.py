@@ -92,6 +92,7 @@ def test_float32(iris, encoder):
 # What may differ in a stack ---------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:beta=0.5 has no effect", "ignore:beta=3.0 has no eff")
 @pytest.mark.parametrize("encoder", [embedder, tabular])
 @pytest.mark.parametrize("loss", ["scl", "hscl", "hucl", "ucl", "schane", "supcon"])
 def test_losses(iris, loss, encoder):

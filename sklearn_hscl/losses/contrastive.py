@@ -492,13 +492,15 @@ class ContrastiveLoss(nn.Module):
             )
         unlabeled = self.unlabeled_label
         unlabeled = _TORCH_UNLABELED if unlabeled is None else unlabeled
-        if not isinstance(logits, Tensor) or logits.shape[:-1] != z.shape[:-1]:
+        is_float = isinstance(logits, Tensor) and logits.is_floating_point()
+        if not is_float or logits.shape[:-1] != z.shape[:-1]:
             raise ValueError(
                 f"Expected `logits` to be a tensor of class scores, one row per row of z "
                 f"of shape {tuple(z.shape)}, got {_shown(logits)}. Pass the classifier's "
                 f"output for the same samples."
             )
         labels = read_ids("y", y, z)
+        logits = logits.float() if logits.itemsize < 4 else logits
         return cross_entropy(logits, labels, unlabeled, self.label_smoothing)
 
 

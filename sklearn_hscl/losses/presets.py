@@ -309,7 +309,8 @@ def surprises(
     found = {}
     for name, hardenings in _HARDENINGS_WITH.items():
         value = getattr(options, name)
-        if options.uses(name) or not (name in given or _differs(name, value)):
+        is_expected = _is_expected(name, value, options.hardened)
+        if options.uses(name) or (is_expected and name not in given):
             continue
         cause = f"hardening={options.hardening!r}"
         remedy = f"hardening={' or '.join(map(repr, hardenings or ()))}"
@@ -338,9 +339,12 @@ def warn_of_surprises(messages: Iterable[str], stacklevel: int) -> None:
         warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
 
 
-def _differs(name: str, value: object) -> bool:
-    """Return whether an option has another value than its default."""
-    return isinstance(value, Tensor) or bool(value != getattr(LossOptions, name))
+def _is_expected(name: str, value: object, hardened: bool) -> bool:
+    """Return whether a value promises nothing that an option without effect lacks."""
+    if isinstance(value, Tensor):
+        return False
+    is_none = name == "beta" and value == 0 and not hardened  # which weighs as beta=0 does
+    return is_none or value == getattr(LossOptions, name)
 
 
 def _extremes(value: object) -> tuple[float, float] | None:

@@ -223,12 +223,9 @@ def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) ->
     messages: dict[str, list[str]] = {}
     for params in candidates:
         try:
-            split = split_pipeline(with_params(estimator, params))
+            found = _surprises(estimator, params)
         except Exception:  # fitting it raises that, as a search wants it
             continue
-        prefix = f"{split.name}__" if split.name else ""
-        given = {name.removeprefix(prefix) for name in params if name.startswith(prefix)}
-        found = surprising_params(split.embedder.get_params(deep=False), given)
         for name, message in found.items():
             messages.setdefault(name, []).append(message)
     for message, *others in messages.values():
@@ -237,6 +234,14 @@ def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) ->
             UserWarning,
             stacklevel=2,
         )
+
+
+def _surprises(estimator: BaseEstimator, params: Params) -> dict[str, str]:
+    """Return messages about the parameters of a candidate's embedder, by name."""
+    split = split_pipeline(with_params(estimator, params))
+    prefix = f"{split.name}__" if split.name else ""
+    given = {name.removeprefix(prefix) for name in params if name.startswith(prefix)}
+    return surprising_params(split.embedder.get_params(deep=False), given)
 
 
 def warn_about_missing_classes(

@@ -131,6 +131,7 @@ _USUAL_RATES = (1e-8, 1.0)
 _COMMON = ("hardening", "beta", "threshold", "top_k", "temperature")
 _OF_PRESET = (
     "preset", "tau_plus", "negative_mass", "reduction", "detach_weights", "positives",
+    "ce_weight",
 )  # fmt: skip
 _is_announced: ContextVar[bool] = ContextVar("_is_announced", default=False)
 
@@ -161,7 +162,8 @@ def surprising_params(
         found |= {f"loss__{name}": messages[name] for name in own & messages.keys()}
     elif loss in ("auto", *LOSSES):
         preset = PRESETS["hscl" if loss == "auto" else str(loss)]()
-        options = replace(preset, **{name: params[name] for name in _COMMON})
+        chosen = {name: params[name] for name in _COMMON if not _is_auto(params[name])}
+        options = replace(preset, **chosen)
         found = surprises(str(loss), options, given)
     lr, (least, largest) = params["lr"], _USUAL_RATES
     if isinstance(lr, Real) and not least <= float(lr) <= largest:
@@ -182,10 +184,14 @@ def _unused_beside_loss(
         name: f"{name}={params[name]!r} has no effect, as loss is a ContrastiveLoss with "
         f"its own {name}. Leave out {name}, or set loss__{name}."
         for name, default in defaults.items()
-        # Schedules set the beta of every loss.
-        if not isinstance(params[name], BetaSchedule)
+        # Schedules set the beta of every loss, and "auto" raises an error.
+        if not (isinstance(params[name], BetaSchedule) or _is_auto(params[name]))
         and (name in given or params[name] != default)
     }
+
+
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == "auto"
 
 
 def warn_of_loss_params(estimator: BaseEstimator) -> None:
