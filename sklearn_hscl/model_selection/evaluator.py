@@ -153,8 +153,6 @@ class Evaluator:
         """
         candidates = list(candidate_params)
         folds = self._folds(cv or self.search._checked_cv_orig)
-        if self.no_embedder is None:
-            warn_about_params(self.estimator, candidates)
         self._announce(len(candidates), len(folds))
         contexts = _open_contexts(callback_ctx, len(candidates), len(folds))
         fits = self._fit(candidates, folds, contexts)
@@ -167,6 +165,9 @@ class Evaluator:
         self.batched += _how_batched(fits, len(candidates))
         results = [fit.result for fit in fits]
         _warn_or_raise_about_fit_failures(results, self.search.error_score)
+        if self.no_embedder is None:
+            trained = {fit.candidate for fit in fits if fit.result["fit_error"] is None}
+            warn_about_params(self.estimator, [candidates[k] for k in sorted(trained)])
         if callable(self.search.scoring):
             _insert_error_scores(results, self.search.error_score)
         self.candidates += candidates

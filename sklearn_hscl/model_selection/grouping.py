@@ -213,7 +213,7 @@ def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) ->
     estimator : HSCLEmbedder or Pipeline
         The estimator that is searched, with one embedder.
     candidates : sequence of dict
-        Parameters of each candidate.
+        Parameters of each candidate that was trained.
 
     Warns
     -----
@@ -222,10 +222,7 @@ def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) ->
     """
     messages: dict[str, list[str]] = {}
     for params in candidates:
-        try:
-            found = _surprises(estimator, params)
-        except Exception:  # fitting it raises that, as a search wants it
-            continue
+        found = _surprises(estimator, params)
         for name, message in found.items():
             messages.setdefault(name, []).append(message)
     for message, *others in messages.values():
@@ -238,7 +235,10 @@ def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) ->
 
 def _surprises(estimator: BaseEstimator, params: Params) -> dict[str, str]:
     """Return messages about the parameters of a candidate's embedder, by name."""
-    split = split_pipeline(with_params(estimator, params))
+    try:
+        split = split_pipeline(with_params(estimator, params))
+    except NoEmbedderError:  # another step in its place
+        return {}
     prefix = f"{split.name}__" if split.name else ""
     given = {name.removeprefix(prefix) for name in params if name.startswith(prefix)}
     return surprising_params(split.embedder.get_params(deep=False), given)
