@@ -37,7 +37,11 @@ from sklearn_hscl.training.fitting import (
     requires_labels,
     take_over,
 )
-from sklearn_hscl.training.param_constraints import CONSTRAINTS
+from sklearn_hscl.training.param_constraints import (
+    CONSTRAINTS,
+    warn_of_loss_params,
+    warn_of_lr,
+)
 
 
 class HSCLEmbedder(
@@ -462,7 +466,8 @@ class HSCLEmbedder(
             If Ctrl-C ends training after at least one epoch of a `fit` that the user
             called directly: the embedder keeps the model from the last completed epoch.
             The ``KeyboardInterrupt`` is raised inside a pipeline or a search, and while
-            `beta` or `temperature` is selected.
+            `beta` or `temperature` is selected. If a parameter of the loss has no effect
+            with the others, or if `temperature` or `lr` is extreme.
         """
         refuse_fit_params("fit", unknown)
         self._fit(FitInput(X, y, X_val, y_val, groups))
@@ -471,6 +476,7 @@ class HSCLEmbedder(
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, given: FitInput) -> torch.Tensor | None:
         """Train; return the member that does not see each sample, if there is one."""
+        warn_of_loss_params(self)
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=given.X, y=given.y)
         run = fit(
@@ -487,6 +493,7 @@ class HSCLEmbedder(
             y=given.y,
             reconstruction_attributes=lambda: fitted,
         )
+        warn_of_lr(self)
         return run.folds
 
     def fit_transform(
@@ -571,9 +578,13 @@ class HSCLEmbedder(
         """
         refuse_fit_params("partial_fit", unknown)
         self._validate_params()  # which scikit-learn spares fitted estimators here
+        is_first = not hasattr(self, "module_")
         run = fit_chunk(self, FitInput(X, y), classes)
         if run is not None:
             take_over(self, run)
+        if is_first:
+            warn_of_loss_params(self)
+            warn_of_lr(self)
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:

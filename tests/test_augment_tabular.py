@@ -161,3 +161,16 @@ def test_other_augmentations_get_rows_alone(encoder):
     old = Old()
     HSCLEmbedder(encoder=encoder, augment=old, n_views=2, max_epochs=1).fit(X, Y)
     assert old.n_rows_ == len(X)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.uint64])
+def test_codes_of_any_type(dtype):
+    rows = torch.arange(24.0).view(12, 2)
+    codes = torch.tensor([0, 0, 0, 1, 1, 1] * 2)
+
+    def views(codes, of_batch):
+        corrupt = ClassCorruption(p=1.0).fitted(rows, codes)
+        return corrupt(rows, torch.Generator().manual_seed(0), of_batch)
+
+    new = codes + 1  # a class that the training rows lack
+    assert views(codes.to(dtype), new.to(dtype)).equal(views(codes, new))

@@ -274,7 +274,7 @@ def test_neighbours_of_another_class_have_a_frame():
     images = DIGITS.images[:60]
     constant = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     labels = np.arange(60) % 2
-    embedder = HSCLEmbedder(encoder=constant, max_epochs=1, lr=1e-9, random_state=0)
+    embedder = HSCLEmbedder(encoder=constant, max_epochs=1, lr=1e-8, random_state=0)
     embedder.fit(images, labels)
     display = NeighborsDisplay.from_estimator(embedder, images, labels, queries=3)
     wrong = (labels[display.places[:, 1:]] != labels[display.places[:, :1]]).sum()

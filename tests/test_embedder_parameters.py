@@ -3,7 +3,10 @@
 import inspect
 import re
 
+import pytest
+
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.losses import ContrastiveLoss, LinearBeta
 from sklearn_hscl.training import param_constraints
 
 SIGNATURE = inspect.signature(HSCLEmbedder).parameters
@@ -75,3 +78,47 @@ def test_documented_attributes_are_fitted(iris):
     for names in documented("Attributes"):
         for name in names.split(", "):
             assert hasattr(embedder, name) or name in optional
+
+
+# Values that are valid, but surprise ----------------------------------------------------
+
+QUICK = {"encoder": "mlp", "max_epochs": 1, "random_state": 0}
+SURPRISES = [
+    ({"hardening": "threshold", "beta": 5.0}, "beta=5.0 .*hardening='threshold'"),
+    ({"hardening": "top_k", "beta": LinearBeta()}, "beta=LinearBeta.*'top_k'"),
+    ({"threshold": 0.5}, "threshold=0.5 has no effect with hardening='exponential'"),
+    ({"loss": "supcon", "beta": 2.0}, "beta=2.0 has no effect with loss='supcon'"),
+    ({"loss": ContrastiveLoss(), "beta": 5.0}, "beta=5.0 has no effect, as loss is a Con"),
+    ({"loss": ContrastiveLoss(), "tau_plus": 0.1}, "tau_plus=0.1 .*set loss__tau_plus"),
+    ({"temperature": 1e-4}, "temperature=0.0001 is extreme"),
+    ({"temperature": 1e4}, "temperature=10000.0 is extreme"),
+    ({"lr": 50.0}, "lr=50.0 is extreme: its steps destroy"),
+    ({"lr": 1e-12}, "lr=1e-12 is extreme: its steps change no weight"),
+]
+
+
+@pytest.mark.parametrize(("params", "message"), SURPRISES)
+def test_one_warning_for_a_value_that_surprises(iris, params, message):
+    embedder = HSCLEmbedder(**(QUICK | params))
+    with pytest.warns(UserWarning, match=message) as caught:
+        embedder.fit(*iris)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=message) as caught:
+        HSCLEmbedder(**(QUICK | params)).partial_fit(*iris).partial_fit(*iris)
+    assert len(caught) == 1
+
+
+def test_a_beta_without_effect_is_not_selected(iris):
+    params = {"early_stopping": True, "hardening": "threshold", "beta": "auto"}
+    assert HSCLEmbedder(**(QUICK | params)).fit(*iris).beta_ == 1.0
+
+
+def test_a_rate_that_breaks_the_training_raises_its_error_alone(iris):
+    with pytest.raises(FloatingPointError, match="lr"):
+        HSCLEmbedder(**(QUICK | {"lr": 1e30})).fit(*iris)
+
+
+def test_schedules_set_the_beta_of_any_loss(iris):
+    params = {"loss": ContrastiveLoss(), "beta": LinearBeta(2.0, 3.0)}
+    fitted = HSCLEmbedder(**(QUICK | params)).fit(*iris)
+    assert fitted.net_.criterion_.options.beta == 2.0

@@ -64,7 +64,7 @@ def test_a_custom_module_is_copied_and_trained():
 
 def test_module_starts_from_its_own_weights():
     module = nn.Linear(6, 3)
-    embedder = fit(module, lr=1e-12)
+    embedder = fit(module, lr=1e-8)
     torch.testing.assert_close(embedder.module_.weight, module.weight)
 
 

@@ -224,7 +224,7 @@ def test_statistic_only_when_asked(beta):
     assert fewer.effective_negatives.isnan()
 
 
-def test_gradient_only_when_wanted_and_only_once():
+def test_gradient_only_when_wanted():
     z = l2_normalize().requires_grad_()
     value, _ = streaming_loss(z.detach(), GROUPS["ten"], **DEFAULTS)
     assert not value.requires_grad
@@ -234,8 +234,6 @@ def test_gradient_only_when_wanted_and_only_once():
     (gradient,) = torch.autograd.grad(value**2, z, create_graph=True)
     _, expected, _ = evaluate(streaming_loss, z.detach(), GROUPS["ten"])
     torch.testing.assert_close(gradient.detach(), 2 * value.detach() * expected)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
 
 
 @pytest.mark.usefixtures("small_tiles")

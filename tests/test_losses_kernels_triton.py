@@ -674,6 +674,8 @@ def test_one_warning_for_all_threads(install):
 
 
 @not_interpreted
+@pytest.mark.filterwarnings("ignore:temperature=0.0001 is extreme")
+@pytest.mark.filterwarnings("ignore:beta=.* has no effect")
 @pytest.mark.parametrize(
     ("options", "changed"),
     [
@@ -705,6 +707,7 @@ def test_without_triton_there_is_no_warning(on_gpu, monkeypatch):
 
 
 @runs_kernel
+@pytest.mark.filterwarnings("ignore:temperature=0.001 is extreme")
 @pytest.mark.parametrize("precision", ["none", "tf32"])
 @pytest.mark.parametrize("claim", [*CLAIMED, "steep"])
 def test_passes_its_check(on_gpu, matmul_precision, claim, precision):
@@ -807,16 +810,26 @@ def test_value_without_gradient():
 
 
 @runs_kernel
-def test_differentiable_only_once():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_second_derivatives_are_those_of_the_dense_loss(dtype):
     from sklearn_hscl.losses.kernels.triton.launch import triton_loss
 
+    def second(loss, z):
+        z = z.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(z), z, create_graph=True)
+        return torch.autograd.grad((gradient * z.detach()[:, :1]).sum(), z)[0]
+
     z, groups = batch(17, 4, 4)
-    options = ClosedFormOptions(**options_with())
-    value, stats = triton_loss(z.requires_grad_(), groups, options)
-    assert not stats.effective_negatives.requires_grad
-    (gradient,) = torch.autograd.grad(value**2, z, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    z = z.to(dtype)
+    options = ClosedFormOptions(**options_with(detach_weights=False))
+    dense = ContrastiveLoss(
+        normalize=False, kernel="dense", **options_with(detach_weights=False)
+    )
+    result = second(lambda z: triton_loss(z, groups, options)[0], z)
+    assert result.dtype == dtype
+    expected = second(lambda z: dense(z, groups), z.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 @runs_kernel

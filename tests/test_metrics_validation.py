@@ -230,3 +230,39 @@ def test_scorer_refuses():
 def test_sparse_rows_are_refused_by_name():
     with pytest.raises(TypeError, match="Sparse data was passed for X.*toarray"):
         metrics.recall_at_k(csr_array(X), Y)
+
+
+LABEL_TYPES = [np.int64, np.uint8, bool, np.int8, np.uint16, np.uint64, np.float32, object]
+
+
+@pytest.mark.parametrize("dtype", LABEL_TYPES)
+@pytest.mark.parametrize(
+    "measure",
+    [
+        partial(metrics.knn_accuracy, n_neighbors=3), metrics.recall_at_k, metrics.map_at_r,
+        metrics.alignment, metrics.cosine_silhouette,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_labels_of_any_type(measure, dtype):
+    y = Y % 2
+    assert measure(X, y.astype(dtype)) == measure(X, y)
+
+
+@pytest.mark.parametrize("of_queries", LABEL_TYPES)
+@pytest.mark.parametrize("of_references", LABEL_TYPES)
+def test_labels_of_two_types(of_references, of_queries):
+    y, labels = Y % 2, Y[:9] % 2
+    found = metrics.recall_at_k(
+        X, y.astype(of_references), X_query=X[:9], y_query=labels.astype(of_queries)
+    )
+    assert found == metrics.recall_at_k(X, y, X_query=X[:9], y_query=labels)
+
+
+def test_large_labels_of_two_types_stay_different():
+    y = np.array([2**53, 2**53 + 1] * 15)
+    rows = np.where(np.arange(30)[:, None] % 2, X, X + 100)
+    rows[1] = rows[0]  # of the other class
+    expected = metrics.recall_at_k(rows, y, X_query=rows[:2], y_query=y[:2])
+    queries = y[:2].astype(np.uint64)
+    assert metrics.recall_at_k(rows, y, X_query=rows[:2], y_query=queries) == expected

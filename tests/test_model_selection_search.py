@@ -33,7 +33,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from sklearn_hscl.losses import LinearBeta
+from sklearn_hscl.losses import ContrastiveLoss, LinearBeta
 from sklearn_hscl.model_selection import BatchedGridSearchCV, BatchedRandomizedSearchCV
 
 MANY = ["accuracy", "neg_log_loss"]
@@ -128,6 +128,7 @@ def test_same_results(iris, name):
     assert all(map(str.startswith, found, sorted(expected)))
 
 
+@pytest.mark.filterwarnings("ignore:beta=.* has no effect")
 def test_bare_embedder(iris):
     grid = {"beta": [0.0, 2.0], "threshold": [-0.5, 0.5]}
     search = fit_both(
@@ -309,3 +310,50 @@ def test_parameters_of_fit(iris):
         pipeline(), BETAS, *iris, fit_params={"classify__sample_weight": weight}
     )
     assert reasons(search) == ["fit got parameters: ['classify__sample_weight']"]
+
+
+SILENT_GRIDS = {
+    "beta": (
+        {"hardening": "threshold"},
+        {"beta": [0.0, 1.0, 5.0]},
+        r"beta=0.0 has no effect with hardening='threshold'.*\(In 3 of 3 candidates",
+    ),
+    "mixed": (
+        {},
+        {"loss": ["scl", "hscl"], "beta": [1.0, 5.0]},
+        r"beta=1.0 has no effect with loss='scl'.*\(In 2 of 4 candidates",
+    ),
+    "loss object": (
+        {"loss": ContrastiveLoss()},
+        {"beta": [1.0, 5.0]},
+        r"beta=1.0 has no effect, as loss is a Contr.*loss__beta.*\(In 2 of 2 candidates",
+    ),
+    "of the loss": (
+        {"loss": ContrastiveLoss(hardening="threshold")},
+        {"loss__beta": [1.0, 5.0]},
+        r"beta=1.0 has no effect with hardening='threshold'.*\(In 2 of 2 candidates",
+    ),
+    "single fits": (
+        {"cross_fit": 2, "encoder": "tabular", "early_stopping": "auto"},
+        {"temperature": [0.5, 1e4]},
+        r"temperature=10000.0 is extreme.*\(In 1 of 2 candidates",
+    ),
+    "rate": ({}, {"lr": [50.0, 70.0]}, r"lr=50.0 is extreme.*\(In 2 of 2 candidates"),
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "grid", "message"), SILENT_GRIDS.values(), ids=SILENT_GRIDS
+)
+def test_one_warning_for_values_that_surprise(iris, params, grid, message):
+    grid = {f"embed__{name}": values for name, values in grid.items()}
+    n_jobs = 2 if "cross_fit" in params else 1  # also of the workers
+    search = BatchedGridSearchCV(pipeline(**params), grid, cv=2, n_jobs=n_jobs)
+    with pytest.warns(UserWarning, match=message) as caught:
+        search.fit(*iris)
+    assert len(caught) == 1
+
+
+def test_usual_values_draw_no_warning(iris):
+    grid = {"embed__beta": [0.0, 5.0], "embed__temperature": [0.1, 1.0]}
+    BatchedGridSearchCV(pipeline(), grid, cv=2).fit(*iris)

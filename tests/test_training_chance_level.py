@@ -37,7 +37,7 @@ class Constant(torch.nn.Module):
 )
 def test_chance_level_is_the_training_loss_of_a_collapsed_network(params):
     embedder = HSCLEmbedder(
-        encoder=Constant(), projection_dim=None, max_epochs=1, lr=1e-9, random_state=0
+        encoder=Constant(), projection_dim=None, max_epochs=1, lr=1e-8, random_state=0
     )
     embedder.set_params(**params).fit(X, Y)
     # Batches differ by a row or two.

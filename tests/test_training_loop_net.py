@@ -95,7 +95,7 @@ def test_partial_fit_goes_on_with_scales_and_classes(iris):
 def test_partial_fit_draws_new_numbers_in_every_call(iris):
     losses = []
     for _ in range(2):
-        embedder = HSCLEmbedder("hucl", random_state=0, lr=1e-12)
+        embedder = HSCLEmbedder("hucl", random_state=0, lr=1e-8)
         for _ in range(3):
             embedder.partial_fit(iris[0])
         losses.append(embedder.loss_curve_)

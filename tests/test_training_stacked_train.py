@@ -10,10 +10,12 @@ from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine
+from torch import func
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, CosineBeta, LinearBeta
 from sklearn_hscl.model_selection.fit_and_score import TrainingSamples, fit_batched
+from sklearn_hscl.training.stacked.module import ModelLinear
 
 LOADERS = {"iris": load_iris, "wine": load_wine, "digits": load_digits}
 
@@ -90,6 +92,7 @@ def test_float32(iris, encoder):
 # What may differ in a stack ---------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:beta=0.5 has no effect", "ignore:beta=3.0 has no eff")
 @pytest.mark.parametrize("encoder", [embedder, tabular])
 @pytest.mark.parametrize("loss", ["scl", "hscl", "hucl", "ucl", "schane", "supcon"])
 def test_losses(iris, loss, encoder):
@@ -275,3 +278,29 @@ def test_random_state_instance(iris, n_models):
     for fitted in together:
         alone = clone(base).set_params(beta=fitted.beta).fit(*iris)
         assert_same_fit(fitted, alone, iris[0])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_linear_maps_have_derivatives_of_any_order():
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    weight = torch.nn.Parameter(draw(3, 2, 4))
+    linear = ModelLinear(weight, None)
+    for rows in (draw(5, 4), draw(3, 5, 4)):
+        assert torch.autograd.gradgradcheck(linear, rows.clone().requires_grad_())
+
+        def value(rows):
+            return linear(rows).sin().sum()
+
+        def plain(rows):
+            return (rows @ weight.mT).sin().sum()
+
+        for transform in (
+            func.grad,
+            func.hessian,
+            lambda f: func.jacrev(func.jacrev(f)),
+            lambda f: lambda z: func.vmap(func.grad(f))(torch.stack([z, -z])),
+        ):
+            torch.testing.assert_close(transform(value)(rows), transform(plain)(rows))
+        with pytest.raises(NotImplementedError, match="one transform of forward mode"):
+            func.jacfwd(func.jacfwd(value))(rows)

@@ -151,6 +151,7 @@ class ClassCorruption(_Corruption, ClassAugmentation):
         fitted = self._drawing_from(rows)
         if codes is None:
             codes = torch.full((len(rows),), -1, device=rows.device)
+        codes = codes.long()  # others lack -1, or operations
         fitted.order_ = codes.argsort(stable=True)  # (n,), rows sorted by class
         sizes = codes[codes >= 0].bincount()  # (C,)
         starts = (codes < 0).sum() + sizes.cumsum(0) - sizes  # (C,)
@@ -170,6 +171,7 @@ class ClassCorruption(_Corruption, ClassAugmentation):
         )
         if codes is None:
             codes = torch.full((len(rows),), -1, device=rows.device)
+        codes = codes.long()
         known = torch.where(codes < len(self.sizes_) - 1, codes, -1)[:, None]  # (B, 1)
         donors = self.order_[self.starts_[known] + draws % self.sizes_[known]]  # (B, F)
         return self._view(rows, is_replaced, donors)

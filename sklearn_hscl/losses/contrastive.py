@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +15,15 @@ from sklearn_hscl.losses.equation import LossStats
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.losses.pair_sets import (
     BatchPairs,
+    Entries,
     LabelPairs,
     SimilarityPairs,
     ViewPairs,
     gaussian,
     jaccard,
+    read_ids,
+    read_indicators,
+    read_values,
     separate_unlabeled,
 )
 from sklearn_hscl.losses.presets import (
@@ -29,9 +33,12 @@ from sklearn_hscl.losses.presets import (
     check_choice,
     check_number,
     check_options,
+    check_unlabeled,
     official,
+    surprises,
+    warn_of_surprises,
 )
-from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.runtime.normalize import l2_normalize, refuse_nested_forward_mode
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
 # Options that the named loss decides on unless they are given.
@@ -77,8 +84,9 @@ class ContrastiveLoss(nn.Module):
 
     averaged over the positives of each anchor and over anchors. Everything is
     computed in log space relative to the hardest negative, so the value and its
-    gradient are finite for any finite z. Anchors without a positive or without a
-    negative are skipped and counted; a batch without usable anchors gives 0.
+    gradient are finite for any finite z: in float32 for z of fewer bits, and with the
+    largest number of z's type where a gradient exceeds it. Anchors without a positive
+    or without a negative are skipped and counted; a batch without usable anchors gives 0.
 
     ``get_params`` and ``set_params`` follow scikit-learn, so a search over an embedder
     with this loss reaches its parameters, as in ``loss__beta``.
@@ -160,6 +168,12 @@ class ContrastiveLoss(nn.Module):
         If an option is not one of those listed or out of its range, or if an input that
         the loss needs (`y`, `view_ids` or `logits`) is missing in the call.
 
+    Warns
+    -----
+    UserWarning
+        If `hardening`, `beta`, `threshold` or `top_k` is given, but has no effect, or if
+        `temperature` is extreme.
+
     References
     ----------
     Jiang, Nguyen, Ishwar, Aeron, "Supervised Contrastive Learning with Hard Negative
@@ -233,6 +247,7 @@ class ContrastiveLoss(nn.Module):
         check_choice("target_type", target_type, TARGET_TYPES)
         check_choice("kernel", kernel, ("auto", *KERNELS))
         check_number("bandwidth", bandwidth, "above 0", lambda width: width > 0)
+        check_unlabeled(unlabeled_label)
         check_number(
             "label_smoothing", label_smoothing, "in [0, 1)", lambda part: 0 <= part < 1
         )
@@ -245,6 +260,7 @@ class ContrastiveLoss(nn.Module):
         self.unlabeled_label = unlabeled_label
         self.normalize = normalize
         self.kernel = kernel
+        warn_of_surprises(surprises(loss, self.options).values(), stacklevel=2)
 
     @property
     def requires_labels(self) -> bool:
@@ -299,7 +315,7 @@ class ContrastiveLoss(nn.Module):
                 f"Invalid parameter {name!r} for ContrastiveLoss. Valid parameters are: "
                 f"{sorted(known)}."
             )
-        changed = ContrastiveLoss(**(known | params))
+        changed = _without_warnings(ContrastiveLoss, known | params)
         for name in (*_ATTRIBUTES, "options", "_given"):
             setattr(self, name, getattr(changed, name))
         return self
@@ -311,8 +327,8 @@ class ContrastiveLoss(nn.Module):
     def forward(
         self,
         z: Tensor,
-        y: Tensor | None = None,
-        view_ids: Tensor | None = None,
+        y: Entries | None = None,
+        view_ids: Entries | None = None,
         *,
         logits: Tensor | None = None,
         return_stats: bool = False,
@@ -321,13 +337,16 @@ class ContrastiveLoss(nn.Module):
 
         Parameters
         ----------
-        z : Tensor of shape (..., B, D)
-            Embeddings; leading axes hold independent batches.
-        y : Tensor of shape (..., B) or (..., B, K), optional
-            Targets of type `target_type`; ignored by ``ucl`` and ``hucl``.
-        view_ids : Tensor of int, shape (..., B), optional
+        z : Tensor of float, shape (..., B, D)
+            Embeddings; leading axes hold independent batches. Types of less than 32 bits
+            are computed in float32.
+        y : Tensor or array-like of shape (..., B) or (..., B, K), optional
+            Targets of type `target_type`; ignored by ``ucl`` and ``hucl``. Tensors have
+            to be on the device of z. Class labels are integers of any type, booleans, or,
+            on a CPU, floats that hold integers exactly.
+        view_ids : Tensor or array-like of int, shape (..., B), optional
             Index of the sample that each view was made from; needed if views are the
-            positives.
+            positives. Any numbers that class labels may be.
         logits : Tensor of shape (..., B, n_classes), optional
             Output of a jointly trained classifier; needed if `ce_weight` is above 0.
         return_stats : bool, default=False
@@ -337,11 +356,19 @@ class ContrastiveLoss(nn.Module):
         -------
         Tensor of shape (...), or (Tensor, LossStats)
             The loss, one value per leading index.
+
+        Raises
+        ------
+        TypeError
+            If z is not a tensor of floats, or a target not a number.
+        ValueError
+            If shapes or devices differ, or labels are not integers.
         """
-        if torch.is_autocast_enabled(z.device.type):
+        _check_embeddings(z)
+        if torch.is_autocast_enabled(z.device.type) or z.itemsize < 4:
             # Sums of exponentials need more than the eight bits of bfloat16.
             with torch.autocast(z.device.type, enabled=False):
-                z = z.float()
+                z = _Widened.apply(z) if z.itemsize < 4 else z.float()
                 logits = None if logits is None else logits.float()
                 return self.forward(
                     z, y, view_ids, logits=logits, return_stats=return_stats
@@ -362,30 +389,33 @@ class ContrastiveLoss(nn.Module):
                 weight = weight.to(value)
             else:
                 weight = value.new_full((), weight)  # a copy would be waited for
-            value = (1 - weight) * value + weight * self._cross_entropy(logits, y)
+            value = (1 - weight) * value + weight * self._cross_entropy(logits, y, z)
         return (value, stats) if return_stats else value
 
     def resolve(
-        self, z: Tensor, y: Tensor | None = None, view_ids: Tensor | None = None
+        self, z: Tensor, y: Entries | None = None, view_ids: Entries | None = None
     ) -> tuple[BatchPairs, LossOptions]:
         """Return the inputs of the equation: the pairs of the batch, and the options.
 
         Parameters
         ----------
-        z, y, view_ids : Tensor
+        z, y, view_ids
             As in a call.
 
         Returns
         -------
         BatchPairs, LossOptions
         """
+        _check_embeddings(z)
         by_label = self.uses_labels(y is not None)
         options = self.options
         if by_label and options.pairs == "either" and self.tau_plus is None:
             options = replace(options, tau_plus=0.0)  # there are no false negatives
         if by_label:
             return self._pairs_by_target(z, y, view_ids), options
-        return ViewPairs(self._required("view_ids", view_ids, z)), options
+        if view_ids is None:
+            raise self._missing("view_ids")
+        return ViewPairs(read_ids("view_ids", view_ids, z)), options
 
     def plain_params(self) -> Params:
         """Return the parameters, with scalars of numpy and torch as Python's."""
@@ -410,7 +440,7 @@ class ContrastiveLoss(nn.Module):
         by_default = not settings.get("gave_tau_plus", True)
         if by_default and PRESETS[settings["loss"]]().pairs == "either":
             arguments["tau_plus"] = None  # which depends on the labels
-        return cls(**arguments)
+        return _without_warnings(cls, arguments)
 
     def set_beta(self, beta: float | Tensor) -> None:
         """Change the strength of the hardening, as a schedule does between epochs."""
@@ -429,36 +459,35 @@ class ContrastiveLoss(nn.Module):
         )
 
     def _pairs_by_target(
-        self, z: Tensor, y: Tensor | None, view_ids: Tensor | None
+        self, z: Tensor, y: Entries | None, view_ids: Entries | None
     ) -> BatchPairs:
-        y = self._required("y", y, z)
-        only_views = None
-        if self.options.positives == "view":
-            only_views = self._required("view_ids", view_ids, z)
+        if y is None:
+            raise self._missing("y")
+        needs_views = self.options.positives == "view"
+        if needs_views and view_ids is None:
+            raise self._missing("view_ids")
+        is_read = needs_views or self.unlabeled_label is not None
+        views = (
+            read_ids("view_ids", view_ids, z) if is_read and view_ids is not None else None
+        )
+        positives = views if needs_views else None
         if self.target_type == "class":
+            labels = read_ids("y", y, z)
             if self.unlabeled_label is not None:
-                y = separate_unlabeled(y, self.unlabeled_label, view_ids)
-            return LabelPairs(y, only_views)
+                labels = separate_unlabeled(labels, self.unlabeled_label, views)
+            return LabelPairs(labels, positives)
         if self.target_type == "multilabel":
-            return SimilarityPairs(y, jaccard, only_views)
-        values = y if y.ndim > 1 and y.shape != z.shape[:-1] else y.unsqueeze(-1)
-        return SimilarityPairs(values / self.bandwidth, gaussian, only_views)
+            return SimilarityPairs(read_indicators("y", y, z), jaccard, positives)
+        values = read_values("y", y, z) / self.bandwidth
+        return SimilarityPairs(values, gaussian, positives)
 
-    def _required(self, name: str, value: Tensor | None, z: Tensor) -> Tensor:
-        if value is None:
-            raise ValueError(
-                f"loss={self.loss!r} needs `{name}`, got None. Pass one entry per row of "
-                f"z, equal for samples that are positives of each other."
-            )
-        one_each = self.target_type == "class" or name == "view_ids"
-        if one_each and value.shape[-1:] != z.shape[-2:-1]:
-            raise ValueError(
-                f"`{name}` of shape {tuple(value.shape)} does not match z of shape "
-                f"{tuple(z.shape)}. Pass one entry per row of z."
-            )
-        return value
+    def _missing(self, name: str) -> ValueError:
+        return ValueError(
+            f"loss={self.loss!r} needs `{name}`, got None. Pass one entry per row of z, "
+            f"equal for samples that are positives of each other."
+        )
 
-    def _cross_entropy(self, logits: Tensor | None, y: Tensor | None) -> Tensor:
+    def _cross_entropy(self, logits: Tensor | None, y: Entries | None, z: Tensor) -> Tensor:
         if logits is None or y is None or self.target_type != "class":
             raise ValueError(
                 f"ce_weight={self.options.ce_weight} needs class labels `y` and the "
@@ -466,7 +495,28 @@ class ContrastiveLoss(nn.Module):
             )
         unlabeled = self.unlabeled_label
         unlabeled = _TORCH_UNLABELED if unlabeled is None else unlabeled
-        return cross_entropy(logits, y, unlabeled, self.label_smoothing)
+        is_float = isinstance(logits, Tensor) and logits.is_floating_point()
+        if not is_float or logits.shape[:-1] != z.shape[:-1]:
+            raise ValueError(
+                f"Expected `logits` to be a tensor of class scores, one row per row of z "
+                f"of shape {tuple(z.shape)}, got {_shown(logits)}. Pass the classifier's "
+                f"output for the same samples."
+            )
+        labels = read_ids("y", y, z)
+        logits = logits.float() if logits.itemsize < 4 else logits
+        return cross_entropy(logits, labels, unlabeled, self.label_smoothing)
+
+
+_Loss = TypeVar("_Loss", bound=ContrastiveLoss)
+
+
+def _without_warnings(cls: type[_Loss], params: Params) -> _Loss:
+    """Build a loss; whoever gave the parameters has been warned about them, or will be."""
+    common = {name: params[name] for name in _COMMON_OPTIONS if name in params}
+    loss = cls(**{name: params[name] for name in params.keys() - common.keys()})
+    loss.options = replace(loss.options, **common)
+    check_options(loss.options)
+    return loss
 
 
 def with_current_values(params: Mapping[str, object]) -> Params:
@@ -477,6 +527,51 @@ def with_current_values(params: Mapping[str, object]) -> Params:
         else value
         for name, value in params.items()
     }
+
+
+def _check_embeddings(z: Tensor) -> None:
+    if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim < 2:
+        raise TypeError(
+            f"Expected z to be a tensor of floats of shape (..., B, D), got {_shown(z)}. "
+            f"Pass the embeddings of a batch, such as torch.as_tensor(z).float()."
+        )
+
+
+class _Context(Protocol):
+    """Attributes of torch's context that :class:`_Widened` uses."""
+
+    dtype: torch.dtype
+
+
+class _Widened(torch.autograd.Function):
+    """A tensor in float32, whose gradient stays finite in the tensor's type."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor) -> Tensor:
+        return z.float()
+
+    @staticmethod
+    def setup_context(ctx: _Context, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: _Context, outer: Tensor) -> Tensor:
+        largest = torch.finfo(ctx.dtype).max
+        return outer.clamp(-largest, largest).to(ctx.dtype)
+
+    @staticmethod
+    def jvp(ctx: _Context, tangent: Tensor) -> Tensor:
+        refuse_nested_forward_mode()
+        return tangent.float()
+
+
+def _shown(value: object) -> str:
+    """Describe a value without showing its entries."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
 
 
 def _plain_scalar(value: object) -> object:
@@ -509,11 +604,18 @@ def cross_entropy(
     """
     labeled = y != unlabeled
     safe = torch.where(labeled, y, 0).expand(logits.shape[:-1])  # (..., B)
-    losses = functional.cross_entropy(
-        logits.flatten(0, -2),
-        safe.flatten(),
-        reduction="none",
-        label_smoothing=label_smoothing,
-    ).view(safe.shape)
+    try:
+        losses = functional.cross_entropy(
+            logits.flatten(0, -2),
+            safe.flatten(),
+            reduction="none",
+            label_smoothing=label_smoothing,
+        ).view(safe.shape)
+    except IndexError as error:  # on a CPU
+        raise ValueError(
+            f"Expected `y` to hold codes from 0 to {logits.shape[-1] - 1} for `logits` of "
+            f"{logits.shape[-1]} classes: {error} Pass codes of the classes, and the mark "
+            f"of unlabeled samples as unlabeled_label."
+        ) from error
     labeled = labeled.expand(safe.shape)
     return (losses * labeled).sum(-1) / labeled.sum(-1).clamp_min(1)

@@ -13,13 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from sklearn_hscl.losses.equation import (
     AnchorLosses,
     LossStats,
-    anchor_losses,
-    anchor_weights,
+    block_losses,
+    dense_loss,
+    reduced_loss,
 )
 from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
 from sklearn_hscl.losses.kernels.streaming import streaming_loss
@@ -90,6 +94,7 @@ def _runs_triton(z: Tensor, options: LossOptions) -> bool:
     )  # to read a tensor would wait for the GPU
     return (
         _is_on_gpu(z)
+        and not is_functorch_wrapped_tensor(z)  # whose gradient is by autograd
         and z.dtype == torch.float32
         and z.ndim == 2
         and len(z) > 2  # with fewer samples there is no loss to check
@@ -102,13 +107,13 @@ def closed_form_groups(z: Tensor, pairs: BatchPairs, options: LossOptions) -> Te
     """Return the groups of positives, (B,), if the gradient has a closed form, else None.
 
     The closed form is M z / T with a symmetric matrix M. It requires symmetric pairs that
-    all batches on leading axes share, exponential hardening or none, the denominator Q E,
-    and constants β and T.
+    all batches on leading axes share, exponential hardening or none, and the denominator
+    Q E. Its β and T are numbers, so autograd computes the loss if they are learned.
     """
     has_closed_form = (
         all(
             not isinstance(scale, Tensor)
-            or (scale.shape in ((), z.shape[:-2]) and not scale.requires_grad)
+            or (scale.shape in ((), z.shape[:-2]) and _is_constant(scale))
             for scale in (options.beta, options.temperature)
         )
         and (not options.hardened or options.hardening == "exponential")
@@ -119,6 +124,15 @@ def closed_form_groups(z: Tensor, pairs: BatchPairs, options: LossOptions) -> Te
     )
     groups = pairs.groups if has_closed_form else None
     return groups if groups is not None and groups.ndim == 1 else None
+
+
+def _is_constant(scale: Tensor) -> bool:
+    """Return whether a tensor is neither differentiated nor mapped over."""
+    return not (
+        scale.requires_grad
+        or is_functorch_wrapped_tensor(scale)
+        or unpack_dual(scale).tangent is not None
+    )
 
 
 def compute(
@@ -152,8 +166,8 @@ def compute(
     if groups is None or (kernel == "triton" and z.ndim > 2):
         raise ValueError(
             f"kernel={kernel!r} computes losses with exponential hardening or none, with "
-            f"classes or views that all batches share, and with beta and temperature that "
-            f"need no gradient; 'triton' takes one batch. Use kernel='auto'."
+            f"beta and temperature that require no gradient, and with classes or views "
+            f"that all batches share; 'triton' takes one batch. Use kernel='auto'."
         )
     if kernel == "streaming" and not (unit_rows or _has_unit_rows(z)):
         raise ValueError(
@@ -322,27 +336,6 @@ def _warn(device: torch.device, fault: str) -> None:
 BLOCK_PAIRS = 1 << 22
 
 
-def dense_loss(
-    z: Tensor, pairs: BatchPairs, options: LossOptions
-) -> tuple[Tensor, LossStats]:
-    """Compute the loss with (..., B, B) temporaries.
-
-    Parameters
-    ----------
-    z : Tensor of shape (..., B, D)
-        Unit embeddings.
-    pairs : BatchPairs
-        Positives and negatives of each anchor.
-    options : LossOptions
-        The loss configuration.
-
-    Returns
-    -------
-    Tensor of shape (...), LossStats
-    """
-    return _reduced(_block(z, 0, z.shape[-2], pairs, options), options)
-
-
 def tiled_loss(
     z: Tensor, pairs: BatchPairs, options: LossOptions
 ) -> tuple[Tensor, LossStats]:
@@ -354,19 +347,19 @@ def tiled_loss(
     n_rows = z.shape[-2]
     pairs_per_anchor = z[..., 0].numel()  # samples of all batches on the leading axes
     height = max(1, BLOCK_PAIRS // pairs_per_anchor)
-    blocks = [
-        checkpoint(
-            _repeatable(partial(_block, pairs=pairs, options=options), z.device),
-            z,
-            start,
-            min(start + height, n_rows),
+    block = partial(block_losses, pairs=pairs, options=options)
+    if _can_recompute():
+        block = partial(
+            checkpoint,
+            _repeatable(block, z.device),
             use_reentrant=False,
             preserve_rng_state=False,  # torch forgets that of devices such as mps
         )
-        for start in range(0, n_rows, height)
+    blocks = [
+        block(z, start, min(start + height, n_rows)) for start in range(0, n_rows, height)
     ]
     joined = AnchorLosses(*(torch.cat(parts, -1) for parts in zip(*blocks, strict=True)))
-    return _reduced(joined, options)
+    return reduced_loss(joined, options)
 
 
 def _repeatable(
@@ -386,20 +379,10 @@ def _repeatable(
     return call
 
 
-def _block(
-    z: Tensor, start: int, stop: int, pairs: BatchPairs, options: LossOptions
-) -> AnchorLosses:
-    weights = pairs.block(start, stop, z.dtype)
-    return anchor_losses(z[..., start:stop, :], z, weights, options)
-
-
-def _reduced(anchors: AnchorLosses, options: LossOptions) -> tuple[Tensor, LossStats]:
-    usable = anchors.usable
-    weights = anchor_weights(options.reduction, anchors.positive_mass, usable)
-    value = (weights * torch.where(usable, anchors.loss, 0.0)).sum(-1)
-    counts = torch.where(usable, anchors.effective_negatives, 0.0)
-    return value, LossStats(  # all batches may share their pairs
-        skipped_anchors=(~usable).sum(-1).expand(value.shape),
-        hardest_fallbacks=anchors.fell_back.sum(-1).expand(value.shape),
-        effective_negatives=counts.sum(-1) / usable.sum(-1).clamp_min(1),
-    )
+def _can_recompute() -> bool:
+    """Return whether blocks can be recomputed: not under the transforms of torch.func."""
+    try:
+        with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+            return True
+    except RuntimeError:
+        return False

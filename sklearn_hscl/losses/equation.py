@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.losses.hardening import HardeningInput, log_eta
-from sklearn_hscl.losses.pair_sets import PairWeights
+from sklearn_hscl.losses.pair_sets import BatchPairs, PairWeights
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.random_state import generator_of_fit
@@ -111,6 +111,51 @@ def per_pair(value: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(like)[..., None, None]
     return like.new_full((1, 1), value)  # a copy from the host would be waited for
+
+
+# The loss of a batch -------------------------------------------------------------------
+
+
+def dense_loss(
+    z: Tensor, pairs: BatchPairs, options: LossOptions
+) -> tuple[Tensor, LossStats]:
+    """Compute the loss with (..., B, B) temporaries.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., B, D)
+        Unit embeddings.
+    pairs : BatchPairs
+        Positives and negatives of each anchor.
+    options : LossOptions
+        The loss configuration.
+
+    Returns
+    -------
+    Tensor of shape (...), LossStats
+    """
+    return reduced_loss(block_losses(z, 0, z.shape[-2], pairs, options), options)
+
+
+def block_losses(
+    z: Tensor, start: int, stop: int, pairs: BatchPairs, options: LossOptions
+) -> AnchorLosses:
+    """Compute the losses of the anchors start, ..., stop - 1."""
+    weights = pairs.block(start, stop, z.dtype)
+    return anchor_losses(z[..., start:stop, :], z, weights, options)
+
+
+def reduced_loss(anchors: AnchorLosses, options: LossOptions) -> tuple[Tensor, LossStats]:
+    """Average the losses of all anchors of a batch."""
+    usable = anchors.usable
+    weights = anchor_weights(options.reduction, anchors.positive_mass, usable)
+    value = (weights * torch.where(usable, anchors.loss, 0.0)).sum(-1)
+    counts = torch.where(usable, anchors.effective_negatives, 0.0)
+    return value, LossStats(  # all batches may share their pairs
+        skipped_anchors=(~usable).sum(-1).expand(value.shape),
+        hardest_fallbacks=anchors.fell_back.sum(-1).expand(value.shape),
+        effective_negatives=counts.sum(-1) / usable.sum(-1).clamp_min(1),
+    )
 
 
 # Hardening: the tilted mean E ----------------------------------------------------------

@@ -1,6 +1,7 @@
 """The named losses and their sources; the options that they set, and their checks."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TypeGuard
@@ -35,6 +36,20 @@ class LossOptions:
     hardening: str | LogHardening = "exponential"
     threshold: float | Tensor = -0.25
     top_k: int = 16
+
+    def uses(self, name: str) -> bool:
+        """Return whether an option of the hardening has an effect."""
+        hardenings = _HARDENINGS_WITH.get(name)
+        return self.hardened and (hardenings is None or self.hardening in hardenings)
+
+
+# Options of the hardening, and the hardenings that use them; None: all.
+_HARDENINGS_WITH: dict[str, tuple[str, ...] | None] = {
+    "hardening": None,
+    "beta": ("exponential", "polynomial"),
+    "threshold": ("threshold",),
+    "top_k": ("top_k",),
+}
 
 
 # Named losses --------------------------------------------------------------------------
@@ -238,6 +253,15 @@ def check_number(
         raise ValueError(f"{name} must be {wanted}, got {value!r}.")
 
 
+def check_unlabeled(label: object) -> None:
+    """Raise a ValueError unless the label of unlabeled samples is None or an integer."""
+    if not (label is None or isinstance(label, Integral)):
+        raise ValueError(
+            f"unlabeled_label must be None or an integer that marks unlabeled samples in "
+            f"y, got {label!r}."
+        )
+
+
 def check_one_loss(options: LossOptions) -> None:
     """Reject tensor-valued options, which only stacked training accepts."""
     for name, value in vars(options).items():
@@ -256,3 +280,75 @@ def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> N
     """Raise a ValueError that lists the choices unless the value is one of them."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
+
+
+# Values that are valid, but surprise ----------------------------------------------------
+
+# Beyond, the loss is that of the hardest negative alone, or hardly changes at all.
+_USUAL_TEMPERATURES = (0.005, 20.0)
+
+
+def surprises(
+    loss: str, options: LossOptions, given: Collection[str] = ()
+) -> dict[str, str]:
+    """Return messages about options without effect, and extreme ones, by name.
+
+    Parameters
+    ----------
+    loss : str
+        Name of the loss.
+    options : LossOptions
+        Its options.
+    given : collection of str
+        Names of options that were given, even if they have their default value.
+
+    Returns
+    -------
+    dict of str
+    """
+    found = {}
+    for name, hardenings in _HARDENINGS_WITH.items():
+        value = getattr(options, name)
+        is_expected = _is_expected(name, value, options.hardened)
+        if options.uses(name) or (is_expected and name not in given):
+            continue
+        cause = f"hardening={options.hardening!r}"
+        remedy = f"hardening={' or '.join(map(repr, hardenings or ()))}"
+        if not options.hardened:
+            cause, remedy = f"loss={loss!r}", "loss='hscl' or 'hucl'"
+        found[name] = (
+            f"{name}={value!r} has no effect with {cause}. Leave out {name}, or use "
+            f"{remedy}."
+        )
+    least, largest = _USUAL_TEMPERATURES
+    extremes = _extremes(options.temperature)
+    if extremes is not None and not least <= extremes[0] <= extremes[1] <= largest:
+        effect = "all negatives count alike, and gradients vanish"
+        if extremes[0] < least:
+            effect = "only the hardest negative counts, and gradients are huge"
+        found["temperature"] = (
+            f"temperature={options.temperature!r} is extreme: {effect}. Cosines are "
+            f"divided by it. Use values from 0.05 to 1."
+        )
+    return found
+
+
+def warn_of_surprises(messages: Iterable[str], stacklevel: int) -> None:
+    """Issue a UserWarning for each message."""
+    for message in messages:
+        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+
+
+def _is_expected(name: str, value: object, hardened: bool) -> bool:
+    """Return whether a value promises nothing that an option without effect lacks."""
+    if isinstance(value, Tensor):
+        return False
+    is_none = name == "beta" and value == 0 and not hardened  # which weighs as beta=0 does
+    return is_none or value == getattr(LossOptions, name)
+
+
+def _extremes(value: object) -> tuple[float, float] | None:
+    """Return the least and the largest value of a number or tensor; None of others."""
+    if isinstance(value, Tensor):
+        return (value.min().item(), value.max().item()) if value.numel() else None
+    return (float(value), float(value)) if _is_number(value) else None

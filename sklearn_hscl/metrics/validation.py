@@ -166,10 +166,10 @@ def _check_query_rows(
             f"Expected y_query to hold labels such as {references.classes.tolist()[0]!r} "
             f"in y, got {labels.tolist()[0]!r}. Pass both as strings, or both as numbers."
         )
-    codes = np.searchsorted(references.classes, labels)
-    codes = np.minimum(codes, len(references.classes) - 1)
-    usable = references.classes[codes] == labels
-    return rows, codes, usable
+    # By values of Python, which compare exactly: arrays of two types become floats.
+    known = {label: code for code, label in enumerate(references.classes.tolist())}
+    codes = np.array([known.get(label, -1) for label in labels.tolist()], dtype=np.int64)
+    return rows, codes, codes >= 0
 
 
 def _check_labels(y: ArrayLike | None, rows: Rows, name: str) -> Labels:

@@ -46,6 +46,7 @@ from sklearn_hscl.model_selection.grouping import (
     Params,
     group_candidates,
     warn_about_missing_classes,
+    warn_about_params,
     with_params,
 )
 from sklearn_hscl.model_selection.pipeline_split import NoEmbedderError, split_pipeline
@@ -164,6 +165,9 @@ class Evaluator:
         self.batched += _how_batched(fits, len(candidates))
         results = [fit.result for fit in fits]
         _warn_or_raise_about_fit_failures(results, self.search.error_score)
+        if self.no_embedder is None:
+            trained = {fit.candidate for fit in fits if fit.result["fit_error"] is None}
+            warn_about_params(self.estimator, [candidates[k] for k in sorted(trained)])
         if callable(self.search.scoring):
             _insert_error_scores(results, self.search.error_score)
         self.candidates += candidates

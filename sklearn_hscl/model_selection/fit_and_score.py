@@ -37,6 +37,7 @@ from sklearn_hscl.training.fitting import (
     take_over,
 )
 from sklearn_hscl.training.loop.callback import TrainingCallback
+from sklearn_hscl.training.param_constraints import announced
 from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.train import (
@@ -236,7 +237,8 @@ def fit_and_score_single(
     -------
     list of one FoldResult
     """
-    result = _score(search, clone(search.estimator), index, fold, context)
+    with announced():
+        result = _score(search, clone(search.estimator), index, fold, context)
     return [FoldResult(index, fold.index, result, reason)]
 
 
@@ -404,7 +406,8 @@ def _train_again(embedder: HSCLEmbedder, samples: TrainingSamples) -> None:
 
 
 def _fit_by_itself(embedder: HSCLEmbedder, samples: TrainingSamples) -> None:
-    embedder.fit(samples.given.X, samples.given.y)
+    with announced():
+        embedder.fit(samples.given.X, samples.given.y)
 
 
 def _timed(

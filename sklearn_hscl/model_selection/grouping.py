@@ -19,6 +19,7 @@ from sklearn_hscl.model_selection.pipeline_split import (
     PipelineSplit,
     split_pipeline,
 )
+from sklearn_hscl.training.param_constraints import surprising_params
 from sklearn_hscl.training.stacked.auto_select import is_auto
 
 # Parameters of the embedder in which the models of one stack may differ.
@@ -204,6 +205,45 @@ class Fold:
     test: NDArray[np.integer | np.bool_]
     seed: int
     """For embedders with ``random_state=None``, on this fold."""
+
+
+def warn_about_params(estimator: BaseEstimator, candidates: Sequence[Params]) -> None:
+    """Warn about parameters that have no effect in candidates, or are extreme.
+
+    Parameters
+    ----------
+    estimator : HSCLEmbedder or Pipeline
+        The estimator that is searched, with one embedder.
+    candidates : sequence of dict
+        Parameters of each candidate that was trained.
+
+    Warns
+    -----
+    UserWarning
+        Once for each parameter, with the message of the first candidate.
+    """
+    messages: dict[str, list[str]] = {}
+    for params in candidates:
+        found = _surprises(estimator, params)
+        for name, message in found.items():
+            messages.setdefault(name, []).append(message)
+    for message, *others in messages.values():
+        warnings.warn(
+            f"{message} (In {1 + len(others)} of {len(candidates)} candidates.)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _surprises(estimator: BaseEstimator, params: Params) -> dict[str, str]:
+    """Return messages about the parameters of a candidate's embedder, by name."""
+    try:
+        split = split_pipeline(with_params(estimator, params))
+    except NoEmbedderError:  # another step in its place
+        return {}
+    prefix = f"{split.name}__" if split.name else ""
+    given = {name.removeprefix(prefix) for name in params if name.startswith(prefix)}
+    return surprising_params(split.embedder.get_params(deep=False), given)
 
 
 def warn_about_missing_classes(

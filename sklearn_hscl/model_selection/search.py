@@ -18,6 +18,7 @@ from sklearn_hscl._sklearn_compat import (
     _MultimetricScorer,
 )
 from sklearn_hscl.model_selection.evaluator import Batched, Evaluator, ResultsTable
+from sklearn_hscl.training.param_constraints import announced
 
 
 class _TaskData(TypedDict):
@@ -101,7 +102,7 @@ class _BatchedSearch(BaseSearchCV):
         best.set_params(**clone(self.best_params_, safe=False))
         self.best_estimator_ = best
         targets = () if task["y"] is None else (task["y"],)
-        with context.propagate_callback_context(best):
+        with announced(), context.propagate_callback_context(best):
             context.call_on_fit_task_begin(**task)
             start = time.time()
             best.fit(task["X"], *targets, **fit_params)

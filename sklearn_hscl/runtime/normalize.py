@@ -4,6 +4,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 
 
 def l2_normalize(z: Tensor) -> Tensor:
@@ -26,11 +27,14 @@ class _Context(Protocol):
 
     saved_tensors: tuple[Tensor, ...]
 
-    def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Mark outputs that have no gradient."""
+    def set_materialize_grads(self, value: bool) -> None:
+        """Set whether gradients that are missing become zeros."""
 
     def save_for_backward(self, *tensors: Tensor) -> None:
         """Save tensors for the backward pass."""
+
+    def save_for_forward(self, *tensors: Tensor) -> None:
+        """Save tensors for derivatives in forward mode."""
 
 
 def _squares_fit(norm: Tensor) -> Tensor:
@@ -70,8 +74,10 @@ class _UnitRows(torch.autograd.Function):
     def setup_context(
         ctx: _Context, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]
     ) -> None:
-        ctx.mark_non_differentiable(output[1])
+        # Both outputs are differentiable, so that the backward pass is, too.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*output)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def vmap(
@@ -81,7 +87,44 @@ class _UnitRows(torch.autograd.Function):
         return _UnitRows.apply(z.movedim(in_dims[0], 0)), (0, 0)
 
     @staticmethod
-    def backward(ctx: _Context, outer: Tensor, _: Tensor) -> Tensor:
+    def backward(
+        ctx: _Context, outer: Tensor | None, outer_norm: Tensor | None
+    ) -> Tensor | None:
         unit, norm = ctx.saved_tensors
-        along = (outer * unit).sum(-1, keepdim=True)  # (..., 1)
-        return (outer - along * unit) / norm
+        gradient = None
+        if outer is not None:
+            along = (outer * unit).sum(-1, keepdim=True)  # (..., 1)
+            gradient = (outer - along * unit) / norm
+            largest = torch.finfo(norm.dtype).max  # exceeded by norms that are denormal
+            gradient = gradient.clamp(-largest, largest)
+        if outer_norm is not None:  # of the second derivative
+            further = outer_norm * unit
+            gradient = further if gradient is None else gradient + further
+        return gradient
+
+    @staticmethod
+    def jvp(ctx: _Context, tangent: Tensor) -> tuple[Tensor, Tensor]:
+        refuse_nested_forward_mode()
+        unit, norm = _UnitRows.apply(*ctx.saved_tensors)
+        along = (tangent * unit).sum(-1, keepdim=True)  # (..., 1)
+        return (tangent - along * unit) / norm, along
+
+
+def refuse_nested_forward_mode() -> None:
+    """Raise an error where torch would lose a tangent: call it in each custom `jvp`.
+
+    torch turns forward mode off while a custom `jvp` runs, so a second forward-mode
+    derivative of its result is 0, without an error.
+
+    Raises
+    ------
+    NotImplementedError
+        If transforms of forward mode are nested.
+    """
+    modes = [each.key() for each in get_interpreter_stack() or ()]
+    if modes.count(TransformType.Jvp) > 1:
+        raise NotImplementedError(
+            "Expected one transform of forward mode (torch.func.jvp or jacfwd) at most, "
+            "got one inside of another, which torch differentiates wrongly here. Use "
+            "torch.func.hessian, or jacrev or grad for one of the two."
+        )

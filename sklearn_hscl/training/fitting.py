@@ -24,7 +24,7 @@ from sklearn_hscl.data.validation import (
     read_training_data,
 )
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
-from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
+from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss, check_options
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
 from sklearn_hscl.training.build_run import FitStart, build_run
 from sklearn_hscl.training.callbacks.checkpoint import (
@@ -228,16 +228,10 @@ def contrastive_loss(
     if isinstance(estimator.loss, ContrastiveLoss):
         check_one_loss(estimator.loss.options)
         return copy.deepcopy(estimator.loss)
-    beta, temperature = scales
     automatic = "hscl" if has_labels else "hucl"
-    return ContrastiveLoss(
+    loss = ContrastiveLoss(
         automatic if estimator.loss == "auto" else estimator.loss,
         preset=estimator.preset,
-        hardening=estimator.hardening,
-        beta=0.0 if isinstance(beta, BetaSchedule) else beta,
-        threshold=estimator.threshold,
-        top_k=estimator.top_k,
-        temperature=temperature,
         tau_plus=estimator.tau_plus,
         negative_mass=estimator.negative_mass,
         reduction=estimator.reduction,
@@ -246,6 +240,17 @@ def contrastive_loss(
         ce_weight=estimator.ce_weight,
         bandwidth=TARGET_BANDWIDTH,
     )
+    # Set afterwards, as the loss would warn of them each time.
+    loss.options = replace(
+        loss.options,
+        hardening=estimator.hardening,
+        beta=0.0 if isinstance(scales.beta, BetaSchedule) else scales.beta,
+        threshold=estimator.threshold,
+        top_k=estimator.top_k,
+        temperature=scales.temperature,
+    )
+    check_options(loss.options)
+    return loss
 
 
 def given_scales(estimator: BaseEstimator) -> LossScales:
@@ -269,8 +274,8 @@ def _scales_to_try(
         beta = estimator.beta_ if is_auto(beta) else beta
         temperature = estimator.temperature_ if is_auto(temperature) else temperature
         return [LossScales(beta, temperature)]
-    hardened = contrastive_loss(estimator, data.data.has_labels).options.hardened
-    return loss_scales(beta, temperature, hardened=hardened)
+    options = contrastive_loss(estimator, data.data.has_labels).options
+    return loss_scales(beta, temperature, uses_beta=options.uses("beta"))
 
 
 # Run --------------------------------------------------------------------------------

@@ -1,20 +1,32 @@
-"""What each parameter of HSCLEmbedder may be."""
+"""What each parameter of HSCLEmbedder may be, and which values draw a warning."""
 
 import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from sklearn_hscl._sklearn_compat import HasMethods, Interval, StrOptions
 from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.image.registry import LIBRARIES, is_library_model
-from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import HARDENINGS
-from sklearn_hscl.losses.presets import LOSSES, REDUCTIONS
+from sklearn_hscl.losses.presets import (
+    LOSSES,
+    PRESETS,
+    REDUCTIONS,
+    LossOptions,
+    surprises,
+    warn_of_surprises,
+)
 from sklearn_hscl.runtime.precision import PRECISIONS
 from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
 from sklearn_hscl.training.loop.learning_rate import SCHEDULES
@@ -110,3 +122,101 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "net_params": [dict, None],
     "net_callbacks": ["array-like", None],
 }
+
+
+# Values that are valid, but surprise ----------------------------------------------------
+
+# Beyond, steps of AdamW destroy what was learned, or vanish in the rounding of weights.
+_USUAL_RATES = (1e-8, 1.0)
+# Parameters that a loss by name takes from the embedder, and a ContrastiveLoss has itself.
+_COMMON = ("hardening", "beta", "threshold", "top_k", "temperature")
+_OF_PRESET = (
+    "preset", "tau_plus", "negative_mass", "reduction", "detach_weights", "positives",
+    "ce_weight",
+)  # fmt: skip
+_is_announced: ContextVar[bool] = ContextVar("_is_announced", default=False)
+
+
+def surprising_params(
+    params: Mapping[str, Any], given: Collection[str] = ()
+) -> dict[str, str]:
+    """Return messages about parameters without effect, and extreme ones, by name.
+
+    Parameters
+    ----------
+    params : mapping
+        Parameters of an embedder; invalid ones are left to the checks of the fit.
+    given : collection of str
+        Names of parameters that were given, even if they have their default value; those
+        of a loss in the form ``loss__beta``.
+
+    Returns
+    -------
+    dict of str
+    """
+    loss = params["loss"]
+    found: dict[str, str] = {}
+    if isinstance(loss, ContrastiveLoss):
+        found = _unused_beside_loss(params, given)
+        own = {name.removeprefix("loss__") for name in given if name.startswith("loss__")}
+        messages = surprises(loss.loss, loss.options, own) if own else {}
+        found |= {f"loss__{name}": messages[name] for name in own & messages.keys()}
+    elif loss in ("auto", *LOSSES):
+        preset = PRESETS["hscl" if loss == "auto" else str(loss)]()
+        chosen = {name: params[name] for name in _COMMON if not _is_auto(params[name])}
+        options = replace(preset, **chosen)
+        found = surprises(str(loss), options, given)
+    lr, (least, largest) = params["lr"], _USUAL_RATES
+    if isinstance(lr, Real) and not least <= float(lr) <= largest:
+        effect = "destroy what was learned" if float(lr) > largest else "change no weight"
+        found["lr"] = (
+            f"lr={lr!r} is extreme: its steps {effect}. Use values from 1e-4 to 1e-1."
+        )
+    return found
+
+
+def _unused_beside_loss(
+    params: Mapping[str, object], given: Collection[str]
+) -> dict[str, str]:
+    """Return messages about parameters that a ContrastiveLoss replaces by its own."""
+    defaults = {name: getattr(LossOptions, name) for name in _COMMON}
+    defaults |= dict.fromkeys(_OF_PRESET)
+    return {
+        name: f"{name}={params[name]!r} has no effect, as loss is a ContrastiveLoss with "
+        f"its own {name}. Leave out {name}, or set loss__{name}."
+        for name, default in defaults.items()
+        # Schedules set the beta of every loss, and "auto" raises an error.
+        if not (isinstance(params[name], BetaSchedule) or _is_auto(params[name]))
+        and (name in given or params[name] != default)
+    }
+
+
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def warn_of_loss_params(estimator: BaseEstimator) -> None:
+    """Warn of parameters of the loss that have no effect, or are extreme."""
+    messages = surprising_params(estimator.get_params(deep=False))
+    _warn([messages[name] for name in messages if name != "lr"])
+
+
+def warn_of_lr(estimator: BaseEstimator) -> None:
+    """Warn of an extreme learning rate, after a training that it did not break."""
+    messages = surprising_params(estimator.get_params(deep=False))
+    _warn([messages[name] for name in messages if name == "lr"])
+
+
+def _warn(messages: list[str]) -> None:
+    if not _is_announced.get():
+        warn_of_surprises(messages, stacklevel=6)
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Omit these warnings in the block: a search has issued them for all candidates."""
+    token = _is_announced.set(True)
+    try:
+        yield
+    finally:
+        _is_announced.reset(token)

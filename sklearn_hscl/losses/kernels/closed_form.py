@@ -6,15 +6,17 @@ With u = s log2(e), E0 = 2^(βu) and E1 = 2^((1+β)u) on the negatives of each a
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
-from sklearn_hscl.losses.equation import anchor_weights
+from sklearn_hscl.losses.equation import LossStats, anchor_weights, dense_loss
+from sklearn_hscl.losses.pair_sets import LabelPairs
+from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.matmul import mm, mm_t
+from sklearn_hscl.runtime.normalize import refuse_nested_forward_mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,18 @@ class ClosedFormOptions:
     unit_rows: bool = True
     """Whether the rows are known to be of unit length, which bounds the exponents."""
     wants_gradient: bool = False
-    """Whether the gradient is needed; kernels set it."""
+    """Whether the gradient is needed."""
+
+    @property
+    def of_equation(self) -> LossOptions:
+        """The same as options of the equation."""
+        return LossOptions(
+            beta=self.beta,
+            temperature=self.temperature,
+            negative_mass=self.negative_mass,
+            reduction=self.reduction,
+            detach_weights=self.detach_weights,
+        )
 
 
 class ClosedFormResult(NamedTuple):
@@ -60,23 +73,6 @@ class NegativeSums(NamedTuple):
     plain: Tensor  # S0
     hard: Tensor  # S1
     squared: Tensor  # Σ E0²
-
-
-class AttachGradient(torch.autograd.Function):
-    """Attach a known gradient to a value; differentiable once."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        """Return the value, and keep the gradient."""
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Scale the gradient."""
-        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return outer[..., None, None] * gradient, None, None
 
 
 def tilt(
@@ -162,6 +158,146 @@ def negative_terms(
     if tilted.plain is not None:
         result -= tilted.plain.mul_(outer_sum(b))
     return result
+
+
+# Derivatives --------------------------------------------------------------------------
+
+
+# From unit embeddings, groups and options to the value, its gradient if options want it,
+# and statistics; on plain tensors, without autograd.
+Kernel = Callable[
+    [Tensor, Tensor, ClosedFormOptions], tuple[Tensor, Tensor | None, LossStats]
+]
+
+
+def differentiable_loss(
+    kernel: Kernel, z: Tensor, groups: Tensor, options: ClosedFormOptions
+) -> tuple[Tensor, LossStats]:
+    """Run a kernel, and make its value differentiable with respect to z.
+
+    First derivatives are the gradient that the kernel computes. Those of higher order, and
+    all under the transforms of ``torch.func``, are by autograd, with all pairs in memory.
+
+    Parameters
+    ----------
+    kernel : callable
+        Computes value, gradient and statistics.
+    z : Tensor of shape (..., B, D)
+        Unit embeddings.
+    groups : Tensor of int, shape (B,)
+        Samples of the same group are positives of each other, all others negatives.
+    options : ClosedFormOptions
+        The loss configuration.
+
+    Returns
+    -------
+    Tensor of shape (...), LossStats
+    """
+    wants_gradient = torch.is_grad_enabled() and z.requires_grad
+    options = replace(options, wants_gradient=wants_gradient)
+    value, _, *stats = _ClosedForm.apply(z, groups, kernel, options)
+    return value, LossStats(*stats)
+
+
+class _VmapInfo(Protocol):
+    """What ``torch.func.vmap`` tells about the mapped axis."""
+
+    batch_size: int
+
+
+class _Context(Protocol):
+    """Attributes of torch's context that :class:`_ClosedForm` uses."""
+
+    saved_tensors: tuple[Tensor, ...]
+    options: ClosedFormOptions
+    dtype: torch.dtype
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """Mark outputs that have no gradient."""
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Save tensors for the backward pass."""
+
+    def save_for_forward(self, *tensors: Tensor) -> None:
+        """Save tensors for derivatives in forward mode."""
+
+
+_Inputs = tuple[Tensor, Tensor, Kernel, ClosedFormOptions]
+_Outputs = tuple[Tensor | None, ...]  # value, gradient, and the fields of LossStats
+
+
+class _ClosedForm(torch.autograd.Function):
+    """The value of a kernel, with derivatives of any order."""
+
+    @staticmethod
+    def forward(
+        z: Tensor, groups: Tensor, kernel: Kernel, options: ClosedFormOptions
+    ) -> _Outputs:
+        value, gradient, stats = kernel(z, groups, options)
+        return value, gradient, *stats
+
+    @staticmethod
+    def setup_context(ctx: _Context, inputs: _Inputs, output: tuple[Tensor, ...]) -> None:
+        z, groups, _, ctx.options = inputs
+        ctx.dtype = output[0].dtype
+        known = [each for each in output[1:] if each is not None]
+        ctx.mark_non_differentiable(*known)
+        gradient = [] if output[1] is None else [output[1]]
+        ctx.save_for_backward(z, groups, *gradient)
+        ctx.save_for_forward(z, groups)
+
+    @staticmethod
+    def backward(
+        ctx: _Context, outer: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        z, groups, *known = ctx.saved_tensors
+        # With gradients enabled, somebody may differentiate the gradient.
+        if known and not torch.is_grad_enabled():
+            gradient = (outer[..., None, None] * known[0]).to(z.dtype)
+        else:
+            (gradient,) = _pullback(ctx.options, z, groups)(outer)
+        return gradient, None, None, None
+
+    @staticmethod
+    def jvp(ctx: _Context, tangent: Tensor | None, *_: None) -> _Outputs:
+        refuse_nested_forward_mode()
+        z, groups = ctx.saved_tensors
+        none = (None,) * (1 + len(LossStats._fields))
+        if tangent is None:
+            return None, *none
+        ones = torch.ones_like(z[..., 0, 0], dtype=ctx.dtype)
+        (gradient,) = _pullback(ctx.options, z, groups)(ones)
+        return (gradient * tangent).sum((-2, -1)).to(ctx.dtype), *none
+
+    @staticmethod
+    def vmap(
+        info: _VmapInfo, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[_Outputs, tuple[int | None, ...]]:
+        """Compute one batch after the other."""
+        z, groups = (
+            [each] * info.batch_size if axis is None else each.unbind(axis)
+            for each, axis in zip(inputs[:2], in_dims[:2], strict=True)
+        )
+        results = [
+            _ClosedForm.apply(*each, *inputs[2:]) for each in zip(z, groups, strict=True)
+        ]
+        joined = [
+            None if parts[0] is None else torch.stack(parts)
+            for parts in zip(*results, strict=True)
+        ]
+        return tuple(joined), tuple(None if each is None else 0 for each in joined)
+
+
+def _pullback(
+    options: ClosedFormOptions, z: Tensor, groups: Tensor
+) -> Callable[[Tensor], tuple[Tensor]]:
+    """Return the map from a gradient of the value to that of z, by autograd."""
+
+    def value(z: Tensor) -> Tensor:
+        rows = z.to(torch.promote_types(z.dtype, torch.float32))
+        return dense_loss(rows, LabelPairs(groups), options.of_equation)[0]
+
+    return torch.func.vjp(value, z)[1]
 
 
 # Few samples: the whole matrix of pairs at once ----------------------------------------

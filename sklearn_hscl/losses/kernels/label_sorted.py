@@ -58,14 +58,14 @@ class SortedRows(NamedTuple):
 
 def sort_rows(z: Tensor, groups: Tensor) -> SortedRows:
     """Bring the rows of each group together."""
-    group_ids = groups.cpu().numpy()
-    steps, order = np.diff(group_ids), None
-    if steps.size and steps.min() < 0:
+    group_ids, order = groups.cpu().numpy(), None
+    # Compared, as differences would wrap in the type of the ids.
+    if (group_ids[1:] < group_ids[:-1]).any():
         indices = group_ids.argsort(kind="stable")
-        steps = np.diff(group_ids[indices])
+        group_ids = group_ids[indices]
         order = torch.from_numpy(indices).to(z.device)
         z = z.index_select(0, order)
-    ends = np.flatnonzero(steps) + 1  # (C - 1,)
+    ends = np.flatnonzero(group_ids[1:] != group_ids[:-1]) + 1  # (C - 1,)
     bounds = np.concatenate([[0], ends, [len(group_ids)]])
     return SortedRows(z, order, bounds.tolist(), np.diff(bounds))
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from sklearn_hscl.losses.equation import LossStats, constant_mass
 from sklearn_hscl.losses.kernels.closed_form import (
-    AttachGradient,
     ClosedFormOptions,
     ClosedFormResult,
     NegativeSums,
     PairMasks,
     TiltedExponentials,
     dense_closed_form,
+    differentiable_loss,
     harden,
     negative_factors,
     negative_terms,
@@ -62,8 +62,7 @@ def streaming_loss(
     """Contrastive loss with exponentially weighted negatives, in linear memory.
 
     Value and gradient are those of :class:`~sklearn_hscl.losses.ContrastiveLoss`. The
-    gradient is computed together with the value, if `z` requires it, and can be
-    differentiated once.
+    gradient is computed together with the value, if `z` requires it.
 
     Parameters
     ----------
@@ -86,7 +85,12 @@ def streaming_loss(
     Jiang, Nguyen, Ishwar, Aeron, "Supervised Contrastive Learning with Hard Negative
     Samples", arXiv 2209.00078.
     """
-    options = replace(options, wants_gradient=torch.is_grad_enabled() and z.requires_grad)
+    return differentiable_loss(_value_and_gradient, z, groups, options)
+
+
+def _value_and_gradient(
+    z: Tensor, groups: Tensor, options: ClosedFormOptions
+) -> tuple[Tensor, Tensor | None, LossStats]:
     batches = [
         replace(
             options,
@@ -98,17 +102,12 @@ def streaming_loss(
             _per_batch(options.beta, z), _per_batch(options.temperature, z), strict=True
         )
     ]
-    with torch.no_grad():
-        if _fits_dense(z, batches):
-            joined = batches[0] if z.ndim == 2 else _joined(batches, z)
-            value, gradient, stats = _few_rows(z.detach(), groups, joined)
-        elif z.ndim == 2:
-            value, gradient, stats = _many_rows(z.detach(), groups, batches[0])
-        else:
-            value, gradient, stats = _one_by_one(z.detach(), groups, batches)
-    if gradient is not None:
-        value = AttachGradient.apply(z, value, gradient)
-    return value, stats
+    if _fits_dense(z, batches):
+        joined = batches[0] if z.ndim == 2 else _joined(batches, z)
+        return _few_rows(z, groups, joined)
+    if z.ndim == 2:
+        return _many_rows(z, groups, batches[0])
+    return _one_by_one(z, groups, batches)
 
 
 def _fits_dense(z: Tensor, batches: list[ClosedFormOptions]) -> bool:

@@ -29,10 +29,10 @@ DEFAULT_SCALES = LossScales(BETAS[0], TEMPERATURES[0])
 
 
 def loss_scales(
-    beta: float | str | BetaSchedule, temperature: float | str, *, hardened: bool
+    beta: float | str | BetaSchedule, temperature: float | str, *, uses_beta: bool
 ) -> list[LossScales]:
     """Return the pairs to try; one if both are given, or `beta` has no effect."""
-    betas = BETAS if hardened else BETAS[:1]
+    betas = BETAS if uses_beta else BETAS[:1]
     return [
         LossScales(b, t)
         for b in ((beta,) if not isinstance(beta, str) else betas)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import joblib
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
@@ -18,6 +17,7 @@ from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.device import accelerator, to_device
+from sklearn_hscl.runtime.normalize import refuse_nested_forward_mode
 from sklearn_hscl.runtime.random_state import Dropout, dropout_mask
 from sklearn_hscl.training.loop.learning_rate import ParamGroup
 
@@ -155,20 +155,28 @@ class _Context(Protocol):
     def save_for_backward(self, *tensors: Tensor) -> None:
         """Save tensors for the backward pass."""
 
+    def save_for_forward(self, *tensors: Tensor) -> None:
+        """Save tensors for derivatives in forward mode."""
+
 
 class _Product(torch.autograd.Function):
     """Rows times the transposed weights of each model, in few large products."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: _Context, rows: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weight)
+    def forward(rows: Tensor, weight: Tensor) -> Tensor:
         if rows.ndim > 2:
             return torch.bmm(rows, weight.mT)
         product = rows @ weight.flatten(0, 1).T  # (B, S * n_out)
         return product.view(len(rows), *weight.shape[:2]).transpose(0, 1)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: _Context, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
     def backward(ctx: _Context, outer: Tensor) -> tuple[Tensor | None, Tensor]:
         rows, weight = ctx.saved_tensors
         if rows.ndim > 2:
@@ -176,6 +184,12 @@ class _Product(torch.autograd.Function):
         flat = outer.transpose(0, 1).flatten(1)  # (B, S * n_out)
         to_rows = flat @ weight.flatten(0, 1) if ctx.needs_input_grad[0] else None
         return to_rows, (flat.T @ rows).view(weight.shape)
+
+    @staticmethod
+    def jvp(ctx: _Context, of_rows: Tensor, of_weight: Tensor) -> Tensor:
+        refuse_nested_forward_mode()
+        rows, weight = ctx.saved_tensors
+        return _Product.apply(of_rows, weight) + _Product.apply(rows, of_weight)
 
 
 class SharedDropout(nn.Module):

@@ -7,15 +7,15 @@ Import this module only if Triton is installed.
 
 import math
 from collections.abc import Hashable
+from functools import partial
 from typing import NamedTuple, TypedDict
 
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from sklearn_hscl.losses.equation import LossStats, anchor_weights, constant_mass
-from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions
+from sklearn_hscl.losses.kernels.closed_form import ClosedFormOptions, differentiable_loss
 from sklearn_hscl.losses.kernels.triton.backward import backward_kernel
 from sklearn_hscl.losses.kernels.triton.forward import (
     ROWS_MULTIPLE,
@@ -66,7 +66,7 @@ def triton_loss(
     Returns
     -------
     loss : Tensor of shape (), float32
-        Differentiable once, with respect to `z`.
+        Differentiable with respect to `z`; second derivatives are by autograd.
     stats : LossStats
         Skipped anchors, no fallbacks, effective negatives; each of shape ().
 
@@ -80,18 +80,28 @@ def triton_loss(
     """
     precision = _products(z.dtype) if precision is None else precision
     _check(z, groups, precision)
+    kernel = partial(_value_and_gradient, precision=precision)
+    return differentiable_loss(kernel, z, groups, options)
+
+
+def _value_and_gradient(
+    z: Tensor, groups: Tensor, options: ClosedFormOptions, *, precision: str
+) -> tuple[Tensor, Tensor | None, LossStats]:
     batch = _sort_batch(groups, options.negative_mass, options.reduction)
     settings = _TritonSettings.of(options, precision)
-    wants_gradient = z.requires_grad and torch.is_grad_enabled()
     with torch.cuda.device_of(z):  # Triton launches on the current device
-        loss, effective = _TritonLoss.apply(z, batch, settings, wants_gradient)
+        loss, effective, dz = _run_kernels(z, batch, settings, options.wants_gradient)
     count = _mean_over(batch.usable, effective)
-    return loss, LossStats(
-        skipped_anchors=(~batch.usable).sum(),
-        hardest_fallbacks=torch.zeros((), dtype=torch.int64, device=z.device),
-        effective_negatives=count
-        if options.effective_negatives
-        else torch.full_like(count, math.nan),
+    return (
+        loss,
+        dz,
+        LossStats(
+            skipped_anchors=(~batch.usable).sum(),
+            hardest_fallbacks=torch.zeros((), dtype=torch.int64, device=z.device),
+            effective_negatives=count
+            if options.effective_negatives
+            else torch.full_like(count, math.nan),
+        ),
     )
 
 
@@ -254,53 +264,36 @@ def _padded_rows(
     return padded.float() if isinstance(forward_kernel, Interpreted) else padded
 
 
-class _TritonLoss(torch.autograd.Function):
-    """Value with its gradient, which the backward pass only scales."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        z: Tensor,
-        batch: _TritonBatch,
-        settings: _TritonSettings,
-        wants_gradient: bool,
-    ) -> tuple[Tensor, Tensor]:
-        n_rows, n_columns = z.shape
-        constants = settings.constants(n_columns)
-        rows = _padded_rows(z[batch.order], len(batch.weight), constants["WIDTH"], settings)
-        per_row = z.new_zeros((6, len(rows)), dtype=torch.float32)
-        log_denominator, largest, repulsion_1, repulsion_0, loss, effective = per_row
-        saved = (log_denominator, largest, repulsion_1, repulsion_0)
-        sharpness = math.log2(math.e) / settings.temperature
-        size = triton.next_power_of_2(n_rows)
-        forward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]),)](
-            *(rows, batch.start, batch.end, batch.log_mass, batch.weight),
-            *(*saved, loss, effective, n_rows, settings.beta, sharpness),
+def _run_kernels(
+    z: Tensor, batch: _TritonBatch, settings: _TritonSettings, wants_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the loss, the effective negatives of each anchor, and the gradient or None."""
+    n_rows, n_columns = z.shape
+    constants = settings.constants(n_columns)
+    rows = _padded_rows(z[batch.order], len(batch.weight), constants["WIDTH"], settings)
+    per_row = z.new_zeros((6, len(rows)), dtype=torch.float32)
+    log_denominator, largest, repulsion_1, repulsion_0, loss, effective = per_row
+    saved = (log_denominator, largest, repulsion_1, repulsion_0)
+    sharpness = math.log2(math.e) / settings.temperature
+    size = triton.next_power_of_2(n_rows)
+    forward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]),)](
+        *(rows, batch.start, batch.end, batch.log_mass, batch.weight),
+        *(*saved, loss, effective, n_rows, settings.beta, sharpness),
+        SIZE=size,
+        **constants,
+    )
+    dz = None
+    if wants_gradient:
+        dz = z.new_empty((n_rows, n_columns), dtype=torch.float32)
+        transposed = settings.precision in ("tf32", "tf32x3")
+        columns = rows.T.contiguous() if transposed else rows
+        chunks = constants["WIDTH"] // constants["BLOCK_D"]
+        backward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]), chunks)](
+            *(rows, columns, batch.start, batch.end),
+            *(batch.weight, *saved, batch.order, dz, n_rows, n_columns, len(rows)),
+            *(settings.beta, sharpness, 1 / settings.temperature),
             SIZE=size,
+            TRANSPOSED=transposed,
             **constants,
         )
-        if wants_gradient:
-            dz = z.new_empty((n_rows, n_columns), dtype=torch.float32)
-            transposed = settings.precision in ("tf32", "tf32x3")
-            columns = rows.T.contiguous() if transposed else rows
-            chunks = constants["WIDTH"] // constants["BLOCK_D"]
-            backward_kernel[lambda meta: (triton.cdiv(n_rows, meta["BLOCK_M"]), chunks)](
-                *(rows, columns, batch.start, batch.end),
-                *(batch.weight, *saved, batch.order, dz, n_rows, n_columns, len(rows)),
-                *(settings.beta, sharpness, 1 / settings.temperature),
-                SIZE=size,
-                TRANSPOSED=transposed,
-                **constants,
-            )
-            ctx.save_for_backward(dz)
-            ctx.dtype = z.dtype  # type: ignore[attr-defined]
-        effective = effective[:n_rows]
-        ctx.mark_non_differentiable(effective)
-        return loss.sum(), effective
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (dz,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        gradient = (upstream[0] * dz).to(ctx.dtype)  # type: ignore[attr-defined]
-        return gradient, None, None, None
+    return loss.sum(), effective[:n_rows], dz
