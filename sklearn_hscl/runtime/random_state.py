@@ -146,11 +146,11 @@ class Dropout(nn.Dropout):
         return rows * dropout_mask(rows, self.p) if self.training and self.p else rows
 
 
-def _one_node(draw: Callable[..., Tensor], dtype: torch.dtype | None) -> Any:
+def _one_node(draw: Callable[..., Tensor], empty: Callable[..., Tensor]) -> Any:
     """Make a function that draws a mask one node of compiled networks.
 
     A compiler splits a network where a generator is used. The node takes the values that
-    are dropped, so that layers draw one after the other.
+    are dropped, so that layers draw one after the other; `empty` is a mask of them.
     """
     node = torch.library.custom_op(
         f"sklearn_hscl::{draw.__name__}",
@@ -158,7 +158,7 @@ def _one_node(draw: Callable[..., Tensor], dtype: torch.dtype | None) -> Any:
         mutates_args=(),
         tags=(torch.Tag.nondeterministic_seeded,),
     )
-    node.register_fake(lambda like, _: torch.empty_like(like, dtype=dtype))
+    node.register_fake(lambda like, fraction: empty(like))
 
     @wraps(draw)
     def call(like: Tensor, fraction: float) -> Tensor:
@@ -183,8 +183,10 @@ def _byte_mask(like: Tensor, n_retained: int) -> Tensor:
     return draws.view(like.shape) < n_retained
 
 
-dropout_mask = _one_node(_dropout_mask, None)
-_byte_mask_node = _one_node(_byte_mask, torch.bool)
+dropout_mask = _one_node(_dropout_mask, torch.empty_like)
+_byte_mask_node = _one_node(
+    _byte_mask, lambda like: like.new_empty(like.shape, dtype=torch.bool)
+)
 
 
 class ByteDropout(nn.Module):
