@@ -27,9 +27,10 @@ from sklearn_hscl.losses.presets import LOSSES
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 
 # "auto" is TF32 for tables and bf16 for images on an NVIDIA GPU, with 10 or 7 bits. On a
-# CPU, bf16 changes tables by 5e-3, "conv" by 1e-2 and "resnet18" by 7e-2.
+# CPU, bf16 changes tables by 5e-3, "conv" by 1e-2, "resnet18" by 7e-2 and "resnet50",
+# whose batches normalise themselves, by 0.12; another loss changes "conv" by 0.5.
 TOLERANCES = {"float64": 1e-6, "float32": 1e-3, "auto": 2e-2}
-AUTO_IMAGES = 0.1
+AUTO_IMAGES = 0.3
 # Kernels of a GPU, with their tolerances; Triton's products have 10 bits.
 KERNELS = {"auto": 1e-2, "dense": 1e-4, "tiled": 1e-4}
 NOT_FINITE = "values that are not finite, or other shapes"
