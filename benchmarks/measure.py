@@ -30,10 +30,10 @@ def around_centres(rng, centres, y):
 
 def now(device="cpu"):
     """Return the CPU time of this process; on a GPU the wall time once it has finished."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
+    if torch.device(device).type == "cpu":
+        return time.process_time()
+    torch.get_device_module(device).synchronize()
+    return time.perf_counter()
 
 
 def take_turns(functions, n_turns):

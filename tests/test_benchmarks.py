@@ -1,6 +1,10 @@
-"""Benchmarks take from each other only what is there."""
+"""Benchmarks take from each other only what is there; that of a GPU runs on the CPU."""
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +31,103 @@ def test_names_are_there(name):
         if isinstance(node, ast.ImportFrom) and node.module in SCRIPTS:
             wanted = {alias.name for alias in node.names}
             assert wanted <= set(made_in(SCRIPTS[node.module]))
+
+
+# The benchmark of a GPU ----------------------------------------------------------------
+
+
+def run_gpu(folder, *arguments):
+    """Run it on the CPU; return its exit status, its JSON and its Markdown."""
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cpu", "--tiny"]
+    done = subprocess.run(
+        [*command, "--results", str(folder), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr, done.stderr[-3000:]
+    report = json.loads((folder / "gpu.json").read_text())
+    return done.returncode, report, (folder / "gpu.md").read_text()
+
+
+def test_gpu_benchmark(tmp_path):
+    status, report, text = run_gpu(tmp_path)
+    assert status == 0
+    answers = {answer["section"] for answer in report["answers"]}
+    assert answers == {"loss", "fit and transform", "save and load", "search"}
+    assert all(answer["agrees"] for answer in report["answers"])
+    timed = {timing["section"] for timing in report["speed"]}
+    assert timed == {"loss", "fit", "transform", "images", "search"}
+    assert all(timing["ratio"] > 0 for timing in report["speed"])
+    (skipped,) = report["skipped"]
+    assert skipped["reason"] == "they need an NVIDIA GPU"
+    n_answers, n_timings = len(report["answers"]), len(report["speed"])
+    assert f"{n_answers} of {n_answers} answers agree" in text
+    assert text.count("| **") == n_timings
+
+
+def test_gpu_benchmark_without_time(tmp_path):
+    status, report, text = run_gpu(tmp_path, "--minutes", "0")
+    assert status == 0
+    assert report["answers"] == report["speed"] == []
+    assert "- loss: hscl, tiled, because the limit of 0 minutes was reached." in text
+    assert "- images: epoch of conv, because" in text
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import gpu
+    import gpu_agreement
+    import gpu_speed
+
+    return gpu, gpu_agreement, gpu_speed
+
+
+def raise_error():
+    raise RuntimeError("no | kernel")
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (lambda: [[1.0, 2.1]], "differs by 5.0e-02"),
+        (lambda: [[1.0, float("nan")]], "values that are not finite"),
+        (lambda: [[1.0]], "or other shapes"),
+        (raise_error, "RuntimeError: no | kernel"),
+    ],
+)
+def test_gpu_benchmark_fails_where_answers_differ(scripts, found, reason):
+    gpu, agreement, _ = scripts
+    good = {"tests": None, "answers": [], "speed": []}
+    assert gpu.is_good(good)
+    check = agreement.Check("fit", "mlp", 1e-3, lambda: [[1.0, 2.0]], found)
+    bad = good | {"answers": [check.run()]}
+    assert not gpu.is_good(bad)
+    assert any(reason in line for line in gpu.answer_lines(bad))
+
+
+def test_gpu_benchmark_fails_with_its_tests_and_timings(scripts):
+    gpu, _, speed = scripts
+    good = {"answers": [], "speed": []}
+    assert gpu.is_good(good | {"tests": {"passed": True}})
+    assert not gpu.is_good(good | {"tests": {"passed": False}})
+    timing = speed.Timing("fit", "mlp", 1, raise_error).run()
+    bad = good | {"tests": None, "speed": [timing]}
+    assert not gpu.is_good(bad)
+    assert list(gpu.rows(bad)) == [["fit", "mlp", "RuntimeError: no / kernel", "-", "-"]]
+
+
+def test_gpu_benchmark_goes_on_where_memory_ends(scripts):
+    gpu, _, speed = scripts
+
+    def runs_out():
+        raise speed.torch.OutOfMemoryError
+
+    functions = {"ours": lambda: 0.5, "eager": runs_out}
+    timing = speed.Timing("loss", "B=8", 1, lambda: functions).run()
+    report = {"tests": None, "answers": [], "speed": [timing]}
+    assert gpu.is_good(report)
+    (row,) = gpu.rows(report)
+    assert row == ["loss", "B=8", "0.5", "eager torch: out of memory", "-"]

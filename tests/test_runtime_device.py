@@ -1,6 +1,7 @@
 """Threads, devices and precision: settled from parameters and surroundings, restored."""
 
 import os
+import shutil
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -431,6 +432,86 @@ def test_compiled_networks_learn_the_same(iris):
     )
     expected = plain.fit(X, y).transform(X)
     assert_allclose(compiled.fit(X, y).transform(X), expected, atol=1e-5)
+
+
+def layer_norm_network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 8, bias=False)
+    )
+
+
+# AdamW divides small gradients of the deep network by their own size, with their errors.
+COMPILED = {
+    "mlp": {"encoder": "mlp", "hidden_layer_sizes": (16,)},
+    "tabular": {"encoder": "tabular", "hidden_layer_sizes": (16, 16)},
+    "conv": {"encoder": "conv", "precision": "float64"},
+    "custom": {"encoder": layer_norm_network()},
+}
+
+
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None,
+    reason="torch.compile needs a C++ compiler on the CPU",
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiler_of_the_cpu(iris, digit_images, name):
+    """As one graph: what splits a network keeps CUDA graphs from working."""
+    X, y = digit_images if name == "conv" else iris
+    X, y = X[::2][:32], y[::2][:32]
+    plain = HSCLEmbedder(
+        max_epochs=1,
+        random_state=0,
+        batch_size=16,
+        device_batch_size=32,
+        early_stopping=False,
+        **COMPILED[name],
+    )
+    options = {"cpp.simdlen": 1, "compile_threads": 1}  # which compile faster
+    settings = {"compile__fullgraph": True, "compile__options": options}
+    compiled = clone(plain).set_params(compile=True, net_params=settings)
+    expected = plain.fit(X, y).transform(X)
+    found = compiled.fit(X, y).transform(X)
+    assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+
+
+ONE_GRAPH = {
+    "tabular, dropout": {"encoder": "tabular", "dropout": 0.3},
+    "tabular, two views": {"encoder": "tabular", "loss": "hucl"},
+    "tabular, chunks": {"encoder": "tabular", "device_batch_size": 8},
+    "tabular, classifier": {"encoder": "tabular", "ce_weight": 0.5},
+    "tabular, bf16": {"encoder": "tabular", "precision": "bf16"},
+    "mlp, dropout": {"encoder": "mlp", "dropout": 0.3},
+    "mlp, chunks": {"encoder": "mlp", "dropout": 0.3, "device_batch_size": 8},
+    "conv, dropout": {"encoder": "conv", "dropout": 0.3},
+    "conv, two views": {"encoder": "conv", "loss": "hucl"},
+    "resnet18": {"encoder": "resnet18"},
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+@pytest.mark.parametrize("name", ONE_GRAPH)
+def test_networks_are_one_graph(iris, digit_images, name):
+    """And draw the same numbers, also where a chunk is embedded twice."""
+    torch._dynamo.reset()  # one graph for each size of a batch: eight at most
+    is_image = name.startswith(("conv", "resnet"))
+    X, y = (part[::2][:32] for part in (digit_images if is_image else iris))
+    if not is_image:
+        X = np.column_stack([np.where(X > 6.5, np.nan, X), np.arange(32) % 3])
+    plain = HSCLEmbedder(
+        max_epochs=1,
+        random_state=0,
+        batch_size=16,
+        categorical_features=None if is_image else [4],
+        early_stopping=False,
+        **ONE_GRAPH[name],
+    )
+    settings = {"compile__fullgraph": True, "compile__backend": "eager"}
+    compiled = clone(plain).set_params(compile=True, net_params=settings)
+    expected = plain.fit(X, y).transform(X)
+    found = compiled.fit(X, y).transform(X)
+    assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
 
 
 def test_switch_with_users_that_overlap():

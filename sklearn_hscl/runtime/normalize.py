@@ -51,8 +51,8 @@ class _UnitRows(torch.autograd.Function):
         norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # (..., 1)
         # The squares of rows with a very large or small norm leave the range of the dtype.
         # An accelerator would have to be waited for, which costs more than always scaling;
-        # an exported network cannot branch.
-        can_check = z.device.type == "cpu" and not torch.compiler.is_exporting()
+        # a compiled or exported network cannot branch.
+        can_check = z.device.type == "cpu" and not torch.compiler.is_compiling()
         if not (can_check and bool(_squares_fit(norm).all())):
             direct = norm
             largest = z.abs().amax(-1, keepdim=True)

@@ -7,6 +7,7 @@ generators, which are then seeded for the time of the fit.
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -145,10 +146,47 @@ class Dropout(nn.Dropout):
         return rows * dropout_mask(rows, self.p) if self.training and self.p else rows
 
 
-def dropout_mask(like: Tensor, p: float) -> Tensor:
+def _one_node(draw: Callable[..., Tensor], empty: Callable[..., Tensor]) -> Any:
+    """Make a function that draws a mask one node of compiled networks.
+
+    A compiler splits a network where a generator is used. The node takes the values that
+    are dropped, so that layers draw one after the other; `empty` is a mask of them.
+    """
+    node = torch.library.custom_op(
+        f"sklearn_hscl::{draw.__name__}",
+        draw,
+        mutates_args=(),
+        tags=(torch.Tag.nondeterministic_seeded,),
+    )
+    node.register_fake(lambda like, fraction: empty(like))
+
+    @wraps(draw)
+    def call(like: Tensor, fraction: float) -> Tensor:
+        if torch.compiler.is_compiling():
+            return node(like.detach(), fraction)
+        return draw(like, fraction)
+
+    return call
+
+
+def _dropout_mask(like: Tensor, p: float) -> Tensor:
     """Draw a tensor of zeros, a fraction `p` of it, and of 1 / (1 - p)."""
     mask = torch.empty_like(like, requires_grad=False)
     return mask.bernoulli_(1 - p, generator=generator_of_fit(like.device)).div_(1 - p)
+
+
+def _byte_mask(like: Tensor, n_retained: int) -> Tensor:
+    """Draw a mask that is True for `n_retained` of 256 values."""
+    words = torch.empty(-(-like.numel() // 8), dtype=torch.long, device=like.device)
+    words.random_(-(2**63), None, generator=generator_of_fit(like.device))
+    draws = words.view(torch.uint8)[: like.numel()]
+    return draws.view(like.shape) < n_retained
+
+
+dropout_mask = _one_node(_dropout_mask, torch.empty_like)
+_byte_mask_node = _one_node(
+    _byte_mask, lambda like: like.new_empty(like.shape, dtype=torch.bool)
+)
 
 
 class ByteDropout(nn.Module):
@@ -173,10 +211,7 @@ class ByteDropout(nn.Module):
         """Drop values of a tensor of any shape, in training; scale the others up."""
         if not (self.training and self.drops):
             return rows
-        words = torch.empty(-(-rows.numel() // 8), dtype=torch.long, device=rows.device)
-        words.random_(-(2**63), None, generator=generator_of_fit(rows.device))
-        draws = words.view(torch.uint8)[: rows.numel()]
-        mask = draws.view(rows.shape) < self.n_retained
+        mask = _byte_mask_node(rows, self.n_retained)
         return rows * (mask * (256 / self.n_retained))
 
 
