@@ -88,8 +88,8 @@ def to_onnx(
         (_N_TRACED_ROWS, *fitted.input_shape_), dtype=_input_type(dtype, ndim)
     )
     model = _export(transform, sample)
-    with atomic_file(Path(path)) as temporary:
-        temporary.write_bytes(model)
+    with atomic_file(Path(path)) as file:
+        file.write(model)
 
 
 def _check_numeric(embedder: HSCLEmbedder) -> None:

@@ -306,6 +306,42 @@ def test_broken_files_are_named(iris, tmp_path):
         clone(resumed).fit(*iris)
 
 
+def test_single_bits_that_flip(iris, tmp_path):
+    settings = {"max_epochs": 1, "early_stopping": False, "hidden_layer_sizes": (8,)}
+    fitted = embedder(tmp_path, **settings).fit(*iris)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    n_refused = 0
+    for i, position in enumerate(np.linspace(0, len(whole) - 1, 60).astype(int)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        try:
+            resumed = embedder(tmp_path, resume=True, **settings).fit(*iris)
+        except ValueError:
+            n_refused += 1
+        else:
+            assert kills.bits(resumed, iris[0]) == kills.bits(fitted, iris[0])
+    assert n_refused > 10
+
+
+def test_files_of_earlier_versions_have_no_checksum(iris, tmp_path, every_epoch):
+    whole = embedder().fit(*iris)
+    begun = stopped(embedder(tmp_path, resume=True), *iris)
+    path = tmp_path / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    checksum = content.pop("checksum")
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="it is damaged"):
+        clone(begun).fit(*iris)
+    torch.save(content | {"checksum": checksum[::-1]}, path)
+    with pytest.raises(ValueError, match="it is damaged"):
+        clone(begun).fit(*iris)
+    torch.save(content | {"format": 1}, path)
+    resumed = clone(begun).fit(*iris)
+    assert kills.bits(resumed, iris[0]) == kills.bits(whole, iris[0])
+
+
 class Payload:
     def __reduce__(self):
         return Path.touch, (Path("executed"),)
@@ -320,9 +356,12 @@ def test_reading_executes_nothing(iris, tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_process_go(iris, tmp_path):
-    (tmp_path / "checkpoint.pt.123.part").write_bytes(b"half")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "checkpoint.pt").symlink_to("elsewhere/state.pt")
+    (tmp_path / "elsewhere" / "state.pt.123.part").write_bytes(b"half")
     embedder(tmp_path, max_epochs=1).fit(*iris)
-    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+    assert (tmp_path / "checkpoint.pt").is_symlink()
+    assert os.listdir(tmp_path / "elsewhere") == ["state.pt"]
 
 
 def test_writing_is_rare_where_epochs_are_short(iris, tmp_path, monkeypatch):

@@ -40,8 +40,8 @@ from sklearn_hscl.persistence.json_codec import (
     take_strings,
 )
 from sklearn_hscl.persistence.safetensors_file import (
-    read_arrays,
     read_document,
+    read_file,
     write_file,
 )
 from sklearn_hscl.persistence.schema import (
@@ -394,11 +394,10 @@ def read_bundle(
     passed : mapping
         Parameters that were left out.
     """
-    document = read_document(path)
+    document, arrays = read_file(path)
     with error_context(path):
         checked = check_schema(document, "document", **_DOCUMENT_SCHEMA)
     _check_passed(cls, path, checked["left_out"], passed)
-    arrays = read_arrays(path, document)
     with error_context(path):
         return _restore_embedder(cls, checked, arrays, passed)
 
