@@ -3,6 +3,7 @@
 A checkpoint belongs to one fit, which a fingerprint of its data and parameters identifies.
 """
 
+import ast
 import os
 import platform
 import re
@@ -515,8 +516,49 @@ def _describe_changes(before: Fingerprint, now: Fingerprint) -> str:
     return "; ".join(
         f"{name} (then {before.get(name)}, now {now.get(name)})"
         for name in now | before
-        if now.get(name) != before.get(name)
+        if _comparable(now.get(name)) != _comparable(before.get(name))
     )
+
+
+def _comparable(description: str | None) -> str | None:
+    """Return a text that is the same for descriptions of equal values."""
+    try:
+        tree = ast.parse(description or "", mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        return description  # of an object whose repr is not Python
+    return ast.dump(_EqualValues().visit(tree))
+
+
+class _EqualValues(ast.NodeTransformer):
+    """Write 1.0 as 1, tuples and arrays as lists, numbers of numpy as Python's."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        is_whole = isinstance(node.value, float) and node.value.is_integer()
+        return ast.Constant(int(cast(float, node.value))) if is_whole else node
+
+    def visit_Tuple(self, node: ast.Tuple) -> ast.expr:
+        return ast.List([self.visit(item) for item in node.elts], ast.Load())
+
+    def visit_Dict(self, node: ast.Dict) -> ast.expr:
+        node = cast(ast.Dict, self.generic_visit(node))
+        items = sorted(
+            zip(node.keys, node.values, strict=True),
+            key=lambda item: "" if item[0] is None else ast.dump(item[0]),
+        )
+        return ast.Dict([key for key, _ in items], [value for _, value in items])
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return ast.Constant(node.attr == "True_") if _is_of_numpy(node) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if _is_of_numpy(node.func) and node.args:
+            return cast(ast.expr, self.visit(node.args[0]))
+        return cast(ast.expr, self.generic_visit(node))
+
+
+def _is_of_numpy(node: ast.expr) -> bool:
+    """Return whether an expression is ``np.float64``, ``np.True_``, ``array``, ..."""
+    return ast.unparse(node).startswith("np.") or ast.unparse(node) == "array"
 
 
 def _hash_arrays(arrays: LabelledArrays | None, names: Sequence[str]) -> Fingerprint:

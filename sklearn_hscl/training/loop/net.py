@@ -180,7 +180,7 @@ class ContrastiveNet(CallbackNet):
         super().on_epoch_begin(net, **kwargs)
         if isinstance(self.beta, BetaSchedule):
             n_completed = len(self.history) - 1 - self.first_epoch_
-            beta = self.beta.beta_at(n_completed / max(1, self.loop.n_epochs - 1))
+            beta = float(self.beta.beta_at(n_completed / max(1, self.loop.n_epochs - 1)))
             if not 0 <= beta < np.inf:
                 raise ValueError(f"beta={self.beta!r} gave {beta}, which must be >= 0.")
             self.criterion_.set_beta(beta)
