@@ -22,6 +22,7 @@ from sklearn_hscl.encoders.preprocessing import (
 )
 from sklearn_hscl.persistence.encoder_state import to_cpu
 from sklearn_hscl.persistence.safetensors_file import atomic_file
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.training.fitted_state import FittedState
 
@@ -30,6 +31,7 @@ _INPUT, _OUTPUT, _BATCH_AXIS = "X", "embedding", "n_samples"
 _N_TRACED_ROWS = 2
 
 
+@default_settings()
 def to_onnx(
     embedder: HSCLEmbedder,
     path: str | os.PathLike[str],

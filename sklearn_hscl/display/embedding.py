@@ -21,6 +21,7 @@ from sklearn_hscl.plotting.axes import (
     show_literally,
     shown_name,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,6 +148,7 @@ class EmbeddingDisplay:
         self.half_width = half_width
 
     @classmethod
+    @default_settings()
     def from_estimator(
         cls,
         estimator: BaseEstimator,
@@ -182,6 +184,7 @@ class EmbeddingDisplay:
         )
 
     @classmethod
+    @default_settings()
     def from_embedding(
         cls,
         Z: ArrayLike,

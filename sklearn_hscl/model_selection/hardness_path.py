@@ -16,6 +16,7 @@ from sklearn_hscl.model_selection.evaluator import Batched
 from sklearn_hscl.model_selection.pipeline_split import split_pipeline
 from sklearn_hscl.model_selection.search import BatchedGridSearchCV
 from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes_grid
+from sklearn_hscl.runtime.global_setting import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +58,7 @@ class HardnessPath:
     batched: list[Batched]
 
 
+@default_settings()
 def hardness_path(
     estimator: BaseEstimator,
     X: ArrayLike,

@@ -52,6 +52,7 @@ from sklearn_hscl.persistence.schema import (
     check_schema,
     error_context,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.training.fitted_state import (
     INPUT_ATTRIBUTES,
     SERIALIZED_ATTRIBUTES,
@@ -83,6 +84,7 @@ class PersistenceMixin:
     object except a custom `encoder`.
     """
 
+    @default_settings()
     def __getstate__(self) -> Entries:
         """Return parameters and fit as plain values."""
         stored = _hashable if _is_hashed_by_joblib() else _portable
@@ -101,6 +103,7 @@ class PersistenceMixin:
         fit = {"facts": entries, "arrays": arrays, "encoder": encoder}
         return state | {"_fit": fit | {"version": _PICKLE_VERSION}}
 
+    @default_settings()
     def __setstate__(self, state: Entries) -> None:
         """Restore the fit on the device of the parameters if it is available."""
         attributes = dict(state)
@@ -215,6 +218,7 @@ class PersistenceMixin:
         vars(other).update(vars(self))
         return other
 
+    @default_settings()
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return an embedder with copies of all attributes, including the net."""
         other = type(self).__new__(type(self))
@@ -292,6 +296,7 @@ def _bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
 # Writing -----------------------------------------------------------------------------
 
 
+@default_settings()
 def write_bundle(
     estimator: BaseEstimator,
     path: str | os.PathLike[str],
@@ -380,6 +385,7 @@ def _versions() -> dict[str, Json]:
 Embedder = TypeVar("Embedder", bound=BaseEstimator)
 
 
+@default_settings()
 def read_bundle(
     cls: type[Embedder], path: str | os.PathLike[str], passed: Params
 ) -> Embedder:

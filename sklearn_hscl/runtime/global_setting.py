@@ -2,8 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Generic, TypeVar
+
+import numpy as np
+import sklearn
+import torch
 
 Value = TypeVar("Value")
 
@@ -33,8 +37,8 @@ class GlobalSetting(Generic[Value]):
         """Set `value` inside the block; later users keep the value of the first."""
         with self._lock:
             if self._n_users == 0:
-                self._before = self._read()
-                self._write(value)
+                self._before, self._value = self._read(), value
+                self._change(self._before, value)
             self._n_users += 1
         try:
             yield
@@ -42,4 +46,59 @@ class GlobalSetting(Generic[Value]):
             with self._lock:
                 self._n_users -= 1
                 if self._n_users == 0:
-                    self._write(self._before)
+                    self._change(self._value, self._before)
+
+    def _change(self, old: Value, new: Value) -> None:
+        if old != new:
+            self._write(new)
+
+
+# Settings of the caller --------------------------------------------------------------
+
+
+def read_cpu_products() -> str:
+    """Return how torch may round float32 products on the CPU; "missing" in an old torch."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    return str(getattr(matmul, "fp32_precision", "missing"))
+
+
+def write_cpu_products(value: str) -> None:
+    """Set how torch may round float32 products on the CPU."""
+    if value != "missing":
+        torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
+
+
+_DTYPE = GlobalSetting(torch.get_default_dtype, torch.set_default_dtype)
+_CPU_PRODUCTS = GlobalSetting(read_cpu_products, write_cpu_products)
+# All arrays are numpy's: transformers return no frames, and checks no tensors.
+_SKLEARN = {"transform_output": "default", "array_api_dispatch": False}
+
+
+@contextmanager
+def default_settings() -> Iterator[None]:
+    """Compute inside the block as if the caller had changed no setting of the process.
+
+    Results must not depend on gradients that are switched off, on another default dtype or
+    device, on autocast, or on frames as output of transformers. Use it as a decorator of
+    public functions, which then leave the settings as they are.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if _SKLEARN.items() - sklearn.get_config().items():
+            stack.enter_context(sklearn.config_context(**_SKLEARN))
+        stack.enter_context(np.errstate(all="warn", under="ignore"))
+        stack.enter_context(_DTYPE.set_to(torch.float32))
+        stack.enter_context(_CPU_PRODUCTS.set_to(_free(read_cpu_products())))
+        yield
+
+
+def _free(setting: str) -> str:
+    return setting if setting == "missing" else "none"
