@@ -1,5 +1,6 @@
-"""Settings of the whole process that are changed temporarily."""
+"""Settings of the whole process that are changed temporarily, also across forks."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,17 @@ import sklearn
 import torch
 
 Value = TypeVar("Value")
+Lock = TypeVar("Lock")
+
+
+def renewed_in_children(lock: Lock) -> Lock:
+    """Return a lock that is free in forked children, whoever held it in the parent.
+
+    Its owner may be a thread that does not exist in the child.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+    return lock
 
 
 class GlobalSetting(Generic[Value]):
@@ -30,23 +42,33 @@ class GlobalSetting(Generic[Value]):
         self._read = read
         self._write = write
         self._lock = threading.Lock()
-        self._n_users = 0
+        self._users: list[int] = []  # their threads
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_other_threads)
 
     @contextmanager
     def set_to(self, value: Value) -> Iterator[None]:
         """Set `value` inside the block; later users keep the value of the first."""
         with self._lock:
-            if self._n_users == 0:
+            if not self._users:
                 self._before, self._value = self._read(), value
                 self._change(self._before, value)
-            self._n_users += 1
+            self._users.append(threading.get_ident())
         try:
             yield
         finally:
             with self._lock:
-                self._n_users -= 1
-                if self._n_users == 0:
+                self._users.remove(threading.get_ident())
+                if not self._users:
                     self._change(self._value, self._before)
+
+    def _forget_other_threads(self) -> None:
+        """Restore the setting in a forked child if only threads of the parent use it."""
+        self._lock = threading.Lock()
+        was_in_use = bool(self._users)
+        self._users = [user for user in self._users if user == threading.get_ident()]
+        if was_in_use and not self._users:
+            self._change(self._value, self._before)
 
     def _change(self, old: Value, new: Value) -> None:
         if old != new:

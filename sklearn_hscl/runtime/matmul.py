@@ -25,6 +25,7 @@ from torch import Tensor
 from sklearn_hscl.runtime.global_setting import (
     GlobalSetting,
     read_cpu_products,
+    renewed_in_children,
     write_cpu_products,
 )
 
@@ -35,7 +36,7 @@ _PROBED_SHAPES = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
 # A close race could end differently in each process, and with it the last bits of
 # results; a clear one does not.
 _CLEARLY_FASTER = 1.25
-_lock = threading.Lock()
+_lock = renewed_in_children(threading.Lock())
 _allowed = os.environ.get("SKLEARN_HSCL_FAST_GEMM", "1") != "0"
 # None: not probed yet.
 _found_better: bool | None = None
