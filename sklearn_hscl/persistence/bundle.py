@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
 from sklearn_hscl.losses.contrastive import with_current_values
 from sklearn_hscl.persistence.encoder_state import (
-    ENCODER_PREFIX,
     CustomEncoder,
     build_custom_encoder,
     check_encoder_is_storable,
@@ -95,11 +95,9 @@ class PersistenceMixin:
         }
         if not hasattr(self, "module_"):
             return state
-        entries, arrays = estimator_state(self)
-        encoder = None
-        if entries["network"]["blueprint"] is None:
-            encoder = stored(self.module_)
-            arrays = {k: v for k, v in arrays.items() if not k.startswith(ENCODER_PREFIX)}
+        entries, arrays = estimator_state(self, has_custom_weights=False)
+        is_built_in = entries["network"]["blueprint"] is not None
+        encoder = None if is_built_in else stored(self.module_)
         fit = {"facts": entries, "arrays": arrays, "encoder": encoder}
         return state | {"_fit": fit | {"version": _PICKLE_VERSION}}
 
@@ -224,8 +222,6 @@ class PersistenceMixin:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         vars(other).update(copy.deepcopy(vars(self), memo))
-        if hasattr(other, "net_"):  # the net copies its module without the memo
-            vars(other)["module_"] = other.net_.module_.encoder
         return other
 
 
@@ -253,7 +249,15 @@ def _portable(value: object) -> object:
     """Return paths and devices as strings, which skops trusts, and modules on the CPU."""
     if isinstance(value, PurePath | torch.device):
         return str(value)
-    return to_cpu(value) if isinstance(value, nn.Module) else value
+    if not isinstance(value, nn.Module):
+        return value
+    if any(map(is_parametrized, value.modules())):
+        raise TypeError(
+            "Expected an encoder that torch can pickle, got one with parametrizations such "
+            "as weight_norm. Call save(path, leave_out=['encoder']) and load(path, "
+            "encoder=...). In a search with n_jobs pass a function that builds the encoder."
+        )
+    return to_cpu(value)
 
 
 def _is_hashed_by_joblib() -> bool:

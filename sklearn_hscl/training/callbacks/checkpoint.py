@@ -585,6 +585,9 @@ class _Array(Sized, Protocol):
 def _hash(arrays: Iterable[_Array]) -> str:
     digest = blake2b(digest_size=16)
     for array in arrays:
+        if not hasattr(array, "dtype"):  # the extra state of a module
+            digest.update(_checksum(array).encode())
+            continue
         digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
         for values in _chunks(array):
             digest.update(np.ascontiguousarray(values).data)

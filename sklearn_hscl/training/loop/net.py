@@ -188,6 +188,13 @@ class ContrastiveNet(CallbackNet):
 
     # State ------------------------------------------------------------------------------
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "ContrastiveNet":
+        """Return a copy without skorch's detour by pickle, which some modules forbid."""
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
     @property
     def plain_module(self) -> ContrastiveModule:
         """The module inside the wrapper of torch.compile."""
