@@ -169,9 +169,18 @@ def polars_option(**options):
     return pytest.importorskip("polars").Config(**options)
 
 
+@contextlib.contextmanager
 def products(value):
-    read = torch.get_float32_matmul_precision
-    return changed(read, torch.set_float32_matmul_precision, value)
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [backend.fp32_precision for backend in backends]
+    torch.set_float32_matmul_precision(value)
+    try:
+        yield
+        assert torch.get_float32_matmul_precision() == value
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 @contextlib.contextmanager
