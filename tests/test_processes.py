@@ -135,6 +135,8 @@ def test_modules_of_users_get_seeded_generators():
     before = torch.get_rng_state()
     assert_array_equal(embedder.fit(X, y).transform(X), expected)
     assert torch.equal(torch.get_rng_state(), before)
+
+
 # Forks after work in threads ---------------------------------------------------------
 
 FORKS = """

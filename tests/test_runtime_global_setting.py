@@ -13,9 +13,11 @@ import sklearn
 import torch
 from joblib import parallel_config
 from numpy.testing import assert_array_equal
+from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder, diagnose
@@ -27,7 +29,7 @@ from sklearn_hscl.display import (
     SimilarityDisplay,
 )
 from sklearn_hscl.metrics import knn_accuracy, singular_value_decay
-from sklearn_hscl.model_selection import BatchedGridSearchCV
+from sklearn_hscl.model_selection import BatchedGridSearchCV, hardness_path
 from sklearn_hscl.runtime.global_setting import GlobalSetting, default_settings
 from sklearn_hscl.theory import verify_estimator
 
@@ -299,6 +301,23 @@ def test_output_of_frames_is_that_of_the_caller(fitted):
     with sklearn.config_context(transform_output="pandas"):
         assert isinstance(fitted.transform(X), pd.DataFrame)
         assert isinstance(embedder().fit_transform(X, Y), pd.DataFrame)
+
+
+def test_steps_of_a_pipeline_pass_frames_on_as_in_fit():
+    pytest.importorskip("polars")
+    for output in ("pandas", "polars"):
+        with sklearn.config_context(transform_output=output):
+            scale = make_column_transformer(
+                (StandardScaler(), ["b"]), remainder="passthrough"
+            )
+            pipe = make_pipeline(scale, embedder("tabular")).fit(TABLE, Y)
+            assert pipe[-1].is_categorical_.any()
+            assert diagnose(pipe, TABLE, Y)["collapse"].severity
+            verify_estimator(pipe, TABLE, Y)
+            hardness_path(pipe, TABLE, Y, betas=[0.0, 1.0], cv=2)
+            for reducer in (None, PCA(2)):
+                EmbeddingDisplay.from_estimator(pipe, TABLE, Y, reducer=reducer)
+    plt.close("all")
 
 
 def test_gradients_stay_as_they_were():

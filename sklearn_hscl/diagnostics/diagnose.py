@@ -32,7 +32,7 @@ from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 _MAX_ROWS = 10_000
 
 
-@default_settings()
+@default_settings(keeps_frames=True)
 def diagnose(
     estimator: BaseEstimator,
     X: ArrayLike,

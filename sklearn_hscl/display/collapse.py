@@ -101,7 +101,7 @@ class CollapseDisplay:
         self.classes = classes
 
     @classmethod
-    @default_settings()
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,

@@ -39,6 +39,7 @@ class Reducer(Protocol):
         """Fit and return an array of shape (n, 2)."""
 
 
+@default_settings()  # arrays of the reducer, too
 def _reduce(rows: Rows, reducer: Reducer | None) -> tuple[Rows, tuple[str, str]]:
     """Reduce rows to points (n, 2), and name their axes.
 
@@ -148,7 +149,7 @@ class EmbeddingDisplay:
         self.half_width = half_width
 
     @classmethod
-    @default_settings()
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,

@@ -72,7 +72,7 @@ class LossCurveDisplay:
         self.best_epoch = best_epoch
 
     @classmethod
-    @default_settings()
+    @default_settings(keeps_frames=True)
     def from_estimator(cls, estimator: BaseEstimator, *, ax: "Axes | None" = None) -> Self:
         """Plot the history of a fit.
 

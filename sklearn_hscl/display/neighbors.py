@@ -101,7 +101,7 @@ class NeighborsDisplay:
         self.labels = labels
 
     @classmethod
-    @default_settings()
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,

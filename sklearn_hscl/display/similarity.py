@@ -78,7 +78,7 @@ class SimilarityDisplay:
         self.tilted = tilted
 
     @classmethod
-    @default_settings()
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,

@@ -58,7 +58,7 @@ class HardnessPath:
     batched: list[Batched]
 
 
-@default_settings()
+@default_settings(keeps_frames=True)
 def hardness_path(
     estimator: BaseEstimator,
     X: ArrayLike,
@@ -157,7 +157,7 @@ class _MeasureScorer:
     def __call__(self, estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> _Measures:
         split = split_pipeline(estimator)
         embedder = split.embedder
-        embedding = embedder.transform(split.transform_before(X))
+        embedding = np.asarray(embedder.transform(split.transform_before(X)))
         best_epoch = embedder.history_[embedder.best_epoch_ - 1]
         return {
             "scores": self._score(estimator, X, y, embedding),

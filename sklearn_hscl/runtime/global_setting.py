@@ -97,12 +97,18 @@ _SKLEARN = {"transform_output": "default", "array_api_dispatch": False}
 
 
 @contextmanager
-def default_settings() -> Iterator[None]:
+def default_settings(*, keeps_frames: bool = False) -> Iterator[None]:
     """Compute inside the block as if the caller had changed no setting of the process.
 
     Results must not depend on gradients that are switched off, on another default dtype or
     device, on autocast, or on frames as output of transformers. Use it as a decorator of
     public functions, which then leave the settings as they are.
+
+    Parameters
+    ----------
+    keeps_frames : bool, default=False
+        Whether transformers return what the caller has chosen: the steps of a pipeline
+        must pass on what they passed on in fit.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
@@ -114,8 +120,9 @@ def default_settings() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if _SKLEARN.items() - sklearn.get_config().items():
-            stack.enter_context(sklearn.config_context(**_SKLEARN))
+        config = {} if keeps_frames else _SKLEARN
+        if config.items() - sklearn.get_config().items():
+            stack.enter_context(sklearn.config_context(**config))
         stack.enter_context(np.errstate(all="warn", under="ignore"))
         stack.enter_context(_DTYPE.set_to(torch.float32))
         stack.enter_context(_CPU_PRODUCTS.set_to(_free(read_cpu_products())))

@@ -206,7 +206,7 @@ class VerificationSettings(TypedDict, total=False):
     random_state: int | np.random.RandomState | None
 
 
-@default_settings()
+@default_settings(keeps_frames=True)
 def verify_estimator(
     estimator: BaseEstimator,
     X: ArrayLike,
