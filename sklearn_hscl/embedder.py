@@ -27,6 +27,7 @@ from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.persistence.bundle import PersistenceMixin
 from sklearn_hscl.reports.training_report import AttributesWithReport
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.training.config import AugmentParameter, Schedule
 from sklearn_hscl.training.ensemble import norm_of_means
 from sklearn_hscl.training.fitting import (
@@ -473,6 +474,7 @@ class HSCLEmbedder(
         self._fit(FitInput(X, y, X_val, y_val, groups))
         return self
 
+    @default_settings()
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, given: FitInput) -> torch.Tensor | None:
         """Train; return the member that does not see each sample, if there is one."""
@@ -496,6 +498,7 @@ class HSCLEmbedder(
         warn_of_lr(self)
         return run.folds
 
+    @default_settings()
     def fit_transform(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
     ) -> NDArray[Any]:
@@ -534,6 +537,7 @@ class HSCLEmbedder(
             return unseeing
         return unseeing * (scale * norm_of_means(members, unseeing))
 
+    @default_settings()
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
@@ -618,6 +622,7 @@ class HSCLEmbedder(
         check_is_fitted(self)
         return self._embed(X, self.module_, normalize=self.normalize)
 
+    @default_settings()
     def _embed(self, X: Any, encoder: nn.Module, *, normalize: bool) -> NDArray[Any]:
         return self._embed_rows(self._check_rows(X), encoder, normalize=normalize)
 

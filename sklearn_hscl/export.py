@@ -22,6 +22,7 @@ from sklearn_hscl.encoders.preprocessing import (
 )
 from sklearn_hscl.persistence.encoder_state import to_cpu
 from sklearn_hscl.persistence.safetensors_file import atomic_file
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.training.fitted_state import FittedState
 
@@ -30,6 +31,7 @@ _INPUT, _OUTPUT, _BATCH_AXIS = "X", "embedding", "n_samples"
 _N_TRACED_ROWS = 2
 
 
+@default_settings()
 def to_onnx(
     embedder: HSCLEmbedder,
     path: str | os.PathLike[str],
@@ -88,8 +90,8 @@ def to_onnx(
         (_N_TRACED_ROWS, *fitted.input_shape_), dtype=_input_type(dtype, ndim)
     )
     model = _export(transform, sample)
-    with atomic_file(Path(path)) as temporary:
-        temporary.write_bytes(model)
+    with atomic_file(Path(path)) as file:
+        file.write(model)
 
 
 def _check_numeric(embedder: HSCLEmbedder) -> None:

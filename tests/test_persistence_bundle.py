@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,17 @@ from helpers.stored_models import (
     reloaded,
 )
 from numpy.testing import assert_array_equal
+from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import EarlyStopping
 
 from sklearn_hscl import HSCLEmbedder, __version__, diagnose
 from sklearn_hscl.augment import ClassCorruption, FeatureCorruption, FunctionAugmentation
+from sklearn_hscl.export import to_onnx
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, CosineBeta
-from sklearn_hscl.persistence import read_card
+from sklearn_hscl.persistence import read_card, safetensors_file
+
+IRIS = load_iris(return_X_y=True)
 
 
 @pytest.fixture
@@ -302,6 +307,40 @@ def test_a_file_is_replaced_as_a_whole(path):
     embedder.set_params(lr_schedule="auto").save(path)
     assert_array_equal(HSCLEmbedder.load(path).transform(X), embedder.transform(X))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_is_replaced_while_it_is_read(path, monkeypatch):
+    first, second = (
+        HSCLEmbedder(encoder="mlp", max_epochs=1, random_state=seed).fit(*IRIS)
+        for seed in (0, 1)
+    )
+    first.save(path)
+    parse = safetensors_file._parse_document
+
+    def replaced(*args):
+        second.save(path)
+        return parse(*args)
+
+    monkeypatch.setattr(safetensors_file, "_parse_document", replaced)
+    again = HSCLEmbedder.load(path)
+    assert_array_equal(again.transform(IRIS[0]), first.transform(IRIS[0]))
+
+
+@pytest.mark.parametrize("export", ["save", "to_onnx"])
+def test_a_link_to_a_private_file(path, tmp_path, export):
+    if export == "to_onnx":
+        pytest.importorskip("onnxscript")
+    embedder = HSCLEmbedder(encoder="mlp", max_epochs=1, random_state=0).fit(*IRIS)
+    write = embedder.save if export == "save" else partial(to_onnx, embedder)
+    target = tmp_path / "private" / "v1"
+    target.parent.mkdir()
+    (target.parent / "v1.0a1b.part").write_bytes(b"half")
+    target.touch(0o600)
+    path.symlink_to(target)
+    write(path)
+    assert path.is_symlink() and target.stat().st_size > 1000
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(target.parent) == ["v1"]
 
 
 def test_folders_that_cannot_be_written_to(path):

@@ -1,6 +1,7 @@
 """Fits that are interrupted, and resume from their checkpoint."""
 
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import EpochScoring
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.augment import FeatureCorruption
+from sklearn_hscl.losses import ContrastiveLoss, LinearBeta
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.callbacks import checkpoint as checkpoint_module
@@ -242,6 +244,140 @@ def test_searches_fit_alone(iris, tmp_path):
     assert all("checkpoint_dir" in batched.reason for batched in search.batched_)
 
 
+# Equal values -----------------------------------------------------------------------
+
+
+f32, f64, i64 = np.float32, np.float64, np.int64
+SGD = {"optimizer": torch.optim.SGD, "optimizer__nesterov": True}
+WEIGHTS = ["1.layers.0.weight"]
+# Parameters of a fit, and the same in other words.
+EQUAL_VALUES = {
+    "whole numbers": (
+        {"beta": 1.0, "tau_plus": 0.0, "negative_mass": 3.0, "ce_weight": 1.0}
+        | {"dropout": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "tol": 0.0},
+        {"beta": 1, "tau_plus": 0, "negative_mass": 3, "ce_weight": 1}
+        | {"dropout": 0, "weight_decay": 0, "clip_norm": 1, "tol": 0},
+    ),
+    "numbers of numpy": (
+        {"temperature": 0.5, "beta": 2.0, "tau_plus": 0.0, "ce_weight": 0.5, "lr": 0.5}
+        | {"weight_decay": 0.25, "clip_norm": 1.0, "lr_backoff": 0.5, "dropout": 0.0},
+        {"temperature": f32(0.5), "beta": i64(2), "tau_plus": f32(0), "lr": f64(0.5)}
+        | {"ce_weight": f32(0.5), "weight_decay": f32(0.25), "clip_norm": f32(1)}
+        | {"lr_backoff": f32(0.5), "dropout": f32(0)},
+    ),
+    "integers of numpy": (
+        {"unlabeled_label": -1, "n_components": 4, "projection_dim": 6, "n_views": 2}
+        | {"batch_size": 32, "device_batch_size": 16, "max_epochs": 1, "random_state": 3},
+        {"unlabeled_label": i64(-1), "n_components": i64(4), "projection_dim": i64(6)}
+        | {"n_views": i64(2), "batch_size": np.int32(32), "device_batch_size": i64(16)}
+        | {"max_epochs": np.uint8(1), "random_state": i64(3)},
+    ),
+    "flags": (
+        {"early_stopping": True, "detach_weights": False, "normalize": True}
+        | {"validation_fraction": 0.25, "n_iter_no_change": 5, "tol": 0.0},
+        {"early_stopping": np.True_, "detach_weights": np.False_, "normalize": np.True_}
+        | {"validation_fraction": f32(0.25), "n_iter_no_change": i64(5), "tol": f64(0)},
+    ),
+    "names": (
+        {"encoder": "mlp", "loss": "hscl", "reduction": "pairs", "lr_schedule": "constant"}
+        | {"precision": "float64", "device": "cpu", "hardening": "top_k", "top_k": 3},
+        {"encoder": np.str_("mlp"), "loss": np.str_("hscl"), "reduction": np.str_("pairs")}
+        | {"lr_schedule": np.str_("constant"), "precision": np.str_("float64")}
+        | {"device": torch.device("cpu"), "hardening": np.str_("top_k"), "top_k": i64(3)},
+    ),
+    "tuples": (
+        {"hidden_layer_sizes": [8, 8], "freeze": WEIGHTS, "categorical_features": [0]},
+        {"hidden_layer_sizes": (i64(8), 8), "freeze": (np.str_(WEIGHTS[0]),)}
+        | {"categorical_features": (i64(0),)},
+    ),
+    "arrays": (
+        {"hidden_layer_sizes": (8, 8), "freeze": WEIGHTS, "categorical_features": [0]},
+        {"hidden_layer_sizes": np.array([8, 8]), "freeze": np.array(WEIGHTS)}
+        | {"categorical_features": np.array([0])},
+    ),
+    "the optimizer": (
+        {"net_params": {"optimizer__betas": (0.5, 0.75), "optimizer__eps": 0.25}},
+        {"net_params": {"optimizer__eps": f32(0.25), "optimizer__betas": [0.5, f64(0.75)]}},
+    ),
+    "arrays for the optimizer": (
+        {"net_params": {"optimizer__betas": (0.5, 0.75), "optimizer__amsgrad": True}},
+        {
+            "net_params": {"optimizer__betas": np.array([0.5, 0.75])}
+            | {"optimizer__amsgrad": np.True_}
+        },
+    ),
+    "another optimizer": (
+        {"net_params": SGD | {"optimizer__momentum": 0.5}},
+        {
+            "net_params": SGD
+            | {"optimizer__momentum": f32(0.5), "optimizer__nesterov": True}
+        },
+    ),
+    "a loss": (
+        {"loss": ContrastiveLoss(beta=2.0, temperature=0.5)},
+        {"loss": ContrastiveLoss(beta=torch.tensor(2.0), temperature=f32(0.5))},
+    ),
+    "objects": (
+        {"beta": LinearBeta(0.0, 2.0), "augment": FeatureCorruption(p=0.25)},
+        {"beta": LinearBeta(f32(0), i64(2)), "augment": FeatureCorruption(p=f32(0.25))},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EQUAL_VALUES)
+def test_equal_values_are_the_same_fit_everywhere(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # which takes most of the time
+    rng = np.random.default_rng(0)
+    X, y = np.round(rng.normal(size=(60, 5))), np.arange(60) % 2
+    settings = {"encoder": "mlp", "hidden_layer_sizes": (8,), "max_epochs": 2}
+    settings |= {"random_state": 0, "resume": True}
+    both = [settings | given for given in EQUAL_VALUES[case]]
+    expected = HSCLEmbedder(**both[0] | {"resume": False}).fit(X, y).transform(X)
+    for given, in_other_words in (both, both[::-1]):
+        directory = tmp_path / str(given is both[0])
+        fitted = HSCLEmbedder(**given, checkpoint_dir=directory).fit(X, y)
+        assert_array_equal(fitted.transform(X), expected)
+        resumed = HSCLEmbedder(**in_other_words, checkpoint_dir=directory).fit(X, y)
+        assert_array_equal(resumed.transform(X), expected)
+        fitted.save(tmp_path / "model", optimizer=True)
+        loaded = HSCLEmbedder.load(tmp_path / "model")
+        assert_array_equal(loaded.transform(X), expected)
+        assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(X), expected)
+        for again in (loaded, clone(fitted)):
+            assert_array_equal(again.fit(X, y).transform(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("beta", 1, 1.5),
+        ("clip_norm", 1, None),
+        ("hidden_layer_sizes", (8,), (8, 8)),
+        ("categorical_features", ["1"], ["1.0"]),
+        ("categorical_features", ["a", "b"], ["b", "a"]),
+        ("net_params", {"optimizer__amsgrad": True}, {"optimizer__amsgrad": False}),
+        ("net_params", {"optimizer__eps": 1e-8}, {"optimizer__eps": np.float64(1e-7)}),
+    ],
+)
+def test_other_values_are_another_fit(name, first, second):
+    before, now = ({name: repr(value)} for value in (first, second))
+    assert checkpoint_module._describe_changes(before, now).startswith(name)
+
+
+def test_schedules_of_numpy_are_resumed(iris, tmp_path, every_epoch):
+    class Rising:
+        def beta_at(self, progress):
+            return np.float64(progress)
+
+        def __repr__(self):
+            return "Rising()"
+
+    begun = embedder(tmp_path, beta=Rising(), lr_schedule=np.cos, resume=True)
+    whole = clone(begun).set_params(checkpoint_dir=None, resume=False).fit(*iris)
+    stopped(begun, *iris)
+    assert kills.bits(begun.fit(*iris), iris[0]) == kills.bits(whole, iris[0])
+
+
 # Disks and files --------------------------------------------------------------------
 
 
@@ -306,6 +442,42 @@ def test_broken_files_are_named(iris, tmp_path):
         clone(resumed).fit(*iris)
 
 
+def test_single_bits_that_flip(iris, tmp_path):
+    settings = {"max_epochs": 1, "early_stopping": False, "hidden_layer_sizes": (8,)}
+    fitted = embedder(tmp_path, **settings).fit(*iris)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    n_refused = 0
+    for i, position in enumerate(np.linspace(0, len(whole) - 1, 60).astype(int)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        try:
+            resumed = embedder(tmp_path, resume=True, **settings).fit(*iris)
+        except ValueError:
+            n_refused += 1
+        else:
+            assert kills.bits(resumed, iris[0]) == kills.bits(fitted, iris[0])
+    assert n_refused > 10
+
+
+def test_files_of_earlier_versions_have_no_checksum(iris, tmp_path, every_epoch):
+    whole = embedder().fit(*iris)
+    begun = stopped(embedder(tmp_path, resume=True), *iris)
+    path = tmp_path / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    checksum = content.pop("checksum")
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="it is damaged"):
+        clone(begun).fit(*iris)
+    torch.save(content | {"checksum": checksum[::-1]}, path)
+    with pytest.raises(ValueError, match="it is damaged"):
+        clone(begun).fit(*iris)
+    torch.save(content | {"format": 1}, path)
+    resumed = clone(begun).fit(*iris)
+    assert kills.bits(resumed, iris[0]) == kills.bits(whole, iris[0])
+
+
 class Payload:
     def __reduce__(self):
         return Path.touch, (Path("executed"),)
@@ -320,9 +492,12 @@ def test_reading_executes_nothing(iris, tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_process_go(iris, tmp_path):
-    (tmp_path / "checkpoint.pt.123.part").write_bytes(b"half")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "checkpoint.pt").symlink_to("elsewhere/state.pt")
+    (tmp_path / "elsewhere" / "state.pt.123.part").write_bytes(b"half")
     embedder(tmp_path, max_epochs=1).fit(*iris)
-    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+    assert (tmp_path / "checkpoint.pt").is_symlink()
+    assert os.listdir(tmp_path / "elsewhere") == ["state.pt"]
 
 
 def test_writing_is_rare_where_epochs_are_short(iris, tmp_path, monkeypatch):

@@ -25,12 +25,14 @@ from sklearn_hscl.diagnostics.loss_batches import loss_batches
 from sklearn_hscl.diagnostics.sample import DiagnosisSample, make_sample, sample_rows
 from sklearn_hscl.reports.diagnosis import Diagnosis, Finding
 from sklearn_hscl.reports.training_report import training_report
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 
 # Samples that are enough for each finding except the list of label errors.
 _MAX_ROWS = 10_000
 
 
+@default_settings(keeps_frames=True)
 def diagnose(
     estimator: BaseEstimator,
     X: ArrayLike,

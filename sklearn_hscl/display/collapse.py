@@ -24,6 +24,7 @@ from sklearn_hscl.plotting.axes import (
     new_axes_grid,
     shown_name,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.normalize import l2_normalize
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class CollapseDisplay:
         self.classes = classes
 
     @classmethod
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,
@@ -132,6 +134,7 @@ class CollapseDisplay:
         return cls.from_embedding(drawn.embedding, labels, max_rows=None, axes=axes)
 
     @classmethod
+    @default_settings()
     def from_embedding(
         cls,
         Z: ArrayLike,

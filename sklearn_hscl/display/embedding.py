@@ -21,6 +21,7 @@ from sklearn_hscl.plotting.axes import (
     show_literally,
     shown_name,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,7 @@ class Reducer(Protocol):
         """Fit and return an array of shape (n, 2)."""
 
 
+@default_settings()  # arrays of the reducer, too
 def _reduce(rows: Rows, reducer: Reducer | None) -> tuple[Rows, tuple[str, str]]:
     """Reduce rows to points (n, 2), and name their axes.
 
@@ -147,6 +149,7 @@ class EmbeddingDisplay:
         self.half_width = half_width
 
     @classmethod
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,
@@ -182,6 +185,7 @@ class EmbeddingDisplay:
         )
 
     @classmethod
+    @default_settings()
     def from_embedding(
         cls,
         Z: ArrayLike,

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_hscl.diagnostics.sample import split_fitted
 from sklearn_hscl.plotting.axes import BLACK, BLUE, GREY, VERMILION, new_axes
+from sklearn_hscl.runtime.global_setting import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,7 @@ class LossCurveDisplay:
         self.best_epoch = best_epoch
 
     @classmethod
+    @default_settings(keeps_frames=True)
     def from_estimator(cls, estimator: BaseEstimator, *, ax: "Axes | None" = None) -> Self:
         """Plot the history of a fit.
 

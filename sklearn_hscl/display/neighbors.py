@@ -19,6 +19,7 @@ from sklearn_hscl.display.labels import labels_at
 from sklearn_hscl.metrics.knn import nearest_rows
 from sklearn_hscl.metrics.validation import Labels, Rows, Seed
 from sklearn_hscl.plotting.axes import VERMILION, new_axes, show_literally, shown_name
+from sklearn_hscl.runtime.global_setting import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +101,7 @@ class NeighborsDisplay:
         self.labels = labels
 
     @classmethod
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,

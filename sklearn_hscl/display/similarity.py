@@ -19,6 +19,7 @@ from sklearn_hscl.diagnostics.sample import (
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.metrics.validation import Seed, check_labelled
 from sklearn_hscl.plotting.axes import BLACK, BLUE, VERMILION, new_axes
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.random_state import MAX_SEED, scoped_torch_seed
 
@@ -77,6 +78,7 @@ class SimilarityDisplay:
         self.tilted = tilted
 
     @classmethod
+    @default_settings(keeps_frames=True)
     def from_estimator(
         cls,
         estimator: BaseEstimator,
@@ -115,6 +117,7 @@ class SimilarityDisplay:
         return cls._from_batches(batches, seed).plot(ax)
 
     @classmethod
+    @default_settings()
     def from_embedding(
         cls,
         Z: ArrayLike,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sklearn_hscl.data.out_of_core import Rows
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
 from sklearn_hscl.runtime.device import to_device
+from sklearn_hscl.runtime.global_setting import renewed_in_children
 from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.precision import Precision
@@ -300,7 +301,7 @@ class LayoutCache:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = renewed_in_children(threading.Lock())
         self._built_in: dict[Hashable, dict[Hashable, BatchLayout]] = {}
         self._custom: WeakKeyDictionary[nn.Module, dict[Hashable, BatchLayout]]
         self._custom = WeakKeyDictionary()

@@ -8,7 +8,9 @@ entry in `STORED_TYPES`.
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.runtime.precision import Precision
 
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 DEFAULT_N_COMPONENTS = 64
 _MLP_LAYER_SIZES = (256, 256)
 _TABULAR_N_COMPONENTS = 32
@@ -87,7 +90,7 @@ def build_module(
         precision,
         () if options.freeze is None else tuple(options.freeze),
     )
-    return module.to(precision.dtype).train()
+    return to_precision(module, precision.dtype).train()
 
 
 def _build_encoder(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
@@ -191,10 +194,35 @@ def custom_encoder(
     """Return a copy of the user's module, or of what the factory returns.
 
     It has float32 weights in host memory, wherever the original was left.
+
+    Raises
+    ------
+    ValueError
+        If the module cannot be copied, or the factory returns no module.
     """
-    if isinstance(encoder, nn.Module):
-        return copy.deepcopy(encoder).cpu().float()
-    return _call_factory(encoder, input_shape, n_components)
+    if not isinstance(encoder, nn.Module):
+        return _call_factory(encoder, input_shape, n_components)
+    try:
+        return _trainable(copy.deepcopy(encoder).cpu().float())
+    except Exception as error:
+        raise ValueError(
+            f"encoder={type(encoder).__name__} cannot be copied for training ({error}). "
+            f"Pass a function that builds the module, such as encoder=lambda: module(), "
+            f"which lazy modules need, too; weight_norm and spectral_norm of "
+            f"torch.nn.utils.parametrizations; and a module instead of TorchScript."
+        ) from error
+
+
+def _trainable(module: nn.Module) -> nn.Module:
+    """Return a module whose weights an optimizer can change."""
+    if not all(weight.is_leaf for weight in module.parameters()):
+        raise ValueError("its weights are results of operations, not leaf tensors")
+    return module
+
+
+def to_precision(module: ModuleType, dtype: torch.dtype) -> ModuleType:
+    """Convert real weights to float32 or float64 in place; complex ones stay complex."""
+    return module.double() if dtype == torch.float64 else module.float()
 
 
 def _call_factory(
@@ -210,8 +238,9 @@ def _call_factory(
         raise ValueError(
             f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
         )
-    # A copy, as the factory may keep a reference to its result.
-    return copy.deepcopy(built).cpu().float()
+    with suppress(Exception):  # of lazy modules, and of hooks that compute weights
+        built = copy.deepcopy(built)  # the factory may keep a reference to its result
+    return _trainable(built.cpu().float())
 
 
 def _accepted_arguments(

@@ -21,6 +21,7 @@ from sklearn_hscl.metrics.validation import (
     check_n_neighbors,
     check_queries,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.threads import even_slices, map_blocks
 
 Codes = NDArray[np.signedinteger]  # of classes
@@ -29,6 +30,7 @@ Codes = NDArray[np.signedinteger]  # of classes
 _MAX_VOTES = 1 << 23
 
 
+@default_settings()
 def knn_accuracy(
     X: ArrayLike,
     y: ArrayLike,
@@ -146,6 +148,7 @@ def _votes(
     return votes.reshape(len(codes), n_classes)
 
 
+@default_settings()
 def linear_readout_accuracy(
     X: ArrayLike,
     y: ArrayLike,
@@ -221,6 +224,7 @@ def linear_readout_accuracy(
     return float(np.mean(predicted == queries.codes))
 
 
+@default_settings()
 def nearest_class_mean_accuracy(
     X: ArrayLike,
     y: ArrayLike,

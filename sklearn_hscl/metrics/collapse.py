@@ -19,10 +19,12 @@ from sklearn_hscl.metrics.geometry import (
     float64_chunks,
 )
 from sklearn_hscl.metrics.validation import Labelled, check_labelled
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import map_blocks, torch_threads
 
 
+@default_settings()
 def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Compute the norm of the mean of the class means; 0 under neural collapse.
 
@@ -64,6 +66,7 @@ def zero_sum_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> flo
     return float(means.mean(0).norm())
 
 
+@default_settings()
 def unit_norm_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Compute the mean difference of the norms of class means from 1.
 
@@ -85,6 +88,7 @@ def unit_norm_error(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> fl
     return float((means.norm(dim=1) - 1).abs().mean())
 
 
+@default_settings()
 def equal_inner_product_error(
     X: ArrayLike, y: ArrayLike, *, normalize: bool = True
 ) -> float:
@@ -117,6 +121,7 @@ def equal_inner_product_error(
     return sum(sums) / (n_classes * (n_classes - 1))
 
 
+@default_settings()
 def within_class_spread(X: ArrayLike, y: ArrayLike, *, normalize: bool = True) -> float:
     """Compute the mean distance of samples from the mean of their class.
 
@@ -148,6 +153,7 @@ def _mean_distance(data: Labelled, normalize: bool) -> float:
     return float((totals / torch.from_numpy(data.counts)).mean())
 
 
+@default_settings()
 def singular_value_decay(
     X: ArrayLike, y: ArrayLike, *, normalize: bool = True
 ) -> NDArray[np.float64]:

@@ -18,10 +18,12 @@ from sklearn_hscl.metrics.validation import (
     check_labelled,
     draw_rows,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.threads import even_slices, map_blocks, torch_threads
 
 
+@default_settings()
 def alignment(X: ArrayLike, y: ArrayLike) -> float:
     """Compute the mean squared distance between unit rows of the same class.
 
@@ -77,6 +79,7 @@ def alignment(X: ArrayLike, y: ArrayLike) -> float:
     return float((squares.clamp_min(0) / (counts - 1)).sum() / counts.sum())
 
 
+@default_settings()
 def uniformity(
     X: ArrayLike,
     *,
@@ -154,6 +157,7 @@ def uniformity(
     return min(0.0, float(total - np.log(n_pairs)))
 
 
+@default_settings()
 def effective_rank(X: ArrayLike, *, normalize: bool = True) -> float:
     """Compute the exponential of the entropy of the normalised singular values.
 
@@ -226,6 +230,7 @@ def _singular_values(rows: Rows, *, normalize: bool) -> Tensor:
     return torch.linalg.svdvals(factor)
 
 
+@default_settings()
 def cosine_silhouette(X: ArrayLike, y: ArrayLike) -> float:
     """Compute the mean silhouette coefficient by cosine distance.
 

@@ -13,8 +13,10 @@ from sklearn_hscl.metrics.validation import (
     check_n_neighbors,
     check_queries,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 
 
+@default_settings()
 def recall_at_k(
     X: ArrayLike,
     y: ArrayLike,
@@ -89,6 +91,7 @@ def recall_at_k(
     return task.mean(_any_hit, k)
 
 
+@default_settings()
 def precision_at_k(
     X: ArrayLike,
     y: ArrayLike,
@@ -120,6 +123,7 @@ def precision_at_k(
     return task.mean(_fraction_of_hits, k)
 
 
+@default_settings()
 def r_precision(
     X: ArrayLike,
     y: ArrayLike,
@@ -155,6 +159,7 @@ def r_precision(
     return task.mean(_fraction_of_hits)
 
 
+@default_settings()
 def map_at_r(
     X: ArrayLike,
     y: ArrayLike,

@@ -27,6 +27,7 @@ from sklearn_hscl.data.validation import FitInput
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.model_selection.grouping import EmbedderJob, Fold, Params, with_params
 from sklearn_hscl.model_selection.pipeline_split import Step, split_pipeline
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.runtime.random_state import draw_seeds
 from sklearn_hscl.training.build_run import FitStart
 from sklearn_hscl.training.fitting import (
@@ -333,6 +334,7 @@ class _Member(NamedTuple):
     outcome: FitOutcome
 
 
+@default_settings()
 def fit_batched(
     embedders: Sequence[HSCLEmbedder], samples: TrainingSamples
 ) -> list[FitOutcome]:

@@ -16,6 +16,7 @@ from sklearn_hscl.model_selection.evaluator import Batched
 from sklearn_hscl.model_selection.pipeline_split import split_pipeline
 from sklearn_hscl.model_selection.search import BatchedGridSearchCV
 from sklearn_hscl.plotting.axes import BLUE, GREEN, VERMILION, new_axes_grid
+from sklearn_hscl.runtime.global_setting import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +58,7 @@ class HardnessPath:
     batched: list[Batched]
 
 
+@default_settings(keeps_frames=True)
 def hardness_path(
     estimator: BaseEstimator,
     X: ArrayLike,
@@ -155,7 +157,7 @@ class _MeasureScorer:
     def __call__(self, estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> _Measures:
         split = split_pipeline(estimator)
         embedder = split.embedder
-        embedding = embedder.transform(split.transform_before(X))
+        embedding = np.asarray(embedder.transform(split.transform_before(X)))
         best_epoch = embedder.history_[embedder.best_epoch_ - 1]
         return {
             "scores": self._score(estimator, X, y, embedding),

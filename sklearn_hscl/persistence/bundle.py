@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
 from sklearn_hscl.losses.contrastive import with_current_values
 from sklearn_hscl.persistence.encoder_state import (
-    ENCODER_PREFIX,
     CustomEncoder,
     build_custom_encoder,
     check_encoder_is_storable,
@@ -40,8 +40,8 @@ from sklearn_hscl.persistence.json_codec import (
     take_strings,
 )
 from sklearn_hscl.persistence.safetensors_file import (
-    read_arrays,
     read_document,
+    read_file,
     write_file,
 )
 from sklearn_hscl.persistence.schema import (
@@ -52,6 +52,7 @@ from sklearn_hscl.persistence.schema import (
     check_schema,
     error_context,
 )
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.training.fitted_state import (
     INPUT_ATTRIBUTES,
     SERIALIZED_ATTRIBUTES,
@@ -83,6 +84,7 @@ class PersistenceMixin:
     object except a custom `encoder`.
     """
 
+    @default_settings()
     def __getstate__(self) -> Entries:
         """Return parameters and fit as plain values."""
         stored = _hashable if _is_hashed_by_joblib() else _portable
@@ -93,14 +95,13 @@ class PersistenceMixin:
         }
         if not hasattr(self, "module_"):
             return state
-        entries, arrays = estimator_state(self)
-        encoder = None
-        if entries["network"]["blueprint"] is None:
-            encoder = stored(self.module_)
-            arrays = {k: v for k, v in arrays.items() if not k.startswith(ENCODER_PREFIX)}
+        entries, arrays = estimator_state(self, has_custom_weights=False)
+        is_built_in = entries["network"]["blueprint"] is not None
+        encoder = None if is_built_in else stored(self.module_)
         fit = {"facts": entries, "arrays": arrays, "encoder": encoder}
         return state | {"_fit": fit | {"version": _PICKLE_VERSION}}
 
+    @default_settings()
     def __setstate__(self, state: Entries) -> None:
         """Restore the fit on the device of the parameters if it is available."""
         attributes = dict(state)
@@ -215,13 +216,12 @@ class PersistenceMixin:
         vars(other).update(vars(self))
         return other
 
+    @default_settings()
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return an embedder with copies of all attributes, including the net."""
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         vars(other).update(copy.deepcopy(vars(self), memo))
-        if hasattr(other, "net_"):  # the net copies its module without the memo
-            vars(other)["module_"] = other.net_.module_.encoder
         return other
 
 
@@ -249,7 +249,15 @@ def _portable(value: object) -> object:
     """Return paths and devices as strings, which skops trusts, and modules on the CPU."""
     if isinstance(value, PurePath | torch.device):
         return str(value)
-    return to_cpu(value) if isinstance(value, nn.Module) else value
+    if not isinstance(value, nn.Module):
+        return value
+    if any(map(is_parametrized, value.modules())):
+        raise TypeError(
+            "Expected an encoder that torch can pickle, got one with parametrizations such "
+            "as weight_norm. Call save(path, leave_out=['encoder']) and load(path, "
+            "encoder=...). In a search with n_jobs pass a function that builds the encoder."
+        )
+    return to_cpu(value)
 
 
 def _is_hashed_by_joblib() -> bool:
@@ -292,6 +300,7 @@ def _bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
 # Writing -----------------------------------------------------------------------------
 
 
+@default_settings()
 def write_bundle(
     estimator: BaseEstimator,
     path: str | os.PathLike[str],
@@ -380,6 +389,7 @@ def _versions() -> dict[str, Json]:
 Embedder = TypeVar("Embedder", bound=BaseEstimator)
 
 
+@default_settings()
 def read_bundle(
     cls: type[Embedder], path: str | os.PathLike[str], passed: Params
 ) -> Embedder:
@@ -394,11 +404,10 @@ def read_bundle(
     passed : mapping
         Parameters that were left out.
     """
-    document = read_document(path)
+    document, arrays = read_file(path)
     with error_context(path):
         checked = check_schema(document, "document", **_DOCUMENT_SCHEMA)
     _check_passed(cls, path, checked["left_out"], passed)
-    arrays = read_arrays(path, document)
     with error_context(path):
         return _restore_embedder(cls, checked, arrays, passed)
 

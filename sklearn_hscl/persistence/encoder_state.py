@@ -28,7 +28,12 @@ from sklearn_hscl.encoders.preprocessing import (
     TablePreprocessor,
     no_bounds,
 )
-from sklearn_hscl.encoders.registry import build_from_config, custom_encoder, get_config
+from sklearn_hscl.encoders.registry import (
+    build_from_config,
+    custom_encoder,
+    get_config,
+    to_precision,
+)
 from sklearn_hscl.persistence.schema import (
     Array,
     Arrays,
@@ -252,6 +257,9 @@ _STORABLE_DTYPES = {
     torch.int16,
     torch.int8,
     torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
     torch.bool,
 }
 
@@ -273,7 +281,9 @@ class RowFormat(NamedTuple):
     precision: Precision
 
 
-def network_state(encoder: nn.Module, module: ContrastiveModule) -> tuple[Entries, Arrays]:
+def network_state(
+    encoder: nn.Module, module: ContrastiveModule, *, has_custom_weights: bool = True
+) -> tuple[Entries, Arrays]:
     """Return the configuration of the network and its weights on the CPU.
 
     Parameters
@@ -282,6 +292,8 @@ def network_state(encoder: nn.Module, module: ContrastiveModule) -> tuple[Entrie
         The trained encoder.
     module : ContrastiveModule
         The module of the net, for the projection head and the classifier.
+    has_custom_weights : bool, default=True
+        Whether to return the weights of an encoder that is not built in.
     """
     head, classifier = module.head, module.classifier
     entries = {
@@ -292,7 +304,12 @@ def network_state(encoder: nn.Module, module: ContrastiveModule) -> tuple[Entrie
         else None,
         "n_classes": None if classifier is None else classifier.out_features,
     }
-    parts = {"encoder": encoder, "head": head, "classifier": classifier}
+    is_stored = has_custom_weights or entries["blueprint"] is not None
+    parts = {
+        "encoder": encoder if is_stored else None,
+        "head": head,
+        "classifier": classifier,
+    }
     return entries, {
         f"{part}.{name}": cpu_array(value, f"{part}.{name}")
         for part, network in parts.items()
@@ -407,7 +424,7 @@ def cpu_array(value: object, name: str) -> Array:
         found = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise BundleError(
             f"Expected the state {name!r} of the encoder to be a tensor of real numbers, "
-            f"got {found}. Keep only such tensors in its state_dict."
+            f"got {found}. Keep only such tensors in its state_dict, or use pickle."
         )
     return value.detach().cpu().contiguous().numpy()
 
@@ -482,4 +499,4 @@ def build_custom_encoder(
         module = build_library_model(encoder, scaling, n_components)
     else:
         raise BundleError("the configuration of its encoder is missing")
-    return CustomEncoder(module.to(dtype), is_trained=False)
+    return CustomEncoder(to_precision(module, dtype), is_trained=False)

@@ -61,7 +61,9 @@ class StoredState(NamedTuple):
     """Weights and statistics of the columns."""
 
 
-def estimator_state(estimator: BaseEstimator, *, optimizer: bool = False) -> StoredState:
+def estimator_state(
+    estimator: BaseEstimator, *, optimizer: bool = False, has_custom_weights: bool = True
+) -> StoredState:
     """Return the fit of an embedder as entries and arrays.
 
     Parameters
@@ -70,6 +72,8 @@ def estimator_state(estimator: BaseEstimator, *, optimizer: bool = False) -> Sto
         A fitted embedder.
     optimizer : bool, default=False
         Whether to store the state of the optimizer.
+    has_custom_weights : bool, default=True
+        Whether to store the weights of an encoder that is not built in.
 
     Returns
     -------
@@ -78,7 +82,9 @@ def estimator_state(estimator: BaseEstimator, *, optimizer: bool = False) -> Sto
     """
     fitted = FittedState.of(estimator)
     net = fitted.net_
-    network, arrays = network_state(fitted.module_, net.module_)
+    network, arrays = network_state(
+        fitted.module_, net.module_, has_custom_weights=has_custom_weights
+    )
     table, table_arrays = table_state(fitted.columns, fitted.prepare)
     targets, target_arrays = target_state(fitted.encode_targets)
     entries: Entries = {

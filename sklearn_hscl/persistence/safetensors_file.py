@@ -7,13 +7,14 @@ anything else is read.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from sklearn_hscl.persistence.json_codec import Json
 from sklearn_hscl.persistence.schema import Array, Arrays, BundleError
@@ -62,13 +63,13 @@ def write_file(
         "document": text,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-    with atomic_file(Path(path)) as temporary:
-        save_file(arrays, temporary, metadata)
+    with atomic_file(Path(path)) as file:
+        file.write(save(arrays, metadata))
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, whose file replaces `path` at the end of the block.
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file, which replaces `path` at the end of the block.
 
     Raises
     ------
@@ -78,8 +79,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory. Pass the path of a file.")
     try:
-        with atomic_write(path) as temporary:
-            yield temporary
+        with atomic_write(path) as file:
+            yield file
     except (OSError, SafetensorError) as error:
         raise _write_error(path, error) from error
 
@@ -104,20 +105,31 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Json]:
     BundleError
         If the file is damaged, or was not written by :func:`write_file`.
     """
-    _check_header(Path(path))
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, ValueError) as error:
-        raise BundleError(f"Expected {path} to be a safetensors file: {error}") from error
-    return _parse_document(path, metadata)
-
-
-def _check_header(path: Path) -> None:
-    """Raise an error before safetensors reads a truncated or oversized header."""
-    size = path.stat().st_size
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        return _parse_document(path, _read_metadata(path, file))
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Json], Arrays]:
+    """Read the document and the arrays of a file, which another one may replace meanwhile.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    BundleError
+        If the file is damaged, or was not written by :func:`write_file`.
+    """
+    with open(path, "rb") as file:  # once, as `path` may be another file the next time
+        document = _parse_document(path, _read_metadata(path, file))
+        file.seek(0)
+        content = file.read()
+    return document, _parse_arrays(path, content, document)
+
+
+def _read_metadata(path: str | os.PathLike[str], file: BinaryIO) -> dict[str, str]:
+    """Read the metadata of the header, unless it is truncated or oversized."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
         raise BundleError(
             f"Expected {path} to be a safetensors file, got {size} bytes without a whole "
@@ -128,12 +140,25 @@ def _check_header(path: Path) -> None:
             f"Expected {path} to have a header of at most {_MAX_HEADER_BYTES} bytes, got a "
             f"header of {length} bytes."
         )
+    try:
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+        is_whole = _LENGTH_BYTES + length + max(ends, default=0) == size
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise BundleError(f"Expected {path} to be a safetensors file: {error}") from error
+    if not is_whole or not isinstance(metadata, dict):
+        raise BundleError(
+            f"Expected {path} to be a safetensors file, got {size} bytes that do not match "
+            f"its header."
+        )
+    return metadata
 
 
 def _parse_document(
     path: str | os.PathLike[str], metadata: Mapping[str, str]
 ) -> dict[str, Json]:
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") != _FORMAT or not _are_strings(metadata.values()):
         raise BundleError(
             f"{path} does not contain an HSCLEmbedder. Write one with its method `save`."
         )
@@ -160,18 +185,16 @@ def _parse_document(
     return document
 
 
-def read_arrays(path: str | os.PathLike[str], document: Mapping[str, Json]) -> Arrays:
-    """Read the arrays of a file whose document was read.
+def _are_strings(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
-    Raises
-    ------
-    BundleError
-        If the arrays are damaged.
-    """
+
+def _parse_arrays(
+    path: str | os.PathLike[str], content: bytes, document: Mapping[str, Json]
+) -> Arrays:
     try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        arrays: Arrays = load(content)
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise BundleError(f"{path} holds arrays that cannot be read: {error}") from error
     if checksum(arrays) != document.get("arrays_sha256"):
         raise BundleError(f"{path} is damaged: the checksum of its arrays differs.")

@@ -22,7 +22,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sklearn_hscl.runtime.global_setting import GlobalSetting
+from sklearn_hscl.runtime.global_setting import (
+    GlobalSetting,
+    read_cpu_products,
+    renewed_in_children,
+    write_cpu_products,
+)
 
 # Below this many multiplications the call costs more than the product.
 _MIN_SIZE = 2**20
@@ -31,7 +36,7 @@ _PROBED_SHAPES = ((256, 128, 1024), (128, 256, 1024), (512, 256, 256))
 # A close race could end differently in each process, and with it the last bits of
 # results; a clear one does not.
 _CLEARLY_FASTER = 1.25
-_lock = threading.Lock()
+_lock = renewed_in_children(threading.Lock())
 _allowed = os.environ.get("SKLEARN_HSCL_FAST_GEMM", "1") != "0"
 # None: not probed yet.
 _found_better: bool | None = None
@@ -144,21 +149,12 @@ def _setting_is_better() -> bool:
     if _allowed and _setting_found_better is None:
         with _lock:
             if _setting_found_better is None:
-                is_free = _read_setting() == "none"
+                is_free = read_cpu_products() == "none"
                 _setting_found_better = is_free and _probe(_multiply_with_setting)
     return bool(_allowed and _setting_found_better)
 
 
-def _read_setting() -> str:
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # None: an old torch
-    return str(getattr(matmul, "fp32_precision", "missing"))
-
-
-def _write_setting(value: str) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
-
-
-_SETTING = GlobalSetting(_read_setting, _write_setting)
+_SETTING = GlobalSetting(read_cpu_products, write_cpu_products)
 
 
 def _fits(a: Tensor, b: Tensor) -> bool:

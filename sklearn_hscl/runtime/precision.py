@@ -67,9 +67,13 @@ class Precision:
             yield
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context of a forward pass."""
+        """Return the context of a forward pass.
+
+        It casts weights anew each time: inside autocast of the caller, those in the cache
+        of torch would outlive the steps of training that change them.
+        """
         if self.name == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
+            return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
         return nullcontext()
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sklearn_hscl.runtime.device import CPU, accelerator
+from sklearn_hscl.runtime.global_setting import renewed_in_children
 
 MAX_SEED = np.iinfo(np.int32).max
 
@@ -219,7 +220,7 @@ class ByteDropout(nn.Module):
 
 
 # torch's generators are global: one fit at a time may use them.
-_TORCH_GENERATORS = RLock()
+_TORCH_GENERATORS = renewed_in_children(RLock())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from joblib.parallel import get_active_backend
+from threadpoolctl import ThreadpoolController
 
 from sklearn_hscl.runtime.matmul import uses_fast_gemm
 
@@ -36,8 +37,11 @@ def choose_threads(n_threads: int | None, *, small_steps: bool) -> int:
     -------
     int
         1 for small steps and in workers, else the setting of torch; at most the number
-        of cores available to this process.
+        of cores available to this process. 1 in a forked child whose threads of OpenMP
+        are lost.
     """
+    if _pools_are_lost:
+        return 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     wanted = n_threads
     if wanted is None:
@@ -75,6 +79,46 @@ def torch_threads(n_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+# Forks -------------------------------------------------------------------------------
+
+
+# Whether this is a forked child without the threads of OpenMP that its memory names.
+_pools_are_lost = False
+_could_end_pools = True
+_SOFT_PAUSE = 1  # omp_pause_soft of OpenMP 5.0
+
+
+def _end_pools() -> None:
+    """End the idle threads of GNU OpenMP before a fork; they start again when needed.
+
+    A forked child has only the thread that called fork. The first parallel loop in it
+    would wait forever for the threads of the pool, of which its memory holds a copy.
+    Other implementations of OpenMP take care of forks themselves.
+    """
+    global _could_end_pools
+    libraries = ThreadpoolController().select(internal_api="openmp").lib_controllers
+    results = [
+        library.dynlib.omp_pause_resource_all(_SOFT_PAUSE)
+        if hasattr(library.dynlib, "omp_pause_resource_all")
+        else -1
+        for library in libraries
+        if library.prefix == "libgomp"
+    ]
+    _could_end_pools = not any(results)
+
+
+def _avoid_lost_pools() -> None:
+    """Use one thread in a forked child if the threads could not be ended."""
+    global _pools_are_lost
+    if not _could_end_pools:
+        _pools_are_lost = True
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_end_pools, after_in_child=_avoid_lost_pools)
 
 
 # Work in threads ---------------------------------------------------------------------

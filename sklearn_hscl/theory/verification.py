@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from sklearn_hscl.metrics.validation import check_labelled
+from sklearn_hscl.runtime.global_setting import default_settings
 from sklearn_hscl.theory.estimate import (
     LOSSES,
     TheoryEstimate,
@@ -32,6 +33,7 @@ _TEMPERATURE = 0.5
 # On arrays and estimators ------------------------------------------------------------
 
 
+@default_settings()
 def verify_embedding(
     X: ArrayLike,
     y: ArrayLike,
@@ -204,6 +206,7 @@ class VerificationSettings(TypedDict, total=False):
     random_state: int | np.random.RandomState | None
 
 
+@default_settings(keeps_frames=True)
 def verify_estimator(
     estimator: BaseEstimator,
     X: ArrayLike,

@@ -126,7 +126,8 @@ def build_net(config: FitConfig, context: FitContext) -> ContrastiveNet:
     module = _build_module(config, context)
     options = _net_options(config) | _view_options(config, context) | net_params
     settings = _optimizer_settings(options["optimizer"], config, context.device)
-    if _chooses_implementation(net_params):
+    are_real = all(weight.is_floating_point() for weight in module.parameters())
+    if _chooses_implementation(net_params) or not are_real:
         settings.pop("optimizer__fused", None)
     options = settings | options  # the user's come first
     try:

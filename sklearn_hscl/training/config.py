@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from math import ceil, sqrt
 from typing import Any, Self
 
+import numpy as np
 import torch
 from scipy.sparse import issparse
 from skorch.callbacks import LRScheduler
@@ -30,10 +31,26 @@ __all__ = [
     "FitContext",
     "GivenConfig",
     "Schedule",
+    "plain_value",
     "resolve_defaults",
     "resolve_loss",
     "steps_in_epoch",
 ]
+
+
+def plain_value(value: Any) -> Any:
+    """Return a parameter with the numbers, strings and arrays of numpy as Python's.
+
+    They compare with ``is``, and pass into optimizers and files, as users expect of equal
+    values. Other objects are returned as they are.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        return plain_value(value.tolist())
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_value, value))
+    if type(value) is dict:
+        return {key: plain_value(item) for key, item in value.items()}
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from sklearn_hscl.training.callbacks.checkpoint import (
     open_checkpoint,
     refuse_checkpoint,
 )
-from sklearn_hscl.training.config import GivenConfig
+from sklearn_hscl.training.config import GivenConfig, plain_value
 from sklearn_hscl.training.fitted_state import OPTIONAL_ATTRIBUTES
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.net import ContrastiveNet
@@ -319,7 +319,7 @@ def prepare_run(
     -------
     TrainingRun
     """
-    params = estimator.get_params(deep=False) | scales._asdict() | changes
+    params = plain_value(estimator.get_params(deep=False) | scales._asdict() | changes)
     loss = contrastive_loss(estimator, data.data.has_labels, scales)
     run = build_run(GivenConfig.of(params), data, loss, start)
     if start.checkpoint is not None:

@@ -3,6 +3,7 @@
 A checkpoint belongs to one fit, which a fingerprint of its data and parameters identifies.
 """
 
+import ast
 import os
 import platform
 import re
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, cast
+from typing import Any, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.runtime.atomic_write import UNFINISHED, atomic_write
+from sklearn_hscl.runtime.atomic_write import atomic_write
 from sklearn_hscl.runtime.matmul import chosen_products
 from sklearn_hscl.runtime.random_state import (
     Seeds,
@@ -212,7 +213,7 @@ class LRBackoff(TrainingCallback):
 
 
 _FILE_NAME = "checkpoint.pt"
-_FORMAT = 1  # version of the file's format
+_FORMAT = 2  # version of the file's format; files of format 1 have no checksum
 # Maximum fraction of the time that is spent on writing. The last epoch is always written.
 _MAX_TIME_FRACTION = 0.05
 Fingerprint = dict[str, str]
@@ -231,14 +232,15 @@ class _Content(_Header):
     """Content of the file."""
 
     training: TrainingState
+    checksum: NotRequired[str]
 
 
 class Checkpoint(TrainingCallback):
     """Write the state of training to a file, and resume training from it.
 
     The file is replaced as a whole: at any moment it holds one complete state, with the
-    weights of the last epoch written and those of the best one so far. Reading it
-    executes no code.
+    weights of the last epoch written and those of the best one so far. Its checksum
+    detects damage. Reading it executes no code.
 
     Parameters
     ----------
@@ -250,7 +252,7 @@ class Checkpoint(TrainingCallback):
     Raises
     ------
     ValueError
-        If the directory cannot be created, or the file cannot be read.
+        If the directory cannot be created, or the file cannot be read or is damaged.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, resume: bool) -> None:
@@ -309,7 +311,6 @@ class Checkpoint(TrainingCallback):
         """Resume from the file, or write the state from which training starts."""
         self.next_, self.gave_up_ = 0.0, False
         if self.saved is None:
-            self._remove_leftovers()
             with self._explain_errors("written"):
                 self._write(net)
             self._read()  # fail now, rather than when it is needed
@@ -339,24 +340,22 @@ class Checkpoint(TrainingCallback):
     def _write(self, net: ContrastiveNet) -> None:
         begin = time.perf_counter()
         content = {**self.header, "training": training_state(net)}
-        with atomic_write(self.path) as part:
-            torch.save(content, part)
+        with atomic_write(self.path) as file:
+            torch.save({**content, "checksum": _checksum(content)}, file)
         end = time.perf_counter()
         self.next_ = end + (end - begin) * (1 / _MAX_TIME_FRACTION - 1)
 
     def _read(self) -> _Content:
         try:
-            content: _Content = torch.load(self.path, "cpu", weights_only=True)
-            missing = sorted(_Content.__required_keys__ - content.keys())
-            if missing or content["format"] != _FORMAT:
-                raise ValueError(f"it lacks {missing}, or is of another format")
+            content = torch.load(self.path, "cpu", weights_only=True)
+            _check_content(content)
         except Exception as error:
             raise ValueError(
                 f"checkpoint_dir={str(self.directory)!r} holds {_FILE_NAME}, which cannot "
                 f"be read ({type(error).__name__}: {error}). Remove it, or pass "
                 f"resume=False to start anew."
             ) from error
-        return content
+        return cast(_Content, content)
 
     @contextmanager
     def _explain_errors(self, action: str) -> Iterator[None]:
@@ -368,10 +367,43 @@ class Checkpoint(TrainingCallback):
                 f"Pass a writable directory with enough space, or None."
             ) from error
 
-    def _remove_leftovers(self) -> None:
-        """Remove the unfinished files of killed processes."""
-        for path in self.directory.glob(f"{_FILE_NAME}.*{UNFINISHED}"):
-            path.unlink(missing_ok=True)
+
+def _check_content(content: Mapping[str, Tree]) -> None:
+    """Raise an error unless a file has the entries of its format, undamaged."""
+    content, file_format = dict(content), content["format"]
+    if file_format not in (1, _FORMAT):
+        raise ValueError(f"it has the unknown format {file_format!r:.20}")
+    checksum = content.pop("checksum", None)
+    differ = sorted(map(str, content.keys() ^ _Content.__required_keys__))
+    if differ:
+        raise ValueError(f"it lacks entries or has unknown ones: {differ}")
+    if file_format != 1 and checksum != _checksum(content):
+        raise ValueError("it is damaged: its checksum differs")
+
+
+def _checksum(tree: Tree) -> str:
+    """Return a checksum of nested dicts, lists and tuples of tensors and plain values."""
+    digest = blake2b(digest_size=16)
+    for part in _serialized(tree):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _serialized(tree: Tree) -> Iterator[bytes | memoryview]:
+    """Yield bytes that are equal for equal trees only."""
+    if isinstance(tree, Tensor):
+        yield f"{tree.dtype} {tuple(tree.shape)}".encode()
+        yield from (np.ascontiguousarray(values).data for values in _chunks(tree))
+    elif isinstance(tree, dict):
+        yield from _serialized(list(tree.items()))
+    elif isinstance(tree, list | tuple):
+        yield f"sequence {len(tree)} ".encode()
+        for value in tree:
+            yield from _serialized(value)
+    else:
+        text = repr(tree).encode()
+        yield f"{type(tree).__name__} {len(text)} ".encode()
+        yield text
 
 
 class CheckpointParams(Protocol):
@@ -484,8 +516,49 @@ def _describe_changes(before: Fingerprint, now: Fingerprint) -> str:
     return "; ".join(
         f"{name} (then {before.get(name)}, now {now.get(name)})"
         for name in now | before
-        if now.get(name) != before.get(name)
+        if _comparable(now.get(name)) != _comparable(before.get(name))
     )
+
+
+def _comparable(description: str | None) -> str | None:
+    """Return a text that is the same for descriptions of equal values."""
+    try:
+        tree = ast.parse(description or "", mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        return description  # of an object whose repr is not Python
+    return ast.dump(_EqualValues().visit(tree))
+
+
+class _EqualValues(ast.NodeTransformer):
+    """Write 1.0 as 1, tuples and arrays as lists, numbers of numpy as Python's."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        is_whole = isinstance(node.value, float) and node.value.is_integer()
+        return ast.Constant(int(cast(float, node.value))) if is_whole else node
+
+    def visit_Tuple(self, node: ast.Tuple) -> ast.expr:
+        return ast.List([self.visit(item) for item in node.elts], ast.Load())
+
+    def visit_Dict(self, node: ast.Dict) -> ast.expr:
+        node = cast(ast.Dict, self.generic_visit(node))
+        items = sorted(
+            zip(node.keys, node.values, strict=True),
+            key=lambda item: "" if item[0] is None else ast.dump(item[0]),
+        )
+        return ast.Dict([key for key, _ in items], [value for _, value in items])
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return ast.Constant(node.attr == "True_") if _is_of_numpy(node) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if _is_of_numpy(node.func) and node.args:
+            return cast(ast.expr, self.visit(node.args[0]))
+        return cast(ast.expr, self.generic_visit(node))
+
+
+def _is_of_numpy(node: ast.expr) -> bool:
+    """Return whether an expression is ``np.float64``, ``np.True_``, ``array``, ..."""
+    return ast.unparse(node).startswith("np.") or ast.unparse(node) == "array"
 
 
 def _hash_arrays(arrays: LabelledArrays | None, names: Sequence[str]) -> Fingerprint:
@@ -512,6 +585,9 @@ class _Array(Sized, Protocol):
 def _hash(arrays: Iterable[_Array]) -> str:
     digest = blake2b(digest_size=16)
     for array in arrays:
+        if not hasattr(array, "dtype"):  # the extra state of a module
+            digest.update(_checksum(array).encode())
+            continue
         digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
         for values in _chunks(array):
             digest.update(np.ascontiguousarray(values).data)

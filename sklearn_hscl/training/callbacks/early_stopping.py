@@ -1,5 +1,6 @@
 """Early stopping on held-out or out-of-fold rows."""
 
+import copy
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -122,9 +123,11 @@ class BestWeights(TrainingCallback):
     def _keep(self, net: ContrastiveNet, score: float, loss: float) -> None:
         self.best_score_, self.best_loss_ = score, loss
         self.best_epoch_ = len(net.history)
-        weights = net.module_.state_dict()
         # In a stack the weights are views, whose deep copy would copy the whole stack.
-        self.best_weights_ = {name: weights[name].clone() for name in weights}
+        self.best_weights_ = {
+            name: value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+            for name, value in net.module_.state_dict().items()
+        }
 
     def on_train_end(self, net: ContrastiveNet, **kwargs: object) -> None:
         """Restore the best weights, if an epoch was scored."""

@@ -170,7 +170,13 @@ def _has_finite_weights(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
+    """Return the trained weights; frozen ones may be integers, or infinite masks."""
+    return [
+        weight
+        for group in optimizer.param_groups
+        for weight in group["params"]
+        if weight.requires_grad
+    ]
 
 
 def _first_bad_batch(losses: Tensor) -> int:

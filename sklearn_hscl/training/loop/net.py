@@ -180,13 +180,20 @@ class ContrastiveNet(CallbackNet):
         super().on_epoch_begin(net, **kwargs)
         if isinstance(self.beta, BetaSchedule):
             n_completed = len(self.history) - 1 - self.first_epoch_
-            beta = self.beta.beta_at(n_completed / max(1, self.loop.n_epochs - 1))
+            beta = float(self.beta.beta_at(n_completed / max(1, self.loop.n_epochs - 1)))
             if not 0 <= beta < np.inf:
                 raise ValueError(f"beta={self.beta!r} gave {beta}, which must be >= 0.")
             self.criterion_.set_beta(beta)
             self.history.record("beta", beta)
 
     # State ------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "ContrastiveNet":
+        """Return a copy without skorch's detour by pickle, which some modules forbid."""
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
     @property
     def plain_module(self) -> ContrastiveModule:
