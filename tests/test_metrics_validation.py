@@ -242,7 +242,7 @@ LABEL_TYPES = [np.int64, np.uint8, bool, np.int8, np.uint16, np.uint64, np.float
         partial(metrics.knn_accuracy, n_neighbors=3), metrics.recall_at_k, metrics.map_at_r,
         metrics.alignment, metrics.cosine_silhouette,
     ],
-    ids=str,
+    ids=lambda measure: getattr(measure, "func", measure).__name__,
 )  # fmt: skip
 def test_labels_of_any_type(measure, dtype):
     y = Y % 2

@@ -115,7 +115,7 @@ def test_settings_make_an_equal_loss(loss, options):
         {"negative_mass": np.float32(3), "ce_weight": np.float32(0.5)},
         {"n_threads": np.int64(os.cpu_count()), "batch_size": np.int64(32)},
         {"loss": ContrastiveLoss(temperature=torch.tensor(0.25), beta=np.int64(2))},
-        {"loss": ContrastiveLoss(beta=torch.tensor(2.0), threshold=np.float32(0.5))},
+        {"loss": ContrastiveLoss(beta=torch.tensor(2.0), tau_plus=np.float32(0.5))},
     ],
     ids=lambda given: next(iter(given)),
 )

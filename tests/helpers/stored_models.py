@@ -19,10 +19,10 @@ def frame():
         {
             "size": rng.normal(size=N_ROWS) * 1e3,
             "gaps": gaps,
-            "colour": pd.Categorical(rng.choice(["red", "grün", "青"], N_ROWS)),
+            "colour": rng.choice(["red", "grün", "青"], N_ROWS).astype(object),
             "is_new": rng.random(N_ROWS) < 0.5,
             "grade": pd.Categorical(rng.integers(0, 3, N_ROWS)),
-            "name": [f"Person{i}" for i in range(N_ROWS)],
+            "name": pd.Categorical([f"Person{i}" for i in range(N_ROWS)]),
         }
     )
 
