@@ -19,7 +19,9 @@ def l2_normalize(z: Tensor) -> Tensor:
     -------
     Tensor of shape (..., D)
     """
-    return _UnitRows.apply(z)[0]
+    # torch.compile takes no functions that have a derivative in forward mode.
+    rows = _UnitRows if torch.compiler.is_compiling() else _UnitRowsOfBothModes
+    return rows.apply(z)[0]
 
 
 class _Context(Protocol):
@@ -84,7 +86,7 @@ class _UnitRows(torch.autograd.Function):
         info: object, in_dims: tuple[int], z: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         """Make the axis that torch.func.vmap maps over one more leading axis."""
-        return _UnitRows.apply(z.movedim(in_dims[0], 0)), (0, 0)
+        return _UnitRowsOfBothModes.apply(z.movedim(in_dims[0], 0)), (0, 0)
 
     @staticmethod
     def backward(
@@ -102,10 +104,14 @@ class _UnitRows(torch.autograd.Function):
             gradient = further if gradient is None else gradient + further
         return gradient
 
+
+class _UnitRowsOfBothModes(_UnitRows):
+    """The same, with a derivative in forward mode."""
+
     @staticmethod
     def jvp(ctx: _Context, tangent: Tensor) -> tuple[Tensor, Tensor]:
         refuse_nested_forward_mode()
-        unit, norm = _UnitRows.apply(*ctx.saved_tensors)
+        unit, norm = _UnitRowsOfBothModes.apply(*ctx.saved_tensors)
         along = (tangent * unit).sum(-1, keepdim=True)  # (..., 1)
         return (tangent - along * unit) / norm, along
 
