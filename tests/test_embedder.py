@@ -58,6 +58,7 @@ def test_unsupervised_embeddings_carry_the_classes(iris):
     assert scores.mean() > 0.85
 
 
+@pytest.mark.filterwarnings("ignore:threshold=.* has no effect")
 @pytest.mark.parametrize("name", ["temperature", "beta", "threshold"])
 def test_a_loss_of_several_batches_is_refused(iris, name):
     loss = ContrastiveLoss(**{name: torch.tensor([0.5, 1.0])})

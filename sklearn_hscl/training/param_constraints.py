@@ -1,11 +1,13 @@
 """What each parameter of HSCLEmbedder may be, and which values draw a warning."""
 
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from numbers import Integral, Real
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -208,8 +210,26 @@ def warn_of_lr(estimator: BaseEstimator) -> None:
 
 
 def _warn(messages: list[str]) -> None:
-    if not _is_announced.get():
-        warn_of_surprises(messages, stacklevel=6)
+    if messages and not _is_announced.get():
+        warn_of_surprises(messages, stacklevel=_level_of_caller())
+
+
+# Where decorators of ours and of scikit-learn are.
+_INSIDE = ("sklearn_hscl", "sklearn", "contextlib")
+
+
+def _level_of_caller() -> int:
+    """Return how many calls lie between `_warn` and the code of the user."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and _package(frame) in _INSIDE:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _package(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
 
 
 @contextmanager
