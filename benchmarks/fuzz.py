@@ -81,10 +81,10 @@ def main():
     parser.add_argument("--categories", type=int, default=10**6)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    fractions = {"fit, transform": 0.55, "set_params": 0.2}
+    fractions = {"fit, transform": 0.45, "set_params": 0.15}
     table, violations = [], {}
     for kind, try_case in fuzzing.KINDS.items():
-        n_cases = round(fractions.get(kind, 0.125) * options.cases)
+        n_cases = round(fractions.get(kind, 0.1) * options.cases)
         counts, shown = run(try_case, n_cases, options.seed)
         violations |= shown
         cells = [counts[name] for name in ("fitted", "refused", "violations")]

@@ -1,8 +1,6 @@
 """Settings of the process that a caller has changed: same results, and they stay."""
 
-import contextlib
 import threading
-import warnings
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,7 +9,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
-from joblib import parallel_config
+from helpers.settings import SETTINGS, changed, state
 from numpy.testing import assert_array_equal
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
@@ -145,146 +143,64 @@ def expected(fitted, tmp_path_factory):
 # Settings ----------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def changed(read, write, value):
-    before = read()
-    write(value)
-    try:
-        yield
-        assert read() == value
-    finally:
-        write(before)
-
-
-def default_dtype(dtype):
-    return changed(torch.get_default_dtype, torch.set_default_dtype, dtype)
-
-
-def pandas_option(name, value):
-    def read():
-        return pd.get_option(name)
-
-    return changed(read, lambda value: pd.set_option(name, value), value)
-
-
-def polars_option(**options):
-    return pytest.importorskip("polars").Config(**options)
-
-
-@contextlib.contextmanager
-def products(value):
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-    before = [backend.fp32_precision for backend in backends]
-    torch.set_float32_matmul_precision(value)
-    try:
-        yield
-        assert torch.get_float32_matmul_precision() == value
-    finally:
-        torch.set_float32_matmul_precision("highest")
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
-
-
-@contextlib.contextmanager
-def errors():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-SETTINGS = {
-    "no gradients": (torch.no_grad, TORCH),
-    "inference mode": (torch.inference_mode, TORCH),
-    "gradients off": (
-        lambda: changed(torch.is_grad_enabled, torch.set_grad_enabled, False),
-        (fit_table,),
+FIGURES = {
+    "figures": lambda: mpl.rc_context(
+        {"axes.grid": True, "figure.constrained_layout.use": True, "font.size": 4}
+        | {"axes.prop_cycle": mpl.cycler(linestyle=["-", ":"]), "image.cmap": "gray"}
     ),
-    "float64": (lambda: default_dtype(torch.float64), TORCH),
-    "bfloat16": (lambda: default_dtype(torch.bfloat16), TORCH),
-    "another device": (lambda: torch.device("meta"), CALLS),
-    "autocast": (lambda: torch.autocast("cpu", torch.bfloat16), CALLS),
-    "autocast disabled": (lambda: torch.autocast("cpu", enabled=False), TORCH),
-    "deterministic": (
-        lambda: changed(
-            torch.are_deterministic_algorithms_enabled,
-            torch.use_deterministic_algorithms,
-            True,
-        ),
-        TORCH,
-    ),
-    "anomalies": (
-        lambda: torch.autograd.set_detect_anomaly(True),
-        (fit_table, fit_and_continue),
-    ),
-    "threads": (
-        lambda: changed(torch.get_num_threads, torch.set_num_threads, 2),
-        (fit_table, fit_and_continue, search),
-    ),
-    "medium products": (lambda: products("medium"), TORCH),
-    "high products": (lambda: products("high"), (fit_and_continue,)),
-    "errors of numpy": (lambda: np.errstate(all="raise"), CALLS),
-    "print options": (lambda: np.printoptions(precision=1, threshold=2), (measure, save)),
-    "copy on write": (lambda: pandas_option("mode.copy_on_write", True), (fit_table, draw)),
-    "strings of pandas": (lambda: pandas_option("future.infer_string", True), (fit_table,)),
-    "objects of pandas": (
-        lambda: pandas_option("future.infer_string", False),
-        (fit_table,),
-    ),
-    "chained assignment": (
-        lambda: pandas_option("mode.chained_assignment", "raise"),
-        (fit_table, draw),
-    ),
-    "polars": (lambda: polars_option(tbl_rows=1, fmt_str_lengths=1), (fit_table,)),
-    "pandas as output": (lambda: sklearn.config_context(transform_output="pandas"), CALLS),
-    "polars as output": (lambda: sklearn.config_context(transform_output="polars"), CALLS),
-    "finite": (lambda: sklearn.config_context(assume_finite=True), (fit_numbers, search)),
-    "routing": (
-        lambda: sklearn.config_context(enable_metadata_routing=True),
-        (search,),
-    ),
-    "little memory": (
-        lambda: sklearn.config_context(working_memory=1e-3),
-        (measure, search),
-    ),
-    "distances": (
-        lambda: sklearn.config_context(enable_cython_pairwise_dist=False),
-        (measure,),
-    ),
-    "no validation": (
-        lambda: sklearn.config_context(skip_parameter_validation=True),
-        (fit_table, search),
-    ),
-    "two threads of joblib": (lambda: parallel_config("threading", n_jobs=2), (search,)),
-    "forks of joblib": (lambda: parallel_config("multiprocessing", n_jobs=2), (search,)),
-    "figures": (
-        lambda: mpl.rc_context(
-            {"axes.grid": True, "figure.constrained_layout.use": True, "font.size": 4}
-            | {"axes.prop_cycle": mpl.cycler(linestyle=["-", ":"]), "image.cmap": "gray"}
-        ),
-        (draw,),
-    ),
-    "dark figures": (lambda: plt.style.context("dark_background"), (draw,)),
-    "another backend": (
-        lambda: changed(mpl.get_backend, plt.switch_backend, "pdf"),
-        (draw,),
-    ),
-    "warnings": (errors, CALLS),
+    "dark figures": lambda: plt.style.context("dark_background"),
+    "another backend": lambda: changed(mpl.get_backend, plt.switch_backend, "pdf"),
+}
+USES = {
+    "no gradients": TORCH,
+    "inference mode": TORCH,
+    "gradients off": (fit_table,),
+    "float64": TORCH,
+    "bfloat16": TORCH,
+    "another device": CALLS,
+    "autocast": CALLS,
+    "autocast disabled": TORCH,
+    "deterministic": TORCH,
+    "anomalies": (fit_table, fit_and_continue),
+    "threads": (fit_table, fit_and_continue, search),
+    "medium products": TORCH,
+    "high products": (fit_and_continue,),
+    "errors of numpy": CALLS,
+    "print options": (measure, save),
+    "copy on write": (fit_table, draw),
+    "strings of pandas": (fit_table,),
+    "objects of pandas": (fit_table,),
+    "chained assignment": (fit_table, draw),
+    "polars": (fit_table,),
+    "pandas as output": CALLS,
+    "polars as output": CALLS,
+    "finite": (fit_numbers, search),
+    "routing": (search,),
+    "little memory": (measure, search),
+    "distances": (measure,),
+    "no validation": (fit_table, search),
+    "two threads of joblib": (search,),
+    "forks of joblib": (search,),
+    "figures": (draw,),
+    "dark figures": (draw,),
+    "another backend": (draw,),
+    "warnings": CALLS,
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*option is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*option is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", USES)
 def test_results_do_not_depend_on_settings_of_the_caller(name, fitted, expected, tmp_path):
-    setting, calls = SETTINGS[name]
+    setting = (SETTINGS | FIGURES)[name]
     if name == "polars as output":
         pytest.importorskip("polars")
-    for call in calls:
+    for call in USES[name]:
         (tmp_path / call.__name__).mkdir()
         with setting():
-            config = sklearn.get_config()
+            before = state()
             found = call(fitted, tmp_path / call.__name__)
-            assert sklearn.get_config() == config
+            assert state() == before
         for value, right in zip(found, expected[call], strict=True):
             assert_array_equal(np.asarray(value), right)
 

@@ -5,6 +5,7 @@ each call works, with finite embeddings, or raises one of `ALLOWED` with a messa
 says what is wrong; and a call that failed leaves a fitted embedder as it was.
 """
 
+import copy
 import re
 import warnings
 from datetime import date, timedelta
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
+from helpers.settings import SETTINGS, state
+from helpers.targets import FRAMES, forms_of
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, LinearBeta
 
@@ -574,9 +577,103 @@ def try_held_out(draw):
     return "fitted"
 
 
+# The same in other words ---------------------------------------------------------------
+
+
+# Warnings as errors change what a call does; the others take seconds, or use processes.
+FUZZED_SETTINGS = sorted(
+    SETTINGS.keys() - {"warnings", "anomalies", "two threads of joblib", "forks of joblib"}
+)
+
+
+def check_same(found, plain, what):
+    """Raise a violation where an outcome is not that of the plain case."""
+    same = found == plain if isinstance(plain, str) else np.array_equal(found, plain)
+    if not same:
+        raise ViolationError(f"{what}: {found!r} in place of {plain!r}")
+
+
+def fitting(X, y, changes, **arguments):
+    """Return a function that fits a new embedder, and embeds its rows."""
+
+    def fit():
+        embedder = small_embedder(**copy.deepcopy(changes) | {"random_state": 0})
+        return np.asarray(embedder.fit(X, y, **arguments).transform(X))
+
+    return fit
+
+
+def result(fit):
+    """Return an embedding, or the name of the type of the error."""
+    embedding, error = attempt(fit)
+    return embedding if error is None else type(error).__name__
+
+
+def try_setting(draw):
+    """Change a setting of the process: the result and the setting stay as they are."""
+    name, n = draw(st.sampled_from(FUZZED_SETTINGS)), draw(st.sampled_from([3, 9, 20]))
+    X, y = draw(
+        st.one_of(
+            st.tuples(fine_rows(n), st.just(np.arange(n) % 2)),
+            st.tuples(fine_rows(n), labels(n)),
+            st.tuples(rows(n), st.just(np.arange(n) % 2)),
+        )
+    )
+    fit = fitting(X, y, draw(parameters()))
+    plain = result(fit)
+    with SETTINGS[name]():
+        before = state()
+        found = result(fit)
+        changed = [key for key, value in state().items() if value != before[key]]
+    if changed:
+        raise ViolationError(f"{name}: {changed} changed")
+    if not (name == "no validation" and isinstance(plain, str)):
+        check_same(found, plain, name)
+    return "refused" if isinstance(plain, str) else "fitted"
+
+
+@st.composite
+def plain_targets(draw, n):
+    """Labels, numbers or indicators in an array, as (kind, values)."""
+    texts = st.sampled_from(
+        draw(st.sampled_from([["red", "green"], ["", "nan", "ä", "1"]]))
+    )
+    cells = {
+        "integers": st.integers(0, draw(st.integers(1, 6))),
+        "strings": texts,
+        "bools": st.booleans(),
+        "numbers": TAME,
+        "indicators": st.lists(st.integers(0, 1), min_size=3, max_size=3),
+        "several numbers": st.lists(TAME, min_size=2, max_size=2),
+    }
+    kind = draw(st.sampled_from(sorted(cells)))
+    return kind, np.array(draw(st.lists(cells[kind], min_size=n, max_size=n)))
+
+
+def try_form(draw):
+    """Pass y or groups in another container or type: the result stays as it is."""
+    kind, y = draw(plain_targets(20))
+    form = draw(st.sampled_from(sorted(forms_of(kind))))
+    role = draw(st.sampled_from(["y", "y", "y_val", "groups"]))
+    changes = draw(parameters()) | {"early_stopping": role != "y"}
+
+    def fit(values):
+        if role == "groups":
+            return fitting(X_BASE, Y_BASE, changes, groups=values)
+        held_out = {"X_val": X_BASE, "y_val": values} if role == "y_val" else {}
+        return fitting(X_BASE, values, changes, **held_out)
+
+    plain, found = result(fit(y)), result(fit(forms_of(kind)[form](y)))
+    if not (role == "groups" and form in FRAMES and found == "ValueError"):
+        check_same(found, plain, f"{role} as {form} of {kind}")
+    return "refused" if isinstance(plain, str) else "fitted"
+
+
 KINDS = {
     "fit, transform": try_fit,
     "fit again": try_refit,
     "set_params": try_parameters,
     "held-out rows, groups": try_held_out,
+    "settings of the process": try_setting,
+    "forms of y, groups": try_form,
 }
