@@ -58,6 +58,12 @@ def errors():
         yield
 
 
+def _option(name):
+    with warnings.catch_warnings():  # pandas 3 warns of those that it will remove
+        warnings.simplefilter("ignore")
+        return pd.get_option(name)
+
+
 PANDAS_OPTIONS = (
     "mode.chained_assignment",
     "future.infer_string",
@@ -115,7 +121,7 @@ def state():
         "products": torch.get_float32_matmul_precision(),
         "errors of numpy": np.geterr(),
         "print options": np.get_printoptions(),
-        "pandas": [pd.get_option(name) for name in PANDAS_OPTIONS],
+        "pandas": [_option(name) for name in PANDAS_OPTIONS],
         "scikit-learn": sklearn.get_config(),
         "warnings": list(warnings.filters),
         "random numbers": (
