@@ -123,7 +123,11 @@ def state():
         "print options": np.get_printoptions(),
         "pandas": [_option(name) for name in PANDAS_OPTIONS],
         "scikit-learn": sklearn.get_config(),
-        "warnings": list(warnings.filters),
+        "warnings": [
+            # A pattern is a text until it was used.
+            tuple(getattr(part, "pattern", part) for part in entry)
+            for entry in warnings.filters
+        ],
         "random numbers": (
             torch.get_rng_state().tolist(),
             np.random.get_state()[1].tolist(),  # noqa: NPY002
