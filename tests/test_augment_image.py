@@ -1,6 +1,7 @@
 """Random transforms of images: each against its definition."""
 
 import colorsys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -194,3 +195,20 @@ def test_colours_of_other_channels_are_refused(n_channels):
 def test_tables_are_refused():
     with pytest.raises(ValueError, match="needs images"):
         views(torch.ones(3, 4))
+
+
+def test_fits_leave_the_generators_of_torch_alone_and_do_not_share_them():
+    images, y = IMAGES.repeat(4, 1, 1, 1).numpy(), np.arange(32) % 3
+
+    def embeddings(_):
+        embedder = HSCLEmbedder(
+            encoder="conv", augment=ImageTransforms(), max_epochs=2, random_state=0
+        )
+        return embedder.fit(images, y).transform(images)
+
+    state = torch.get_rng_state()
+    alone = embeddings(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(embeddings, range(3)):
+            np.testing.assert_array_equal(found, alone)

@@ -1,6 +1,7 @@
 """Every member of the family against its formula, value and gradient."""
 
 import math
+import threading
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from helpers.loss_reference import (
 
 from sklearn_hscl.losses import ContrastiveLoss, equation
 from sklearn_hscl.losses.presets import LOSSES, PRESETS
+from sklearn_hscl.runtime.random_state import fit_generator
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])  # class 3 has one row
 VIEW_IDS = torch.arange(5).repeat(2)
@@ -271,6 +273,25 @@ def test_minus_one_is_a_class_by_default():
     y = torch.tensor([-1, 1] * 5)
     z = embeddings()
     assert ContrastiveLoss()(z, y) == ContrastiveLoss()(z, (y + 1) // 2)
+
+
+def test_synthetic_negatives_are_the_same_in_the_thread_of_a_backward_pass(monkeypatch):
+    """A GPU has its backward pass in a thread of its own."""
+    monkeypatch.setattr("sklearn_hscl.losses.dispatch.BLOCK_PAIRS", 30)
+    loss = ContrastiveLoss(kernel="tiled", n_synthetic=3)
+    gradients = []
+    for run in (lambda work: work(), in_another_thread):
+        z = embeddings().requires_grad_()
+        with fit_generator(0, z.device):
+            run(loss(z, LABELS).backward)
+        gradients.append(z.grad)
+    assert torch.equal(*gradients)
+
+
+def in_another_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
 
 
 @pytest.mark.parametrize("kernel", ["dense", "tiled"])

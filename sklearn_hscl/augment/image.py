@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sklearn_hscl.augment.base import Augmentation
-from sklearn_hscl.runtime.random_state import preserved_torch_random_state, seed_torch
+from sklearn_hscl.runtime.random_state import scoped_torch_seed
 
 
 class RandomShift(Augmentation):
@@ -165,8 +165,7 @@ class ImageTransforms(Augmentation):
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return one view of each image (B, C, H, W)."""
         # kornia draws from torch's global generators.
-        with preserved_torch_random_state(rows.device):
-            seed_torch(_seed_from(generator), rows.device)
+        with scoped_torch_seed(_seed_from(generator), rows.device):
             for step in self.steps_:
                 rows = step(rows)
         return rows

@@ -30,12 +30,7 @@ from sklearn_hscl.losses.kernels.streaming import streaming_loss
 from sklearn_hscl.losses.pair_sets import BatchPairs, LabelPairs
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.runtime.random_state import (
-    RandomState,
-    preserved_torch_random_state,
-    set_torch_random_state,
-    torch_random_state,
-)
+from sklearn_hscl.runtime.random_state import Draws, next_draws, repeated
 
 ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
@@ -366,14 +361,13 @@ def _repeatable(
     block: Callable[[Tensor, int, int], AnchorLosses], device: torch.device
 ) -> Callable[[Tensor, int, int], AnchorLosses]:
     """Return a function that draws the same synthetic negatives in every call."""
-    states: list[RandomState] = []
+    first: list[Draws] = []
 
     def call(*args: Any) -> AnchorLosses:
-        if not states:
-            states.append(torch_random_state(device))
+        if not first:
+            first.append(next_draws(device))
             return block(*args)
-        with preserved_torch_random_state(device):
-            set_torch_random_state(device, states[0])
+        with repeated(first[0], device):
             return block(*args)
 
     return call

@@ -231,25 +231,22 @@ def scoped_torch_seed(seed: int, device: torch.device = CPU) -> Iterator[None]:
     would take memory there, and would break child processes that are forked later. Fits
     in several threads of one process run here one after the other.
     """
-    with _TORCH_GENERATORS, preserved_torch_random_state(device):
-        seed_torch(seed, device)
-        yield
+    with _TORCH_GENERATORS:
+        # Also inside of a fit that does not draw from them.
+        host, on_device = torch.get_rng_state(), accelerator(device).random_state()
+        try:
+            seed_torch(seed, device)
+            yield
+        finally:
+            torch.set_rng_state(host)
+            if on_device is not None:
+                accelerator(device).set_random_state(on_device)
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
     """Seed torch's global generators, on CPU and on `device`, and no others."""
     torch.default_generator.manual_seed(seed)
     accelerator(device).seed(seed)
-
-
-@contextmanager
-def preserved_torch_random_state(device: torch.device) -> Iterator[None]:
-    """Restore torch's global generators, on CPU and on `device`, after the block."""
-    state = torch_random_state(device)
-    try:
-        yield
-    finally:
-        set_torch_random_state(device, state)
 
 
 class RandomState(NamedTuple):
@@ -280,3 +277,33 @@ def set_torch_random_state(device: torch.device, state: Sequence[Tensor | None])
     fit = fit if fit is not None else (host if on_device is None else on_device)
     if _THREAD.generator is not None and fit is not None:
         _THREAD.generator.set_state(fit)
+
+
+class Draws(NamedTuple):
+    """The generators of a thread, and their states."""
+
+    generator: torch.Generator | None
+    uses_torch: bool
+    state: RandomState
+
+
+def next_draws(device: torch.device) -> Draws:
+    """Return what :func:`repeated` needs to draw the same once more."""
+    return Draws(_THREAD.generator, _THREAD.uses_torch, torch_random_state(device))
+
+
+@contextmanager
+def repeated(draws: Draws, device: torch.device) -> Iterator[None]:
+    """Draw inside the block what followed :func:`next_draws`; restore all afterwards.
+
+    The thread may be another one: that of the backward pass of a GPU knows no fit.
+    """
+    before = _THREAD.generator, _THREAD.uses_torch
+    _THREAD.generator, _THREAD.uses_torch = draws.generator, draws.uses_torch
+    present = torch_random_state(device)
+    try:
+        set_torch_random_state(device, draws.state)
+        yield
+    finally:
+        set_torch_random_state(device, present)
+        _THREAD.generator, _THREAD.uses_torch = before
