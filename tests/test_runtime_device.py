@@ -289,6 +289,16 @@ def test_memory_that_torch_holds_but_does_not_use_is_free(module):
     assert Accelerator(CPU).free_memory() is None
 
 
+def test_gpus_that_cannot_tell_what_is_free(module, monkeypatch):
+    def refuse(device):
+        raise RuntimeError("The device doesn't support querying the free memory")
+
+    monkeypatch.setattr(module, "mem_get_info", refuse)
+    assert Accelerator(torch.device("xpu", 0)).free_memory() is None
+    with pytest.raises(RuntimeError):
+        Accelerator(SECOND_GPU).free_memory()
+
+
 def test_rows_are_pinned_for_their_gpu_in_any_thread(module, monkeypatch):
     def pin_memory(rows):
         module.calls.append(("pin_memory", len(rows)))

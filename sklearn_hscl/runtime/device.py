@@ -117,7 +117,12 @@ class Accelerator:
             return None
         module, device = self._module, self.device
         unused = module.memory_reserved(device) - module.memory_allocated(device)
-        return int(module.mem_get_info(device)[0] + unused)
+        try:
+            return int(module.mem_get_info(device)[0] + unused)
+        except RuntimeError:
+            if self.device.type == "cuda":
+                raise
+            return None  # drivers of some Intel GPUs cannot tell
 
     def release_memory(self) -> None:
         """Give memory that torch keeps, but does not use, back to the device."""

@@ -8,6 +8,7 @@ from torch import nn
 from second_device.agreement import embedder
 from second_device.backend import NAME, WAITS
 from sklearn_hscl.augment import ClassCorruption, FeatureCorruption
+from sklearn_hscl.augment.image import _seed_from
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.presets import LOSSES
 from sklearn_hscl.training.loop import net as loop
@@ -68,6 +69,13 @@ def test_steps_on_images(monkeypatch, images, encoder, precision):
     parameters = {"encoder": encoder, "hidden_layer_sizes": None, "precision": precision}
     found = waits_by_epoch(monkeypatch, X, y, n_views=2, batch_size=24, **parameters)
     assert found == [{}, {}, {}]
+
+
+def test_seeds_of_image_transforms():
+    generator = torch.Generator(NAME).manual_seed(0)
+    WAITS.clear()
+    seeds = [_seed_from(generator) for _ in range(3)]
+    assert len(set(seeds)) == 3 and not WAITS
 
 
 @pytest.mark.parametrize("encoder", ["tabular", "mlp"])
