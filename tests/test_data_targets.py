@@ -1,10 +1,12 @@
 """Targets beyond one class label per row, and the options of the loss, in the estimator."""
 
+import re
 import warnings
 from decimal import Decimal
 from enum import Enum
 from functools import partial
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pytest
 import sklearn
 import torch
+from helpers.containers import Refused, mapped
 from helpers.targets import (
     ANY_COLUMN,
     BY_KIND,
@@ -20,6 +23,7 @@ from helpers.targets import (
     LABELS,
     ONE_COLUMN,
     SPECIAL,
+    arrow,
     object_array,
 )
 from numpy.testing import assert_array_equal
@@ -485,6 +489,106 @@ def test_labels_of_a_dataset_that_are_not_read_draw_a_warning(container):
         fit(data, CODES)
         embedder(loss="hucl", max_epochs=1, encoder="mlp").fit(data)
         assert len(embedder(loss="hscl", max_epochs=1).fit(data).classes_) == 3
+
+
+# Containers, as in the guide -----------------------------------------------------------
+
+
+def column(make, kind="integers"):
+    """Read as y and as groups."""
+    return {"y": (make(LABELS[kind]), kind), "groups": (make(LABELS[kind]), kind)}
+
+
+def table(make):
+    """Read as y; as groups, its only column must be passed."""
+    groups = Refused(make(LABELS["integers"]), "pass a single column", np.ravel)
+    return {"y": (make(LABELS["integers"]), "integers"), "groups": groups}
+
+
+def lazy(rows):
+    return {
+        role: Refused(rows, f"pass {role}.collect()", lambda rows: rows.collect()["y"])
+        for role in ("y", "groups")
+    }
+
+
+def not_a_list(make, way_out):
+    return {
+        role: Refused(make(), "Pass a list or an array", way_out)
+        for role in ("y", "groups")
+    }
+
+
+PASSED = {
+    "numpy array": column(np.array),
+    "numpy array, big-endian": column(SPECIAL["big-endian"][1]),
+    "numpy array of objects": column(ANY_COLUMN["objects"], "strings"),
+    "numpy masked array": column(np.ma.array),
+    "numpy memory map": column(mapped),
+    "list or tuple": column(tuple, "strings"),
+    "nested list": table(ANY_COLUMN["lists of one"]),
+    "list of arrays": {"y": (list(LABELS["indicators"]), "indicators")},
+    "list of tensors": column(SPECIAL["list of tensors"][1]),
+    "pandas column or index": column(ANY_COLUMN["series"], "strings"),
+    "pandas column, nullable": column(partial(BY_KIND["nullable"], kind="integers")),
+    "pandas column, Arrow types": column(partial(BY_KIND["arrow dtype"], kind="integers")),
+    "pandas categories": column(ANY_COLUMN["category"], "strings"),
+    "pandas DataFrame": table(ANY_COLUMN["frame"]),
+    "pandas DataFrame, nullable": table(lambda y: pd.DataFrame({"y": y}).convert_dtypes()),
+    "pandas DataFrame, sparse": {
+        "y": (SPECIAL["sparse frame"][1](LABELS["indicators"]), "indicators")
+    },
+    "polars column": column(ANY_COLUMN["polars"], "strings"),
+    "polars categories": column(SPECIAL["polars categories"][1], "strings"),
+    "polars DataFrame": table(ANY_COLUMN["polars frame"]),
+    "polars LazyFrame": lazy(pl.LazyFrame({"y": CODES})),
+    "pyarrow column": column(arrow, "strings"),
+    "pyarrow column in chunks": column(ANY_COLUMN["arrow chunks"], "strings"),
+    "pyarrow dictionary column": column(ANY_COLUMN["arrow dictionary"], "strings"),
+    "pyarrow Table": table(ANY_COLUMN["arrow table"]),
+    "pyarrow RecordBatch": table(lambda y: pa.RecordBatch.from_pydict({"y": y})),
+    "narwhals column": column(ANY_COLUMN["narwhals"], "strings"),
+    "narwhals DataFrame": table(ANY_COLUMN["narwhals frame"]),
+    "narwhals LazyFrame": lazy(nw.from_native(pl.LazyFrame({"y": CODES}))),
+    "SciPy sparse matrix or array": {"y": (csr_array(LABELS["indicators"]), "indicators")},
+    "torch Tensor": column(torch.tensor),
+    "torch Tensor, sparse": {
+        "y": (torch.tensor(LABELS["indicators"]).to_sparse(), "indicators")
+    },
+    "dict of columns": not_a_list(lambda: {"y": CODES}, lambda columns: columns["y"]),
+    "generator or other iterator": not_a_list(lambda: iter(CODES), list),
+}
+
+
+def given(role):
+    return [name for name, roles in PASSED.items() if role in roles]
+
+
+def assert_refused(refused, read, plain):
+    with pytest.raises((TypeError, ValueError), match=re.escape(refused.remedy)):
+        read(refused.container)
+    if refused.way_out is not None:
+        assert_array_equal(read(refused.way_out(refused.container)), read(plain))
+
+
+@pytest.mark.parametrize("container", given("y"))
+def test_y_in_the_containers_of_the_guide(container):
+    passed = PASSED[container]["y"]
+    if isinstance(passed, Refused):
+        assert_refused(passed, lambda y: encoded(y)[1], CODES)
+    else:
+        assert_read_alike(passed[0], LABELS[passed[1]])
+
+
+@pytest.mark.parametrize("container", given("groups"))
+def test_groups_in_the_containers_of_the_guide(container):
+    passed = PASSED[container]["groups"]
+    if isinstance(passed, Refused):
+        assert_refused(passed, partial(encode_groups, n_rows=12), CODES)
+    else:
+        values, kind = passed
+        expected = encode_groups(LABELS[kind], 12)
+        assert_array_equal(encode_groups(values, 12), expected)
 
 
 # Chunks -------------------------------------------------------------------------------
