@@ -194,6 +194,18 @@ def test_products_on_a_gpu(torch_settings, user, precision):
     assert inside[3:6] == 3 * ["tf32" if allowed else "ieee"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_a_common_setting_can_be_changed_afterwards(torch_settings, precision):
+    set_common("tf32")
+    set_common("ieee")
+    expected = settings()
+    set_common("tf32")
+    with Precision(precision, GPU).products():
+        pass
+    set_common("ieee")
+    assert settings() == expected
+
+
 def test_products_of_the_cpu_leave_tf32_alone(torch_settings):
     set_new("tf32")
     before = settings()

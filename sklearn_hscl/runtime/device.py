@@ -258,7 +258,14 @@ def restore_products(settings: ProductSettings) -> None:
     cuda, cudnn = _BACKENDS.cuda.matmul, _BACKENDS.cudnn
     torch.set_float32_matmul_precision(settings.old)
     cudnn.allow_tf32 = settings.old_cudnn
-    cuda.fp32_precision = settings.matmul
-    cudnn.conv.fp32_precision = settings.conv
+    _restore(cuda, settings.matmul)
+    cudnn.conv.fp32_precision = settings.conv  # which torch sets when it starts
     cudnn.rnn.fp32_precision = settings.rnn
-    _BACKENDS.mkldnn.matmul.fp32_precision = settings.cpu
+    _restore(_BACKENDS.mkldnn.matmul, settings.cpu)
+
+
+def _restore(products: Any, precision: str) -> None:
+    """Set a precision, unless the common setting of all products gives the same."""
+    products.fp32_precision = "none"
+    if products.fp32_precision != precision:
+        products.fp32_precision = precision

@@ -79,6 +79,23 @@ def test_stacks_without_float64(few, monkeypatch):
     assert_agree(found, 1e-3)
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 3), ("second", 1)])
+def test_stacks_fit_the_caches_of_a_cpu_alone(few, monkeypatch, device, expected):
+    parts = []
+    split = evaluator._split_evenly
+
+    def recorded(items, n_parts):
+        parts.append(n_parts)
+        return split(items, n_parts)
+
+    monkeypatch.setattr(evaluator, "_split_evenly", recorded)
+    monkeypatch.setattr(evaluator, "_MAX_PAIRS_ON_CPU", 2)
+    model = Pipeline([("embed", embedder(device)), ("classify", GaussianNB())])
+    grid = {"embed__beta": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]}
+    BatchedGridSearchCV(model, grid, cv=2, refit=False).fit(*few)
+    assert parts == 2 * [expected]
+
+
 @pytest.mark.parametrize(
     ("device", "has_gpu", "on_cpu"),
     [

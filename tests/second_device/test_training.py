@@ -58,6 +58,7 @@ CASES = {
     "out of fold": {"encoder": "tabular", "early_stopping": "auto", "max_epochs": 4},
     "chunks": {"device_batch_size": 7},
     "chunks, dropout": {"device_batch_size": 7, "encoder": dropped(normalized=False)},
+    "chunks, dropout of ours": {"device_batch_size": 7, "dropout": 0.3},
     "chunks, statistics": {"device_batch_size": 16, "encoder": dropped()},
     "sgd": {"net_params": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}},
 }  # fmt: skip
