@@ -5,6 +5,7 @@ import warnings
 from decimal import Decimal
 from enum import Enum
 from functools import partial
+from types import SimpleNamespace
 
 import narwhals as nw
 import numpy as np
@@ -38,6 +39,7 @@ from sklearn.utils.validation import has_fit_parameter
 from torch.utils.data import TensorDataset
 
 from sklearn_hscl import HSCLEmbedder, diagnose, metrics
+from sklearn_hscl.data.missing import column_array
 from sklearn_hscl.data.targets import encode_groups, fit_targets
 from sklearn_hscl.display import CollapseDisplay
 from sklearn_hscl.losses import (
@@ -505,9 +507,15 @@ def table(make):
     return {"y": (make(LABELS["integers"]), "integers"), "groups": groups}
 
 
+def column_y(rows):
+    return rows.collect()["y"]
+
+
 def lazy(rows):
     return {
-        role: Refused(rows, f"pass {role}.collect()", lambda rows: rows.collect()["y"])
+        role: Refused(
+            rows, f"pass {role}.collect()['...']", lambda rows: rows.collect()["y"]
+        )
         for role in ("y", "groups")
     }
 
@@ -695,3 +703,8 @@ def test_all_callers_take_labels_of_any_type(iris, caller, form):
     labels = SPECIAL[form][1](y)
     fitted = embedder(max_epochs=1, encoder="mlp").fit(X, labels)
     assert CALLERS[caller](fitted, X, labels) is not None
+
+
+def test_dask_computes_y():
+    y = SimpleNamespace(__dask_graph__=dict, compute=lambda: pd.Series([0, 1, 1]))
+    assert_array_equal(column_array(y), [0, 1, 1])

@@ -259,9 +259,12 @@ def column_array(y: Column, name: str = "y") -> NDArray[np.generic]:
         In the byte order of the machine. Missing values are NaN in floats, NaT in dates
         and None in objects.
     """
+    if hasattr(y, "__dask_graph__"):
+        y = y.compute()
     if type(y).__name__ == "LazyFrame":
         raise TypeError(
-            f"{name} is a LazyFrame, whose rows are not loaded: pass {name}.collect()."
+            f"{name} is a LazyFrame, whose rows are not loaded: pass "
+            f"{name}.collect()['...'], the column to use."
         )
     columns = _frame_columns(y)
     try:
