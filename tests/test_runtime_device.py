@@ -536,6 +536,19 @@ def test_networks_are_one_graph(iris, digit_images, name):
     assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
 
 
+def test_float32_beside_tf32_stays_float32(torch_settings):
+    first, second = (Precision(name, GPU).products() for name in ("tf32", "float32"))
+    before = settings()
+    first.__enter__()
+    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    with second:
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        with Precision("tf32", GPU).products():
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    first.__exit__(None, None, None)
+    assert settings() == before
+
+
 def test_switch_with_users_that_overlap():
     log = ["off"]
     switch = GlobalSetting(lambda: log[-1], log.append)

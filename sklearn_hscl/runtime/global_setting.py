@@ -36,11 +36,19 @@ class GlobalSetting(Generic[Value]):
         Returns the current value.
     write : callable
         Sets the value.
+    strictest : optional
+        Value that replaces the one in use, until the last user ends.
     """
 
-    def __init__(self, read: Callable[[], Value], write: Callable[[Value], None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Value],
+        write: Callable[[Value], None],
+        strictest: Value | None = None,
+    ) -> None:
         self._read = read
         self._write = write
+        self._strictest = strictest
         self._lock = threading.Lock()
         self._users: list[int] = []  # their threads
         if hasattr(os, "register_at_fork"):
@@ -48,11 +56,14 @@ class GlobalSetting(Generic[Value]):
 
     @contextmanager
     def set_to(self, value: Value) -> Iterator[None]:
-        """Set `value` inside the block; later users keep the value of the first."""
+        """Set `value` inside the block; later users keep that of the first, or stricter."""
         with self._lock:
             if not self._users:
                 self._before, self._value = self._read(), value
                 self._change(self._before, value)
+            elif self._strictest is not None and value == self._strictest:
+                self._change(self._value, value)
+                self._value = value
             self._users.append(threading.get_ident())
         try:
             yield
