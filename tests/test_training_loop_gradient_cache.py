@@ -10,11 +10,11 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.runtime.random_state import Draws, repeated
 from sklearn_hscl.training.batches.tensors import Batch
 from sklearn_hscl.training.loop.gradient_cache import (
     GradientCache,
     _preserve_buffers,
-    _use_random_state,
     choose_chunk_rows,
 )
 from sklearn_hscl.training.loop.step import batch_objective, whole_batch
@@ -188,8 +188,9 @@ def count_one_row(module):
     [
         (_preserve_buffers, count_one_row, lambda module: module.n_rows),
         (
-            lambda module: _use_random_state(
-                torch.device("cpu"), (torch.Generator().manual_seed(7).get_state(), None)
+            lambda module: repeated(
+                Draws(None, True, (torch.Generator().manual_seed(7).get_state(), None)),
+                torch.device("cpu"),
             ),
             lambda module: torch.rand(()),
             lambda module: torch.get_rng_state(),

@@ -376,8 +376,7 @@ def _native(values: NDArray[np.generic]) -> NDArray[np.generic]:
     values = np.asarray(values)
     if values.dtype.kind == "T" or (values.dtype.kind == "f" and values.itemsize > 8):
         values = values.astype(object if values.dtype.kind == "T" else np.float64)
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
+    values = in_native_order(values)
     if values.dtype.kind == "O" and (missing := missing_mask(values)).any():
         values = _without_values(values, missing)
     return values

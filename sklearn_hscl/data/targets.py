@@ -1,6 +1,6 @@
 """Targets and groups: y as what the loss compares, groups as integer codes.
 
-Each is read in three steps: :func:`~sklearn_hscl.data.dataframe.column_array` makes an
+Each is read in three steps: :func:`~sklearn_hscl.data.missing.column_array` makes an
 array of any container, :func:`labeled_mask` finds what is missing, and the rest becomes
 numbers, bools or strings.
 """
@@ -403,7 +403,7 @@ def labeled_mask(y: Values, unlabeled_label: Hashable) -> NDArray[np.bool_]:
     Parameters
     ----------
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        As :func:`~sklearn_hscl.data.dataframe.column_array` returns it.
+        As :func:`~sklearn_hscl.data.missing.column_array` returns it.
     unlabeled_label : int, str, NaN or None
         Label of rows without label; any missing value means all of them.
 

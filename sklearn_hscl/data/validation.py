@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import FrameType
+from traceback import walk_stack
 from typing import Any
 
 import narwhals as nw
@@ -411,12 +411,10 @@ def _warn_of_class_for_unlabeled(targets: Targets, unlabeled_label: Hashable) ->
 
 def _calling_pipeline() -> Pipeline | None:
     """Return the innermost pipeline one of whose methods has led to this call."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in walk_stack(sys._getframe()):
         caller = frame.f_locals.get("self")
         if isinstance(caller, Pipeline):
             return caller
-        frame = frame.f_back
     return None
 
 

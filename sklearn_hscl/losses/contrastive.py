@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ _PRESET_OPTIONS = (
     "ce_weight",
 )
 # Options that no named loss changes.
-_COMMON_OPTIONS = ("beta", "temperature", "hardening", "threshold", "top_k")
+COMMON_OPTIONS = ("beta", "temperature", "hardening", "threshold", "top_k")
 # Parameters that are attributes, not options of the equation.
 _ATTRIBUTES = (
     "loss",
@@ -287,10 +287,29 @@ class ContrastiveLoss(nn.Module):
         options, given = vars(self.options), dict.fromkeys(_PRESET_OPTIONS)
         return {
             **{name: getattr(self, name) for name in _ATTRIBUTES},
-            **{name: options[name] for name in _COMMON_OPTIONS},
+            **{name: options[name] for name in COMMON_OPTIONS},
             **given,
             **{name: options[name] for name in self._given},
         }
+
+    @classmethod
+    def from_params(cls, params: Params) -> Self:
+        """Build a loss without the warnings about its parameters, which the caller issues.
+
+        Parameters
+        ----------
+        params : dict
+            Arguments of the constructor.
+
+        Returns
+        -------
+        ContrastiveLoss
+        """
+        common = {name: params[name] for name in COMMON_OPTIONS if name in params}
+        loss = cls(**{name: params[name] for name in params.keys() - common.keys()})
+        loss.options = replace(loss.options, **common)
+        check_options(loss.options)
+        return loss
 
     def set_params(self, **params: Any) -> Self:
         """Change parameters of the constructor.
@@ -315,7 +334,7 @@ class ContrastiveLoss(nn.Module):
                 f"Invalid parameter {name!r} for ContrastiveLoss. Valid parameters are: "
                 f"{sorted(known)}."
             )
-        changed = _without_warnings(ContrastiveLoss, known | params)
+        changed = ContrastiveLoss.from_params(known | params)
         for name in (*_ATTRIBUTES, "options", "_given"):
             setattr(self, name, getattr(changed, name))
         return self
@@ -440,7 +459,7 @@ class ContrastiveLoss(nn.Module):
         by_default = not settings.get("gave_tau_plus", True)
         if by_default and PRESETS[settings["loss"]]().pairs == "either":
             arguments["tau_plus"] = None  # which depends on the labels
-        return _without_warnings(cls, arguments)
+        return cls.from_params(arguments)
 
     def set_beta(self, beta: float | Tensor) -> None:
         """Change the strength of the hardening, as a schedule does between epochs."""
@@ -505,18 +524,6 @@ class ContrastiveLoss(nn.Module):
         labels = read_ids("y", y, z)
         logits = logits.float() if logits.itemsize < 4 else logits
         return cross_entropy(logits, labels, unlabeled, self.label_smoothing)
-
-
-_Loss = TypeVar("_Loss", bound=ContrastiveLoss)
-
-
-def _without_warnings(cls: type[_Loss], params: Params) -> _Loss:
-    """Build a loss; whoever gave the parameters has been warned about them, or will be."""
-    common = {name: params[name] for name in _COMMON_OPTIONS if name in params}
-    loss = cls(**{name: params[name] for name in params.keys() - common.keys()})
-    loss.options = replace(loss.options, **common)
-    check_options(loss.options)
-    return loss
 
 
 def with_current_values(params: Mapping[str, object]) -> Params:

@@ -269,8 +269,9 @@ def warn_about_missing_classes(
     if y is None or is_regressor(estimator) or not (given := _class_labels(embedder, y)):
         return
     rows, labels = given
+    indices = np.arange(len(column_array(y)))
     for fold in folds:
-        train = np.isin(rows, np.arange(len(column_array(y)))[fold.train])
+        train = np.isin(rows, indices[fold.train])
         missing = set(np.unique(labels)) - set(np.unique(labels[train]))
         if missing:
             warnings.warn(

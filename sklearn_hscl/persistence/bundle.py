@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from math import prod
 from pathlib import PurePath
-from types import FrameType
+from traceback import walk_stack
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -262,12 +262,10 @@ def _portable(value: object) -> object:
 
 def _is_hashed_by_joblib() -> bool:
     """Return whether joblib pickles for a hash, as ``Pipeline(memory=...)`` does."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "joblib.hashing":
-            return True
-        frame = frame.f_back
-    return False
+    return any(
+        frame.f_globals.get("__name__") == "joblib.hashing"
+        for frame, _ in walk_stack(sys._getframe())
+    )
 
 
 def _hashable(value: object) -> object:

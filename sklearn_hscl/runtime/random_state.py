@@ -6,7 +6,7 @@ generators, which are then seeded for the time of the fit.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from threading import RLock
 from typing import Any, NamedTuple
@@ -83,16 +83,21 @@ def fit_generator(
         Whether to seed torch's global generators as well, see :func:`scoped_torch_seed`.
         Modules of users draw from these, for example in ``torch.nn.Dropout``.
     """
+    generator = torch.Generator(device).manual_seed(seed)
+    seeded = scoped_torch_seed(seed, device) if uses_torch else nullcontext()
+    with seeded, _sources(generator, uses_torch=uses_torch):
+        yield
+
+
+@contextmanager
+def _sources(generator: torch.Generator | None, *, uses_torch: bool) -> Iterator[None]:
+    """Set what the calling thread draws from inside the block."""
     before = _THREAD.generator, _THREAD.uses_torch
-    with ExitStack() as stack:
-        if uses_torch:
-            stack.enter_context(scoped_torch_seed(seed, device))
-        _THREAD.generator = torch.Generator(device).manual_seed(seed)
-        _THREAD.uses_torch = uses_torch
-        try:
-            yield
-        finally:
-            _THREAD.generator, _THREAD.uses_torch = before
+    _THREAD.generator, _THREAD.uses_torch = generator, uses_torch
+    try:
+        yield
+    finally:
+        _THREAD.generator, _THREAD.uses_torch = before
 
 
 def generator_of_fit(device: torch.device) -> torch.Generator | None:
@@ -298,12 +303,10 @@ def repeated(draws: Draws, device: torch.device) -> Iterator[None]:
 
     The thread may be another one: that of the backward pass of a GPU knows no fit.
     """
-    before = _THREAD.generator, _THREAD.uses_torch
-    _THREAD.generator, _THREAD.uses_torch = draws.generator, draws.uses_torch
-    present = torch_random_state(device)
-    try:
-        set_torch_random_state(device, draws.state)
-        yield
-    finally:
-        set_torch_random_state(device, present)
-        _THREAD.generator, _THREAD.uses_torch = before
+    with _sources(draws.generator, uses_torch=draws.uses_torch):
+        present = torch_random_state(device)
+        try:
+            set_torch_random_state(device, draws.state)
+            yield
+        finally:
+            set_torch_random_state(device, present)

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import fit_generator
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.tensors import Batch
-from sklearn_hscl.training.loop.net import ContrastiveNet
+from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
 from sklearn_hscl.training.loop.step import batch_objective
 
 
@@ -73,8 +72,8 @@ def chance_loss(net: ContrastiveNet, batch: Batch) -> float:
     logits = None
     if classifier is not None:
         logits = like.new_zeros(*shape, classifier.out_features)
-    is_ours = type(net.criterion_) is ContrastiveLoss  # which may draw synthetic negatives
-    draws = fit_generator(0, like.device, uses_torch=not is_ours)
+    # Of synthetic negatives, or of parts of users.
+    draws = fit_generator(0, like.device, uses_torch=draws_from_torch(net))
     with torch.inference_mode(), draws:
         value, _ = objective(z, logits)
     return value.item()

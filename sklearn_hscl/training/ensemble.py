@@ -106,10 +106,10 @@ def _on_device(
 ) -> Sequence[Tensor]:
     """Return the view ids, and the rows that each round compares, on the device."""
     if folds is None:
-        rounds = [torch.arange(len(view_ids))] * n_members
-    else:
-        members = [(view_ids + shift) % n_members for shift in range(n_members)]
-        rounds = [torch.nonzero(member != folds)[:, 0] for member in members]
+        every = torch.arange(len(view_ids), device=device)
+        return [to_device(view_ids, device), *[every] * n_members]
+    members = [(view_ids + shift) % n_members for shift in range(n_members)]
+    rounds = [torch.nonzero(member != folds)[:, 0] for member in members]
     parts = [view_ids, *rounds]
     return to_device(torch.cat(parts), device).split([len(part) for part in parts])
 

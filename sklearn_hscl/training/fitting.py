@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from types import FrameType, MappingProxyType
+from traceback import walk_stack
+from types import MappingProxyType
 
 import joblib
 from numpy.typing import ArrayLike
@@ -24,7 +25,7 @@ from sklearn_hscl.data.validation import (
     read_training_data,
 )
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
-from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss, check_options
+from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
 from sklearn_hscl.training.build_run import FitStart, build_run
 from sklearn_hscl.training.callbacks.checkpoint import (
@@ -229,28 +230,23 @@ def contrastive_loss(
         check_one_loss(estimator.loss.options)
         return copy.deepcopy(estimator.loss)
     automatic = "hscl" if has_labels else "hucl"
-    loss = ContrastiveLoss(
-        automatic if estimator.loss == "auto" else estimator.loss,
-        preset=estimator.preset,
-        tau_plus=estimator.tau_plus,
-        negative_mass=estimator.negative_mass,
-        reduction=estimator.reduction,
-        detach_weights=estimator.detach_weights,
-        positives=estimator.positives,
-        ce_weight=estimator.ce_weight,
-        bandwidth=TARGET_BANDWIDTH,
-    )
-    # Set afterwards, as the loss would warn of them each time.
-    loss.options = replace(
-        loss.options,
-        hardening=estimator.hardening,
-        beta=0.0 if isinstance(scales.beta, BetaSchedule) else scales.beta,
-        threshold=estimator.threshold,
-        top_k=estimator.top_k,
-        temperature=scales.temperature,
-    )
-    check_options(loss.options)
-    return loss
+    params = {
+        "loss": automatic if estimator.loss == "auto" else estimator.loss,
+        "preset": estimator.preset,
+        "hardening": estimator.hardening,
+        "beta": 0.0 if isinstance(scales.beta, BetaSchedule) else scales.beta,
+        "threshold": estimator.threshold,
+        "top_k": estimator.top_k,
+        "temperature": scales.temperature,
+        "tau_plus": estimator.tau_plus,
+        "negative_mass": estimator.negative_mass,
+        "reduction": estimator.reduction,
+        "detach_weights": estimator.detach_weights,
+        "positives": estimator.positives,
+        "ce_weight": estimator.ce_weight,
+        "bandwidth": TARGET_BANDWIDTH,
+    }
+    return ContrastiveLoss.from_params(params)
 
 
 def given_scales(estimator: BaseEstimator) -> LossScales:
@@ -351,13 +347,11 @@ def _is_called_by_another_estimator() -> bool:
 
     It would take an interrupted fit for a complete one, and continue.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in walk_stack(sys._getframe()):
         module = frame.f_globals.get("__name__", "")
         is_wrapper = module in WRAPPER_MODULES
         if module.partition(".")[0] in ("sklearn", "joblib") and not is_wrapper:
             return True
-        frame = frame.f_back
     return False
 
 

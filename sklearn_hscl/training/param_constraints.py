@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import takewhile
 from numbers import Integral, Real
-from types import FrameType
+from traceback import walk_stack
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn_hscl.data.categorical import FROM_DTYPE
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.image.registry import LIBRARIES, is_library_model
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
+from sklearn_hscl.losses.contrastive import COMMON_OPTIONS
 from sklearn_hscl.losses.hardening import HARDENINGS
 from sklearn_hscl.losses.presets import (
     LOSSES,
@@ -130,8 +132,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 # Beyond, steps of AdamW destroy what was learned, or vanish in the rounding of weights.
 _USUAL_RATES = (1e-8, 1.0)
-# Parameters that a loss by name takes from the embedder, and a ContrastiveLoss has itself.
-_COMMON = ("hardening", "beta", "threshold", "top_k", "temperature")
+# Further parameters that a loss by name takes from the embedder, as COMMON_OPTIONS; a
+# ContrastiveLoss has its own.
 _OF_PRESET = (
     "preset", "tau_plus", "negative_mass", "reduction", "detach_weights", "positives",
     "ce_weight",
@@ -165,7 +167,9 @@ def surprising_params(
         found |= {f"loss__{name}": messages[name] for name in own & messages.keys()}
     elif loss in ("auto", *LOSSES):
         preset = PRESETS["hscl" if loss == "auto" else str(loss)]()
-        chosen = {name: params[name] for name in _COMMON if not _is_auto(params[name])}
+        chosen = {
+            name: params[name] for name in COMMON_OPTIONS if not _is_auto(params[name])
+        }
         options = replace(preset, **chosen)
         found = surprises(str(loss), options, given)
     lr, (least, largest) = params["lr"], _USUAL_RATES
@@ -181,7 +185,7 @@ def _unused_beside_loss(
     params: Mapping[str, object], given: Collection[str]
 ) -> dict[str, str]:
     """Return messages about parameters that a ContrastiveLoss replaces by its own."""
-    defaults = {name: getattr(LossOptions, name) for name in _COMMON}
+    defaults = {name: getattr(LossOptions, name) for name in COMMON_OPTIONS}
     defaults |= dict.fromkeys(_OF_PRESET)
     return {
         name: f"{name}={params[name]!r} has no effect, as loss is a ContrastiveLoss with "
@@ -220,16 +224,9 @@ _INSIDE = ("sklearn_hscl", "sklearn", "contextlib")
 
 def _level_of_caller() -> int:
     """Return how many calls lie between `_warn` and the code of the user."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and _package(frame) in _INSIDE:
-        frame, level = frame.f_back, level + 1
-    return level
-
-
-def _package(frame: FrameType) -> str:
-    name: str = frame.f_globals.get("__name__", "")
-    return name.partition(".")[0]
+    names = (f.f_globals.get("__name__", "") for f, _ in walk_stack(sys._getframe(1)))
+    inside = takewhile(lambda name: name.partition(".")[0] in _INSIDE, names)
+    return 1 + sum(1 for _ in inside)
 
 
 @contextmanager

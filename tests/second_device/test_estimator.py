@@ -123,9 +123,13 @@ def test_theory(table):
 
 def test_theory_along_training(table):
     X, y = table
-    for device in ("cpu", NAME):
+
+    def values(device):
         monitor = TheoryMonitor(X, y)
         embedder(device).set_callbacks(monitor).fit(X, y)
+        return monitor.along_epochs().hscl.value
+
+    assert_agree(values)
 
 
 DISPLAYS = {
@@ -139,7 +143,14 @@ DISPLAYS = {
 
 @pytest.mark.parametrize("name", DISPLAYS)
 def test_displays(table, name):
-    DISPLAYS[name](embedder(NAME).fit(*table), *table)
+    def drawn(device):
+        shown = DISPLAYS[name](embedder(device).fit(*table), *table)
+        parts = [line.get_ydata() for ax in shown.figure_.axes for line in ax.lines]
+        parts += [part for part in vars(shown).values() if isinstance(part, np.ndarray)]
+        floats = [part for part in map(np.asarray, parts) if part.dtype.kind == "f"]
+        return [part for part in floats if np.isfinite(part).all()]
+
+    assert_agree(drawn, 1e-3)
     mpl.pyplot.close("all")
 
 

@@ -66,6 +66,12 @@ class CallbackNet(NeuralNet):
         # Losses are recorded per epoch, so skorch's averages of batches are not needed.
         return [("epoch_timer", EpochTimer()), ("print_log", EpochLog())]
 
+    @property
+    def user_callbacks(self) -> list[str]:
+        """Names of the callbacks of skorch that a user has added."""
+        defaults = {name for name, _ in self._default_callbacks}
+        return [name for name, _ in self.callbacks_ if name not in defaults]
+
     @contextmanager
     def with_callbacks(
         self,

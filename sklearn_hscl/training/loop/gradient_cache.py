@@ -19,7 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sklearn_hscl.losses import LossStats
 from sklearn_hscl.runtime.device import accelerator
 from sklearn_hscl.runtime.random_state import (
-    RandomState,
+    next_draws,
+    repeated,
     set_torch_random_state,
     torch_random_state,
 )
@@ -108,9 +109,9 @@ def in_chunks(
     """Compute the loss of all chunks together; leave its gradient in the module."""
     device = chunks[0].device
     with torch.no_grad(), _preserve_buffers(module):
-        states, outputs = [], []
+        draws, outputs = [], []
         for chunk in chunks:
-            states.append(torch_random_state(device))
+            draws.append(next_draws(device))
             outputs.append(module(chunk))
     z, logits = (_join_as_leaf(parts) for parts in zip(*outputs, strict=True))
     assert z is not None
@@ -120,8 +121,8 @@ def in_chunks(
     gradients_by_chunk = zip(
         _split_gradient(z, sizes), _split_gradient(logits, sizes), strict=True
     )
-    for chunk, state, gradients in zip(chunks, states, gradients_by_chunk, strict=True):
-        with _use_random_state(device, state):
+    for chunk, drawn, gradients in zip(chunks, draws, gradients_by_chunk, strict=True):
+        with repeated(drawn, device):
             output = module(chunk)
         used = [k for k, gradient in enumerate(gradients) if gradient is not None]
         torch.autograd.backward([output[k] for k in used], [gradients[k] for k in used])
@@ -220,14 +221,3 @@ def _preserve_buffers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         _restore_buffers(module, buffers)
-
-
-@contextmanager
-def _use_random_state(device: torch.device, state: RandomState) -> Iterator[None]:
-    """Set the state of torch's generators in the block; restore it afterwards."""
-    present = torch_random_state(device)
-    set_torch_random_state(device, state)
-    try:
-        yield
-    finally:
-        set_torch_random_state(device, present)

@@ -375,14 +375,13 @@ class EpochLoop:
 
 def draws_from_torch(net: ContrastiveNet) -> bool:
     """Return whether parts of users may draw from torch's global generators."""
-    defaults = {name for name, _ in net._default_callbacks}
     return (
         get_config(net.module_.encoder) is None
         or type(net.criterion_) is not ContrastiveLoss
         or callable(net.criterion_.options.hardening)
         or not type(net.augment).__module__.startswith("sklearn_hscl.")
         or isinstance(net.augment, FunctionAugmentation)
-        or any(name not in defaults for name, _ in net.callbacks_)
+        or bool(net.user_callbacks)
     )
 
 

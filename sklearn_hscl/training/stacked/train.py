@@ -138,10 +138,8 @@ def reason_not_stackable(run: TrainingRun) -> str | None:
     if type(net.optimizer_) not in ELEMENTWISE:
         name = type(net.optimizer_).__name__
         return f"{name} does not update each weight independently"
-    defaults = {name for name, _ in net._default_callbacks}
-    added = [name for name, _ in net.callbacks_ if name not in defaults]
-    if added:
-        return f"net_callbacks={added} see one net"
+    if net.user_callbacks:
+        return f"net_callbacks={net.user_callbacks} see one net"
     return None
 
 
