@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import sklearn
 import torch
 from helpers.settings import SETTINGS, changed, state
@@ -264,3 +265,19 @@ def test_the_last_of_several_threads_restores_a_setting():
     leave.set()
     thread.join()
     assert values == ["old", "new", "old"]
+
+
+INFINITE = np.where(np.arange(300).reshape(60, 5) == 7, np.inf, X)
+
+
+@pytest.mark.parametrize(
+    "rows", [INFINITE, sp.csr_array(INFINITE)], ids=["dense", "sparse"]
+)
+@pytest.mark.parametrize("encoder", ["mlp", "auto", "tabular"])
+def test_infinite_values_are_refused_where_finite_ones_are_assumed(rows, encoder):
+    with sklearn.config_context(assume_finite=True):
+        with pytest.raises(ValueError, match="infinity"):
+            embedder(encoder).fit(rows, Y)
+        fitted = embedder(encoder).fit(np.abs(X), Y)
+        with pytest.raises(ValueError, match="infinity"):
+            fitted.transform(rows[:5])

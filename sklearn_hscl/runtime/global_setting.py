@@ -103,8 +103,13 @@ def write_cpu_products(value: str) -> None:
 
 _DTYPE = GlobalSetting(torch.get_default_dtype, torch.set_default_dtype)
 _CPU_PRODUCTS = GlobalSetting(read_cpu_products, write_cpu_products)
-# All arrays are numpy's: transformers return no frames, and checks no tensors.
-_SKLEARN = {"transform_output": "default", "array_api_dispatch": False}
+# All arrays are numpy's: transformers return no frames, and checks no tensors. Infinite
+# values are always refused: a loss that is NaN costs more than the check.
+_SKLEARN = {
+    "transform_output": "default",
+    "array_api_dispatch": False,
+    "assume_finite": False,
+}
 
 
 @contextmanager
@@ -131,7 +136,7 @@ def default_settings(*, keeps_frames: bool = False) -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        config = {} if keeps_frames else _SKLEARN
+        config = _SKLEARN if not keeps_frames else {"assume_finite": False}
         if config.items() - sklearn.get_config().items():
             stack.enter_context(sklearn.config_context(**config))
         stack.enter_context(np.errstate(all="warn", under="ignore"))
