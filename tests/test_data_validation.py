@@ -111,7 +111,6 @@ def test_duplicate_column_names_are_distinguished():
         ({"y": pd.Series([*"ab" * 14, None, "c"], dtype="string")}, "label in row 28"),
         ({"y": np.full(30, -1), "unlabeled_label": -1}, "unlabeled_label=-1 only"),
         ({"y": RNG.normal(size=30), "unlabeled_label": -1}, "but y is continuous"),
-        ({"y": RNG.normal(size=30), "ce_weight": 0.5}, "ce_weight=0.5 needs class"),
         ({"y": np.where(Y == 0, np.nan, Y)}, "label in row 0: drop .*unlabeled_label"),
         (
             {"y": pd.Series([0, 1, None] * 10, dtype="Int64")},

@@ -49,7 +49,7 @@ def build_module(
     rows: IndexableRows,
     layout: ColumnLayout | None = None,
     *,
-    n_classes: int | None = None,
+    n_outputs: int | None = None,
     precision: Precision = _DEFAULT_PRECISION,
 ) -> ContrastiveModule:
     """Build the encoder and its head, and check its output on a few rows.
@@ -62,8 +62,8 @@ def build_module(
         The training rows as the encoder takes them.
     layout : ColumnLayout or None
         Layout of the columns of preprocessed rows; None if rows are passed through.
-    n_classes : int or None
-        Number of classes of the jointly trained classifier; None for no classifier.
+    n_outputs : int or None
+        Outputs of the jointly trained linear head; None for no such head.
     precision : Precision
         Types of numbers.
 
@@ -86,7 +86,7 @@ def build_module(
         encoder,
         width,
         options.projection_dim,
-        n_classes,
+        n_outputs,
         precision,
         () if options.freeze is None else tuple(options.freeze),
     )

@@ -155,7 +155,7 @@ def _build_module(config: FitConfig, context: FitContext) -> ContrastiveModule:
             options,
             context.train.rows,
             context.prepare.layout,
-            n_classes=_n_classes(context),
+            n_outputs=_n_outputs(context),
             precision=context.precision,
         )
 
@@ -226,14 +226,16 @@ def _chooses_implementation(net_params: dict[str, Any]) -> bool:
     return any(f"optimizer__{name}" in net_params for name in names)
 
 
-def _n_classes(context: FitContext) -> int | None:
-    """Count the classes of the jointly trained classifier; None if there is none."""
+def _n_outputs(context: FitContext) -> int | None:
+    """Count the outputs of the jointly trained linear head; None if there is none."""
     ce_weight, encode = context.loss.options.ce_weight, context.data.encode
     if not ce_weight:
         return None
-    if encode is None or encode.classes is None:
+    if encode is None:
         raise ValueError(
-            f"ce_weight={ce_weight} needs class labels: pass y with classes, or set "
-            f"ce_weight=0."
+            f"ce_weight={ce_weight} needs targets: pass y with classes, label indicators "
+            f"or numbers, or set ce_weight=0."
         )
-    return len(encode.classes)
+    if encode.classes is not None:
+        return len(encode.classes)
+    return int(context.train.targets.shape[1])

@@ -245,7 +245,9 @@ def _choose_encoder(
     if not (isinstance(encoder, str) and encoder == "auto"):
         return encoder
     rows = data.train.rows
-    if data.target_kind != "class" or issparse(rows):
+    if data.target_kind is None or issparse(rows):
+        return "mlp"
+    if rows.ndim == 4 and data.target_kind != "class":
         return "mlp"
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
@@ -317,8 +319,8 @@ def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -
         loss.target_type = encode.target_type
         loss.unlabeled_label = None if encode.unlabeled_label is None else UNLABELED
     is_open = config.ce_weight is None and not loss.options.ce_weight
-    has_classes = data.target_kind == "class"
-    if config.has_plain_loss and is_open and defaults.ce_weight and has_classes:
+    has_targets = data.target_kind is not None
+    if config.has_plain_loss and is_open and defaults.ce_weight and has_targets:
         loss.options = replace(loss.options, ce_weight=defaults.ce_weight)
     if config.has_plain_loss:
         loss.label_smoothing = defaults.label_smoothing

@@ -265,7 +265,8 @@ def held_out_loss(net: ContrastiveNet, rows: Tensor | LazyRows, targets: Tensor)
 class OutOfFoldEarlyStopping(BestWeights):
     """Score training rows by the member of an ensemble that does not see them.
 
-    The score is the negative Brier score of that member's class probabilities. It needs
+    The score is that of the member's linear head: the negative Brier score of its
+    probabilities of classes or labels, or the R2 of its predictions of numbers. It needs
     no rows that all members are kept from.
 
     Parameters
@@ -282,22 +283,51 @@ class OutOfFoldEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return "negative Brier score"
+        return "R2" if net.target_kind == "continuous" else "negative Brier score"
 
     def score(self, net: ContrastiveNet) -> float:
-        """Return minus the mean squared error of the class probabilities."""
+        """Return minus the mean squared error of probabilities, or the R2 of numbers."""
         net.module_.eval()
         total, n_labelled, first = 0.0, 0, 0
         with torch.inference_mode():
             for rows in self.train_.rows.split(CHUNK_ROWS):
                 chunk = slice(first, first + len(rows))
                 first += len(rows)
-                _, logits = net.module_(rows)  # (M, B, n_classes)
-                row = torch.arange(len(rows), device=logits.device)
-                out_of_fold = logits[self.folds[chunk], row].softmax(-1)
-                labels = self.train_.targets[chunk]
-                known = labels >= 0
-                truth = torch.nn.functional.one_hot(labels[known], out_of_fold.shape[-1])
-                total += (out_of_fold[known] - truth).square().sum().item()
-                n_labelled += len(truth)
-        return -total / n_labelled
+                _, outputs = net.module_(rows)  # (M, B, n_outputs)
+                row = torch.arange(len(rows), device=outputs.device)
+                errors = squared_errors(
+                    outputs[self.folds[chunk], row],
+                    self.train_.targets[chunk],
+                    net.target_kind,
+                )
+                total += errors.sum().item()
+                n_labelled += len(errors)
+        # Numbers are standardised.
+        return (net.target_kind == "continuous") - total / n_labelled
+
+
+def squared_errors(outputs: Tensor, targets: Tensor, kind: str | None) -> Tensor:
+    """Return the squared error of what a linear head predicts, for each labelled row.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (B, n_outputs)
+        Output of the head.
+    targets : Tensor of shape (B,) or (B, n_outputs)
+        Class codes, label indicators or numbers.
+    kind : {"class", "multilabel", "continuous"}
+        Their type.
+
+    Returns
+    -------
+    Tensor of shape (n_labelled,)
+        Of probabilities the sum over classes, or the mean over labels; of numbers the
+        mean over targets.
+    """
+    if kind == "continuous":
+        return (outputs - targets).square().mean(1)
+    if kind == "multilabel":
+        return (outputs.sigmoid() - targets).square().mean(1)
+    known = targets >= 0
+    truth = torch.nn.functional.one_hot(targets[known], outputs.shape[-1])
+    return (outputs[known].softmax(-1) - truth).square().sum(1)
