@@ -19,6 +19,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS, build_library_encoder
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
+from sklearn_hscl.encoders.linear_path import LinearPath, path_width
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 from sklearn_hscl.encoders.options import (
     EncoderConfig,
@@ -357,12 +358,16 @@ def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:
 # Stored configurations ---------------------------------------------------------------
 
 
-# Keys of stored configs: the name of the type, and whether one-hot columns come first.
-_TYPE, _ONE_HOT = "kind", "expands"
+# Keys of stored configs: the name of the type, whether one-hot columns come first, and the
+# width of the linear path.
+_TYPE, _ONE_HOT, _PATH = "kind", "expands", "linear_path"
 
 
 def get_config(encoder: nn.Module) -> EncoderConfig | None:
     """Return the arguments that a built-in encoder was built with, None for others."""
+    if isinstance(encoder, LinearPath):
+        config = get_config(encoder.encoder)
+        return None if config is None else {**config, _PATH: path_width(encoder)}
     if type(encoder) is nn.Sequential and len(encoder) == 2:
         config = get_config(encoder[1])
         if config is None or type(encoder[0]) is not OneHotColumns:
@@ -405,6 +410,11 @@ def build_from_config(
         If the type is unknown, or the tensors do not fit the config.
     """
     config = dict(config)
+    if _PATH in config:
+        inner = _without_prefix(tensors, "encoder.")
+        width = int(config.pop(_PATH))
+        encoder = build_from_config(config, inner, input_shape, layout)
+        return LinearPath.empty(encoder, input_shape, layout, width)
     name = config.pop(_TYPE, None)
     if not isinstance(name, str) or name not in STORED_TYPES:
         raise ValueError(f"no built-in encoder has the type {name!r}")
@@ -413,6 +423,14 @@ def build_from_config(
         if name == "mlp" and config.pop(_ONE_HOT):
             return _one_hot_mlp(config, stored)
         return STORED_TYPES[name].from_config(config, stored)
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _one_hot_mlp(config: EncoderConfig, stored: StoredEncoder) -> nn.Module:

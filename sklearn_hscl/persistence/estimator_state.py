@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.linear_path import path_width
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.persistence.encoder_state import (
@@ -140,7 +141,8 @@ def restore(
     encode_targets = restore_targets(entries["targets"], arrays)
     precision = _restore_precision(entries, device, ndim)
     rows = RowFormat(input_shape, prepare.layout, precision)
-    module = restore_network(entries["network"], arrays, rows, custom_encoder).to(device)
+    encoder, module = restore_network(entries["network"], arrays, rows, custom_encoder)
+    encoder, module = encoder.to(device), module.to(device)
     net = RestoredNet(
         **vars(_restore_loss_state(entries["comparison"], params, ndim)),
         module_=module,
@@ -159,9 +161,9 @@ def restore(
         columns=columns,
         prepare=prepare,
         encode_targets=encode_targets,
-        module_=module.encoder,
+        module_=encoder,
         net_=net,
-        n_features_out=module.n_components,
+        n_features_out=module.n_components + path_width(encoder),
         history_=_history_epochs(entries["history"]),
         precision=precision,
         device_=device,
@@ -170,7 +172,13 @@ def restore(
     )
 
 
+# Entries that files of earlier versions lack.
+_LATER_ENTRIES: Entries = {"held_out_readout": None}
+
+
 def _check_entries(entries: object) -> Entries:
+    if isinstance(entries, dict):
+        entries = _LATER_ENTRIES | entries
     checked = check_schema(
         entries,
         "embedder",

@@ -113,7 +113,7 @@ def _min_epochs(config: FitConfig, data: TrainingData) -> int:
 
 def _can_score_folds(config: FitConfig, data: TrainingData, loss: ContrastiveLoss) -> bool:
     """Return whether there are members and samples enough to score folds."""
-    if data.target_kind is None or config.n_members < 2:
+    if data.target_kind != "class" or config.n_members < 2:
         return False
     enough = data.train.rows.shape[0] >= MIN_ROWS_OUT_OF_FOLD
     return enough and _scores_out_of_fold(config, loss)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
@@ -108,4 +109,18 @@ def _context(
         loss=loss,
         seeds=seeds,
         precision=precision,
+        linear_path=_has_linear_path(config, split.data),
     )
+
+
+def _has_linear_path(config: FitConfig, data: TrainingData) -> bool:
+    """Return whether a linear map follows: in built-in encoders of the default width."""
+    if config.n_components is not None or config.cross_fit is not None:
+        return False
+    if data.target_kind is None:
+        return config.encoder in ("mlp", "tabular")
+    if data.target_kind == "class":
+        targets = data.train.targets
+        few = targets is not None and bool((targets < 0).any())
+        return few and config.encoder == "tabular"
+    return config.encoder in ("mlp", "tabular")

@@ -2,16 +2,17 @@
 
 import copy
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_hscl.data.training_data import FittedInput, TrainingData
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
+from sklearn_hscl.encoders.linear_path import LinearPath, fit_linear_path, path_width
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.random_state import Seeds, fit_generator
@@ -21,9 +22,12 @@ from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.chance_level import chance_loss, constant_embedding_batches
 from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
+from sklearn_hscl.training.floor import HeldOutReadout, choose_scale, compare, joined
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
+
+Readouts = dict[str, float] | None
 
 
 @dataclass
@@ -35,6 +39,7 @@ class TrainingRun:
     monitors: list[TrainingCallback]
     keepers: list[TrainingCallback]
     n_threads: int
+    _results: dict[int, tuple[nn.Module, Readouts]] = field(default_factory=dict)
 
     @property
     def data(self) -> TrainingData:
@@ -101,15 +106,16 @@ class TrainingRun:
         net, schema = self.net, self.data.schema
         loss = net.criterion_.settings()
         best_epoch, score_name = self._best_epoch()
+        encoder, readout = self._finished()
         return FittedState(
             feature_names_in_=schema.feature_names,
             pixel_scale=schema.pixel_scale,
             columns=schema.columns,
             prepare=self.context.prepare,
             encode_targets=self.data.encode,
-            module_=net.module_.encoder.eval(),
+            module_=encoder,
             net_=net,
-            n_features_out=net.module_.n_components,
+            n_features_out=net.module_.n_components + path_width(encoder),
             history_=[_public_record(epoch) for epoch in net.history],
             best_epoch_=best_epoch,
             chance_loss_=self.chance_loss,
@@ -117,12 +123,50 @@ class TrainingRun:
             n_anchors=net.n_anchors_,
             input_shape_=self.data.train.rows.shape[1:],
             n_threads_=self.n_threads,
+            held_out_readout_=readout,
             precision=net.module_.precision,
             device_=self.device,
             beta_=net.beta if isinstance(net.beta, BetaSchedule) else loss["beta"],
             temperature_=loss["temperature"],
             seeds=self.seeds,
         )
+
+    def _finished(self) -> tuple[nn.Module, Readouts]:
+        """Return the encoder, with a linear path where due, and what held-out rows say."""
+        n_epochs = len(self.net.history)
+        if n_epochs not in self._results:
+            self._results = {n_epochs: self._finish()}
+        return self._results[n_epochs]
+
+    def _finish(self) -> tuple[nn.Module, Readouts]:
+        context, encoder = self.context, self.net.module_.encoder.eval()
+        layout, precision = context.prepare.layout, self.net.module_.precision
+        has_targets = self.data.target_kind is not None
+        if not has_targets or context.held_out is None:
+            return self._with_path(encoder, self.train, has_targets=has_targets), None
+        data = HeldOutReadout.of(self.train, context.held_out)
+        finished = self._with_path(encoder, self.train, has_targets=True)
+        if isinstance(finished, LinearPath):
+            choose_scale(finished, data, precision)
+        readouts = data.of_embedding(finished, precision), data.of_rows(layout)
+        if isinstance(finished, LinearPath):
+            # The linear map has few degrees of freedom: now it may learn from all rows.
+            every = joined(self.train, context.held_out)
+            of_all = self._with_path(encoder, every, has_targets=True)
+            assert isinstance(of_all, LinearPath)
+            of_all.scale.copy_(finished.scale)
+            finished = of_all
+        return finished, compare(*readouts, data)
+
+    def _with_path(
+        self, encoder: nn.Module, data: LabelledRows, *, has_targets: bool
+    ) -> nn.Module:
+        """Return the encoder, with a linear path fitted to some rows where that is due."""
+        if not self.context.linear_path:
+            return encoder
+        layout, precision = self.context.prepare.layout, self.net.module_.precision
+        targets = data.targets if has_targets else None
+        return fit_linear_path(encoder, layout, data.rows, targets, precision)
 
     def _best_epoch(self) -> tuple[int, str | None]:
         """Return the epoch whose weights are used, and the name of the validation score."""

@@ -149,10 +149,12 @@ def _repeat_scores(history: History) -> None:
 
 
 class HeldOutEarlyStopping(BestWeights):
-    """Score held-out rows: k-NN accuracy with labels, the negative loss without.
+    """Score held-out rows: by k-NN, by a jointly trained head, or by their loss.
 
-    The k-NN accuracy is the fraction of held-out rows whose nearest training rows vote for
-    their class. It has few values if few rows are held out, so the loss decides ties.
+    With classes, the score is the fraction of held-out rows whose nearest training rows
+    vote for their class. It has few values if few rows are held out, so the loss decides
+    ties. With labels or numbers, it is the score of the mean prediction of the head: the
+    negative Brier score or R2. Without a head, it is the negative loss.
 
     Parameters
     ----------
@@ -170,12 +172,14 @@ class HeldOutEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return "k-NN accuracy" if net.target_kind == "class" else "negative loss"
+        if net.target_kind == "class":
+            return "k-NN accuracy"
+        return _head_score_name(net) if _has_head(net) else "negative loss"
 
     def score(self, net: ContrastiveNet) -> float:
-        """Return the fraction of correct votes, or the negative loss."""
+        """Return the fraction of correct votes, the head's score, or the negative loss."""
         if net.target_kind != "class":
-            return -held_out_loss(net, *self.held_out)
+            return self._head_score(net) if _has_head(net) else self._negative_loss(net)
         module = net.module_
         train, train_labels = _labelled(self.train_)
         held_out, labels = _labelled(self.held_out)
@@ -185,6 +189,23 @@ class HeldOutEarlyStopping(BestWeights):
         neighbors = embed_tensor(module.encoder, train, module.precision)
         votes = neighbor_votes(embedding, neighbors, train_labels)
         return int((votes == labels).sum()) / len(labels)
+
+    def _negative_loss(self, net: ContrastiveNet) -> float:
+        return -held_out_loss(net, *self.held_out)
+
+    def _head_score(self, net: ContrastiveNet) -> float:
+        """Return the score of the head's mean over members."""
+        net.module_.eval()
+        rows, targets = self.held_out
+        total = 0.0
+        with torch.inference_mode():
+            for first in range(0, len(rows), CHUNK_ROWS):
+                chunk = slice(first, first + CHUNK_ROWS)
+                outputs = net.module_(rows[chunk])[1]
+                outputs = outputs.mean(0) if net.module_.has_members else outputs
+                errors = squared_errors(outputs, targets[chunk], net.target_kind)
+                total += errors.sum().item()
+        return (net.target_kind == "continuous") - total / len(rows)
 
     def loss(self, net: ContrastiveNet) -> float | None:
         """Return the held-out loss next to an accuracy; 0 for a single row."""
@@ -283,7 +304,7 @@ class OutOfFoldEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return "R2" if net.target_kind == "continuous" else "negative Brier score"
+        return _head_score_name(net)
 
     def score(self, net: ContrastiveNet) -> float:
         """Return minus the mean squared error of probabilities, or the R2 of numbers."""
@@ -304,6 +325,14 @@ class OutOfFoldEarlyStopping(BestWeights):
                 n_labelled += len(errors)
         # Numbers are standardised.
         return (net.target_kind == "continuous") - total / n_labelled
+
+
+def _has_head(net: ContrastiveNet) -> bool:
+    return net.module_.classifier is not None
+
+
+def _head_score_name(net: ContrastiveNet) -> str:
+    return "R2" if net.target_kind == "continuous" else "negative Brier score"
 
 
 def squared_errors(outputs: Tensor, targets: Tensor, kind: str | None) -> Tensor:

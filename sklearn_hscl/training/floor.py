@@ -1,0 +1,162 @@
+"""The floor of an embedding: what held-out rows say about it, and about X itself."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sklearn_hscl.encoders.inference import embed_tensor
+from sklearn_hscl.encoders.linear_path import LinearPath, linear_inputs
+from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
+from sklearn_hscl.metrics.readout import Readout, read_out
+from sklearn_hscl.reports.training_report import is_below_floor
+from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.training.batches.tensors import LabelledRows
+
+Floats = NDArray[np.floating]
+# Readouts learn from so many training rows, are tested on so many held-out rows, and read
+# so many values, but at least _MIN_ROWS rows.
+_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 2048, 1024, 2**22, 256
+# Rows of each part that a map of all rows learns from.
+_MAX_JOINED = 4096
+# Factors of the trained part of an embedding.
+_SCALES = (1.0, 0.5, 0.25, 0.125)
+
+
+@dataclass(frozen=True)
+class HeldOutReadout:
+    """Targets of held-out rows, to be read out from embeddings or from the rows."""
+
+    train: LabelledRows
+    held_out: LabelledRows
+    targets: Floats
+    """Of the training rows: indicators or numbers, (n, K)."""
+    truth: Floats
+    """The same of the held-out rows, (m, K)."""
+
+    @classmethod
+    def of(cls, train: LabelledRows, held_out: LabelledRows) -> Self:
+        """Take labelled rows of both, as many as can be compared quickly."""
+        n_values = max(1, int(np.prod(train.rows.shape[1:])))
+        most = max(_MIN_ROWS, _MAX_VALUES // n_values)
+        parts = (
+            _some(train, min(_MAX_TRAIN, most)),
+            _some(held_out, min(_MAX_HELD_OUT, most)),
+        )
+        targets, truth = (part.targets.double().cpu().numpy() for part in parts)
+        if targets.ndim == 1:
+            classes = np.unique(targets)
+            targets, truth = (
+                (t[:, None] == classes).astype(float) for t in (targets, truth)
+            )
+        return cls(*parts, targets, truth)
+
+    def of_embedding(self, encoder: nn.Module, precision: Precision) -> Readout:
+        """Return the errors of models of the embedding."""
+        return read_out(*self._pair(*self.embed(encoder, precision)))
+
+    def of_rows(self, layout: ColumnLayout | None) -> Readout:
+        """Return the errors of models of the prepared columns, or pixels, themselves."""
+        inputs = linear_inputs(layout)
+        rows = (
+            inputs(as_float(part.rows[:])).double().cpu().numpy()
+            for part in (self.train, self.held_out)
+        )
+        return read_out(*self._pair(*rows))
+
+    def embed(self, encoder: nn.Module, precision: Precision) -> tuple[Floats, Floats]:
+        """Return the embeddings of the training and the held-out rows."""
+        first, second = (
+            embed_tensor(encoder, part.rows, precision).double().cpu().numpy()
+            for part in (self.train, self.held_out)
+        )
+        return first, second
+
+    def scaled(self, train: Floats, held_out: Floats, factors: Floats) -> float:
+        """Return the mean error of models of embeddings whose columns are scaled."""
+        return float(read_out(*self._pair(train * factors, held_out * factors)).both.mean())
+
+    def _pair(
+        self, train: Floats, held_out: Floats
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        return train, self.targets, held_out, self.truth
+
+
+def _some(data: LabelledRows, most: int) -> LabelledRows:
+    """Return labelled rows, evenly spread, `most` at most."""
+    index = torch.arange(len(data.targets))
+    if data.targets.ndim == 1:
+        index = (data.targets >= 0).nonzero()[:, 0].cpu()
+    index = index[:: max(1, -(-len(index) // most))]
+    return LabelledRows(data.rows[index], data.targets[index.to(data.targets.device)])
+
+
+def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
+    """Return the rows of both, or the first ones if rows are read when they are needed."""
+    if not (isinstance(first.rows, Tensor) and isinstance(second.rows, Tensor)):
+        return first
+    parts = _some(first, _MAX_JOINED), _some(second, _MAX_JOINED)
+    return LabelledRows(
+        torch.cat([part.rows[:] for part in parts]),
+        torch.cat([part.targets for part in parts]),
+    )
+
+
+def choose_scale(path: LinearPath, data: HeldOutReadout, precision: Precision) -> None:
+    """Scale the trained part of an embedding, so that held-out rows are read out best.
+
+    Training rows are embedded closer to their targets than new rows. Where that misleads
+    the readouts, a smaller trained part leaves more to the linear part.
+    """
+    embeddings = data.embed(path, precision)
+    is_trained = np.arange(embeddings[0].shape[1]) < embeddings[0].shape[1] - path.width
+
+    def error(scale: float) -> float:
+        return data.scaled(*embeddings, np.where(is_trained, scale, 1.0))
+
+    path.scale.fill_(min(_SCALES, key=error))
+
+
+def compare(embedding: Readout, rows: Readout, data: HeldOutReadout) -> dict[str, float]:
+    """Return what simple models explain of held-out targets, from the embedding and from X.
+
+    Returns
+    -------
+    dict of str to float
+        R2 by each model: one minus the squared error, relative to that of the mean target;
+        of classes and labels it is that of their indicators. ``"difference"`` is the mean
+        R2 of the embedding minus that of the rows, with its ``"standard_error"``.
+    """
+    deviation = np.square(data.truth - data.targets.mean(0)).mean()
+    gain = (rows.both - embedding.both) / deviation
+    scores = {
+        f"{name}_{model}": 1 - float(errors.mean() / deviation)
+        for name, readout in (("embedding", embedding), ("rows", rows))
+        for model, errors in readout._asdict().items()
+    }
+    error = float(gain.std() / sqrt(len(gain)))
+    return scores | {"difference": float(gain.mean()), "standard_error": error}
+
+
+def warn_if_below_floor(readout: Mapping[str, float] | None, stacklevel: int) -> None:
+    """Warn if the embedding is worse than the rows that it was made from."""
+    if readout is None or not is_below_floor(readout):
+        return
+    means = {
+        name: (readout[f"{name}_neighbors"] + readout[f"{name}_linear"]) / 2
+        for name in ("embedding", "rows")
+    }
+    warnings.warn(
+        f"Held-out targets are read out worse from the embedding than from X itself: mean "
+        f"R2 of k-NN and ridge {means['embedding']:.2f} against {means['rows']:.2f}. Train "
+        f"on more rows, try another `encoder` or `lr`, or use X beside the embedding, as "
+        f"by FeatureUnion.",
+        UserWarning,
+        stacklevel=stacklevel + 1,
+    )
