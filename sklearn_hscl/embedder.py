@@ -497,7 +497,7 @@ class HSCLEmbedder(
             reconstruction_attributes=lambda: fitted,
         )
         warn_of_lr(self)
-        warn_if_below_floor(getattr(self, "held_out_readout_", None), stacklevel=4)
+        warn_if_below_floor(getattr(self, "held_out_readout_", None), stacklevel=6)
         return run.folds
 
     @default_settings()

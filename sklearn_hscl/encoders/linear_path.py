@@ -142,7 +142,10 @@ def fit_linear_path(
         basis = _leading(inputs - mean, basis)
     norm = _NORM_WITHOUT_TARGETS if targets is None else _NORM
     weight = basis * norm * _scale(encoder, sampled, (inputs - mean) @ basis, precision)
-    tensors = (torch.from_numpy(values) for values in (weight, -mean @ weight))
+    tensors = (
+        torch.from_numpy(np.ascontiguousarray(values))
+        for values in (weight, -mean @ weight)
+    )
     return LinearPath(
         encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
     )
@@ -166,6 +169,8 @@ def _principal_axes(centred: Floats) -> Floats:
 
 
 def _leading(centred: Floats, axes: Floats) -> Floats:
+    if not axes.size:  # all rows are equal
+        return np.zeros((centred.shape[1], 1))
     variance = np.square(centred @ axes).sum(0).cumsum()
     n_needed = int(np.searchsorted(variance, _VARIANCE * variance[-1])) + 1
     return axes[:, : min(_MAX_COMPONENTS, n_needed)]
@@ -179,6 +184,8 @@ def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
         targets = (targets[:, None] == np.unique(targets)).astype(np.float64)
     deviations = targets - targets.mean(0)
     axes = axes[:, : max(1, len(centred) // _ROWS_PER_COMPONENT)]
+    if not axes.size:  # all rows are equal
+        return np.zeros((centred.shape[1], min(deviations.shape[1], _MAX_PREDICTIONS)))
     ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(centred @ axes, deviations)
     weight = axes @ ridge.coef_.reshape(deviations.shape[1], -1).T
     if weight.shape[1] > _MAX_PREDICTIONS:
