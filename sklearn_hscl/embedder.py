@@ -646,7 +646,7 @@ class HSCLEmbedder(
         tags.target_tags.required = requires_labels(self)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
-        tags.input_tags.sparse = self.encoder != "tabular"
+        tags.input_tags.sparse = True
         built_in = isinstance(self.encoder, str)
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None
