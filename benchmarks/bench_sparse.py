@@ -4,14 +4,15 @@
     python benchmarks/bench_sparse.py dev --more FOLDER  # with NAME.npz of sparse rows
     python benchmarks/bench_sparse.py --report > benchmarks/results/sparse_rows.md
 
-At most 2,000 rows of each set, stratified splits 70/30, three seeds, one thread. A set is in
-the development half or in the confirmation half by the sha256 of its name, as tables are.
+At most 2,000 rows of each set, stratified splits 70/30, three seeds, one thread. A set is
+in the development half or the confirmation half by the sha256 of its name, as tables are.
 Cells are appended to results/sparse_rows.jsonl; those already there are skipped.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,14 @@ Embed = Callable[[csr_array, np.ndarray, csr_array, int], tuple[np.ndarray, np.n
 # Sets ----------------------------------------------------------------------------------
 
 COUNTS = ("cnae9", "hiva_agnostic", "semeion")  # tables of which most entries are 0
-ONE_HOT = ("kr_vs_kp", "marketing_income", "mushroom", "phishing_websites", "soybean", "splice")
+ONE_HOT = (
+    "kr_vs_kp",
+    "marketing_income",
+    "mushroom",
+    "phishing_websites",
+    "soybean",
+    "splice",
+)
 
 
 def table(name: str) -> tuple[pd.DataFrame, np.ndarray]:
@@ -58,9 +66,18 @@ def one_hot(name: str) -> Rows:
     return csr_array(encoder.fit_transform(frame.astype(str))), y
 
 
+VECTORIZERS = {
+    "counts": lambda: CountVectorizer(min_df=2),
+    "TF-IDF": lambda: TfidfVectorizer(min_df=2),
+    "TF-IDF, min_df=20": lambda: TfidfVectorizer(min_df=20),
+}
+
+
 def text(name: str, vectorizer: CountVectorizer) -> Rows:
     loaded = texts.load(name)
-    return csr_array(vectorizer.fit_transform(loaded.texts), dtype=np.float64), loaded.labels
+    return csr_array(
+        vectorizer.fit_transform(loaded.texts), dtype=np.float64
+    ), loaded.labels
 
 
 def stored(path: Path) -> Rows:
@@ -76,8 +93,8 @@ def all_sets(more: Path | None) -> dict[str, Callable[[], Rows]]:
     sets = {name: (lambda name=name: counts(name)) for name in COUNTS}
     sets |= {f"{name}, one-hot": (lambda name=name: one_hot(name)) for name in ONE_HOT}
     for name in texts.names():
-        for kind, vectorizer in (("counts", CountVectorizer), ("TF-IDF", TfidfVectorizer)):
-            sets[f"{name}, {kind}"] = lambda name=name, v=vectorizer: text(name, v(min_df=2))
+        for kind, vectorizer in VECTORIZERS.items():
+            sets[f"{name}, {kind}"] = lambda name=name, make=vectorizer: text(name, make())
     paths = sorted(more.glob("*.npz")) if more is not None else []
     return sets | {path.stem: (lambda path=path: stored(path)) for path in paths}
 
@@ -165,7 +182,66 @@ def run(options: argparse.Namespace) -> Iterator[dict[str, object]]:
             for model in options.models:
                 if (model, name, seed) not in done:
                     cell = {"model": model, "set": name, "seed": seed}
-                    yield cell | attempt(lambda: evaluate(MODELS[model], X, y, seed), 900)
+                    task = partial(evaluate, MODELS[model], X, y, seed)
+                    yield cell | attempt(task, limit=900)
+
+
+METRICS = {"lr": "LR accuracy", "log_loss": "LR log loss", "knn": "10-NN accuracy"}
+
+
+def report(cells: list[dict[str, object]]) -> str:
+    """Return tables in Markdown: one row per set, means over its seeds."""
+    frame = pd.DataFrame(cells)
+    frame["half"] = frame["set"].map(half)
+    lines = []
+    for part, of_part in frame.groupby("half", sort=False):
+        lines += [f"## {part}", "", *_table(of_part), ""]
+    return "\n".join(lines)
+
+
+def _table(cells: pd.DataFrame) -> Iterator[str]:
+    """Yield a table of the sets, with LR accuracy / LR log loss / 10-NN accuracy."""
+    models = [model for model in MODELS if model in set(cells["model"])]
+    head = [
+        "set",
+        "rows",
+        "columns",
+        "density",
+        "classes",
+        "seeds",
+        *models,
+        "mlp s",
+        "tabular s",
+    ]
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    for name, of_set in cells.groupby("set", sort=False):
+        shape = of_set.iloc[0]
+        means = of_set.groupby("model")[[*METRICS, "seconds"]].mean()
+        row = [
+            name,
+            f"{shape['n_train']:.0f}",
+            f"{shape['n_columns']:.0f}",
+            f"{shape['density']:.1%}",
+            f"{shape['n_classes']:.0f}",
+            f"{of_set['seed'].nunique()}",
+        ]
+        for model in models:
+            scores = means.loc[model] if model in means.index else None
+            row.append("-" if scores is None else " / ".join(_figures(scores)))
+        for model in ("mlp", "tabular"):
+            row.append(
+                f"{means.loc[model, 'seconds']:.0f}" if model in means.index else "-"
+            )
+        yield f"| {' | '.join(row)} |"
+
+
+def _figures(scores: pd.Series) -> list[str]:
+    return [
+        f"{100 * scores['lr']:.1f}",
+        f"{scores['log_loss']:.2f}",
+        f"{100 * scores['knn']:.1f}",
+    ]
 
 
 def main() -> None:
@@ -177,7 +253,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--cells", type=Path, default=CELLS)
-    for cell in run(options := parser.parse_args()):
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    if options.report:
+        print(report(read_cells(options.cells)))
+        return
+    for cell in run(options):
         write_cells(options.cells, [cell], "a")
         print(*cell.values(), sep=" | ", flush=True)
 

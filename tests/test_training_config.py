@@ -79,6 +79,7 @@ def test_sizes_of_the_table(column):
 
 # Sparse rows ---------------------------------------------------------------------------
 
+
 def counts(n_rows, n_columns, density):
     """Return sparse rows in this density, and two classes."""
     rows = scipy.sparse.random_array((n_rows, n_columns), density=density, rng=0)
@@ -190,6 +191,8 @@ def test_searches_share_sparse_rows_of_several_encoders(as_dense):
     pipe = make_pipeline(HSCLEmbedder(max_epochs=2, random_state=0), LogisticRegression())
     name = "hsclembedder"
     grid = {f"{name}__encoder": ["auto", "mlp"], f"{name}__beta": [0.0, 1.0]}
-    searches = [kind(pipe, grid, cv=2).fit(X, y) for kind in (BatchedGridSearchCV, GridSearchCV)]
+    searches = [
+        kind(pipe, grid, cv=2).fit(X, y) for kind in (BatchedGridSearchCV, GridSearchCV)
+    ]
     scores = [search.cv_results_["mean_test_score"] for search in searches]
     np.testing.assert_allclose(*scores, atol=0.03)

@@ -1,13 +1,14 @@
 """What a fit learns from: validated samples, encoded targets, and the form of X."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.out_of_core import Rows, take_rows
+from sklearn_hscl.data.out_of_core import Rows, SparseRows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
 
 
@@ -30,7 +31,9 @@ class LabelledArrays:
 
     def dense(self) -> "LabelledArrays":
         """Return the samples with dense rows, if theirs are sparse."""
-        return replace(self, rows=self.rows.toarray()) if issparse(self.rows) else self
+        if not issparse(self.rows):
+            return self
+        return replace(self, rows=cast(SparseRows, self.rows).toarray())
 
 
 @dataclass(frozen=True)
