@@ -90,9 +90,9 @@ def counts(n_rows, n_columns, density):
     ("shape", "params", "expected"),
     [
         ((60, 30, 0.2), {}, TabularEncoder),
-        ((60, 400, 0.011), {}, TabularEncoder),
-        ((60, 400, 0.009), {}, MLPEncoder),  # almost empty, as texts are
-        ((60, 400, 0.009), {"encoder": "tabular"}, TabularEncoder),
+        ((60, 400, 0.016), {}, TabularEncoder),
+        ((60, 400, 0.014), {}, MLPEncoder),  # almost empty, as texts are
+        ((60, 400, 0.014), {"encoder": "tabular"}, TabularEncoder),
         ((60, 30, 0.2), {"encoder": "mlp"}, MLPEncoder),
         ((60, 30, 0.2), {"loss": "hucl"}, MLPEncoder),
     ],

@@ -234,7 +234,7 @@ _BY_DIMENSIONS = {2: "tabular", 4: "conv"}
 # Sparse rows that "auto" makes dense: at most so large then, in float32, and with at least
 # this fraction of values other than 0. Texts, of which a layer of words serves better, have
 # fewer; counts of cells, fingerprints of molecules and one-hot columns have more.
-_MAX_DENSE_BYTES, _MIN_DENSITY = 32 * 2**20, 0.01
+_MAX_DENSE_BYTES, _MIN_DENSITY = 32 * 2**20, 0.015
 
 
 def _choose_encoder(
