@@ -15,9 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.encoders.mlp import MLPEncoder
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.export import to_onnx
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training import config
 from sklearn_hscl.training.config import CONVOLUTION, NO_LABELS, PLAIN, SPARSE, TABULAR
@@ -171,6 +172,17 @@ def test_held_out_rows_of_sparse_rows(as_dense, form):
         for fitted in (embedder, dense)
     )
     assert found == expected
+
+
+def test_diagnosis_and_export_of_sparse_rows(as_dense, tmp_path):
+    X, y, dense = as_dense
+    embedder = HSCLEmbedder(max_epochs=2, random_state=0).fit(X, y)
+    found, expected = diagnose(embedder, X, y), diagnose(dense, X.toarray(), y)
+    assert found.to_dict() == expected.to_dict()
+    pytest.importorskip("onnx")
+    for fitted, name in ((embedder, "sparse"), (dense, "dense")):
+        to_onnx(fitted, tmp_path / name)
+    assert (tmp_path / "sparse").read_bytes() == (tmp_path / "dense").read_bytes()
 
 
 def test_the_first_chunk_chooses_the_encoder():
