@@ -152,11 +152,7 @@ def test_duplicate_column_names_are_distinguished():
             {"net_params": {"optimizer": partial(torch.optim.LBFGS, history_size=3)}},
             "Expected net_params .* got optimizer=LBFGS",
         ),
-        (
-            {"X": csr_array(X), "encoder": "tabular"},
-            "X is sparse, but encoder='tabular' takes dense tables: use encoder='mlp'",
-        ),
-        ({"X": csr_array(X), "cross_fit": 2}, "Pass a dense table"),
+        ({"X": csr_array(X), "encoder": "mlp", "cross_fit": 2}, "Pass a table, encoder="),
         ({"augment": lambda rows: rows}, "function of .rows, generator."),
         ({"augment": FeatureCorruption}, "an instance, not a class"),
         ({"augment": lambda rows, generator: rows.double()}, "shape and dtype"),

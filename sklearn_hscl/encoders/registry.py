@@ -184,6 +184,13 @@ STORED_TYPES: dict[str, StoredType] = {
 }
 
 
+def encoder_name(module: nn.Module) -> str:
+    """Return the name of an encoder of tables; ``"auto"`` for all others."""
+    last = module[-1] if isinstance(module, nn.Sequential) else module
+    names = (name for name in _TABLE_BUILDERS if isinstance(last, STORED_TYPES[name]))
+    return next(names, "auto")
+
+
 # Custom encoders ---------------------------------------------------------------------
 
 

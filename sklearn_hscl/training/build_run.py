@@ -1,8 +1,9 @@
 """Builds a training run from parameters, data and loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sklearn_hscl.data.training_data import TrainingData
+from sklearn_hscl.encoders.registry import encoder_name
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
@@ -61,6 +62,8 @@ def build_run(
     TrainingRun
     """
     seeds, previous = start.seeds, start.previous
+    if previous is not None and given.encoder == "auto":
+        given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
     config = resolve_defaults(given, data.data)
     resolve_loss(loss, config, data.data)
     if previous is None:  # whose members have seen all samples

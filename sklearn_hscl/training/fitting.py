@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 import joblib
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
@@ -191,7 +190,6 @@ def reading_key(estimator: BaseEstimator, given: FitInput) -> Hashable:
         chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
         estimator.channels,
         isinstance(estimator.encoder, str),
-        issparse(given.X) and estimator.encoder == "tabular",  # which refuses them
     )
 
 
