@@ -17,7 +17,7 @@ from sklearn_hscl.runtime.precision import Precision
 Floats = NDArray[np.float64]
 # Norm of the linear part relative to the trained part. Without targets, training has
 # nothing to say about them, and neighbors are those of the rows.
-_NORM, _NORM_WITHOUT_TARGETS = 1.0, 3.0
+_NORM, _NORM_WITHOUT_TARGETS = 1.0, 4.0
 # The map is fitted to at most so many rows and values, but to _MIN_ROWS in any case.
 _MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
 # Rows for each principal component that predictions of targets are made of: with fewer
@@ -25,7 +25,7 @@ _MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
 _ROWS_PER_COMPONENT = 8
 _MAX_PREDICTIONS = 16
 # Components without targets: so many, or as many as hold this fraction of the variance.
-_MAX_COMPONENTS, _VARIANCE = 256, 0.95
+MAX_COMPONENTS, _VARIANCE = 256, 0.99
 _ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
 
 
@@ -106,6 +106,7 @@ def fit_linear_path(
     rows: IndexableRows,
     targets: Tensor | None,
     precision: Precision,
+    axes: Floats | None = None,
 ) -> LinearPath:
     """Fit the linear map that follows a trained encoder.
 
@@ -125,6 +126,8 @@ def fit_linear_path(
         Class codes, -1 for no label; label indicators; or numbers.
     precision : Precision
         Types of numbers.
+    axes : ndarray of shape (n_inputs, q), optional
+        Principal axes of all rows; None to compute those of some rows.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def fit_linear_path(
     sampled = rows[index]
     inputs = linear_inputs(layout)(sampled).double().cpu().numpy()
     mean = inputs.mean(0)
-    basis = _principal_axes(inputs - mean)
+    basis = _principal_axes(inputs - mean) if axes is None else axes
     if targets is not None:
         known = targets[index.to(targets.device)].cpu().numpy()
         basis = _predictions(inputs - mean, basis, known)
@@ -173,7 +176,7 @@ def _leading(centred: Floats, axes: Floats) -> Floats:
         return np.zeros((centred.shape[1], 1))
     variance = np.square(centred @ axes).sum(0).cumsum()
     n_needed = int(np.searchsorted(variance, _VARIANCE * variance[-1])) + 1
-    return axes[:, : min(_MAX_COMPONENTS, n_needed)]
+    return axes[:, : min(MAX_COMPONENTS, n_needed)]
 
 
 def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:

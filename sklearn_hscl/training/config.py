@@ -12,7 +12,6 @@ from scipy.sparse import issparse
 from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
-from sklearn_hscl.data.out_of_core import SparseRows
 from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.preprocessing import Preparation
@@ -255,15 +254,17 @@ def _choose_encoder(
     if not (isinstance(encoder, str) and encoder == "auto"):
         return encoder
     rows = data.train.rows
-    if data.target_kind is None or (issparse(rows) and not _suits_tabular(rows)):
+    if data.target_kind is None or (issparse(rows) and not _suits_tabular(data)):
         return "mlp"
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
 
-def _suits_tabular(rows: SparseRows) -> bool:
+def _suits_tabular(data: TrainingData) -> bool:
     """Return whether ``"tabular"`` is better for sparse rows (n, F), and dense ones fit."""
+    rows = data.train.rows
     n_values = prod(rows.shape)
-    return 4 * n_values <= _MAX_DENSE_BYTES and rows.nnz >= _MIN_DENSITY * n_values
+    is_filled = data.target_kind != "class" or rows.nnz >= _MIN_DENSITY * n_values
+    return 4 * n_values <= _MAX_DENSE_BYTES and is_filled
 
 
 def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:

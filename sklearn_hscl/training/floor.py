@@ -9,15 +9,17 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.decomposition import TruncatedSVD
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.linear_path import LinearPath, linear_inputs
+from sklearn_hscl.encoders.linear_path import MAX_COMPONENTS, LinearPath, linear_inputs
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.metrics.readout import Readout, read_out
 from sklearn_hscl.reports.training_report import is_below_floor
 from sklearn_hscl.runtime.precision import Precision
-from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 
 Floats = NDArray[np.floating]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
@@ -106,6 +108,19 @@ def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
         torch.cat([part.rows[:] for part in parts]),
         torch.cat([part.targets for part in parts]),
     )
+
+
+def sparse_axes(rows: LazyRows) -> Floats | None:
+    """Return the leading axes of sparse rows, (F, q); None for dense rows out of core."""
+    if not issparse(rows.rows):
+        return None
+    scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
+    n_axes = min(MAX_COMPONENTS, min(rows.shape) - 1)
+    if n_axes < 1:
+        return None
+    axes = TruncatedSVD(n_axes, random_state=0).fit(rows.rows.multiply(scale).tocsr())
+    components: Floats = axes.components_.T
+    return components
 
 
 def choose_scale(path: LinearPath, data: HeldOutReadout, precision: Precision) -> None:

@@ -17,12 +17,18 @@ from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.random_state import Seeds, fit_generator
 from sklearn_hscl.runtime.threads import torch_threads
-from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.chance_level import chance_loss, constant_embedding_batches
 from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
-from sklearn_hscl.training.floor import HeldOutReadout, choose_scale, compare, joined
+from sklearn_hscl.training.floor import (
+    HeldOutReadout,
+    choose_scale,
+    compare,
+    joined,
+    sparse_axes,
+)
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import DivergenceError
 from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
@@ -166,7 +172,8 @@ class TrainingRun:
             return encoder
         layout, precision = self.context.prepare.layout, self.net.module_.precision
         targets = data.targets if has_targets else None
-        return fit_linear_path(encoder, layout, data.rows, targets, precision)
+        axes = sparse_axes(data.rows) if isinstance(data.rows, LazyRows) else None
+        return fit_linear_path(encoder, layout, data.rows, targets, precision, axes)
 
     def _best_epoch(self) -> tuple[int, str | None]:
         """Return the epoch whose weights are used, and the name of the validation score."""
