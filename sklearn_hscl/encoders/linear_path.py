@@ -25,7 +25,7 @@ _MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
 _ROWS_PER_COMPONENT = 8
 _MAX_PREDICTIONS = 16
 # Components without targets: so many, or as many as hold this fraction of the variance.
-MAX_COMPONENTS, _VARIANCE = 256, 0.99
+_MAX_COMPONENTS, _VARIANCE = 256, 0.99
 _ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
 
 
@@ -127,7 +127,8 @@ def fit_linear_path(
     precision : Precision
         Types of numbers.
     axes : ndarray of shape (n_inputs, q), optional
-        Principal axes of all rows; None to compute those of some rows.
+        Map of prepared rows to principal components of all rows; None to compute those
+        of some rows.
 
     Returns
     -------
@@ -141,7 +142,7 @@ def fit_linear_path(
     if targets is not None:
         known = targets[index.to(targets.device)].cpu().numpy()
         basis = _predictions(inputs - mean, basis, known)
-    else:
+    elif axes is None:
         basis = _leading(inputs - mean, basis)
     norm = _NORM_WITHOUT_TARGETS if targets is None else _NORM
     weight = basis * norm * _scale(encoder, sampled, (inputs - mean) @ basis, precision)
@@ -176,7 +177,7 @@ def _leading(centred: Floats, axes: Floats) -> Floats:
         return np.zeros((centred.shape[1], 1))
     variance = np.square(centred @ axes).sum(0).cumsum()
     n_needed = int(np.searchsorted(variance, _VARIANCE * variance[-1])) + 1
-    return axes[:, : min(MAX_COMPONENTS, n_needed)]
+    return axes[:, : min(_MAX_COMPONENTS, n_needed)]
 
 
 def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:

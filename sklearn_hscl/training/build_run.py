@@ -120,10 +120,8 @@ def _has_linear_path(config: FitConfig, data: TrainingData) -> bool:
     """Return whether a linear map follows: in built-in encoders of the default width."""
     if config.n_components is not None or config.cross_fit is not None:
         return False
-    if data.target_kind is None:
-        return config.encoder in ("mlp", "tabular")
     if data.target_kind == "class":
         targets = data.train.targets
-        few = targets is not None and bool((targets < 0).any())
-        return few and config.encoder == "tabular"
+        if targets is None or not (targets < 0).any():
+            return False  # all are labelled: training beats any linear map
     return config.encoder in ("mlp", "tabular")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
-from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.encoders.preprocessing import Preparation, SparseRows
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.precision import Precision
@@ -253,17 +253,16 @@ def _choose_encoder(
     """
     if not (isinstance(encoder, str) and encoder == "auto"):
         return encoder
-    rows = data.train.rows
-    if data.target_kind is None or (issparse(rows) and not _suits_tabular(data)):
+    rows, kind = data.train.rows, data.target_kind
+    if kind is None or (issparse(rows) and not _suits_tabular(rows, kind)):
         return "mlp"
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
 
-def _suits_tabular(data: TrainingData) -> bool:
+def _suits_tabular(rows: SparseRows, target_kind: str) -> bool:
     """Return whether ``"tabular"`` is better for sparse rows (n, F), and dense ones fit."""
-    rows = data.train.rows
     n_values = prod(rows.shape)
-    is_filled = data.target_kind != "class" or rows.nnz >= _MIN_DENSITY * n_values
+    is_filled = target_kind != "class" or rows.nnz >= _MIN_DENSITY * n_values
     return 4 * n_values <= _MAX_DENSE_BYTES and is_filled
 
 

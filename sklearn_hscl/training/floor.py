@@ -9,24 +9,26 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.linear_path import MAX_COMPONENTS, LinearPath, linear_inputs
+from sklearn_hscl.encoders.linear_path import LinearPath, linear_inputs
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.metrics.readout import Readout, read_out
 from sklearn_hscl.reports.training_report import is_below_floor
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.float64]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
 # so many values, but at least _MIN_ROWS rows.
 _MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 2048, 1024, 2**22, 256
 # Rows of each part that a map of all rows learns from.
 _MAX_JOINED = 4096
+# Words of texts have many directions of little variance each.
+_MAX_SPARSE_COMPONENTS = 512
 # Factors of the trained part of an embedding.
 _SCALES = (1.0, 0.5, 0.25, 0.125)
 
@@ -111,15 +113,17 @@ def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
 
 
 def sparse_axes(rows: LazyRows) -> Floats | None:
-    """Return the leading axes of sparse rows, (F, q); None for dense rows out of core."""
-    if not issparse(rows.rows):
+    """Return the map of sparse rows to principal components; None for other rows.
+
+    They are those of the rows as they were passed: preparation weights columns alike, so
+    that the weights of TF-IDF would be lost.
+    """
+    if not issparse(rows.rows) or min(rows.shape) < 2:
         return None
     scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
-    n_axes = min(MAX_COMPONENTS, min(rows.shape) - 1)
-    if n_axes < 1:
-        return None
-    axes = TruncatedSVD(n_axes, random_state=0).fit(rows.rows.multiply(scale).tocsr())
-    components: Floats = axes.components_.T
+    n_axes = min(_MAX_SPARSE_COMPONENTS, min(rows.shape) - 1)
+    model = TruncatedSVD(n_axes, random_state=0).fit(csr_array(rows.rows))
+    components: Floats = model.components_.T / scale.T
     return components
 
 
