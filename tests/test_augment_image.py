@@ -10,7 +10,6 @@ import torch
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import ImageTransforms
 
-pytest.importorskip("kornia")
 NOTHING = {"crop": None, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
 IMAGES = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(1))
 
@@ -167,7 +166,14 @@ def test_bad_parameters(parameters, message):
 
 def test_images_beyond_one_are_refused():
     with pytest.raises(ValueError, match="floats from 0 to 1, got floats from"):
-        views(255 * IMAGES)
+        views(255 * IMAGES, jitter=0.4)
+
+
+def test_images_of_any_range_are_cropped_flipped_and_blurred():
+    unchanged_colours = {"crop": (0.2, 1.0), "flip": 0.5, "blur": 0.5, "erase": 0.5}
+    torch.testing.assert_close(
+        views(16 * IMAGES, **unchanged_colours), 16 * views(IMAGES, **unchanged_colours)
+    )
 
 
 def test_strong_jitter_of_grey_images():
