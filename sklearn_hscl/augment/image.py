@@ -75,7 +75,7 @@ class RandomShift(Augmentation):
         return max(1, round(self.fraction * pixels)) if self.fraction else 0
 
 
-_N_CHECKED_IMAGES = 256  # of which the range of values is checked
+_MAX_RANGE_IMAGES = 1000  # of which the range of values is taken
 _PROBABILITIES = ("flip", "jitter_p", "grey", "blur", "erase")
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
@@ -90,8 +90,8 @@ class ImageTransforms(Augmentation):
 
     The defaults are those of the papers for images of 32 pixels: a resized crop, a mirror
     image, colour jitter, and sometimes greyscale. Each image gets its own values, which
-    are computed on the device of the batch. Images are uint8, or floats in [0, 1]; floats
-    of any range if no colours change.
+    are computed on the device of the batch. Images are uint8, or floats in [0, 1]. For
+    other floats, black and white are the smallest and largest value of training images.
 
     Parameters
     ----------
@@ -159,14 +159,24 @@ class ImageTransforms(Augmentation):
         _check_shape(rows)
         self._check_params()
         if self._changes_colours:
-            _check_colours(rows)
+            _check_channels(rows.shape[1])
         fitted = copy.copy(self)
+        fitted.black_, fitted.white_ = _range(rows)
         fitted.n_channels_ = int(rows.shape[1])
         return fitted
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return one view of each image (B, C, H, W)."""
         draws = _Draws(rows, generator)
+        if (self.black_, self.white_) != (0, 1):
+            rows = (rows - self.black_) / (self.white_ - self.black_)
+        rows = self._view(rows, draws)
+        if (self.black_, self.white_) != (0, 1):
+            rows = rows * (self.white_ - self.black_) + self.black_
+        return rows
+
+    def _view(self, rows: Tensor, draws: "_Draws") -> Tensor:
+        """Return one view of each image, with 0 for black and 1 for white."""
         if self.crop is not None:
             rows = _cropped(rows, draws, self.crop)
         if self.flip:
@@ -213,23 +223,25 @@ def _check_shape(rows: Tensor) -> None:
         )
 
 
-def _check_colours(rows: Tensor) -> None:
-    """Raise an error unless colours can change: their number, uint8 or floats in [0, 1]."""
-    if rows.shape[1] not in (1, 3):
+def _check_channels(n_channels: int) -> None:
+    if n_channels not in (1, 3):
         raise ValueError(
             f"ImageTransforms changes colours of greyscale and RGB images, got "
-            f"{rows.shape[1]} channels. Set jitter=0 and grey=0, or drop other channels, "
+            f"{n_channels} channels. Set jitter=0 and grey=0, or drop other channels, "
             f"such as alpha."
         )
-    images = rows[:_N_CHECKED_IMAGES]
+
+
+def _range(rows: Tensor) -> tuple[float, float]:
+    """Return the values of black and white."""
+    step = -(-rows.shape[0] // _MAX_RANGE_IMAGES)
+    images = rows[torch.arange(0, rows.shape[0], step)]
     if not images.is_floating_point():
-        return
+        return 0.0, 1.0  # uint8, which comes as floats in [0, 1]
     smallest, largest = images.min().item(), images.max().item()
-    if smallest < 0 or largest > 1:
-        raise ValueError(
-            f"ImageTransforms takes uint8 images, or floats from 0 to 1, got floats "
-            f"from {smallest:.3g} to {largest:.3g}. Scale X, or set jitter=0 and grey=0."
-        )
+    if smallest == largest or (smallest >= 0 and largest <= 1):
+        return 0.0, 1.0
+    return smallest, largest
 
 
 def _is_range(fractions: tuple[float, float]) -> bool:

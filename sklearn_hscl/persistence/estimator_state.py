@@ -142,7 +142,11 @@ def restore(
     rows = RowFormat(input_shape, prepare.layout, precision)
     module = restore_network(entries["network"], arrays, rows, custom_encoder).to(device)
     net = RestoredNet(
-        **vars(_restore_loss_state(entries["comparison"], params, ndim)),
+        **vars(
+            _restore_loss_state(
+                entries["comparison"], params, ndim, has_targets=encode_targets is not None
+            )
+        ),
         module_=module,
         history=History(_history_epochs(entries["history"])),
         optimizer_=restore_optimizer(
@@ -251,7 +255,9 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossState:
+def _restore_loss_state(
+    entries: Entries, params: Params, ndim: int, *, has_targets: bool
+) -> _LossState:
     """Return batches, views and loss; the inverse of :func:`_loss_state`.
 
     Parameters
@@ -262,6 +268,8 @@ def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossSta
         Parameters of the embedder, for functions and augmentations.
     ndim : int
         Number of dimensions of the training data.
+    has_targets : bool
+        Whether labels or values decided about positives.
     """
     check_schema(entries, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
     batch_size, n_views = entries["batch_size"], entries["n_views"]
@@ -276,7 +284,7 @@ def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossSta
         batch_size,
         n_views,
         entries["sampler"],
-        choose_augment(params["augment"], n_views, ndim),
+        choose_augment(params["augment"], n_views, ndim, has_targets=has_targets),
         ContrastiveLoss.from_settings(settings | entries["loss"]),
     )
 

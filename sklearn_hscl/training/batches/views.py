@@ -15,7 +15,7 @@ from sklearn_hscl.augment.base import (
     ClassAugmentation,
     FunctionAugmentation,
 )
-from sklearn_hscl.augment.image import RandomShift
+from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss
@@ -23,6 +23,10 @@ from sklearn_hscl.runtime.device import to_device
 from sklearn_hscl.runtime.random_state import ByteDropout
 from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.ensemble import Targets
+
+# No flips and no colours: either may be what distinguishes images, and colours have no
+# range in images of floats.
+CROPS = ImageTransforms(crop=(0.5, 1.0), flip=0.0, jitter=0.0, grey=0.0)
 
 AugmentParameter = str | Callable[[Tensor, torch.Generator], Tensor] | None
 
@@ -143,7 +147,9 @@ def _reason_no_positives(loss: ContrastiveLoss, targets: Targets | None) -> str 
     return None
 
 
-def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmentation:
+def choose_augment(
+    augment: AugmentParameter, n_views: int, ndim: int, *, has_targets: bool
+) -> Augmentation:
     """Choose the augmentation.
 
     Parameters
@@ -154,12 +160,16 @@ def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmen
         Number of views of each row.
     ndim : int
         Number of dimensions of the training rows: 2 for a table, 4 for images.
+    has_targets : bool
+        Whether labels or values decide about positives.
 
     Returns
     -------
     Augmentation
         For "auto", tables are corrupted if a row needs several views. Images are always
         shifted, as shifted images look like real ones, which corrupted rows do not.
+        Without targets they are cropped: all that is learned is which images are views of
+        one, and shifts are found too easily.
     """
     if isinstance(augment, Augmentation):
         return augment
@@ -169,7 +179,7 @@ def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmen
         _check_function(augment)
         return FunctionAugmentation(augment)
     if ndim > 2:
-        return RandomShift()
+        return RandomShift() if has_targets else CROPS
     return FeatureCorruption() if n_views > 1 else Augmentation()
 
 
