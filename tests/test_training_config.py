@@ -11,10 +11,17 @@ import pytest
 import scipy.sparse
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.training.config import CONVOLUTION, NO_LABELS, PLAIN, SPARSE, TABULAR
+from sklearn_hscl.training.config import (
+    CONVOLUTION,
+    NO_LABELS,
+    PLAIN,
+    SPARSE,
+    TABULAR,
+    UNLABELED_IMAGES,
+)
 
 GUIDE = Path(__file__).parent.parent / "docs/user_guide/encoders.rst"
-COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, NO_LABELS]
+COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, NO_LABELS, UNLABELED_IMAGES]
 SIZES = ["n_components", "hidden_layer_sizes"]  # defaults of the encoders themselves
 
 
@@ -57,8 +64,9 @@ def test_sizes_of_the_table(column):
         ("mlp", scipy.sparse.csr_array(dense)),
         ("mlp", dense),
         ("mlp", dense),
+        ("mlp", dense.repeat(64, axis=1).reshape(40, 3, 8, 8)),
     ][column]
-    loss = "hucl" if COLUMNS[column] is NO_LABELS else "hscl"
+    loss = "hucl" if COLUMNS[column] in (NO_LABELS, UNLABELED_IMAGES) else "hscl"
     embedder = HSCLEmbedder(loss, encoder=encoder, max_epochs=1)
     sizes = {name: ROWS[name][column] for name in SIZES}
     by_default, explicit = (

@@ -5,6 +5,7 @@ import pytest
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.augment import ImageTransforms, RandomShift
 from sklearn_hscl.encoders import ConvEncoder, MLPEncoder
 
 
@@ -33,6 +34,33 @@ def test_images_without_classes_are_not(few, labels):
     embedder = fitted(X, target, max_epochs=1)
     assert isinstance(embedder.module_, MLPEncoder)
     assert embedder.net_.batch_size == 256
+
+
+@pytest.mark.parametrize("loss", ["ucl", "hucl"])
+def test_images_without_labels_are_cropped_into_a_wide_embedding(few, loss, tmp_path):
+    embedder = fitted(few[0], loss=loss, max_epochs=1)
+    assert isinstance(embedder.net_.augment, ImageTransforms)
+    assert embedder.transform(few[0]).shape == (60, 256)
+    embedder.save(tmp_path / "embedder.hscl")
+    loaded = HSCLEmbedder.load(tmp_path / "embedder.hscl")
+    assert isinstance(loaded.net_.augment, ImageTransforms)
+
+
+def test_with_labels_images_are_shifted(few, tmp_path):
+    embedder = fitted(*few, max_epochs=1)
+    assert isinstance(embedder.net_.augment, RandomShift)
+    embedder.save(tmp_path / "embedder.hscl")
+    loaded = HSCLEmbedder.load(tmp_path / "embedder.hscl")
+    assert isinstance(loaded.net_.augment, RandomShift)
+
+
+def test_few_images_without_labels_get_500_steps(few):
+    assert fitted(few[0], loss="ucl").n_iter_ == 500
+
+
+def test_a_resnet_without_labels_keeps_its_width(few):
+    embedder = fitted(few[0], loss="ucl", encoder="resnet18", max_epochs=1)
+    assert embedder.transform(few[0][:4]).shape == (4, 512)
 
 
 def test_given_values_stay(few):
