@@ -46,6 +46,14 @@ def test_images_without_labels_are_cropped_into_a_wide_embedding(few, loss, tmp_
     assert isinstance(loaded.net_.augment, ImageTransforms)
 
 
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 4])
+def test_images_of_any_channels_are_embedded_without_labels(few, n_channels):
+    images = np.repeat(few[0][:, None], n_channels, axis=1)
+    embedder = fitted(images, loss="hucl", channels="first", max_epochs=2)
+    assert np.isfinite(embedder.loss_curve_).all()
+    assert (embedder.net_.augment.jitter > 0) == (n_channels in (1, 3))
+
+
 def test_with_labels_images_are_shifted(few, tmp_path):
     embedder = fitted(*few, max_epochs=1)
     assert isinstance(embedder.net_.augment, RandomShift)

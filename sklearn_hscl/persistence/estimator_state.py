@@ -144,7 +144,10 @@ def restore(
     net = RestoredNet(
         **vars(
             _restore_loss_state(
-                entries["comparison"], params, ndim, has_targets=encode_targets is not None
+                entries["comparison"],
+                params,
+                input_shape,
+                has_targets=encode_targets is not None,
             )
         ),
         module_=module,
@@ -256,7 +259,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _restore_loss_state(
-    entries: Entries, params: Params, ndim: int, *, has_targets: bool
+    entries: Entries, params: Params, shape: tuple[int, ...], *, has_targets: bool
 ) -> _LossState:
     """Return batches, views and loss; the inverse of :func:`_loss_state`.
 
@@ -266,8 +269,8 @@ def _restore_loss_state(
         Stored values.
     params : mapping
         Parameters of the embedder, for functions and augmentations.
-    ndim : int
-        Number of dimensions of the training data.
+    shape : tuple of int
+        Shape of a training row.
     has_targets : bool
         Whether labels or values decided about positives.
     """
@@ -284,7 +287,7 @@ def _restore_loss_state(
         batch_size,
         n_views,
         entries["sampler"],
-        choose_augment(params["augment"], n_views, ndim, has_targets=has_targets),
+        choose_augment(params["augment"], n_views, shape, has_targets=has_targets),
         ContrastiveLoss.from_settings(settings | entries["loss"]),
     )
 

@@ -188,7 +188,7 @@ def _view_options(config: FitConfig, context: FitContext) -> dict[str, Any]:
     augment = choose_augment(
         config.augment,
         n_views,
-        context.train.rows.ndim,
+        tuple(context.train.rows.shape[1:]),
         has_targets=data.target_kind is not None,
     )
     check_classes(augment, data.target_kind, loss)

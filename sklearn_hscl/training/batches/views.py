@@ -24,10 +24,6 @@ from sklearn_hscl.runtime.random_state import ByteDropout
 from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.ensemble import Targets
 
-# No flips and no colours: either may be what distinguishes images, and colours have no
-# range in images of floats.
-CROPS = ImageTransforms(crop=(0.5, 1.0), flip=0.0, jitter=0.0, grey=0.0)
-
 AugmentParameter = str | Callable[[Tensor, torch.Generator], Tensor] | None
 
 
@@ -148,7 +144,7 @@ def _reason_no_positives(loss: ContrastiveLoss, targets: Targets | None) -> str 
 
 
 def choose_augment(
-    augment: AugmentParameter, n_views: int, ndim: int, *, has_targets: bool
+    augment: AugmentParameter, n_views: int, shape: tuple[int, ...], *, has_targets: bool
 ) -> Augmentation:
     """Choose the augmentation.
 
@@ -158,8 +154,8 @@ def choose_augment(
         As given by the user.
     n_views : int
         Number of views of each row.
-    ndim : int
-        Number of dimensions of the training rows: 2 for a table, 4 for images.
+    shape : tuple of int
+        Shape of a training row: (n_features,) of a table, (C, H, W) of images.
     has_targets : bool
         Whether labels or values decide about positives.
 
@@ -168,8 +164,8 @@ def choose_augment(
     Augmentation
         For "auto", tables are corrupted if a row needs several views. Images are always
         shifted, as shifted images look like real ones, which corrupted rows do not.
-        Without targets they are cropped: all that is learned is which images are views of
-        one, and shifts are found too easily.
+        Without targets they are cropped and recoloured: all that is learned is which views
+        are of one image, and shifted ones are too easy to recognize.
     """
     if isinstance(augment, Augmentation):
         return augment
@@ -178,9 +174,16 @@ def choose_augment(
     if not isinstance(augment, str):
         _check_function(augment)
         return FunctionAugmentation(augment)
-    if ndim > 2:
-        return RandomShift() if has_targets else CROPS
+    if len(shape) > 1:
+        return RandomShift() if has_targets else _crops(n_channels=shape[0])
     return FeatureCorruption() if n_views > 1 else Augmentation()
+
+
+def _crops(n_channels: int) -> ImageTransforms:
+    """Return the crops of images without targets; no flips, which make digits another."""
+    crops = ImageTransforms(crop=(0.5, 1.0), flip=0.0)
+    has_colours = n_channels in (1, 3)
+    return crops if has_colours else crops.set_params(jitter=0.0, grey=0.0)
 
 
 def _check_function(augment: Callable[..., Tensor]) -> None:
