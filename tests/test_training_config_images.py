@@ -62,8 +62,8 @@ def test_with_labels_images_are_shifted(few, tmp_path):
     assert isinstance(loaded.net_.augment, RandomShift)
 
 
-def test_few_images_without_labels_get_500_steps(few):
-    assert fitted(few[0], loss="ucl").n_iter_ == 500
+def test_few_images_without_labels_get_800_steps(few):
+    assert fitted(few[0], loss="ucl").n_iter_ == 800
 
 
 def test_a_resnet_without_labels_keeps_its_width(few):

@@ -191,7 +191,7 @@ def _convolution_epochs(n_rows: int, n_batches: int) -> int:
 
 
 def _unlabeled_image_epochs(n_rows: int, n_batches: int) -> int:
-    n_steps = min(max(25 * n_batches, 500), 3000)
+    n_steps = min(max(40 * n_batches, 800), 4000)
     return max(5, round(n_steps / n_batches))
 
 
