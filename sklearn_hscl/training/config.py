@@ -264,7 +264,7 @@ def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
     if encoder == "tabular":
         return TABULAR
     if data.target_kind is None:
-        is_image = encoder in ("mlp", "conv") and data.train.rows.ndim == 4
+        is_image = encoder == "mlp" and data.train.rows.ndim == 4
         return UNLABELED_IMAGES if is_image else NO_LABELS
     if encoder == "conv" and data.target_kind == "class":
         return CONVOLUTION
