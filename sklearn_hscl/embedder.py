@@ -155,7 +155,8 @@ class HSCLEmbedder(
     augment : {"auto"}, callable or None, default="auto"
         Random views: an :class:`~sklearn_hscl.augment.Augmentation` (grids reach
         ``augment__p``), or ``augment(rows, generator) -> views`` of shape (B, ...).
-        ``"auto"``: shifts of images, corruption of table rows. None: no augmentation.
+        ``"auto"``: shifts of images, crops and other colours without labels, corruption
+        of table rows. None: no augmentation.
     n_views : int or "auto", default="auto"
         Views of each sample; ``"auto"``: 1 if labels give positives, else 2.
     batch_size : int, default=None

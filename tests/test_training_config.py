@@ -21,10 +21,17 @@ from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.export import to_onnx
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training import config
-from sklearn_hscl.training.config import CONVOLUTION, NO_LABELS, PLAIN, SPARSE, TABULAR
+from sklearn_hscl.training.config import (
+    CONVOLUTION,
+    NO_LABELS,
+    PLAIN,
+    SPARSE,
+    TABULAR,
+    UNLABELED_IMAGES,
+)
 
 GUIDE = Path(__file__).parent.parent / "docs/user_guide/encoders.rst"
-COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, NO_LABELS]
+COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, NO_LABELS, UNLABELED_IMAGES]
 SIZES = ["n_components", "hidden_layer_sizes"]  # defaults of the encoders themselves
 
 
@@ -67,8 +74,9 @@ def test_sizes_of_the_table(column):
         ("mlp", scipy.sparse.csr_array(dense)),
         ("mlp", dense),
         ("mlp", dense),
+        ("mlp", dense.repeat(64, axis=1).reshape(40, 3, 8, 8)),
     ][column]
-    loss = "hucl" if COLUMNS[column] is NO_LABELS else "hscl"
+    loss = "hucl" if COLUMNS[column] in (NO_LABELS, UNLABELED_IMAGES) else "hscl"
     embedder = HSCLEmbedder(loss, encoder=encoder, max_epochs=1)
     sizes = {name: ROWS[name][column] for name in SIZES}
     by_default, explicit = (

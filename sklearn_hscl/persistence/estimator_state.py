@@ -144,7 +144,14 @@ def restore(
     encoder, module = restore_network(entries["network"], arrays, rows, custom_encoder)
     encoder, module = encoder.to(device), module.to(device)
     net = RestoredNet(
-        **vars(_restore_loss_state(entries["comparison"], params, ndim)),
+        **vars(
+            _restore_loss_state(
+                entries["comparison"],
+                params,
+                input_shape,
+                has_targets=encode_targets is not None,
+            )
+        ),
         module_=module,
         history=History(_history_epochs(entries["history"])),
         optimizer_=restore_optimizer(
@@ -259,7 +266,9 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossState:
+def _restore_loss_state(
+    entries: Entries, params: Params, shape: tuple[int, ...], *, has_targets: bool
+) -> _LossState:
     """Return batches, views and loss; the inverse of :func:`_loss_state`.
 
     Parameters
@@ -268,8 +277,10 @@ def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossSta
         Stored values.
     params : mapping
         Parameters of the embedder, for functions and augmentations.
-    ndim : int
-        Number of dimensions of the training data.
+    shape : tuple of int
+        Shape of a training row.
+    has_targets : bool
+        Whether labels or values decided about positives.
     """
     check_schema(entries, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
     batch_size, n_views = entries["batch_size"], entries["n_views"]
@@ -284,7 +295,7 @@ def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossSta
         batch_size,
         n_views,
         entries["sampler"],
-        choose_augment(params["augment"], n_views, ndim),
+        choose_augment(params["augment"], n_views, shape, has_targets=has_targets),
         ContrastiveLoss.from_settings(settings | entries["loss"]),
     )
 

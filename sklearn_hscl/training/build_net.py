@@ -185,7 +185,12 @@ def _view_options(config: FitConfig, context: FitContext) -> dict[str, Any]:
     """Return the options of the net that say how samples become views and batches."""
     data, loss, seeds = context.data, context.loss, context.seeds
     n_views = choose_n_views(config.n_views, loss, data.train.targets)
-    augment = choose_augment(config.augment, n_views, context.train.rows.ndim)
+    augment = choose_augment(
+        config.augment,
+        n_views,
+        tuple(context.train.rows.shape[1:]),
+        has_targets=data.target_kind is not None,
+    )
     check_classes(augment, data.target_kind, loss)
     return {
         "augment": augment,

@@ -112,6 +112,8 @@ class EncoderDefaults:
     """Maps the numbers of samples and of batches in an epoch to the number of epochs."""
     batch_size: int = 256
     n_members: int = 1
+    n_components: int | None = None
+    """None: as the encoder has it."""
     hidden_layer_sizes: tuple[int, ...] | None = None
     dropout: float = 0.0
     projection_dim: int | None = 64
@@ -193,6 +195,11 @@ def _convolution_epochs(n_rows: int, n_batches: int) -> int:
     return max(8, round(n_steps / n_batches))
 
 
+def _unlabeled_image_epochs(n_rows: int, n_batches: int) -> int:
+    n_steps = min(max(40 * n_batches, 800), 4000)
+    return max(5, round(n_steps / n_batches))
+
+
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = max(150 * n_rows // 256, 400)
     if n_steps > 1500:  # further samples then add less and less
@@ -205,6 +212,8 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
 PLAIN = EncoderDefaults(epochs=lambda n_rows, n_batches: 20)
 # Without labels a step teaches less, and a cosine ends too early at the same rate.
 NO_LABELS = replace(PLAIN, lr=4e-3)
+# The views of an image differ in so much that a narrow embedding loses what classes need.
+UNLABELED_IMAGES = replace(PLAIN, epochs=_unlabeled_image_epochs, n_components=256)
 # Words of a text separate its classes almost linearly: a second layer overfits.
 SPARSE = replace(PLAIN, hidden_layer_sizes=(256,))
 # Convolutions cost so much per sample that steps have to be small to be many.
@@ -271,7 +280,8 @@ def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
     if encoder == "tabular":
         return TABULAR
     if data.target_kind is None:
-        return NO_LABELS
+        is_image = encoder == "mlp" and data.train.rows.ndim == 4
+        return UNLABELED_IMAGES if is_image else NO_LABELS
     if encoder == "conv":
         return CONVOLUTION
     is_text_like = issparse(data.train.rows) and data.target_kind == "class"
@@ -301,6 +311,7 @@ def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
             "encoder": encoder,
             "defaults": defaults,
             "n_members": _first(given.n_members, given.cross_fit, defaults.n_members),
+            "n_components": _first(given.n_components, defaults.n_components),
             "hidden_layer_sizes": _first(
                 given.hidden_layer_sizes, defaults.hidden_layer_sizes
             ),
