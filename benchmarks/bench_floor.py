@@ -27,7 +27,8 @@ import floor_sources as sources
 import numpy as np
 from bench_tabular import note_look
 from cells import RESULTS, attempt, read_cells, write_cells
-from floor_cells import CELLS, Cell, Data, split
+from floor_cells import Cell, Data, split
+from floor_list import CELLS
 from floor_report import write_report
 
 METHODS = ("raw", "embed", "pca", "supervised", "peer")

@@ -194,8 +194,9 @@ def _peers(cell: Cell, X: Rows, seed: int) -> dict[str, BaseEstimator]:
         return {"forest": forest}
     models = {"forest": RandomForestRegressor(random_state=seed)}
     models["ridge"] = RidgeCV(np.logspace(-3, 4, 15))
-    n = min(10, X.shape[1] - 1, X.shape[0] // 3)
-    reduced = TruncatedSVD(min(100, X.shape[1] - 1), random_state=seed)
-    pls = PLSRegression(n)
-    models["PLS"] = make_pipeline(reduced, pls) if sparse.issparse(X) else pls
+    if sparse.issparse(X):
+        reduced = TruncatedSVD(min(100, X.shape[1] - 1), random_state=seed)
+        models["PLS"] = make_pipeline(reduced, PLSRegression(10))
+    else:  # more components than the rank would be noise, without bounds
+        models["PLS"] = PLSRegression(min(10, np.linalg.matrix_rank(X)))
     return models
