@@ -45,7 +45,7 @@ def tabulated(cells: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[dict[str,
             "metric": cell["metric"],
             "seconds": cell["seconds"],
             "readout": readout,
-            "score": score,
+            "score": max(score, 0.0),
         }
         for cell in latest.values()
         for readout, score in cell.get("scores", {}).items()
@@ -68,9 +68,12 @@ def title(cells: list[dict[str, Any]], path: Path) -> list[str]:
         "Two models read each representation: 10 nearest neighbours and a linear model "
         "(logistic regression, one-vs-rest, ridge), with defaults. The score is accuracy; "
         "AUC for rare positives; macro average precision for several labels; R2, averaged "
-        "over numbers. Embeddings are read as they are. Raw rows are imputed, "
-        "standardised and one-hot; counts are scaled by their maximum; TF-IDF, sentence "
-        "embeddings and pixels in [0, 1] are read as they are.",
+        "over numbers, where values below 0, the score of the mean, count as 0.",
+        "",
+        "Embeddings are read as they are. Raw rows are imputed, standardised and one-hot; "
+        "counts are scaled by their maximum; TF-IDF, sentence embeddings and pixels in "
+        "[0, 1] are read as they are. HSCLEmbedder has its defaults, and unlabeled_label=-1 "
+        "where labels are few: whole numbers are taken as classes, as target_type is auto.",
         "",
     ]
 

@@ -217,6 +217,14 @@ def test_floor_scores_separated_groups(floor, target, y):
         assert scores or (method == "supervised" and target in ("none", "labels"))
 
 
+def test_floor_counts_r2_below_zero_as_zero(floor):
+    _, _, _, report = floor
+    cell = {"method": "raw", "cell": "number/dense/a", "seed": 0, "metric": "R2"}
+    scored = cell | {"seconds": 1.0, "scores": {"knn": -3.0, "linear": 0.5}}
+    scores, _ = report.tabulated([scored])
+    assert list(scores["score"]) == [0.0, 0.5]
+
+
 def test_floor_reports_cells_that_lose(floor):
     _, _, _, report = floor
     drops = {"classes/dense/a": 0.02, "classes/dense/b": 0.01, "number/dense/c": 0.019}
@@ -232,7 +240,8 @@ def test_floor_reports_cells_that_lose(floor):
         for cell, loss in drops.items()
         for method, drop in (("raw", 0), ("embed", loss))
     ]
-    scores, _ = report.tabulated(cells)
+    scores, failed = report.tabulated(cells)
+    assert not failed
     means = scores.groupby(["method", "cell", "readout"])["score"].mean()
     lines = report.verdict(means, scores, "embed")
     assert [line for line in lines if "dense" in line] == [
