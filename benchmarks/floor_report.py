@@ -72,8 +72,8 @@ def title(cells: list[dict[str, Any]], path: Path) -> list[str]:
         "",
         "Embeddings are read as they are. Raw rows are imputed, standardised and one-hot; "
         "counts are scaled by their maximum; TF-IDF, sentence embeddings and pixels in "
-        "[0, 1] are read as they are. HSCLEmbedder has its defaults, and unlabeled_label=-1 "
-        "where labels are few: whole numbers are taken as classes, as target_type is auto.",
+        "[0, 1] are read as they are. HSCLEmbedder has its defaults, and "
+        "unlabeled_label=-1 where labels are few. It takes whole numbers as classes.",
         "",
     ]
 
