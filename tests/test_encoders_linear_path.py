@@ -30,11 +30,12 @@ MIXED.loc[::7, "b"] = np.nan
 FLOAT32 = resolve_precision("float32", torch.device("cpu"), 2)
 
 
-class Constant(torch.nn.Module):
-    """An encoder whose embeddings have norm 5."""
+class Signs(torch.nn.Module):
+    """An encoder whose embeddings differ by 5 from their mean."""
 
     def forward(self, rows):
-        return torch.tensor([3.0, 4.0]).expand(len(rows), 2)
+        sign = (torch.arange(len(rows)) % 2 * 2 - 1)[:, None]
+        return 7 + sign * torch.tensor([3.0, 4.0])
 
 
 def fit(X, y=None, **params):
@@ -45,7 +46,7 @@ def fit(X, y=None, **params):
 def path_of(rows, targets=None):
     rows = torch.as_tensor(StandardScaler().fit_transform(rows)).float()
     targets = None if targets is None else torch.as_tensor(targets)
-    path = fit_linear_path(Constant(), None, rows, targets, FLOAT32)
+    path = fit_linear_path(Signs(), None, rows, targets, FLOAT32)
     return path(rows).numpy(), rows.double().numpy()
 
 
@@ -56,17 +57,40 @@ def test_numbers_are_predicted_as_by_ridge():
     linear = embedding[:, 2:]
     factor = linear.std() / expected.std()
     assert_allclose(linear, factor * expected, atol=1e-3 * linear.std())
-    assert_allclose(embedding[:, :2], [[3, 4]] * len(rows))
+    assert_allclose(embedding[:2, :2], [[4, 3], [10, 11]])
 
 
 @pytest.mark.parametrize(
-    ("targets", "norm"), [(NUMBERS, 5), (LABELS, 5), (CLASSES, 5), (FEW, 5), (None, 15)]
+    ("targets", "norm"), [(NUMBERS, 5), (LABELS, 5), (CLASSES, 5), (FEW, 5), (None, 20)]
 )
-def test_the_linear_part_has_its_norm(targets, norm):
-    used = slice(None, None, 4) if targets is FEW else slice(None)
-    embedding, _ = path_of(X, targets)
-    norms = np.square(embedding[used, 2:]).sum(1)
-    assert_allclose(np.sqrt(norms.mean()), norm, rtol=1e-5)
+def test_the_parts_have_the_same_spread_and_without_targets_four_times_of_it(targets, norm):
+    used = np.flatnonzero(np.arange(200) % 4 < 2) if targets is FEW else slice(None)
+    few = None if targets is not FEW else np.where(np.arange(200) % 4 < 2, CLASSES, -1)
+    embedding, _ = path_of(X, targets if few is None else few)
+    variance = embedding[used, 2:].var(0).sum()
+    assert_allclose(np.sqrt(variance), norm, rtol=1e-4)
+
+
+def test_components_of_images_have_the_spread_of_the_trained_part():
+    rows = torch.as_tensor(RNG.normal(size=(100, 1, 10, 10))).float()
+    path = fit_linear_path(Signs(), None, rows, None, FLOAT32)
+    embedding = path(rows).numpy()
+    assert embedding.shape == (100, 2 + 64)
+    assert_allclose(np.sqrt(embedding[:, 2:].var(0).sum()), 5, rtol=1e-4)
+
+
+def test_chunks_keep_the_linear_map_of_the_fit_before():
+    embedder = fit(X, NUMBERS)
+    weight = embedder.module_.weight.clone()
+    trained = embedder.transform(X)
+    embedder.partial_fit(X[:50], NUMBERS[:50])
+    assert_array_equal(embedder.module_.weight, weight)
+    changed = embedder.transform(X)
+    assert changed.shape == trained.shape
+    assert_allclose(changed[:, -2:], trained[:, -2:], rtol=1e-5)
+    assert np.abs(changed[:, :-2] - trained[:, :-2]).max() > 0.01
+    first = HSCLEmbedder(random_state=0).partial_fit(X, NUMBERS)
+    assert not isinstance(first.module_, LinearPath)
 
 
 def test_without_targets_it_holds_principal_components():
@@ -95,7 +119,7 @@ def test_few_rows_of_many_columns_are_not_predicted_much_better_than_new_ones():
 
 def test_constant_rows_have_a_linear_part_of_zeros():
     rows = torch.ones(10, 3)
-    path = fit_linear_path(Constant(), None, rows, torch.arange(10.0)[:, None], FLOAT32)
+    path = fit_linear_path(Signs(), None, rows, torch.arange(10.0)[:, None], FLOAT32)
     assert_array_equal(path(rows)[:, 2:], np.zeros((10, path.width)))
 
 
@@ -106,7 +130,7 @@ USED = {
     "mixed columns": (MIXED, NUMBERS, {}, 2),
     "mlp": (X, NUMBERS, {"encoder": "mlp"}, 2),
     "no targets": (X, None, {}, 8),
-    "mixed columns without targets": (MIXED, None, {}, 6),
+    "mixed columns without targets": (MIXED, None, {}, 7),
     "float64": (X, NUMBERS, {"precision": "float64"}, 2),
 }
 

@@ -9,8 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from sklearn_hscl import HSCLEmbedder, diagnose
-from sklearn_hscl.metrics.readout import read_out
-from sklearn_hscl.training.floor import compare, warn_if_below_floor
+from sklearn_hscl.training.floor import compare, read_out, warn_if_below_floor
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6))

@@ -1,5 +1,6 @@
 """A linear map of the row beside its trained embedding: no simple signal is lost."""
 
+import copy
 from math import prod
 from typing import Self
 
@@ -15,9 +16,9 @@ from sklearn_hscl.encoders.preprocessing import ColumnLayout
 from sklearn_hscl.runtime.precision import Precision
 
 Floats = NDArray[np.float64]
-# Norm of the linear part relative to the trained part. Without targets, training has
-# nothing to say about them, and neighbors are those of the rows.
-_NORM, _NORM_WITHOUT_TARGETS = 1.0, 4.0
+# Spread of the linear part, relative to that of the trained part. Without targets, training
+# knows little of them, and neighbors in tables are those of the rows.
+_SPREAD, _SPREAD_WITHOUT_TARGETS = 1.0, {"table": 4.0, "images": 1.0}
 # The map is fitted to at most so many rows and values, but to _MIN_ROWS in any case.
 _MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
 # Rows for each principal component that predictions of targets are made of: with fewer
@@ -25,7 +26,7 @@ _MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
 _ROWS_PER_COMPONENT = 8
 _MAX_PREDICTIONS = 16
 # Components without targets: so many, or as many as hold this fraction of the variance.
-_MAX_COMPONENTS, _VARIANCE = 256, 0.99
+_MAX_COMPONENTS, _VARIANCE = {"table": 256, "images": 64}, 0.99
 _ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
 
 
@@ -78,6 +79,12 @@ class LinearPath(nn.Module):
         n_inputs = inputs.width if isinstance(inputs, OneHotColumns) else prod(input_shape)
         weight = torch.empty(n_inputs, width, device="meta")
         return cls(encoder, layout, weight, torch.empty(width, device="meta"))
+
+    def around(self, encoder: nn.Module) -> "LinearPath":
+        """Return the same map beside another encoder."""
+        other = copy.copy(self)
+        other._modules = self._modules | {"encoder": encoder}
+        return other
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, ...) to (B, n_components + K)."""
@@ -134,8 +141,8 @@ def fit_linear_path(
     -------
     LinearPath
     """
-    index = _sample(rows, targets)
-    sampled = rows[index]
+    sampled = rows[index := _sample(rows, targets)]
+    kind = "images" if len(rows.shape) > 2 else "table"
     inputs = linear_inputs(layout)(sampled).double().cpu().numpy()
     mean = inputs.mean(0)
     basis = _principal_axes(inputs - mean) if axes is None else axes
@@ -143,9 +150,9 @@ def fit_linear_path(
         known = targets[index.to(targets.device)].cpu().numpy()
         basis = _predictions(inputs - mean, basis, known)
     elif axes is None:
-        basis = _leading(inputs - mean, basis)
-    norm = _NORM_WITHOUT_TARGETS if targets is None else _NORM
-    weight = basis * norm * _scale(encoder, sampled, (inputs - mean) @ basis, precision)
+        basis = _leading(inputs - mean, basis, _MAX_COMPONENTS[kind])
+    spread = _SPREAD_WITHOUT_TARGETS[kind] if targets is None else _SPREAD
+    weight = basis * spread * _scale(encoder, sampled, (inputs - mean) @ basis, precision)
     tensors = (
         torch.from_numpy(np.ascontiguousarray(values))
         for values in (weight, -mean @ weight)
@@ -162,7 +169,7 @@ def _sample(rows: IndexableRows, targets: Tensor | None) -> Tensor:
         index = (targets >= 0).nonzero()[:, 0].cpu()
     n_values = max(1, int(np.prod(rows.shape[1:])))
     n_rows = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_VALUES // n_values))
-    return index[:: -(-len(index) // n_rows)]
+    return index[:: max(1, -(-len(index) // n_rows))]
 
 
 def _principal_axes(centred: Floats) -> Floats:
@@ -172,12 +179,12 @@ def _principal_axes(centred: Floats) -> Floats:
     return axes[singular > 1e-9 * max(singular[0], 1e-300)].T
 
 
-def _leading(centred: Floats, axes: Floats) -> Floats:
+def _leading(centred: Floats, axes: Floats, most: int) -> Floats:
     if not axes.size:  # all rows are equal
         return np.zeros((centred.shape[1], 1))
     variance = np.square(centred @ axes).sum(0).cumsum()
     n_needed = int(np.searchsorted(variance, _VARIANCE * variance[-1])) + 1
-    return axes[:, : min(_MAX_COMPONENTS, n_needed)]
+    return axes[:, : min(most, n_needed)]
 
 
 def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
@@ -198,8 +205,8 @@ def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
 
 
 def _scale(encoder: nn.Module, rows: Tensor, linear: Floats, precision: Precision) -> float:
-    """Return the factor that brings the linear part to the norm of the trained part."""
+    """Return the factor that gives both parts the same total variance."""
     embedding = embed_tensor(encoder, rows, precision).double()
-    norm = float(embedding.square().sum(1).mean().sqrt())
-    own = float(np.sqrt(np.square(linear).sum(1).mean()))
-    return norm / own if own else 0.0
+    other = float(embedding.var(0, correction=0).sum().sqrt())
+    own = float(np.sqrt(linear.var(0).sum()))
+    return other / own if own else 0.0

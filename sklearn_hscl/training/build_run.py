@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from sklearn_hscl.data.training_data import TrainingData
+from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.registry import encoder_name
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
@@ -39,6 +40,8 @@ class FitStart:
     """The fit to continue."""
     checkpoint: Checkpoint | None = None
     """The checkpoint that keeps the state of training."""
+    is_chunk: bool = False
+    """Whether the rows are a chunk of the data."""
 
 
 def build_run(
@@ -69,7 +72,8 @@ def build_run(
     if previous is None:  # whose members have seen all samples
         config = score_folds_if_few(config, data.data, loss)
     split = data.split(config, seeds)
-    context = _context(config, split, loss, seeds, previous)
+    path = _linear_path(given, config, split.data, start)
+    context = _context(config, split, loss, start, path)
     net = build_net(config, context)
     if previous is not None:
         load_warm_start(net, previous.net)
@@ -90,10 +94,11 @@ def _context(
     config: FitConfig,
     split: PreparedSplit,
     loss: ContrastiveLoss,
-    seeds: Seeds,
-    previous: WarmStart | None,
+    start: FitStart,
+    path: LinearPath | bool,
 ) -> FitContext:
     """Prepare the data of a split for the encoder, the device and the precision."""
+    seeds, previous = start.seeds, start.previous
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, split.data.train.rows.ndim)
     place, folds = Placement(device, precision.dtype), None
@@ -112,13 +117,21 @@ def _context(
         loss=loss,
         seeds=seeds,
         precision=precision,
-        linear_path=_has_linear_path(config, split.data),
+        path=path,
     )
 
 
-def _has_linear_path(config: FitConfig, data: TrainingData) -> bool:
-    """Return whether a linear map follows: in built-in encoders of the default width."""
-    if config.n_components is not None or config.cross_fit is not None:
+def _linear_path(
+    given: GivenConfig, config: FitConfig, data: TrainingData, start: FitStart
+) -> LinearPath | bool:
+    """Return whether to fit a linear map of the rows, or that of an earlier fit.
+
+    Built-in encoders of the default width have one. A first chunk of the data may be too
+    small for it, and later fits keep the width.
+    """
+    if start.previous is not None:
+        return start.previous.path or False
+    if start.is_chunk or given.n_components is not None or config.cross_fit is not None:
         return False
     if data.target_kind == "class":
         targets = data.train.targets

@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
-from sklearn_hscl.encoders.preprocessing import Preparation, SparseRows
+from sklearn_hscl.encoders.linear_path import LinearPath
+from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.precision import Precision
@@ -173,8 +174,9 @@ class FitContext:
     loss: ContrastiveLoss
     seeds: Seeds
     precision: Precision
-    linear_path: bool
-    """Whether a linear map of the rows follows the trained encoder."""
+    path: LinearPath | bool
+    """Whether to fit a linear map of the rows beside the trained encoder; or that map, if
+    an earlier fit has one."""
 
     @property
     def device(self) -> torch.device:
@@ -268,7 +270,7 @@ def _choose_encoder(
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
 
 
-def _suits_tabular(rows: SparseRows, target_kind: str) -> bool:
+def _suits_tabular(rows: csr_array, target_kind: str) -> bool:
     """Return whether ``"tabular"`` is better for sparse rows (n, F), and dense ones fit."""
     n_values = prod(rows.shape)
     is_filled = target_kind != "class" or rows.nnz >= _MIN_DENSITY * n_values

@@ -116,7 +116,8 @@ def fit_chunk(
             f"beta={estimator.beta!r} and temperature={estimator.temperature!r} are "
             f"selected on held-out samples, which partial_fit does not have. Pass numbers."
         )
-    start = FitStart(_draw_seeds(estimator, previous, None), previous)
+    seeds = _draw_seeds(estimator, previous, None)
+    start = FitStart(seeds, previous, is_chunk=True)
     n_members = estimator.n_members or estimator.cross_fit
     changes = _CHUNK_PARAMS | {"n_members": n_members}
     run = prepare_run(estimator, data, start, scales[0], changes)

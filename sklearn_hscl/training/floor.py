@@ -4,19 +4,25 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 from sklearn.decomposition import TruncatedSVD
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.linear_path import LinearPath, linear_inputs
+from sklearn_hscl.encoders.linear_path import (
+    LinearPath,
+    fit_linear_path,
+    linear_inputs,
+    path_width,
+)
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
-from sklearn_hscl.metrics.readout import Readout, read_out
 from sklearn_hscl.reports.training_report import is_below_floor
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
@@ -25,12 +31,51 @@ Floats = NDArray[np.float64]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
 # so many values, but at least _MIN_ROWS rows.
 _MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 2048, 1024, 2**22, 256
+_N_NEIGHBORS = 10
 # Rows of each part that a map of all rows learns from.
 _MAX_JOINED = 4096
 # Words of texts have many directions of little variance each.
 _MAX_SPARSE_COMPONENTS = 512
 # Factors of the trained part of an embedding.
 _SCALES = (1.0, 0.5, 0.25, 0.125)
+
+
+# Readouts ----------------------------------------------------------------------------
+
+
+class Readout(NamedTuple):
+    """Squared errors of the held-out rows, by two models of default settings."""
+
+    neighbors: Floats
+    linear: Floats
+
+    @property
+    def both(self) -> Floats:
+        """Mean over the two models, for each row."""
+        return (self.neighbors + self.linear) / 2
+
+
+def read_out(train: Floats, targets: Floats, held_out: Floats, truth: Floats) -> Readout:
+    """Predict the targets of held-out rows by 10 nearest neighbors and by ridge.
+
+    Parameters
+    ----------
+    train, held_out : ndarray of shape (n, D) and (m, D)
+        Embeddings, or other rows.
+    targets, truth : ndarray of shape (n, K) and (m, K)
+        Their targets: indicators of classes or labels, or standardised numbers.
+
+    Returns
+    -------
+    Readout
+        For each held-out row the mean squared error over targets.
+    """
+    models = (KNeighborsRegressor(min(_N_NEIGHBORS, len(train))), Ridge())
+    errors = (
+        np.square(model.fit(train, targets).predict(held_out).reshape(truth.shape) - truth)
+        for model in models
+    )
+    return Readout(*(error.mean(1) for error in errors))
 
 
 @dataclass(frozen=True)
@@ -99,6 +144,67 @@ def _some(data: LabelledRows, most: int) -> LabelledRows:
         index = (data.targets >= 0).nonzero()[:, 0].cpu()
     index = index[:: max(1, -(-len(index) // most))]
     return LabelledRows(data.rows[index], data.targets[index.to(data.targets.device)])
+
+
+# The finished encoder -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinishedEncoder:
+    """The fitted encoder, and what held-out rows say about its embedding."""
+
+    encoder: nn.Module
+    path_width: int
+    """Width of its linear part."""
+    readout: dict[str, float] | None
+    """Result of :func:`compare`; None without held-out rows with targets."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What the last step of a fit works with: rows, and how they reach the encoder."""
+
+    train: LabelledRows
+    held_out: LabelledRows | None
+    layout: ColumnLayout | None
+    precision: Precision
+    has_targets: bool
+    path: LinearPath | bool
+    """Whether to fit a linear path, or the one to keep."""
+
+    def __call__(self, encoder: nn.Module) -> FinishedEncoder:
+        """Return the trained encoder with its linear path, and its readout."""
+        finished = self._with_path(encoder, self.train)
+        readout = None
+        if self.has_targets and self.held_out is not None:
+            data = HeldOutReadout.of(self.train, self.held_out)
+            if self.path is True and isinstance(finished, LinearPath):
+                choose_scale(finished, data, self.precision)
+            rows = data.of_rows(self.layout)
+            readout = compare(data.of_embedding(finished, self.precision), rows, data)
+            finished = self._with_all_rows(finished)
+        return FinishedEncoder(finished, path_width(finished), readout)
+
+    def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
+        if isinstance(self.path, LinearPath):
+            return self.path.around(encoder)
+        if not self.path:
+            return encoder
+        axes = sparse_axes(data.rows) if isinstance(data.rows, LazyRows) else None
+        targets = data.targets if self.has_targets else None
+        return fit_linear_path(
+            encoder, self.layout, data.rows, targets, self.precision, axes
+        )
+
+    def _with_all_rows(self, finished: nn.Module) -> nn.Module:
+        """Fit the linear map again: with few degrees of freedom, it may see all rows."""
+        if not (self.path is True and isinstance(finished, LinearPath)):
+            return finished
+        assert self.held_out is not None
+        every = self._with_path(finished.encoder, joined(self.train, self.held_out))
+        assert isinstance(every, LinearPath)
+        every.scale.copy_(finished.scale)
+        return every
 
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:

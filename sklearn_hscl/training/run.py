@@ -8,32 +8,23 @@ from typing import Any, Self
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor, nn
+from torch import Tensor
 
 from sklearn_hscl.data.training_data import FittedInput, TrainingData
-from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
-from sklearn_hscl.encoders.linear_path import LinearPath, fit_linear_path, path_width
+from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.random_state import Seeds, fit_generator
 from sklearn_hscl.runtime.threads import torch_threads
-from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
+from sklearn_hscl.training.batches.tensors import LabelledRows
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.chance_level import chance_loss, constant_embedding_batches
 from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
-from sklearn_hscl.training.floor import (
-    HeldOutReadout,
-    choose_scale,
-    compare,
-    joined,
-    sparse_axes,
-)
+from sklearn_hscl.training.floor import Finish, FinishedEncoder
 from sklearn_hscl.training.loop.callback import TrainingCallback
-from sklearn_hscl.training.loop.epoch import DivergenceError
+from sklearn_hscl.training.loop.epoch import check_embedding
 from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
-
-Readouts = dict[str, float] | None
 
 
 @dataclass
@@ -45,7 +36,7 @@ class TrainingRun:
     monitors: list[TrainingCallback]
     keepers: list[TrainingCallback]
     n_threads: int
-    _results: dict[int, tuple[nn.Module, Readouts]] = field(default_factory=dict)
+    _results: dict[int, FinishedEncoder] = field(default_factory=dict)
 
     @property
     def data(self) -> TrainingData:
@@ -92,13 +83,7 @@ class TrainingRun:
 
     def check_embedding(self) -> None:
         """Raise where training has ruined the weights in its last step."""
-        module = self.net.module_
-        rows = self.train.rows[:CHUNK_ROWS]
-        embedding = embed_tensor(module.encoder, rows, module.precision)
-        if not embedding.isfinite().all():
-            raise DivergenceError(
-                f"Training ended with infinite embeddings. Lower `lr` (now {self.net.lr})."
-            )
+        check_embedding(self.net, self.train.rows)
 
     @cached_property
     def chance_loss(self) -> float:
@@ -112,16 +97,16 @@ class TrainingRun:
         net, schema = self.net, self.data.schema
         loss = net.criterion_.settings()
         best_epoch, score_name = self._best_epoch()
-        encoder, readout = self._finished()
+        finished = self._finished()
         return FittedState(
             feature_names_in_=schema.feature_names,
             pixel_scale=schema.pixel_scale,
             columns=schema.columns,
             prepare=self.context.prepare,
             encode_targets=self.data.encode,
-            module_=encoder,
+            module_=finished.encoder,
             net_=net,
-            n_features_out=net.module_.n_components + path_width(encoder),
+            n_features_out=net.module_.n_components + finished.path_width,
             history_=[_public_record(epoch) for epoch in net.history],
             best_epoch_=best_epoch,
             chance_loss_=self.chance_loss,
@@ -129,7 +114,7 @@ class TrainingRun:
             n_anchors=net.n_anchors_,
             input_shape_=self.data.train.rows.shape[1:],
             n_threads_=self.n_threads,
-            held_out_readout_=readout,
+            held_out_readout_=finished.readout,
             precision=net.module_.precision,
             device_=self.device,
             beta_=net.beta if isinstance(net.beta, BetaSchedule) else loss["beta"],
@@ -137,43 +122,21 @@ class TrainingRun:
             seeds=self.seeds,
         )
 
-    def _finished(self) -> tuple[nn.Module, Readouts]:
-        """Return the encoder, with a linear path where due, and what held-out rows say."""
+    def _finished(self) -> FinishedEncoder:
+        """Return the encoder as it is now, with its linear path."""
         n_epochs = len(self.net.history)
         if n_epochs not in self._results:
-            self._results = {n_epochs: self._finish()}
+            context = self.context
+            finish = Finish(
+                train=self.train,
+                held_out=context.held_out,
+                layout=context.prepare.layout,
+                precision=self.net.module_.precision,
+                has_targets=self.data.target_kind is not None,
+                path=context.path,
+            )
+            self._results = {n_epochs: finish(self.net.module_.encoder.eval())}
         return self._results[n_epochs]
-
-    def _finish(self) -> tuple[nn.Module, Readouts]:
-        context, encoder = self.context, self.net.module_.encoder.eval()
-        layout, precision = context.prepare.layout, self.net.module_.precision
-        has_targets = self.data.target_kind is not None
-        if not has_targets or context.held_out is None:
-            return self._with_path(encoder, self.train, has_targets=has_targets), None
-        data = HeldOutReadout.of(self.train, context.held_out)
-        finished = self._with_path(encoder, self.train, has_targets=True)
-        if isinstance(finished, LinearPath):
-            choose_scale(finished, data, precision)
-        readouts = data.of_embedding(finished, precision), data.of_rows(layout)
-        if isinstance(finished, LinearPath):
-            # The linear map has few degrees of freedom: now it may learn from all rows.
-            every = joined(self.train, context.held_out)
-            of_all = self._with_path(encoder, every, has_targets=True)
-            assert isinstance(of_all, LinearPath)
-            of_all.scale.copy_(finished.scale)
-            finished = of_all
-        return finished, compare(*readouts, data)
-
-    def _with_path(
-        self, encoder: nn.Module, data: LabelledRows, *, has_targets: bool
-    ) -> nn.Module:
-        """Return the encoder, with a linear path fitted to some rows where that is due."""
-        if not self.context.linear_path:
-            return encoder
-        layout, precision = self.context.prepare.layout, self.net.module_.precision
-        targets = data.targets if has_targets else None
-        axes = sparse_axes(data.rows) if isinstance(data.rows, LazyRows) else None
-        return fit_linear_path(encoder, layout, data.rows, targets, precision, axes)
 
     def _best_epoch(self) -> tuple[int, str | None]:
         """Return the epoch whose weights are used, and the name of the validation score."""
@@ -208,6 +171,7 @@ class WarmStart:
     prepare: Preparation
     input: FittedInput
     seeds: Seeds
+    path: LinearPath | None
 
     @classmethod
     def of(cls, estimator: BaseEstimator) -> Self | None:
@@ -217,4 +181,6 @@ class WarmStart:
         fitted = FittedInput(
             estimator._encode_targets, estimator._columns, estimator.input_shape_
         )
-        return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds)
+        module = estimator.module_
+        path = module if isinstance(module, LinearPath) else None
+        return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds, path)
