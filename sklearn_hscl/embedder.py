@@ -38,9 +38,9 @@ from sklearn_hscl.training.fitting import (
     requires_labels,
     take_over,
 )
-from sklearn_hscl.training.floor import warn_if_below_floor
 from sklearn_hscl.training.param_constraints import (
     CONSTRAINTS,
+    warn_if_below_floor,
     warn_of_loss_params,
     warn_of_lr,
 )
@@ -497,7 +497,7 @@ class HSCLEmbedder(
             reconstruction_attributes=lambda: fitted,
         )
         warn_of_lr(self)
-        warn_if_below_floor(getattr(self, "held_out_readout_", None), stacklevel=6)
+        warn_if_below_floor(self)
         return run.folds
 
     @default_settings()

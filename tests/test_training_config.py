@@ -109,7 +109,7 @@ def counts(n_rows, n_columns, density):
 def test_encoder_of_sparse_rows(shape, params, expected):
     X, y = counts(*shape)
     embedder = HSCLEmbedder(max_epochs=1, **params).fit(X, y)
-    assert type(embedder.module_) is expected
+    assert type(embedder.net_.module_.encoder) is expected
 
 
 def test_large_sparse_rows_stay_sparse(monkeypatch):

@@ -27,12 +27,15 @@ def test_images_with_classes_are_convolved(few):
     assert isinstance(embedder.net_.module_.head, nn.Identity)
 
 
-@pytest.mark.parametrize("labels", ["none", "numbers"])
-def test_images_without_classes_are_not(few, labels):
-    X = few[0]
-    target = None if labels == "none" else np.arange(60) / 7
-    embedder = fitted(X, target, max_epochs=1)
-    assert isinstance(embedder.module_, MLPEncoder)
+def test_images_with_numbers_are_convolved_with_a_joint_head(few):
+    embedder = fitted(few[0], np.arange(60) / 7, max_epochs=1)
+    assert isinstance(embedder.module_, ConvEncoder)
+    assert embedder.net_.module_.classifier.out_features == 1
+
+
+def test_images_without_targets_are_not_convolved(few):
+    embedder = fitted(few[0], None, max_epochs=1)
+    assert isinstance(embedder.net_.module_.encoder, MLPEncoder)
     assert embedder.net_.batch_size == 256
 
 
@@ -40,7 +43,8 @@ def test_images_without_classes_are_not(few, labels):
 def test_images_without_labels_are_cropped_into_a_wide_embedding(few, loss, tmp_path):
     embedder = fitted(few[0], loss=loss, max_epochs=1)
     assert isinstance(embedder.net_.augment, ImageTransforms)
-    assert embedder.transform(few[0]).shape == (60, 256)
+    assert embedder.net_.module_.n_components == 256
+    assert embedder.transform(few[0]).shape == (60, 256 + embedder.module_.width)
     embedder.save(tmp_path / "embedder.hscl")
     loaded = HSCLEmbedder.load(tmp_path / "embedder.hscl")
     assert isinstance(loaded.net_.augment, ImageTransforms)

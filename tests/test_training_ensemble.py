@@ -290,7 +290,7 @@ def test_recipe_follows_encoder_and_targets(iris):
     for other in (
         HSCLEmbedder("hucl", max_epochs=1).fit(X),
         HSCLEmbedder("ucl", max_epochs=1).fit(X, y),
-        HSCLEmbedder(max_epochs=1).fit(X.reshape(-1, 2, 2), X[:, 0]),
+        HSCLEmbedder("hucl", max_epochs=1).fit(X.reshape(-1, 2, 2)),
     ):
         layers = other.module_.modules()
         assert any(isinstance(layer, MLPEncoder) for layer in layers)

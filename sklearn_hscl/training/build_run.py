@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from sklearn_hscl.data.training_data import TrainingData
-from sklearn_hscl.encoders.linear_path import LinearPath
+from torch import nn
+
 from sklearn_hscl.encoders.registry import encoder_name
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
@@ -23,6 +23,7 @@ from sklearn_hscl.training.config import (
     FitConfig,
     FitContext,
     GivenConfig,
+    choose_path,
     resolve_defaults,
     resolve_loss,
 )
@@ -72,7 +73,9 @@ def build_run(
     if previous is None:  # whose members have seen all samples
         config = score_folds_if_few(config, data.data, loss)
     split = data.split(config, seeds)
-    path = _linear_path(given, config, split.data, start)
+    path: nn.Module | bool = choose_path(given, config, split.data, is_chunk=start.is_chunk)
+    if previous is not None:
+        path = previous.path or False  # the width stays
     context = _context(config, split, loss, start, path)
     net = build_net(config, context)
     if previous is not None:
@@ -95,7 +98,7 @@ def _context(
     split: PreparedSplit,
     loss: ContrastiveLoss,
     start: FitStart,
-    path: LinearPath | bool,
+    path: nn.Module | bool,
 ) -> FitContext:
     """Prepare the data of a split for the encoder, the device and the precision."""
     seeds, previous = start.seeds, start.previous
@@ -119,22 +122,3 @@ def _context(
         precision=precision,
         path=path,
     )
-
-
-def _linear_path(
-    given: GivenConfig, config: FitConfig, data: TrainingData, start: FitStart
-) -> LinearPath | bool:
-    """Return whether to fit a linear map of the rows, or that of an earlier fit.
-
-    Built-in encoders of the default width have one. A first chunk of the data may be too
-    small for it, and later fits keep the width.
-    """
-    if start.previous is not None:
-        return start.previous.path or False
-    if start.is_chunk or given.n_components is not None or config.cross_fit is not None:
-        return False
-    if data.target_kind == "class":
-        targets = data.train.targets
-        if targets is None or not (targets < 0).any():
-            return False  # all are labelled: training beats any linear map
-    return config.encoder in ("mlp", "tabular")

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
-from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
@@ -174,7 +173,7 @@ class FitContext:
     loss: ContrastiveLoss
     seeds: Seeds
     precision: Precision
-    path: LinearPath | bool
+    path: nn.Module | bool
     """Whether to fit a linear map of the rows beside the trained encoder; or that map, if
     an earlier fit has one."""
 
@@ -332,6 +331,22 @@ def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
     if config.cross_fit is not None:
         _check_cross_fit(config, data)
     return config
+
+
+def choose_path(
+    given: GivenConfig, config: FitConfig, data: TrainingData, *, is_chunk: bool
+) -> bool:
+    """Return whether to fit a linear map of the rows beside the encoder.
+
+    Built-in encoders of the default width have one, unless all rows have a class: then
+    training beats any linear map. A first chunk of the data may be too small for it.
+    """
+    if is_chunk or given.n_components is not None or config.cross_fit is not None:
+        return False
+    targets = data.train.targets
+    if data.target_kind == "class" and (targets is None or not (targets < 0).any()):
+        return False
+    return config.encoder in ("mlp", "tabular")
 
 
 def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:

@@ -1,7 +1,5 @@
 """The floor of an embedding: what held-out rows say about it, and about X itself."""
 
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple, Self
@@ -23,7 +21,6 @@ from sklearn_hscl.encoders.linear_path import (
     path_width,
 )
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
-from sklearn_hscl.reports.training_report import is_below_floor
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 
@@ -169,7 +166,7 @@ class Finish:
     layout: ColumnLayout | None
     precision: Precision
     has_targets: bool
-    path: LinearPath | bool
+    path: nn.Module | bool
     """Whether to fit a linear path, or the one to keep."""
 
     def __call__(self, encoder: nn.Module) -> FinishedEncoder:
@@ -205,6 +202,11 @@ class Finish:
         assert isinstance(every, LinearPath)
         every.scale.copy_(finished.scale)
         return every
+
+
+def linear_path_of(encoder: nn.Module) -> LinearPath | None:
+    """Return a fitted encoder if it has a linear path."""
+    return encoder if isinstance(encoder, LinearPath) else None
 
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
@@ -267,21 +269,3 @@ def compare(embedding: Readout, rows: Readout, data: HeldOutReadout) -> dict[str
     }
     error = float(gain.std() / sqrt(len(gain)))
     return scores | {"difference": float(gain.mean()), "standard_error": error}
-
-
-def warn_if_below_floor(readout: Mapping[str, float] | None, stacklevel: int) -> None:
-    """Warn if the embedding is worse than the rows that it was made from."""
-    if readout is None or not is_below_floor(readout):
-        return
-    means = {
-        name: (readout[f"{name}_neighbors"] + readout[f"{name}_linear"]) / 2
-        for name in ("embedding", "rows")
-    }
-    warnings.warn(
-        f"Held-out targets are read out worse from the embedding than from X itself: mean "
-        f"R2 of k-NN and ridge {means['embedding']:.2f} against {means['rows']:.2f}. Train "
-        f"on more rows, try another `encoder` or `lr`, or use X beside the embedding, as "
-        f"by FeatureUnion.",
-        UserWarning,
-        stacklevel=stacklevel + 1,
-    )

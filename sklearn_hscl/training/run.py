@@ -8,10 +8,9 @@ from typing import Any, Self
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_hscl.data.training_data import FittedInput, TrainingData
-from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.random_state import Seeds, fit_generator
@@ -21,7 +20,7 @@ from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.chance_level import chance_loss, constant_embedding_batches
 from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
-from sklearn_hscl.training.floor import Finish, FinishedEncoder
+from sklearn_hscl.training.floor import Finish, FinishedEncoder, linear_path_of
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import check_embedding
 from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
@@ -171,7 +170,8 @@ class WarmStart:
     prepare: Preparation
     input: FittedInput
     seeds: Seeds
-    path: LinearPath | None
+    path: nn.Module | None
+    """Its encoder, if that has a linear path."""
 
     @classmethod
     def of(cls, estimator: BaseEstimator) -> Self | None:
@@ -181,6 +181,5 @@ class WarmStart:
         fitted = FittedInput(
             estimator._encode_targets, estimator._columns, estimator.input_shape_
         )
-        module = estimator.module_
-        path = module if isinstance(module, LinearPath) else None
+        path = linear_path_of(estimator.module_)
         return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds, path)
