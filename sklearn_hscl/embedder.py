@@ -40,6 +40,7 @@ from sklearn_hscl.training.fitting import (
 )
 from sklearn_hscl.training.param_constraints import (
     CONSTRAINTS,
+    warn_if_below_floor,
     warn_of_loss_params,
     warn_of_lr,
 )
@@ -118,12 +119,12 @@ class HSCLEmbedder(
     encoder : str, torch.nn.Module or callable, default="auto"
         Trained map from a sample to its embedding, see :ref:`encoders`.
 
-        - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, for dense tables.
+        - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, for tables.
         - ``"mlp"``: Linear-ReLU layers on standardised columns or pixels.
         - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
           ``"torchvision:NAME"``: for images, with new weights.
-        - ``"auto"``: with classes ``"tabular"`` for dense tables and ``"conv"`` for
-          images, else ``"mlp"``.
+        - ``"auto"``: with classes ``"tabular"`` for tables, unless sparse and large, and
+          ``"conv"`` for images, else ``"mlp"``.
         - a module from (B, n_features) or (B, C, H, W) in float32 to (B, n_components),
           which is copied; or a callable that returns one.
 
@@ -154,7 +155,8 @@ class HSCLEmbedder(
     augment : {"auto"}, callable or None, default="auto"
         Random views: an :class:`~sklearn_hscl.augment.Augmentation` (grids reach
         ``augment__p``), or ``augment(rows, generator) -> views`` of shape (B, ...).
-        ``"auto"``: shifts of images, corruption of table rows. None: no augmentation.
+        ``"auto"``: shifts of images, crops and other colours without labels, corruption
+        of table rows. None: no augmentation.
     n_views : int or "auto", default="auto"
         Views of each sample; ``"auto"``: 1 if labels give positives, else 2.
     batch_size : int, default=None
@@ -418,7 +420,7 @@ class HSCLEmbedder(
             Table of numbers and, in frames, categories; built-in encoders accept missing
             values (NaN, None, NA). Or images of shape (n_samples, H, W),
             (n_samples, H, W, C) or (n_samples, C, H, W), uint8 or float. At least 2
-            samples. Sparse rows are scaled but not centred, and made dense per batch.
+            samples. Sparse rows are made dense per batch; for ``"tabular"``, as a whole.
             Memory maps are read batch by batch, as is a torch map-style ``Dataset`` of
             rows or images, or of tuples whose first element is one (table rows for a
             built-in encoder are read at once). A list of paths, or a column of images,
@@ -455,8 +457,7 @@ class HSCLEmbedder(
             If a parameter or the data are invalid; the message names parameter or
             column, value and remedy.
         TypeError
-            If X is sparse, but the encoder requires dense tables, or `sample_weight` or
-            another unknown argument is passed.
+            If `sample_weight` or another unknown argument is passed.
         FloatingPointError
             If the loss, a weight or an embedding becomes infinite or NaN. It is also a
             ``ValueError``, and names epoch, batch and samples.
@@ -496,6 +497,7 @@ class HSCLEmbedder(
             reconstruction_attributes=lambda: fitted,
         )
         warn_of_lr(self)
+        warn_if_below_floor(self)
         return run.folds
 
     @default_settings()
@@ -646,7 +648,7 @@ class HSCLEmbedder(
         tags.target_tags.required = requires_labels(self)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
-        tags.input_tags.sparse = self.encoder != "tabular"
+        tags.input_tags.sparse = True
         built_in = isinstance(self.encoder, str)
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None

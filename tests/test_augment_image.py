@@ -1,6 +1,7 @@
 """Random transforms of images: each against its definition."""
 
 import colorsys
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,8 +10,16 @@ import torch
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import ImageTransforms
+from sklearn_hscl.augment.image import (
+    _blurred,
+    _cropped,
+    _Draws,
+    _erased,
+    _grey,
+    _jittered,
+    _with_hue,
+)
 
-pytest.importorskip("kornia")
 NOTHING = {"crop": None, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
 IMAGES = torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(1))
 
@@ -36,6 +45,91 @@ def test_grey_images_have_equal_channels_of_the_old_brightness():
     assert torch.equal(grey[:, 0], grey[:, 1])
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
     torch.testing.assert_close(grey[:, 0], (IMAGES * weights).sum(1), atol=2e-3, rtol=0)
+
+
+class FixedDraws(_Draws):
+    """Draws that were written down, one after the other."""
+
+    def __init__(self, rows, *values):
+        super().__init__(rows, torch.Generator())
+        self.values = list(values)
+
+    def uniform(self, low, high):
+        return torch.full(self.shape, self.values.pop(0), dtype=self.dtype)
+
+    def ratio(self, low, high):
+        return self.uniform(low, high)
+
+    def order(self, n):
+        return list(range(n))
+
+
+def test_crops_are_interpolated_as_by_an_explicit_loop():
+    area, ratio, down, right = 0.4, 1.2, 0.3, 0.9
+    found = _cropped(IMAGES, FixedDraws(IMAGES, area, ratio, down, right), (0.2, 1.0))
+    height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
+    for i in range(12):
+        for j in range(10):
+            y = down * (1 - height) * 11 + i * height
+            x = right * (1 - width) * 9 + j * width
+            top, left = int(y), int(x)
+            a, b = y - top, x - left
+            value = (
+                (1 - a) * (1 - b) * IMAGES[:, :, top, left]
+                + (1 - a) * b * IMAGES[:, :, top, left + 1]
+                + a * (1 - b) * IMAGES[:, :, top + 1, left]
+                + a * b * IMAGES[:, :, top + 1, left + 1]
+            )
+            torch.testing.assert_close(found[:, :, i, j], value, atol=1e-5, rtol=0)
+
+
+def test_blur_is_a_mean_with_gaussian_weights():
+    std = 1.3
+    found = _blurred(IMAGES, FixedDraws(IMAGES, std))
+    for i, j in ((0, 0), (5, 4), (11, 2)):
+        weights = torch.tensor(
+            [
+                [math.exp(-((i - k) ** 2 + (j - m) ** 2) / (2 * std**2)) for m in range(10)]
+                for k in range(12)
+            ]
+        )
+        value = (IMAGES * weights).sum((2, 3)) / weights.sum()
+        torch.testing.assert_close(found[:, :, i, j], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("turn", [-0.4, 0.0, 0.05, 0.5])
+def test_hue_turns_as_in_the_standard_library(turn):
+    images = torch.cat([IMAGES[:2, :, :4, :4], torch.full((1, 3, 4, 4), 0.5)])
+    found = _with_hue(images, torch.full((3, 1, 1, 1), turn)).movedim(1, -1)
+    colours = images.movedim(1, -1).reshape(-1, 3).tolist()
+    for new, colour in zip(found.reshape(-1, 3).tolist(), colours, strict=True):
+        hue, saturation, value = colorsys.rgb_to_hsv(*colour)
+        assert new == pytest.approx(
+            colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=1e-5
+        )
+
+
+def test_jitter_by_its_definition():
+    # Brightness, contrast, saturation, no turn of the hue; then the image is changed.
+    draws = FixedDraws(IMAGES, 1.2, 0, 0.7, 0, 1.3, 0, 0.0, 0)
+    bright = (1.2 * IMAGES).clamp(0, 1)
+    mean = _grey(bright).mean((2, 3), keepdim=True)
+    contrast = (mean + 0.7 * (bright - mean)).clamp(0, 1)
+    saturated = (_grey(contrast) + 1.3 * (contrast - _grey(contrast))).clamp(0, 1)
+    found = _jittered(IMAGES, draws, 0.4, 0.8)
+    torch.testing.assert_close(found, saturated, atol=1e-5, rtol=0)
+    assert not draws.values
+
+
+def test_erased_pixels_by_an_explicit_loop():
+    area, ratio, down, right = 0.25, 1.5, 0.5, 0.99
+    found = _erased(IMAGES, FixedDraws(IMAGES, area, ratio, down, right))
+    height = round(12 * math.sqrt(area / ratio))
+    width = round(10 * math.sqrt(area * ratio))
+    top, left = int(down * (13 - height)), int(right * (11 - width))
+    expected = IMAGES.clone()
+    expected[:, :, top : top + height, left : left + width] = 0
+    assert torch.equal(found, expected)
 
 
 def test_crops_of_the_whole_area_change_little_and_small_ones_much():
@@ -133,6 +227,40 @@ def test_views_follow_from_the_generator_and_leave_torch_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+STRENGTHS = {
+    "crop": {"crop": (0.3, 1.0)},
+    "flip": {"flip": 0.5},
+    "jitter": {"jitter": 0.4},
+    "grey": {"grey": 0.5},
+    "blur": {"blur": 0.5},
+    "erase": {"erase": 0.5},
+    "all": ImageTransforms(blur=0.5, erase=0.5).get_params(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (12, 10)])
+@pytest.mark.parametrize("n_channels", [1, 3])
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_views_are_images_of_the_same_form(name, n_channels, height, width, dtype):
+    images = IMAGES[:, :n_channels, :height, :width].to(dtype)
+    before = images.clone()
+    found = views(images, **STRENGTHS[name])
+    assert found.shape == images.shape and found.dtype == dtype
+    assert found.min() >= 0 and found.max() <= 1 + 1e-5
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_each_view_of_an_image_is_another(name):
+    transforms = ImageTransforms(**(NOTHING | STRENGTHS[name])).fitted(IMAGES)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (transforms(IMAGES, generator) for _ in range(2))
+    assert not torch.equal(first, second)
+    of_one = transforms(IMAGES[:1].expand(64, -1, -1, -1), generator)
+    assert len(of_one.flatten(1).unique(dim=0)) >= 2
+
+
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_training_on_views(n_channels):
     rng = np.random.default_rng(0)
@@ -165,9 +293,20 @@ def test_bad_parameters(parameters, message):
         views(**parameters)
 
 
-def test_images_beyond_one_are_refused():
-    with pytest.raises(ValueError, match="floats from 0 to 1, got floats from"):
-        views(255 * IMAGES)
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_floats_of_another_range_give_the_same_views_in_that_range(n_channels):
+    images = IMAGES[:, :n_channels].contiguous()
+    low, high = images.min(), images.max()
+    scaled = (images - low) / (high - low)  # black is 0 and white is 1
+    parameters = ImageTransforms(blur=0.5, erase=0.5).get_params()
+    expected = 16 * views(scaled, **parameters) - 3
+    torch.testing.assert_close(views(16 * scaled - 3, **parameters), expected)
+
+
+def test_bytes_have_the_range_of_their_type():
+    as_bytes = torch.full((4, 3, 8, 8), 30, dtype=torch.uint8)
+    transforms = ImageTransforms().fitted(as_bytes)
+    assert (transforms.black_, transforms.white_) == (0, 1)
 
 
 def test_strong_jitter_of_grey_images():

@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -131,3 +133,117 @@ def test_gpu_benchmark_goes_on_where_memory_ends(scripts):
     assert gpu.is_good(report)
     (row,) = gpu.rows(report)
     assert row == ["loss", "B=8", "0.5", "eager torch: out of memory", "-"]
+
+
+# The benchmark of floors -----------------------------------------------------------------
+
+
+@pytest.fixture
+def floor(monkeypatch):
+    pytest.importorskip("pandas")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_floor
+    import floor_cells
+    import floor_report
+    import floor_targets
+
+    return bench_floor, floor_cells, floor_targets, floor_report
+
+
+def blobs(n=400, n_classes=4):
+    y = np.arange(n) % n_classes
+    X = np.random.default_rng(0).normal(size=(n, 6)) + 6 * np.eye(6)[y]
+    return X, y.astype(str).astype(object)
+
+
+def test_floor_hides_labels_of_training_rows(floor):
+    _, cells, _, _ = floor
+    data = cells.split(cells.Cell("few05", "dense", "blobs", blobs), 0)
+    assert (len(data.X_train), len(data.y_test)) == (280, 120)
+    shown = data.y_few != -1
+    assert list(np.flatnonzero(shown)) == list(data.labeled)
+    assert list(np.bincount(data.y_few[shown])) == [4, 4, 4, 4]
+    assert list(data.y_few[shown].astype(str)) == list(data.y_train[shown])
+
+
+def test_floor_splits_by_seed(floor):
+    _, cells, _, _ = floor
+    cell = cells.Cell("classes", "dense", "blobs", blobs)
+    first, same, other = (cells.split(cell, seed) for seed in (0, 0, 1))
+    assert first.key == same.key != other.key
+    rows = np.vstack([first.X_train, first.X_test])
+    assert sorted(rows[:, 0]) == sorted(blobs()[0][:, 0])
+
+
+def test_floor_thins_positives(floor):
+    _, cells, targets, _ = floor
+    read = partial(targets.rare, blobs, "2", 0.0385)
+    data = cells.split(cells.Cell("rare", "dense", "blobs", read), 0)
+    y = np.concatenate([data.y_train, data.y_test])
+    assert (y == "other").sum() == 300
+    assert (y == "positive").sum() == 12
+
+
+def test_floor_vocabulary_is_that_of_training_texts(floor):
+    _, cells, _, _ = floor
+    texts = np.array([f"common word{i // 2}" for i in range(400)], dtype=object)
+    cell = cells.Cell("classes", "tfidf", "texts", lambda: (texts, blobs()[1]))
+    data = cells.split(cell, 0)
+    assert data.X_train.shape[1] == data.X_test.shape[1] < 201
+    assert (data.X_train.getnnz(axis=0) >= 2).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "y"),
+    [
+        ("classes", lambda y: y),
+        ("few10", lambda y: y),
+        ("none", lambda y: y),
+        ("many", lambda y: y),
+        ("rare", lambda y: np.where(y == "1", "positive", "other").astype(object)),
+        ("labels", lambda y: np.stack([y == "1", y > "1"], axis=1).astype(int)),
+        ("number", lambda y: y.astype(float) ** 2),
+        ("numbers", lambda y: y.astype(float)[:, None] ** [1, 2]),
+    ],
+)
+def test_floor_scores_separated_groups(floor, target, y):
+    bench, cells, _, _ = floor
+    cell = cells.Cell(target, "dense", "blobs", lambda: (blobs()[0], y(blobs()[1])))
+    data = cells.split(cell, 0)
+    for method in ("pca", "supervised", "peer"):
+        run = partial(bench.evaluate, method, cell, data, 0, {})
+        scores = bench.attempt(run, limit=60)["scores"]
+        assert all(0.8 < score <= 1 for score in scores.values())
+        assert scores or (method == "supervised" and target in ("none", "labels"))
+
+
+def test_floor_counts_r2_below_zero_as_zero(floor):
+    _, _, _, report = floor
+    cell = {"method": "raw", "cell": "number/dense/a", "seed": 0, "metric": "R2"}
+    scored = cell | {"seconds": 1.0, "scores": {"knn": -3.0, "linear": 0.5}}
+    scores, _ = report.tabulated([scored])
+    assert list(scores["score"]) == [0.0, 0.5]
+
+
+def test_floor_reports_cells_that_lose(floor):
+    _, _, _, report = floor
+    drops = {"classes/dense/a": 0.02, "classes/dense/b": 0.01, "number/dense/c": 0.019}
+    cells = [
+        {
+            "method": method,
+            "cell": cell,
+            "seed": 0,
+            "metric": "R2" if cell.startswith("number") else "accuracy",
+            "seconds": 1.0,
+            "scores": {"knn": 0.9 - drop, "linear": 0.9 - drop},
+        }
+        for cell, loss in drops.items()
+        for method, drop in (("raw", 0), ("embed", loss))
+    ]
+    scores, failed = report.tabulated(cells)
+    assert not failed
+    means = scores.groupby(["method", "cell", "readout"])["score"].mean()
+    lines = report.verdict(means, scores, "embed")
+    assert [line for line in lines if "dense" in line] == [
+        "| classes/dense/a | -0.020 | -0.020 |"
+    ]

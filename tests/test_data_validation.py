@@ -111,7 +111,6 @@ def test_duplicate_column_names_are_distinguished():
         ({"y": pd.Series([*"ab" * 14, None, "c"], dtype="string")}, "label in row 28"),
         ({"y": np.full(30, -1), "unlabeled_label": -1}, "unlabeled_label=-1 only"),
         ({"y": RNG.normal(size=30), "unlabeled_label": -1}, "but y is continuous"),
-        ({"y": RNG.normal(size=30), "ce_weight": 0.5}, "ce_weight=0.5 needs class"),
         ({"y": np.where(Y == 0, np.nan, Y)}, "label in row 0: drop .*unlabeled_label"),
         (
             {"y": pd.Series([0, 1, None] * 10, dtype="Int64")},
@@ -153,11 +152,7 @@ def test_duplicate_column_names_are_distinguished():
             {"net_params": {"optimizer": partial(torch.optim.LBFGS, history_size=3)}},
             "Expected net_params .* got optimizer=LBFGS",
         ),
-        (
-            {"X": csr_array(X), "encoder": "tabular"},
-            "X is sparse, but encoder='tabular' takes dense tables: use encoder='mlp'",
-        ),
-        ({"X": csr_array(X), "cross_fit": 2}, "Pass a dense table"),
+        ({"X": csr_array(X), "encoder": "mlp", "cross_fit": 2}, "Pass a table, encoder="),
         ({"augment": lambda rows: rows}, "function of .rows, generator."),
         ({"augment": FeatureCorruption}, "an instance, not a class"),
         ({"augment": lambda rows, generator: rows.double()}, "shape and dtype"),

@@ -155,7 +155,7 @@ def test_sparse_rows_of_any_format(name, kind, loss):
     rows = getattr(scipy.sparse, f"{name}_{kind}")(SPARSE)
     embedder = fit(rows, loss=loss, random_state=0)
     Z = embedder.transform(rows)
-    assert Z.shape == (30, 64) and Z.dtype == np.float64
+    assert Z.shape == (30, 32 if loss == "hscl" else 64) and Z.dtype == np.float64
     assert_array_equal(Z, embedder.transform(SPARSE))
     if name == "csr":
         assert_array_equal(Z[3:7], embedder.transform(rows[3:7]))
@@ -210,7 +210,7 @@ def test_sparse_held_out_rows_and_modules():
     )
 
 
-@pytest.mark.parametrize("encoder", ["auto", nn.Linear(4, 2)])
+@pytest.mark.parametrize("encoder", ["auto", "mlp", nn.Linear(4, 2)])
 def test_bad_stored_values_are_named(encoder):
     rows = SPARSE.copy()
     rows[4, 2] = np.inf
@@ -218,8 +218,8 @@ def test_bad_stored_values_are_named(encoder):
         fit(scipy.sparse.csc_array(rows), encoder=encoder)
     rows[4, 2] = np.nan
     rows = scipy.sparse.csr_array(rows)
-    if encoder == "auto":
-        assert np.isfinite(fit(rows).transform(rows)).all()
+    if isinstance(encoder, str):
+        assert np.isfinite(fit(rows, encoder=encoder).transform(rows)).all()
     else:
         with pytest.raises(ValueError, match="Column 2 .index 2. holds nan in row 4"):
             fit(rows, encoder=encoder)
@@ -388,14 +388,14 @@ def test_dense_vectors_of_sentences_in_a_pipeline(sentences):
 
 
 def test_one_hidden_layer_for_sparse_rows_with_classes():
-    rows = scipy.sparse.csr_array(SPARSE)
+    rows, mlp = scipy.sparse.csr_array(SPARSE), {"encoder": "mlp"}
     for embedder, n_layers in (
-        (fit(rows), 2),
+        (fit(rows, **mlp), 2),
         (fit(rows, loss="hucl"), 3),
         (fit(rows, RNG.normal(size=30)), 3),
-        (fit(encoder="mlp"), 3),
-        (fit(rows, hidden_layer_sizes=(8, 8, 8)), 4),
-        (fit(rows, hidden_layer_sizes=np.array([8, 8])), 3),
+        (fit(**mlp), 3),
+        (fit(rows, hidden_layer_sizes=(8, 8, 8), **mlp), 4),
+        (fit(rows, hidden_layer_sizes=np.array([8, 8]), **mlp), 3),
     ):
         layers = [m for m in embedder.module_.modules() if isinstance(m, nn.Linear)]
         assert len(layers) == n_layers
@@ -407,6 +407,6 @@ def test_rare_words_do_not_drown_the_others():
     frequent = rng.random((600, 20)) < 0.2 + 0.3 * (y[:, None] == np.arange(20) % 2)
     rare = rng.random((600, 800)) < 0.004
     words = scipy.sparse.csr_array(np.hstack([frequent, rare]).astype(float))
-    embedder = HSCLEmbedder(random_state=0).fit(words[:300], y[:300])
+    embedder = HSCLEmbedder(encoder="mlp", random_state=0).fit(words[:300], y[:300])
     downstream = LogisticRegression().fit(embedder.transform(words[:300]), y[:300])
     assert downstream.score(embedder.transform(words[300:]), y[300:]) >= 0.85

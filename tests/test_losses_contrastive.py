@@ -868,9 +868,7 @@ def test_wrong_targets_are_named(arguments, y, message):
     "logits", [torch.ones(9, 4), torch.ones(4), [[1.0]] * 10, torch.ones(10, 4).long()]
 )
 def test_wrong_logits_are_named(logits):
-    with pytest.raises(
-        ValueError, match="Expected `logits` to be a tensor of class scores"
-    ):
+    with pytest.raises(ValueError, match="Expected `logits` to be a tensor of scores"):
         ContrastiveLoss(ce_weight=0.5)(embeddings(), LABELS, logits=logits)
 
 

@@ -16,6 +16,7 @@ from helpers.loss_reference import (
 
 from sklearn_hscl.losses import ContrastiveLoss, equation
 from sklearn_hscl.losses.presets import LOSSES, PRESETS
+from sklearn_hscl.losses.supervised import binary_cross_entropy
 from sklearn_hscl.runtime.random_state import fit_generator
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1, 3, 0])  # class 3 has one row
@@ -218,6 +219,45 @@ def test_cross_entropy_leaves_out_unlabelled_rows():
     loss = ContrastiveLoss("hscl", ce_weight=1.0, unlabeled_label=-1)
     expected = torch.nn.functional.cross_entropy(logits[:3], LABELS[:3])
     torch.testing.assert_close(loss(embeddings(), y, logits=logits), expected)
+
+
+JOINT = {  # target type, targets, and the loss of one output
+    "labels": (
+        "multilabel",
+        (embeddings(10, 3, seed=4) > 0).to(torch.float64),
+        lambda o, t: -(t * math.log(sigmoid(o)) + (1 - t) * math.log(sigmoid(-o))),
+    ),
+    "numbers": ("continuous", embeddings(10, 3, seed=4), lambda o, t: (o - t) ** 2),
+}
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize(("kind", "y", "of_one"), JOINT.values(), ids=JOINT)
+def test_joint_head_of_other_targets(kind, y, of_one):
+    logits = embeddings(10, 3, seed=3)
+    loss = ContrastiveLoss("hscl", ce_weight=0.3, target_type=kind)
+    alone = ContrastiveLoss("hscl", target_type=kind)
+    pairs = zip(logits.flatten().tolist(), y.flatten().tolist(), strict=True)
+    joint = sum(of_one(*pair) for pair in pairs) / y.numel()
+    expected = 0.7 * alone(embeddings(), y) + 0.3 * joint
+    torch.testing.assert_close(loss(embeddings(), y, logits=logits), expected)
+    stacked = loss(torch.stack([embeddings()] * 2), y, logits=torch.stack([logits] * 2))
+    torch.testing.assert_close(stacked, expected.expand(2))
+    assert torch.autograd.gradcheck(
+        lambda o: loss(embeddings(), y, logits=o), logits.clone().requires_grad_()
+    )
+    with pytest.raises(ValueError, match="a column for each of the 3 columns of `y`"):
+        loss(embeddings(), y, logits=logits[:, :2])
+
+
+def test_label_smoothing_of_labels_mixes_both_answers():
+    logits, y = torch.tensor([[2.0]]), torch.tensor([[1.0]])
+    smooth = binary_cross_entropy(logits, y, 0.2)
+    plain = [binary_cross_entropy(logits, value, 0.0) for value in (y, 1 - y)]
+    torch.testing.assert_close(smooth, 0.9 * plain[0] + 0.1 * plain[1])
 
 
 @pytest.mark.parametrize("loss", LOSSES)

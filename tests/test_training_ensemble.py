@@ -17,8 +17,14 @@ from torch.nn.functional import one_hot
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.training.callbacks.early_stopping import squared_errors
 from sklearn_hscl.training.callbacks.weights import AveragedWeights
-from sklearn_hscl.training.ensemble import draw_folds, mixed_members, norm_of_means
+from sklearn_hscl.training.ensemble import (
+    draw_folds,
+    mixed_members,
+    norm_of_means,
+    strata,
+)
 
 M, B, D, K = 3, 12, 4, 2
 
@@ -208,10 +214,66 @@ def test_held_out_rows_without_labels_are_refused(iris):
         )
 
 
-def test_cross_entropy_needs_classes(iris):
-    X = iris[0]
-    with pytest.raises(ValueError, match="needs class labels"):
-        HSCLEmbedder(encoder="tabular", ce_weight=0.5).fit(X, X[:, 0])
+def test_a_joint_head_needs_targets(iris):
+    with pytest.raises(ValueError, match="needs targets: pass y"):
+        HSCLEmbedder("hucl", encoder="tabular", ce_weight=0.5).fit(iris[0])
+
+
+def pairs_of_codes(y):
+    return np.stack([y == 0, y < 2], axis=1).astype(int)
+
+
+TARGETS = {
+    "labels": (pairs_of_codes, 2, "negative Brier score"),
+    "numbers": (lambda y: np.stack([y + 0.25, 2 * y - 0.5], 1), 2, "R2"),
+    "number": (lambda y: y + 0.25, 1, "R2"),
+}
+
+
+@pytest.mark.parametrize(("targets", "width", "name"), TARGETS.values(), ids=TARGETS)
+def test_members_learn_and_score_every_kind_of_targets(iris, targets, width, name):
+    X, y = iris
+    params = {"target_type": "continuous"} if name == "R2" else {}
+    params |= {"max_epochs": 60, "lr": 0.01, "random_state": 0}
+    fitted = HSCLEmbedder(**params).fit(X, targets(y))
+    assert isinstance(fitted.net_.module_.encoder, TabularEncoder)
+    assert fitted.net_.module_.classifier.out_features == width
+    assert fitted.valid_score_name_ == name
+    scores = [epoch["valid_score"] for epoch in fitted.history_]
+    assert max(scores) > scores[0] + 0.1
+    assert max(scores) > (0.5 if name == "R2" else -0.1)
+
+
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+def test_folds_of_members_have_similar_targets(iris, targets):
+    values = np.asarray(targets[0](iris[1]), float).reshape(len(iris[1]), -1)
+    folds = draw_folds(strata(values), 4, seed=0)
+    sizes = np.bincount(folds)
+    assert sizes.max() - sizes.min() <= 1
+    means = np.stack([values[folds == fold].mean(0) for fold in range(4)])
+    assert np.ptp(means.sum(1)) < 0.1 * np.ptp(values.sum(1))
+
+
+def test_squared_errors_are_those_of_each_kind_of_targets():
+    outputs = torch.tensor([[0.0, 2.0], [1.0, -1.0], [3.0, 0.5]], dtype=torch.float64)
+    codes, many = torch.tensor([1, -1, 0]), torch.tensor([[0.0, 1], [1, 1], [0, 0]])
+    by_class, by_label, by_number = [], [], []
+    for row in range(3):
+        logits = outputs[row].tolist()
+        total = sum(np.exp(logits))
+        if codes[row] >= 0:
+            truth = [float(codes[row] == k) for k in range(2)]
+            parts = zip(logits, truth, strict=True)
+            by_class.append(sum((np.exp(o) / total - t) ** 2 for o, t in parts))
+        pairs = list(zip(logits, many[row].tolist(), strict=True))
+        by_label.append(np.mean([(1 / (1 + np.exp(-o)) - t) ** 2 for o, t in pairs]))
+        by_number.append(np.mean([(o - t) ** 2 for o, t in pairs]))
+    for kind, targets, expected in (
+        ("class", codes, by_class),
+        ("multilabel", many, by_label),
+        ("continuous", many, by_number),
+    ):
+        assert_allclose(squared_errors(outputs, targets, kind), expected)
 
 
 def test_recipe_follows_encoder_and_targets(iris):
@@ -227,8 +289,8 @@ def test_recipe_follows_encoder_and_targets(iris):
     assert set(decays.values()) == {0.0, 0.03}
     for other in (
         HSCLEmbedder("hucl", max_epochs=1).fit(X),
-        HSCLEmbedder(max_epochs=1).fit(X, X[:, 0]),
-        HSCLEmbedder(max_epochs=1).fit(X.reshape(-1, 2, 2), X[:, 0]),
+        HSCLEmbedder("ucl", max_epochs=1).fit(X, y),
+        HSCLEmbedder("hucl", max_epochs=1).fit(X.reshape(-1, 2, 2)),
     ):
         layers = other.module_.modules()
         assert any(isinstance(layer, MLPEncoder) for layer in layers)

@@ -92,11 +92,6 @@ def _check_features(estimator: BaseEstimator, X: Frame, is_fit: bool) -> None:
 def _convert(estimator: BaseEstimator, table: Table, tags: InputTags, is_fit: bool) -> Rows:
     """Check a numeric table and convert it to one array."""
     X = table.data
-    if issparse(X) and not tags.sparse:
-        raise TypeError(
-            f"X is sparse, but encoder={estimator.encoder!r} takes dense tables: use "
-            f"encoder='mlp' or 'auto', or pass X.toarray()."
-        )
     preferred = [np.float64, np.float32]
     if table.is_frame and table.float_dtype(range(len(table.names))) == np.float32:
         preferred = preferred[::-1]
@@ -105,7 +100,7 @@ def _convert(estimator: BaseEstimator, table: Table, tags: InputTags, is_fit: bo
         rows = validate_data(
             estimator,
             X,
-            accept_sparse="csr" if tags.sparse else False,
+            accept_sparse="csr",
             dtype=preferred,
             ensure_all_finite="allow-nan" if tags.allow_nan else True,
             reset=is_fit,

@@ -173,6 +173,8 @@ def fit_targets(
         )
     was_auto = target_type == "auto"
     target_type = _resolve_type(plain, loss) if was_auto else target_type
+    if was_auto and target_type == "class" and _are_whole_numbers(plain):
+        target_type = "continuous"
     if target_type == "class":
         encoder = _fit_classes(plain, loss, unlabeled_label)
         if unlabeled_label is None:
@@ -221,6 +223,30 @@ def _fit_classes(labels: Values, loss: str, unlabeled_label: Hashable) -> LabelE
 
 
 # What y may be taken for -------------------------------------------------------------
+
+# Whole numbers with more values than this, and fewer rows per value than that, are classes
+# only if they are codes without gaps.
+_MIN_NUMBERS, _MAX_ROWS_PER_NUMBER = 20, 20
+
+
+def _are_whole_numbers(y: Values) -> bool:
+    """Return whether floats without fractions are numbers, as prices, ages and years are.
+
+    They have many values with gaps between them, and few rows for each.
+    """
+    if y.dtype.kind != "f" or y.ndim > 1:
+        return False
+    different = np.unique(y)
+    has_gaps = different[-1] - different[0] + 1 > len(different)
+    few_rows = len(y) < _MAX_ROWS_PER_NUMBER * len(different)
+    if not (len(different) > _MIN_NUMBERS and has_gaps and few_rows):
+        return False
+    _warn(
+        f"y holds {len(different)} different whole numbers as floats, such as "
+        f"{different[0]:g} and {different[-1]:g}, which are taken as continuous targets. "
+        f"Pass target_type='continuous' if they are numbers, 'class' if they are classes."
+    )
+    return True
 
 
 def _check_classes(codes: NDArray[np.int64], classes: Values, was_auto: bool) -> None:

@@ -1,12 +1,14 @@
 """What a fit learns from: validated samples, encoded targets, and the form of X."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.out_of_core import Rows, take_rows
+from sklearn_hscl.data.out_of_core import Rows, SparseRows, take_rows
 from sklearn_hscl.data.targets import TargetEncoder
 
 
@@ -26,6 +28,12 @@ class LabelledArrays:
         targets = None if self.targets is None else self.targets[index]
         groups = None if self.groups is None else self.groups[index]
         return LabelledArrays(take_rows(self.rows, index), targets, groups)
+
+    def dense(self) -> "LabelledArrays":
+        """Return the samples with dense rows, if theirs are sparse."""
+        if not issparse(self.rows):
+            return self
+        return replace(self, rows=cast(SparseRows, self.rows).toarray())
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,11 @@ class TrainingData:
     def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
         """Return the same data with other training and held-out samples."""
         return replace(self, train=train, held_out=held_out)
+
+    def dense(self) -> "TrainingData":
+        """Return the same data with dense rows."""
+        held_out = None if self.held_out is None else self.held_out.dense()
+        return replace(self, train=self.train.dense(), held_out=held_out)
 
 
 @dataclass(frozen=True)

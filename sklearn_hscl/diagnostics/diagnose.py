@@ -56,6 +56,8 @@ def diagnose(
       the minimum, where classes are the corners of a simplex [2]_;
     - ``"epochs"``: the best epoch, and whether early stopping retained weights near chance
       level, or training was still improving at the end;
+    - ``"floor"``: only after a fit with held-out samples, what k-NN and ridge predict of
+      their targets from the embedding, and from X itself;
     - ``"positives"``: anchors without a positive or a negative in batches of the size that
       `fit` uses;
     - ``"negatives"``: effective number of negatives at this `beta` and `temperature`,
@@ -146,7 +148,7 @@ def _diagnose(
         find_collapse(train, batches),
         find_dimensions(train),
         find_loss_level(train, batches),
-        training_report(embedder)["epochs"],
+        *(f for f in training_report(embedder).findings if f.name in ("epochs", "floor")),
         find_positives(batches),
         find_negatives(batches),
         find_gradient(batches),

@@ -90,9 +90,9 @@ class ContrastiveModule(nn.Module):
         Width of the embedding.
     projection_dim : int or None
         Width of the projection; None for no head.
-    n_classes : int or None
-        Number of classes of a linear classifier on the embedding, for a jointly trained
-        cross-entropy; None for no classifier.
+    n_outputs : int or None
+        Outputs of a jointly trained linear head on the embedding, one for each class or
+        column of the targets; None for no such head.
     precision : Precision
         Types of numbers.
     freeze : sequence of str, default=()
@@ -104,7 +104,7 @@ class ContrastiveModule(nn.Module):
         encoder: nn.Module,
         n_components: int,
         projection_dim: int | None,
-        n_classes: int | None,
+        n_outputs: int | None,
         precision: Precision,
         freeze: Sequence[str] = (),
     ) -> None:
@@ -115,7 +115,7 @@ class ContrastiveModule(nn.Module):
         freeze_parts(encoder, self.frozen)
         self.n_components = n_components
         self.head = _projection_head(n_components, projection_dim)
-        self.classifier = None if n_classes is None else nn.Linear(n_components, n_classes)
+        self.classifier = None if n_outputs is None else nn.Linear(n_components, n_outputs)
 
     @property
     def has_members(self) -> bool:
@@ -133,7 +133,7 @@ class ContrastiveModule(nn.Module):
         return [list(self.parameters())]
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Map rows (B, ...) to projections (..., B, P) and class scores (..., B, C).
+        """Map rows (B, ...) to projections (..., B, P) and linear outputs (..., B, C).
 
         The outputs of an ensemble have a leading axis of members.
         """

@@ -19,6 +19,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS, build_library_encoder
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
+from sklearn_hscl.encoders.linear_path import LinearPath, path_width
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 from sklearn_hscl.encoders.options import (
     EncoderConfig,
@@ -49,7 +50,7 @@ def build_module(
     rows: IndexableRows,
     layout: ColumnLayout | None = None,
     *,
-    n_classes: int | None = None,
+    n_outputs: int | None = None,
     precision: Precision = _DEFAULT_PRECISION,
 ) -> ContrastiveModule:
     """Build the encoder and its head, and check its output on a few rows.
@@ -62,8 +63,8 @@ def build_module(
         The training rows as the encoder takes them.
     layout : ColumnLayout or None
         Layout of the columns of preprocessed rows; None if rows are passed through.
-    n_classes : int or None
-        Number of classes of the jointly trained classifier; None for no classifier.
+    n_outputs : int or None
+        Outputs of the jointly trained linear head; None for no such head.
     precision : Precision
         Types of numbers.
 
@@ -86,7 +87,7 @@ def build_module(
         encoder,
         width,
         options.projection_dim,
-        n_classes,
+        n_outputs,
         precision,
         () if options.freeze is None else tuple(options.freeze),
     )
@@ -181,6 +182,13 @@ STORED_TYPES: dict[str, StoredType] = {
     "conv": ConvEncoder,
     "resnet": ResNetEncoder,
 }
+
+
+def encoder_name(module: nn.Module) -> str:
+    """Return the name of an encoder of tables; ``"auto"`` for all others."""
+    last = module[-1] if isinstance(module, nn.Sequential) else module
+    names = (name for name in _TABLE_BUILDERS if isinstance(last, STORED_TYPES[name]))
+    return next(names, "auto")
 
 
 # Custom encoders ---------------------------------------------------------------------
@@ -357,12 +365,16 @@ def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:
 # Stored configurations ---------------------------------------------------------------
 
 
-# Keys of stored configs: the name of the type, and whether one-hot columns come first.
-_TYPE, _ONE_HOT = "kind", "expands"
+# Keys of stored configs: the name of the type, whether one-hot columns come first, and the
+# width of the linear path.
+_TYPE, _ONE_HOT, _PATH = "kind", "expands", "linear_path"
 
 
 def get_config(encoder: nn.Module) -> EncoderConfig | None:
     """Return the arguments that a built-in encoder was built with, None for others."""
+    if isinstance(encoder, LinearPath):
+        config = get_config(encoder.encoder)
+        return None if config is None else {**config, _PATH: path_width(encoder)}
     if type(encoder) is nn.Sequential and len(encoder) == 2:
         config = get_config(encoder[1])
         if config is None or type(encoder[0]) is not OneHotColumns:
@@ -405,6 +417,11 @@ def build_from_config(
         If the type is unknown, or the tensors do not fit the config.
     """
     config = dict(config)
+    if _PATH in config:
+        inner = _without_prefix(tensors, "encoder.")
+        width = int(config.pop(_PATH))
+        encoder = build_from_config(config, inner, input_shape, layout)
+        return LinearPath.empty(encoder, input_shape, layout, width)
     name = config.pop(_TYPE, None)
     if not isinstance(name, str) or name not in STORED_TYPES:
         raise ValueError(f"no built-in encoder has the type {name!r}")
@@ -413,6 +430,14 @@ def build_from_config(
         if name == "mlp" and config.pop(_ONE_HOT):
             return _one_hot_mlp(config, stored)
         return STORED_TYPES[name].from_config(config, stored)
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _one_hot_mlp(config: EncoderConfig, stored: StoredEncoder) -> nn.Module:

@@ -8,7 +8,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sklearn_hscl.losses.dispatch import KERNELS, choose_kernel, compute
 from sklearn_hscl.losses.equation import LossStats
@@ -37,6 +36,11 @@ from sklearn_hscl.losses.presets import (
     official,
     surprises,
     warn_of_surprises,
+)
+from sklearn_hscl.losses.supervised import (
+    binary_cross_entropy,
+    cross_entropy,
+    squared_error,
 )
 from sklearn_hscl.runtime.normalize import l2_normalize, refuse_nested_forward_mode
 
@@ -137,11 +141,12 @@ class ContrastiveLoss(nn.Module):
     n_synthetic, n_hardest : int, optional
         Number of synthetic negatives per anchor, and of the hardest ones to mix.
     ce_weight : float in [0, 1], optional
-        Weight of the cross-entropy of `logits`; the contrastive loss has the rest. It
-        ignores unlabeled samples: those of `unlabeled_label`, or, if that is None, of
-        -100, torch's default.
+        Weight of the supervised loss of `logits`; the contrastive loss has the rest. It
+        is the cross-entropy of class labels, the mean binary cross-entropy of label
+        indicators, and the mean squared error of continuous targets. It ignores unlabeled
+        samples: those of `unlabeled_label`, or, if that is None, of -100, torch's default.
     label_smoothing : float in [0, 1), default=0.0
-        Fraction of the target probability that the cross-entropy spreads over all classes.
+        Fraction of the target probability that cross-entropies spread over all classes.
     target_type : {"class", "multilabel", "continuous"}, default="class"
         Type of `y`: class labels; label indicators, whose overlap is the weight of a
         positive; or continuous values, whose Gaussian kernel is the weight.
@@ -366,8 +371,9 @@ class ContrastiveLoss(nn.Module):
         view_ids : Tensor or array-like of int, shape (..., B), optional
             Index of the sample that each view was made from; needed if views are the
             positives. Any numbers that class labels may be.
-        logits : Tensor of shape (..., B, n_classes), optional
-            Output of a jointly trained classifier; needed if `ce_weight` is above 0.
+        logits : Tensor of shape (..., B, n_outputs), optional
+            Output of a jointly trained linear head, with a column for each class or each
+            column of y; needed if `ce_weight` is above 0.
         return_stats : bool, default=False
             Also return the counts of skipped anchors and of effective negatives.
 
@@ -408,7 +414,7 @@ class ContrastiveLoss(nn.Module):
                 weight = weight.to(value)
             else:
                 weight = value.new_full((), weight)  # a copy would be waited for
-            value = (1 - weight) * value + weight * self._cross_entropy(logits, y, z)
+            value = (1 - weight) * value + weight * self._supervised(logits, y, z)
         return (value, stats) if return_stats else value
 
     def resolve(
@@ -506,24 +512,30 @@ class ContrastiveLoss(nn.Module):
             f"equal for samples that are positives of each other."
         )
 
-    def _cross_entropy(self, logits: Tensor | None, y: Entries | None, z: Tensor) -> Tensor:
-        if logits is None or y is None or self.target_type != "class":
+    def _supervised(self, logits: Tensor | None, y: Entries | None, z: Tensor) -> Tensor:
+        """Return the loss of a jointly trained linear head, by the type of the targets."""
+        if logits is None or y is None:
             raise ValueError(
-                f"ce_weight={self.options.ce_weight} needs class labels `y` and the "
-                f"`logits` of a classifier. Pass both, or set ce_weight=0."
+                f"ce_weight={self.options.ce_weight} needs targets `y` and the `logits` of "
+                f"a linear head. Pass both, or set ce_weight=0."
             )
-        unlabeled = self.unlabeled_label
-        unlabeled = _TORCH_UNLABELED if unlabeled is None else unlabeled
         is_float = isinstance(logits, Tensor) and logits.is_floating_point()
         if not is_float or logits.shape[:-1] != z.shape[:-1]:
             raise ValueError(
-                f"Expected `logits` to be a tensor of class scores, one row per row of z "
-                f"of shape {tuple(z.shape)}, got {_shown(logits)}. Pass the classifier's "
-                f"output for the same samples."
+                f"Expected `logits` to be a tensor of scores, one row per row of z of "
+                f"shape {tuple(z.shape)}, got {_shown(logits)}. Pass the output of the "
+                f"linear head for the same samples."
             )
-        labels = read_ids("y", y, z)
         logits = logits.float() if logits.itemsize < 4 else logits
-        return cross_entropy(logits, labels, unlabeled, self.label_smoothing)
+        if self.target_type == "class":
+            unlabeled = self.unlabeled_label
+            unlabeled = _TORCH_UNLABELED if unlabeled is None else unlabeled
+            labels = read_ids("y", y, z)
+            return cross_entropy(logits, labels, unlabeled, self.label_smoothing)
+        if self.target_type == "multilabel":
+            indicators = read_indicators("y", y, z)
+            return binary_cross_entropy(logits, indicators, self.label_smoothing)
+        return squared_error(logits, read_values("y", y, z))
 
 
 def with_current_values(params: Mapping[str, object]) -> Params:
@@ -586,43 +598,3 @@ def _plain_scalar(value: object) -> object:
     if isinstance(value, np.generic | Tensor) and value.ndim == 0:
         return value.item()
     return value
-
-
-def cross_entropy(
-    logits: Tensor, y: Tensor, unlabeled: int, label_smoothing: float
-) -> Tensor:
-    """Return the mean cross-entropy over labeled samples; 0 if there are none.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (..., B, n_classes)
-        Output of the classifier.
-    y : Tensor of int, shape (..., B) or (B,)
-        Class codes.
-    unlabeled : int
-        Code of unlabeled samples.
-    label_smoothing : float in [0, 1)
-        Fraction of the probability that is spread over all classes.
-
-    Returns
-    -------
-    Tensor of shape (...)
-        One value per leading index.
-    """
-    labeled = y != unlabeled
-    safe = torch.where(labeled, y, 0).expand(logits.shape[:-1])  # (..., B)
-    try:
-        losses = functional.cross_entropy(
-            logits.flatten(0, -2),
-            safe.flatten(),
-            reduction="none",
-            label_smoothing=label_smoothing,
-        ).view(safe.shape)
-    except IndexError as error:  # on a CPU
-        raise ValueError(
-            f"Expected `y` to hold codes from 0 to {logits.shape[-1] - 1} for `logits` of "
-            f"{logits.shape[-1]} classes: {error} Pass codes of the classes, and the mark "
-            f"of unlabeled samples as unlabeled_label."
-        ) from error
-    labeled = labeled.expand(safe.shape)
-    return (losses * labeled).sum(-1) / labeled.sum(-1).clamp_min(1)

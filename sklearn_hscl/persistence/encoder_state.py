@@ -20,6 +20,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.registry import build_library_model, is_library_model
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
+from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.preprocessing import (
     ColumnLayout,
     Identity,
@@ -323,7 +324,7 @@ def restore_network(
     arrays: StoredArrays,
     rows: RowFormat,
     custom: CustomEncoder | None,
-) -> ContrastiveModule:
+) -> tuple[nn.Module, ContrastiveModule]:
     """Return the network on the CPU; the inverse of :func:`network_state`.
 
     Parameters
@@ -336,6 +337,13 @@ def restore_network(
         Format of the rows that the encoder receives.
     custom : CustomEncoder or None
         The encoder if the entries have no configuration of it; it is not copied.
+
+    Returns
+    -------
+    encoder : nn.Module
+        The fitted encoder, with its linear path if it has one.
+    module : ContrastiveModule
+        The trained module, of the same encoder without that path.
     """
     check_schema(
         entries,
@@ -353,9 +361,10 @@ def restore_network(
     else:
         assert custom is not None  # the callers provide it
         encoder = custom.module
+    trained = encoder.encoder if isinstance(encoder, LinearPath) else encoder
     with torch.device("meta"):
         module = ContrastiveModule(
-            encoder,
+            trained,
             entries["n_components"],
             entries["projection_dim"],
             entries["n_classes"],
@@ -363,14 +372,14 @@ def restore_network(
         )
     if custom is None or not custom.is_trained:
         _load_weights(encoder, weights, assign=config is not None)
-    if config is not None and isinstance(encoder, ResNetEncoder):
-        encoder.channels_last()  # as in training, for the same bits
+    if config is not None and isinstance(trained, ResNetEncoder):
+        trained.channels_last()  # as in training, for the same bits
     for name, part in (("head", module.head), ("classifier", module.classifier)):
         weights = _take_tensors(arrays, f"{name}.")
         if part is not None:
             _check_weights(part.to(dtype), weights, dtype)
             _load_weights(part, weights, assign=True)
-    return module.eval()
+    return encoder.eval(), module.eval()
 
 
 def _build_encoder(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.linear_path import path_width
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.persistence.encoder_state import (
@@ -140,9 +141,17 @@ def restore(
     encode_targets = restore_targets(entries["targets"], arrays)
     precision = _restore_precision(entries, device, ndim)
     rows = RowFormat(input_shape, prepare.layout, precision)
-    module = restore_network(entries["network"], arrays, rows, custom_encoder).to(device)
+    encoder, module = restore_network(entries["network"], arrays, rows, custom_encoder)
+    encoder, module = encoder.to(device), module.to(device)
     net = RestoredNet(
-        **vars(_restore_loss_state(entries["comparison"], params, ndim)),
+        **vars(
+            _restore_loss_state(
+                entries["comparison"],
+                params,
+                input_shape,
+                has_targets=encode_targets is not None,
+            )
+        ),
         module_=module,
         history=History(_history_epochs(entries["history"])),
         optimizer_=restore_optimizer(
@@ -159,9 +168,9 @@ def restore(
         columns=columns,
         prepare=prepare,
         encode_targets=encode_targets,
-        module_=module.encoder,
+        module_=encoder,
         net_=net,
-        n_features_out=module.n_components,
+        n_features_out=module.n_components + path_width(encoder),
         history_=_history_epochs(entries["history"]),
         precision=precision,
         device_=device,
@@ -170,7 +179,13 @@ def restore(
     )
 
 
+# Entries that files of earlier versions lack.
+_LATER_ENTRIES: Entries = {"held_out_readout": None}
+
+
 def _check_entries(entries: object) -> Entries:
+    if isinstance(entries, dict):
+        entries = _LATER_ENTRIES | entries
     checked = check_schema(
         entries,
         "embedder",
@@ -251,7 +266,9 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossState:
+def _restore_loss_state(
+    entries: Entries, params: Params, shape: tuple[int, ...], *, has_targets: bool
+) -> _LossState:
     """Return batches, views and loss; the inverse of :func:`_loss_state`.
 
     Parameters
@@ -260,8 +277,10 @@ def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossSta
         Stored values.
     params : mapping
         Parameters of the embedder, for functions and augmentations.
-    ndim : int
-        Number of dimensions of the training data.
+    shape : tuple of int
+        Shape of a training row.
+    has_targets : bool
+        Whether labels or values decided about positives.
     """
     check_schema(entries, "comparison", batch_size=int, n_views=int, sampler=str, loss=dict)
     batch_size, n_views = entries["batch_size"], entries["n_views"]
@@ -276,7 +295,7 @@ def _restore_loss_state(entries: Entries, params: Params, ndim: int) -> _LossSta
         batch_size,
         n_views,
         entries["sampler"],
-        choose_augment(params["augment"], n_views, ndim),
+        choose_augment(params["augment"], n_views, shape, has_targets=has_targets),
         ContrastiveLoss.from_settings(settings | entries["loss"]),
     )
 

@@ -39,12 +39,14 @@ def training_report(embedder: TrainedEmbedder) -> Diagnosis:
     Returns
     -------
     Diagnosis
-        With the findings ``"loss"``, ``"epochs"``, ``"positives"`` and ``"negatives"``.
+        With the findings ``"loss"``, ``"epochs"``, ``"floor"`` after a fit with held-out
+        rows, ``"positives"`` and ``"negatives"``.
     """
     best_epoch = embedder.history_[embedder.best_epoch_ - 1]
     findings = (
         _loss(embedder, best_epoch),
         _epochs(embedder),
+        *_floor(embedder),
         _positives(int(best_epoch["skipped_anchors"]), embedder._n_anchors),
         _negatives(embedder, best_epoch),
     )
@@ -134,6 +136,39 @@ def _epochs(embedder: TrainedEmbedder) -> Finding:
     summary += " It was still improving at the end."
     advice = f"more epochs: `max_epochs` above {n_epochs}."
     return Finding("epochs", "warning", summary, advice, values)
+
+
+# Floor -------------------------------------------------------------------------------
+
+_FLOOR_ADVICE = (
+    "more rows, another `encoder` or `lr`; or X beside the embedding, as by FeatureUnion."
+)
+# Standard errors of a difference beyond chance.
+CLEAR_DIFFERENCE = 3.0
+
+
+def _floor(embedder: TrainedEmbedder) -> list[Finding]:
+    """Compare what simple models read from the embedding and from the rows."""
+    found = getattr(embedder, "held_out_readout_", None)
+    if found is None:
+        return []
+    summary = (
+        "R2 of held-out targets by k-NN and ridge: "
+        f"{found['embedding_neighbors']:.2f} and {found['embedding_linear']:.2f} from the "
+        f"embedding, {found['rows_neighbors']:.2f} and {found['rows_linear']:.2f} from X."
+    )
+    if not is_below_floor(found):
+        return [Finding("floor", "ok", summary, values=dict(found))]
+    summary += " The embedding is worse than the rows that it was made from."
+    return [Finding("floor", "warning", summary, _FLOOR_ADVICE, dict(found))]
+
+
+def is_below_floor(readout: Mapping[str, float]) -> bool:
+    """Return whether an embedding is read out worse than its rows, beyond chance."""
+    return readout["difference"] < -CLEAR_DIFFERENCE * readout["standard_error"]
+
+
+# Retained weights --------------------------------------------------------------------
 
 
 def _is_near_chance(embedder: TrainedEmbedder) -> bool:

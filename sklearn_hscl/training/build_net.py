@@ -155,7 +155,7 @@ def _build_module(config: FitConfig, context: FitContext) -> ContrastiveModule:
             options,
             context.train.rows,
             context.prepare.layout,
-            n_classes=_n_classes(context),
+            n_outputs=_n_outputs(context),
             precision=context.precision,
         )
 
@@ -185,7 +185,12 @@ def _view_options(config: FitConfig, context: FitContext) -> dict[str, Any]:
     """Return the options of the net that say how samples become views and batches."""
     data, loss, seeds = context.data, context.loss, context.seeds
     n_views = choose_n_views(config.n_views, loss, data.train.targets)
-    augment = choose_augment(config.augment, n_views, context.train.rows.ndim)
+    augment = choose_augment(
+        config.augment,
+        n_views,
+        tuple(context.train.rows.shape[1:]),
+        has_targets=data.target_kind is not None,
+    )
     check_classes(augment, data.target_kind, loss)
     return {
         "augment": augment,
@@ -226,14 +231,16 @@ def _chooses_implementation(net_params: dict[str, Any]) -> bool:
     return any(f"optimizer__{name}" in net_params for name in names)
 
 
-def _n_classes(context: FitContext) -> int | None:
-    """Count the classes of the jointly trained classifier; None if there is none."""
+def _n_outputs(context: FitContext) -> int | None:
+    """Count the outputs of the jointly trained linear head; None if there is none."""
     ce_weight, encode = context.loss.options.ce_weight, context.data.encode
     if not ce_weight:
         return None
-    if encode is None or encode.classes is None:
+    if encode is None:
         raise ValueError(
-            f"ce_weight={ce_weight} needs class labels: pass y with classes, or set "
-            f"ce_weight=0."
+            f"ce_weight={ce_weight} needs targets: pass y with classes, label indicators "
+            f"or numbers, or set ce_weight=0."
         )
-    return len(encode.classes)
+    if encode.classes is not None:
+        return len(encode.classes)
+    return int(context.train.targets.shape[1])

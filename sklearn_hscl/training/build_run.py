@@ -1,7 +1,10 @@
 """Builds a training run from parameters, data and loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from torch import nn
+
+from sklearn_hscl.encoders.registry import encoder_name
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
@@ -20,6 +23,7 @@ from sklearn_hscl.training.config import (
     FitConfig,
     FitContext,
     GivenConfig,
+    choose_path,
     resolve_defaults,
     resolve_loss,
 )
@@ -37,6 +41,8 @@ class FitStart:
     """The fit to continue."""
     checkpoint: Checkpoint | None = None
     """The checkpoint that keeps the state of training."""
+    is_chunk: bool = False
+    """Whether the rows are a chunk of the data."""
 
 
 def build_run(
@@ -60,12 +66,17 @@ def build_run(
     TrainingRun
     """
     seeds, previous = start.seeds, start.previous
+    if previous is not None and given.encoder == "auto":
+        given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
     config = resolve_defaults(given, data.data)
     resolve_loss(loss, config, data.data)
     if previous is None:  # whose members have seen all samples
         config = score_folds_if_few(config, data.data, loss)
     split = data.split(config, seeds)
-    context = _context(config, split, loss, seeds, previous)
+    path: nn.Module | bool = choose_path(given, config, split.data, is_chunk=start.is_chunk)
+    if previous is not None:
+        path = previous.path or False  # the width stays
+    context = _context(config, split, loss, start, path)
     net = build_net(config, context)
     if previous is not None:
         load_warm_start(net, previous.net)
@@ -86,10 +97,11 @@ def _context(
     config: FitConfig,
     split: PreparedSplit,
     loss: ContrastiveLoss,
-    seeds: Seeds,
-    previous: WarmStart | None,
+    start: FitStart,
+    path: nn.Module | bool,
 ) -> FitContext:
     """Prepare the data of a split for the encoder, the device and the precision."""
+    seeds, previous = start.seeds, start.previous
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, split.data.train.rows.ndim)
     place, folds = Placement(device, precision.dtype), None
@@ -108,4 +120,5 @@ def _context(
         loss=loss,
         seeds=seeds,
         precision=precision,
+        path=path,
     )

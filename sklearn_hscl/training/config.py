@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import ceil, sqrt
+from math import ceil, prod, sqrt
 from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
@@ -112,6 +112,8 @@ class EncoderDefaults:
     """Maps the numbers of samples and of batches in an epoch to the number of epochs."""
     batch_size: int = 256
     n_members: int = 1
+    n_components: int | None = None
+    """None: as the encoder has it."""
     hidden_layer_sizes: tuple[int, ...] | None = None
     dropout: float = 0.0
     projection_dim: int | None = 64
@@ -146,6 +148,7 @@ class FitConfig(GivenConfig):
     lr_schedule: str | Schedule | None
     weight_decay: float
     n_iter_no_change: int
+    validation_fraction: float
     defaults: EncoderDefaults
 
     @property
@@ -170,6 +173,9 @@ class FitContext:
     loss: ContrastiveLoss
     seeds: Seeds
     precision: Precision
+    path: nn.Module | bool
+    """Whether to fit a linear map of the rows beside the trained encoder; or that map, if
+    an earlier fit has one."""
 
     @property
     def device(self) -> torch.device:
@@ -181,11 +187,18 @@ class FitContext:
 BATCH_SIZE = 256
 # Fewer samples are too few to keep a part of them from a member, unless asked for.
 MIN_ROWS_OUT_OF_FOLD = 40
+# So many rows are held out where none was asked for, and at most this fraction.
+_MIN_HELD_OUT, _MAX_FRACTION = 80, 0.2
 
 
 def _convolution_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = min(max(30 * n_batches, 400), 8000)
     return max(8, round(n_steps / n_batches))
+
+
+def _unlabeled_image_epochs(n_rows: int, n_batches: int) -> int:
+    n_steps = min(max(40 * n_batches, 800), 4000)
+    return max(5, round(n_steps / n_batches))
 
 
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
@@ -200,6 +213,8 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
 PLAIN = EncoderDefaults(epochs=lambda n_rows, n_batches: 20)
 # Without labels a step teaches less, and a cosine ends too early at the same rate.
 NO_LABELS = replace(PLAIN, lr=4e-3)
+# The views of an image differ in so much that a narrow embedding loses what classes need.
+UNLABELED_IMAGES = replace(PLAIN, epochs=_unlabeled_image_epochs, n_components=256)
 # Words of a text separate its classes almost linearly: a second layer overfits.
 SPARSE = replace(PLAIN, hidden_layer_sizes=(256,))
 # Convolutions cost so much per sample that steps have to be small to be many.
@@ -230,6 +245,10 @@ TABULAR = EncoderDefaults(
 
 
 _BY_DIMENSIONS = {2: "tabular", 4: "conv"}
+# Sparse rows that "auto" makes dense: at most so large then, in float32, and with at least
+# this fraction of values other than 0. Texts, of which a layer of words serves better, have
+# fewer; counts of cells, fingerprints of molecules and one-hot columns have more.
+_MAX_DENSE_BYTES, _MIN_DENSITY = 32 * 2**20, 0.015
 
 
 def _choose_encoder(
@@ -237,17 +256,24 @@ def _choose_encoder(
 ) -> str | nn.Module | Callable[..., nn.Module]:
     """Return the encoder that suits the data, for ``"auto"``.
 
-    Without classes and for sparse rows ``"auto"`` is ``"mlp"``: the others are not made for
-    sparse rows, were not measured on tables without classes, and hardly gain on images
-    without them (3,000 of Fashion-MNIST, one seed: a linear probe of 75.5 against 74.9 %,
-    in 50 times the time).
+    Without targets ``"auto"`` is ``"mlp"``: the others were not measured on tables without
+    targets, and hardly gain on images without them (3,000 of Fashion-MNIST, one seed: a
+    linear probe of 75.5 against 74.9 %, in 50 times the time). So it is for sparse rows
+    that are large or almost empty: ``"tabular"`` makes them dense.
     """
     if not (isinstance(encoder, str) and encoder == "auto"):
         return encoder
-    rows = data.train.rows
-    if data.target_kind != "class" or issparse(rows):
+    rows, kind = data.train.rows, data.target_kind
+    if kind is None or (issparse(rows) and not _suits_tabular(rows, kind)):
         return "mlp"
     return _BY_DIMENSIONS.get(rows.ndim, "mlp")
+
+
+def _suits_tabular(rows: csr_array, target_kind: str) -> bool:
+    """Return whether ``"tabular"`` is better for sparse rows (n, F), and dense ones fit."""
+    n_values = prod(rows.shape)
+    is_filled = target_kind != "class" or rows.nnz >= _MIN_DENSITY * n_values
+    return 4 * n_values <= _MAX_DENSE_BYTES and is_filled
 
 
 def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
@@ -255,8 +281,9 @@ def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
     if encoder == "tabular":
         return TABULAR
     if data.target_kind is None:
-        return NO_LABELS
-    if encoder == "conv" and data.target_kind == "class":
+        is_image = encoder == "mlp" and data.train.rows.ndim == 4
+        return UNLABELED_IMAGES if is_image else NO_LABELS
+    if encoder == "conv":
         return CONVOLUTION
     is_text_like = issparse(data.train.rows) and data.target_kind == "class"
     return SPARSE if is_text_like else PLAIN
@@ -285,6 +312,7 @@ def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
             "encoder": encoder,
             "defaults": defaults,
             "n_members": _first(given.n_members, given.cross_fit, defaults.n_members),
+            "n_components": _first(given.n_components, defaults.n_components),
             "hidden_layer_sizes": _first(
                 given.hidden_layer_sizes, defaults.hidden_layer_sizes
             ),
@@ -296,12 +324,29 @@ def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
             "lr_schedule": _lr_schedule(given, defaults),
             "weight_decay": _first(given.weight_decay, defaults.weight_decay),
             "early_stopping": _early_stopping(given, defaults, data),
+            "validation_fraction": _validation_fraction(given, data),
             "n_iter_no_change": _first(given.n_iter_no_change, defaults.n_iter_no_change),
         }
     )
     if config.cross_fit is not None:
         _check_cross_fit(config, data)
     return config
+
+
+def choose_path(
+    given: GivenConfig, config: FitConfig, data: TrainingData, *, is_chunk: bool
+) -> bool:
+    """Return whether to fit a linear map of the rows beside the encoder.
+
+    Built-in encoders of the default width have one, unless all rows have a class: then
+    training beats any linear map. A first chunk of the data may be too small for it.
+    """
+    if is_chunk or given.n_components is not None or config.cross_fit is not None:
+        return False
+    targets = data.train.targets
+    if data.target_kind == "class" and (targets is None or not (targets < 0).any()):
+        return False
+    return config.encoder in ("mlp", "tabular")
 
 
 def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:
@@ -317,8 +362,8 @@ def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -
         loss.target_type = encode.target_type
         loss.unlabeled_label = None if encode.unlabeled_label is None else UNLABELED
     is_open = config.ce_weight is None and not loss.options.ce_weight
-    has_classes = data.target_kind == "class"
-    if config.has_plain_loss and is_open and defaults.ce_weight and has_classes:
+    has_targets = data.target_kind is not None
+    if config.has_plain_loss and is_open and defaults.ce_weight and has_targets:
         loss.options = replace(loss.options, ce_weight=defaults.ce_weight)
     if config.has_plain_loss:
         loss.label_smoothing = defaults.label_smoothing
@@ -362,7 +407,31 @@ def _early_stopping(
 ) -> bool | str:
     if given.early_stopping == "auto" and data.held_out is not None:
         return True
+    if given.early_stopping == "auto" and _holds_out(defaults, data):
+        return True
     return _unless_auto(given.early_stopping, defaults.early_stopping)
+
+
+def _holds_out(defaults: EncoderDefaults, data: TrainingData) -> bool:
+    """Return whether rows are held out by default, as members fit numbers and labels fast.
+
+    Members share most weights, and soon fit the rows that one of them does not see.
+    """
+    n_rows = data.train.rows.shape[0]
+    has_other_targets = data.target_kind in ("multilabel", "continuous")
+    return (
+        defaults.early_stopping == "auto"
+        and has_other_targets
+        and n_rows >= MIN_ROWS_OUT_OF_FOLD
+    )
+
+
+def _validation_fraction(given: GivenConfig, data: TrainingData) -> float:
+    """Return the fraction of rows to hold out: more of few, where none is asked for."""
+    if given.early_stopping is True or data.target_kind == "class":
+        return given.validation_fraction
+    n_rows = data.train.rows.shape[0]
+    return max(given.validation_fraction, min(_MAX_FRACTION, _MIN_HELD_OUT / n_rows))
 
 
 def _check_cross_fit(config: FitConfig, data: TrainingData) -> None:
@@ -371,8 +440,8 @@ def _check_cross_fit(config: FitConfig, data: TrainingData) -> None:
     if config.encoder != "tabular" or data.target_kind != "class":
         raise ValueError(
             f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
-            f"can be kept from rows; got encoder={config.encoder!r}. Pass a dense "
-            f"table and y with classes, or cross_fit=None."
+            f"can be kept from rows; got encoder={config.encoder!r}. Pass a table, "
+            f"encoder='tabular' and y with classes, or cross_fit=None."
         )
     if config.n_members != n_folds:
         raise ValueError(

@@ -146,6 +146,9 @@ class FittedState:
     valid_score_name_: str | None = field(
         default=None, metadata={_STORAGE: Entry("valid_score_name", str | None)}
     )
+    held_out_readout_: dict[str, float] | None = field(
+        default=None, metadata={_STORAGE: Entry("held_out_readout", dict | None)}
+    )
     n_anchors: int = field(metadata={_STORAGE: Entry("n_anchors", int)})
 
     # Resolved settings

@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 import joblib
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
@@ -117,7 +116,8 @@ def fit_chunk(
             f"beta={estimator.beta!r} and temperature={estimator.temperature!r} are "
             f"selected on held-out samples, which partial_fit does not have. Pass numbers."
         )
-    start = FitStart(_draw_seeds(estimator, previous, None), previous)
+    seeds = _draw_seeds(estimator, previous, None)
+    start = FitStart(seeds, previous, is_chunk=True)
     n_members = estimator.n_members or estimator.cross_fit
     changes = _CHUNK_PARAMS | {"n_members": n_members}
     run = prepare_run(estimator, data, start, scales[0], changes)
@@ -191,7 +191,6 @@ def reading_key(estimator: BaseEstimator, given: FitInput) -> Hashable:
         chosen if chosen is None or isinstance(chosen, str) else joblib.hash(chosen),
         estimator.channels,
         isinstance(estimator.encoder, str),
-        issparse(given.X) and estimator.encoder == "tabular",  # which refuses them
     )
 
 

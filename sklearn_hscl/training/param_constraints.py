@@ -31,6 +31,7 @@ from sklearn_hscl.losses.presets import (
     surprises,
     warn_of_surprises,
 )
+from sklearn_hscl.reports.training_report import is_below_floor
 from sklearn_hscl.runtime.precision import PRECISIONS
 from sklearn_hscl.training.batches.batch_sampler import SAMPLERS
 from sklearn_hscl.training.loop.learning_rate import SCHEDULES
@@ -211,6 +212,25 @@ def warn_of_lr(estimator: BaseEstimator) -> None:
     """Warn of an extreme learning rate, after a training that it did not break."""
     messages = surprising_params(estimator.get_params(deep=False))
     _warn([messages[name] for name in messages if name == "lr"])
+
+
+def warn_if_below_floor(estimator: BaseEstimator) -> None:
+    """Warn if held-out rows say that the embedding is worse than X, beyond chance."""
+    found = getattr(estimator, "held_out_readout_", None)
+    if found is None or not is_below_floor(found):
+        return
+    embedding, rows = (
+        (found[f"{name}_neighbors"] + found[f"{name}_linear"]) / 2
+        for name in ("embedding", "rows")
+    )
+    _warn(
+        [
+            f"Held-out targets are read out worse from the embedding than from X itself: "
+            f"mean R2 of k-NN and ridge {embedding:.2f} against {rows:.2f}. Train on more "
+            f"rows, try another `encoder` or `lr`, or use X beside the embedding, as by "
+            f"FeatureUnion."
+        ]
+    )
 
 
 def _warn(messages: list[str]) -> None:

@@ -72,19 +72,24 @@ class PreparedData(_Memo):
             If held-out samples were passed that nothing uses, or too few samples are
             left to train on.
         """
-        data, by_user = self.data, self.data.held_out is not None
+        data, by_user = self._rows_for(config.encoder), self.data.held_out is not None
+        is_sparse = issparse(data.train.rows)
         if by_user and not config.early_stopping:
             raise ValueError(
                 "X_val was passed, but early_stopping=False. Set early_stopping=True to "
                 "stop on it, or leave it out."
             )
         if by_user or config.early_stopping is not True:
-            return self._once("all", lambda: PreparedSplit(data))
+            return self._once(("all", is_sparse), lambda: PreparedSplit(data))
         fraction, seed = config.validation_fraction, seeds.split
         return self._once(
-            (fraction, seed),
+            (fraction, seed, is_sparse),
             lambda: PreparedSplit(data.split(*split_held_out(data.train, fraction, seed))),
         )
+
+    def _rows_for(self, encoder: object) -> TrainingData:
+        """Return the data as an encoder takes them: ``"tabular"`` takes no sparse rows."""
+        return self._once("dense", self.data.dense) if encoder == "tabular" else self.data
 
 
 class PreparedSplit(_Memo):

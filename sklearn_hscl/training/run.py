@@ -2,16 +2,15 @@
 
 import copy
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_hscl.data.training_data import FittedInput, TrainingData
-from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.random_state import Seeds, fit_generator
@@ -21,8 +20,9 @@ from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.chance_level import chance_loss, constant_embedding_batches
 from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
+from sklearn_hscl.training.floor import Finish, FinishedEncoder, linear_path_of
 from sklearn_hscl.training.loop.callback import TrainingCallback
-from sklearn_hscl.training.loop.epoch import DivergenceError
+from sklearn_hscl.training.loop.epoch import check_embedding
 from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
 
 
@@ -35,6 +35,7 @@ class TrainingRun:
     monitors: list[TrainingCallback]
     keepers: list[TrainingCallback]
     n_threads: int
+    _results: dict[int, FinishedEncoder] = field(default_factory=dict)
 
     @property
     def data(self) -> TrainingData:
@@ -81,13 +82,7 @@ class TrainingRun:
 
     def check_embedding(self) -> None:
         """Raise where training has ruined the weights in its last step."""
-        module = self.net.module_
-        rows = self.train.rows[:CHUNK_ROWS]
-        embedding = embed_tensor(module.encoder, rows, module.precision)
-        if not embedding.isfinite().all():
-            raise DivergenceError(
-                f"Training ended with infinite embeddings. Lower `lr` (now {self.net.lr})."
-            )
+        check_embedding(self.net, self.train.rows)
 
     @cached_property
     def chance_loss(self) -> float:
@@ -101,15 +96,16 @@ class TrainingRun:
         net, schema = self.net, self.data.schema
         loss = net.criterion_.settings()
         best_epoch, score_name = self._best_epoch()
+        finished = self._finished()
         return FittedState(
             feature_names_in_=schema.feature_names,
             pixel_scale=schema.pixel_scale,
             columns=schema.columns,
             prepare=self.context.prepare,
             encode_targets=self.data.encode,
-            module_=net.module_.encoder.eval(),
+            module_=finished.encoder,
             net_=net,
-            n_features_out=net.module_.n_components,
+            n_features_out=net.module_.n_components + finished.path_width,
             history_=[_public_record(epoch) for epoch in net.history],
             best_epoch_=best_epoch,
             chance_loss_=self.chance_loss,
@@ -117,12 +113,29 @@ class TrainingRun:
             n_anchors=net.n_anchors_,
             input_shape_=self.data.train.rows.shape[1:],
             n_threads_=self.n_threads,
+            held_out_readout_=finished.readout,
             precision=net.module_.precision,
             device_=self.device,
             beta_=net.beta if isinstance(net.beta, BetaSchedule) else loss["beta"],
             temperature_=loss["temperature"],
             seeds=self.seeds,
         )
+
+    def _finished(self) -> FinishedEncoder:
+        """Return the encoder as it is now, with its linear path."""
+        n_epochs = len(self.net.history)
+        if n_epochs not in self._results:
+            context = self.context
+            finish = Finish(
+                train=self.train,
+                held_out=context.held_out,
+                layout=context.prepare.layout,
+                precision=self.net.module_.precision,
+                has_targets=self.data.target_kind is not None,
+                path=context.path,
+            )
+            self._results = {n_epochs: finish(self.net.module_.encoder.eval())}
+        return self._results[n_epochs]
 
     def _best_epoch(self) -> tuple[int, str | None]:
         """Return the epoch whose weights are used, and the name of the validation score."""
@@ -157,6 +170,8 @@ class WarmStart:
     prepare: Preparation
     input: FittedInput
     seeds: Seeds
+    path: nn.Module | None
+    """Its encoder, if that has a linear path."""
 
     @classmethod
     def of(cls, estimator: BaseEstimator) -> Self | None:
@@ -166,4 +181,5 @@ class WarmStart:
         fitted = FittedInput(
             estimator._encode_targets, estimator._columns, estimator.input_shape_
         )
-        return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds)
+        path = linear_path_of(estimator.module_)
+        return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds, path)

@@ -15,7 +15,7 @@ from sklearn_hscl.augment.base import (
     ClassAugmentation,
     FunctionAugmentation,
 )
-from sklearn_hscl.augment.image import RandomShift
+from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss
@@ -143,7 +143,9 @@ def _reason_no_positives(loss: ContrastiveLoss, targets: Targets | None) -> str 
     return None
 
 
-def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmentation:
+def choose_augment(
+    augment: AugmentParameter, n_views: int, shape: tuple[int, ...], *, has_targets: bool
+) -> Augmentation:
     """Choose the augmentation.
 
     Parameters
@@ -152,14 +154,18 @@ def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmen
         As given by the user.
     n_views : int
         Number of views of each row.
-    ndim : int
-        Number of dimensions of the training rows: 2 for a table, 4 for images.
+    shape : tuple of int
+        Shape of a training row: (n_features,) of a table, (C, H, W) of images.
+    has_targets : bool
+        Whether labels or values decide about positives.
 
     Returns
     -------
     Augmentation
         For "auto", tables are corrupted if a row needs several views. Images are always
         shifted, as shifted images look like real ones, which corrupted rows do not.
+        Without targets they are cropped and recoloured: all that is learned is which views
+        are of one image, and shifted ones are too easy to recognize.
     """
     if isinstance(augment, Augmentation):
         return augment
@@ -168,9 +174,16 @@ def choose_augment(augment: AugmentParameter, n_views: int, ndim: int) -> Augmen
     if not isinstance(augment, str):
         _check_function(augment)
         return FunctionAugmentation(augment)
-    if ndim > 2:
-        return RandomShift()
+    if len(shape) > 1:
+        return RandomShift() if has_targets else _crops(n_channels=shape[0])
     return FeatureCorruption() if n_views > 1 else Augmentation()
+
+
+def _crops(n_channels: int) -> ImageTransforms:
+    """Return the crops of images without targets; no flips, which make digits another."""
+    crops = ImageTransforms(crop=(0.5, 1.0), flip=0.0)
+    has_colours = n_channels in (1, 3)
+    return crops if has_colours else crops.set_params(jitter=0.0, grey=0.0)
 
 
 def _check_function(augment: Callable[..., Tensor]) -> None:

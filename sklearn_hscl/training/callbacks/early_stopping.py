@@ -149,10 +149,12 @@ def _repeat_scores(history: History) -> None:
 
 
 class HeldOutEarlyStopping(BestWeights):
-    """Score held-out rows: k-NN accuracy with labels, the negative loss without.
+    """Score held-out rows: by k-NN, by a jointly trained head, or by their loss.
 
-    The k-NN accuracy is the fraction of held-out rows whose nearest training rows vote for
-    their class. It has few values if few rows are held out, so the loss decides ties.
+    With classes, the score is the fraction of held-out rows whose nearest training rows
+    vote for their class. It has few values if few rows are held out, so the loss decides
+    ties. With labels or numbers, it is the score of the mean prediction of the head: the
+    negative Brier score or R2. Without a head, it is the negative loss.
 
     Parameters
     ----------
@@ -170,12 +172,14 @@ class HeldOutEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return "k-NN accuracy" if net.target_kind == "class" else "negative loss"
+        if net.target_kind == "class":
+            return "k-NN accuracy"
+        return _head_score_name(net) if _has_head(net) else "negative loss"
 
     def score(self, net: ContrastiveNet) -> float:
-        """Return the fraction of correct votes, or the negative loss."""
+        """Return the fraction of correct votes, the head's score, or the negative loss."""
         if net.target_kind != "class":
-            return -held_out_loss(net, *self.held_out)
+            return self._head_score(net) if _has_head(net) else self._negative_loss(net)
         module = net.module_
         train, train_labels = _labelled(self.train_)
         held_out, labels = _labelled(self.held_out)
@@ -185,6 +189,23 @@ class HeldOutEarlyStopping(BestWeights):
         neighbors = embed_tensor(module.encoder, train, module.precision)
         votes = neighbor_votes(embedding, neighbors, train_labels)
         return int((votes == labels).sum()) / len(labels)
+
+    def _negative_loss(self, net: ContrastiveNet) -> float:
+        return -held_out_loss(net, *self.held_out)
+
+    def _head_score(self, net: ContrastiveNet) -> float:
+        """Return the score of the head's mean over members."""
+        net.module_.eval()
+        rows, targets = self.held_out
+        total = 0.0
+        with torch.inference_mode():
+            for first in range(0, len(rows), CHUNK_ROWS):
+                chunk = slice(first, first + CHUNK_ROWS)
+                outputs = net.module_(rows[chunk])[1]
+                outputs = outputs.mean(0) if net.module_.has_members else outputs
+                errors = squared_errors(outputs, targets[chunk], net.target_kind)
+                total += errors.sum().item()
+        return (net.target_kind == "continuous") - total / len(rows)
 
     def loss(self, net: ContrastiveNet) -> float | None:
         """Return the held-out loss next to an accuracy; 0 for a single row."""
@@ -265,7 +286,8 @@ def held_out_loss(net: ContrastiveNet, rows: Tensor | LazyRows, targets: Tensor)
 class OutOfFoldEarlyStopping(BestWeights):
     """Score training rows by the member of an ensemble that does not see them.
 
-    The score is the negative Brier score of that member's class probabilities. It needs
+    The score is that of the member's linear head: the negative Brier score of its
+    probabilities of classes or labels, or the R2 of its predictions of numbers. It needs
     no rows that all members are kept from.
 
     Parameters
@@ -282,22 +304,59 @@ class OutOfFoldEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return "negative Brier score"
+        return _head_score_name(net)
 
     def score(self, net: ContrastiveNet) -> float:
-        """Return minus the mean squared error of the class probabilities."""
+        """Return minus the mean squared error of probabilities, or the R2 of numbers."""
         net.module_.eval()
         total, n_labelled, first = 0.0, 0, 0
         with torch.inference_mode():
             for rows in self.train_.rows.split(CHUNK_ROWS):
                 chunk = slice(first, first + len(rows))
                 first += len(rows)
-                _, logits = net.module_(rows)  # (M, B, n_classes)
-                row = torch.arange(len(rows), device=logits.device)
-                out_of_fold = logits[self.folds[chunk], row].softmax(-1)
-                labels = self.train_.targets[chunk]
-                known = labels >= 0
-                truth = torch.nn.functional.one_hot(labels[known], out_of_fold.shape[-1])
-                total += (out_of_fold[known] - truth).square().sum().item()
-                n_labelled += len(truth)
-        return -total / n_labelled
+                _, outputs = net.module_(rows)  # (M, B, n_outputs)
+                row = torch.arange(len(rows), device=outputs.device)
+                errors = squared_errors(
+                    outputs[self.folds[chunk], row],
+                    self.train_.targets[chunk],
+                    net.target_kind,
+                )
+                total += errors.sum().item()
+                n_labelled += len(errors)
+        # Numbers are standardised.
+        return (net.target_kind == "continuous") - total / n_labelled
+
+
+def _has_head(net: ContrastiveNet) -> bool:
+    return net.module_.classifier is not None
+
+
+def _head_score_name(net: ContrastiveNet) -> str:
+    return "R2" if net.target_kind == "continuous" else "negative Brier score"
+
+
+def squared_errors(outputs: Tensor, targets: Tensor, kind: str | None) -> Tensor:
+    """Return the squared error of what a linear head predicts, for each labelled row.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (B, n_outputs)
+        Output of the head.
+    targets : Tensor of shape (B,) or (B, n_outputs)
+        Class codes, label indicators or numbers.
+    kind : {"class", "multilabel", "continuous"}
+        Their type.
+
+    Returns
+    -------
+    Tensor of shape (n_labelled,)
+        Of probabilities the sum over classes, or the mean over labels; of numbers the
+        mean over targets.
+    """
+    if kind == "continuous":
+        return (outputs - targets).square().mean(1)
+    if kind == "multilabel":
+        return (outputs.sigmoid() - targets).square().mean(1)
+    known = targets >= 0
+    truth = torch.nn.functional.one_hot(targets[known], outputs.shape[-1])
+    return (outputs[known].softmax(-1) - truth).square().sum(1)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from skorch.history import History
 from torch import Tensor
 
+from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.runtime.device import to_host
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
-from sklearn_hscl.training.batches.tensors import Batch
+from sklearn_hscl.training.batches.tensors import Batch, LazyRows
 
 BatchStep = Callable[[Batch], tuple[Tensor, LossStats]]
 
@@ -119,9 +121,10 @@ class DivergenceError(FloatingPointError, ValueError):
 
 
 class NetInTraining(Protocol):
-    """Attributes of a net that :func:`check_finite` reads."""
+    """Attributes of a net that the checks read."""
 
     lr: float
+    module_: ContrastiveModule
     history: History
     criterion_: ContrastiveLoss
     optimizer_: torch.optim.Optimizer
@@ -154,6 +157,16 @@ def check_finite(net: NetInTraining, stats: EpochStats, batches: EpochBatches) -
     else:
         return
     raise _divergence(cause, net, batch, batches.rows_of(batch))
+
+
+def check_embedding(net: NetInTraining, rows: Tensor | LazyRows) -> None:
+    """Raise DivergenceError where training has ruined the weights in its last step."""
+    module = net.module_
+    embedding = embed_tensor(module.encoder, rows[:CHUNK_ROWS], module.precision)
+    if not embedding.isfinite().all():
+        raise DivergenceError(
+            f"Training ended with infinite embeddings. Lower `lr` (now {net.lr})."
+        )
 
 
 @torch.no_grad()

@@ -1,0 +1,212 @@
+"""A linear map of the row beside its trained embedding: no simple signal is lost."""
+
+import copy
+from math import prod
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sklearn_hscl.encoders.inference import embed_tensor
+from sklearn_hscl.encoders.mlp import OneHotColumns
+from sklearn_hscl.encoders.options import IndexableRows
+from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.runtime.precision import Precision
+
+Floats = NDArray[np.float64]
+# Spread of the linear part, relative to that of the trained part. Without targets, training
+# knows little of them, and neighbors in tables are those of the rows.
+_SPREAD, _SPREAD_WITHOUT_TARGETS = 1.0, {"table": 4.0, "images": 1.0}
+# The map is fitted to at most so many rows and values, but to _MIN_ROWS in any case.
+_MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
+# Rows for each principal component that predictions of targets are made of: with fewer
+# rows, training rows would be predicted much better than new ones.
+_ROWS_PER_COMPONENT = 8
+_MAX_PREDICTIONS = 16
+# Components without targets: so many, or as many as hold this fraction of the variance.
+_MAX_COMPONENTS, _VARIANCE = {"table": 256, "images": 64}, 0.99
+_ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
+
+
+class LinearPath(nn.Module):
+    """The embedding by a trained encoder, followed by a linear map of the same row.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Maps (B, ...) to (B, n_components).
+    layout : ColumnLayout or None
+        Layout of the columns of preprocessed tables; None for images.
+    weight : Tensor of shape (n_inputs, K)
+        Map of the one-hot encoded columns, or of the pixels.
+    bias : Tensor of shape (K,)
+        Added to it.
+    """
+
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, layout: ColumnLayout | None, weight: Tensor, bias: Tensor
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.inputs = linear_inputs(layout)
+        self.register_buffer(
+            "scale", torch.ones((), dtype=weight.dtype, device=weight.device)
+        )
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    @property
+    def width(self) -> int:
+        """Width K of the linear part."""
+        return int(self.weight.shape[1])
+
+    @classmethod
+    def empty(
+        cls,
+        encoder: nn.Module,
+        input_shape: tuple[int, ...],
+        layout: ColumnLayout | None,
+        width: int,
+    ) -> Self:
+        """Return a path of this width on the meta device, whose map is loaded later."""
+        inputs = linear_inputs(layout)
+        n_inputs = inputs.width if isinstance(inputs, OneHotColumns) else prod(input_shape)
+        weight = torch.empty(n_inputs, width, device="meta")
+        return cls(encoder, layout, weight, torch.empty(width, device="meta"))
+
+    def around(self, encoder: nn.Module) -> "LinearPath":
+        """Return the same map beside another encoder."""
+        other = copy.copy(self)
+        other._modules = self._modules | {"encoder": encoder}
+        return other
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows (B, ...) to (B, n_components + K)."""
+        return torch.cat([self.scale * self.encoder(rows), self.linear(rows)], dim=1)
+
+    def linear(self, rows: Tensor) -> Tensor:
+        """Map rows (B, ...) to the linear part, (B, K)."""
+        return torch.addmm(self.bias, self.inputs(rows).to(self.weight), self.weight)
+
+
+def path_width(encoder: nn.Module) -> int:
+    """Return the width of an encoder's linear part, 0 without one."""
+    return encoder.width if isinstance(encoder, LinearPath) else 0
+
+
+def linear_inputs(layout: ColumnLayout | None) -> nn.Module:
+    """Return the map of prepared rows to the inputs of the linear map."""
+    if layout is None or layout.is_plain:
+        return nn.Flatten()
+    return OneHotColumns(layout)
+
+
+def fit_linear_path(
+    encoder: nn.Module,
+    layout: ColumnLayout | None,
+    rows: IndexableRows,
+    targets: Tensor | None,
+    precision: Precision,
+    axes: Floats | None = None,
+) -> LinearPath:
+    """Fit the linear map that follows a trained encoder.
+
+    With targets, it predicts them by ridge regression on principal components of the
+    row; more than 16 predictions are reduced to 16 components. Without targets, it holds
+    the principal components themselves.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Trained.
+    layout : ColumnLayout or None
+        As in :class:`LinearPath`.
+    rows : Tensor of shape (n, ...), or rows that are read by index
+        Training rows, prepared.
+    targets : Tensor of shape (n,) or (n, K), or None
+        Class codes, -1 for no label; label indicators; or numbers.
+    precision : Precision
+        Types of numbers.
+    axes : ndarray of shape (n_inputs, q), optional
+        Map of prepared rows to principal components of all rows; None to compute those
+        of some rows.
+
+    Returns
+    -------
+    LinearPath
+    """
+    sampled = rows[index := _sample(rows, targets)]
+    kind = "images" if len(rows.shape) > 2 else "table"
+    inputs = linear_inputs(layout)(sampled).double().cpu().numpy()
+    mean = inputs.mean(0)
+    basis = _principal_axes(inputs - mean) if axes is None else axes
+    if targets is not None:
+        known = targets[index.to(targets.device)].cpu().numpy()
+        basis = _predictions(inputs - mean, basis, known)
+    elif axes is None:
+        basis = _leading(inputs - mean, basis, _MAX_COMPONENTS[kind])
+    spread = _SPREAD_WITHOUT_TARGETS[kind] if targets is None else _SPREAD
+    weight = basis * spread * _scale(encoder, sampled, (inputs - mean) @ basis, precision)
+    tensors = (
+        torch.from_numpy(np.ascontiguousarray(values))
+        for values in (weight, -mean @ weight)
+    )
+    return LinearPath(
+        encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
+    )
+
+
+def _sample(rows: IndexableRows, targets: Tensor | None) -> Tensor:
+    """Return indices of rows, evenly spread, of those that have a label."""
+    index = torch.arange(rows.shape[0])
+    if targets is not None and targets.ndim == 1:
+        index = (targets >= 0).nonzero()[:, 0].cpu()
+    n_values = max(1, int(np.prod(rows.shape[1:])))
+    n_rows = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_VALUES // n_values))
+    return index[:: max(1, -(-len(index) // n_rows))]
+
+
+def _principal_axes(centred: Floats) -> Floats:
+    """Return the directions of the rows' variance in decreasing order, (F, q)."""
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    axes[:] = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+    return axes[singular > 1e-9 * max(singular[0], 1e-300)].T
+
+
+def _leading(centred: Floats, axes: Floats, most: int) -> Floats:
+    if not axes.size:  # all rows are equal
+        return np.zeros((centred.shape[1], 1))
+    variance = np.square(centred @ axes).sum(0).cumsum()
+    n_needed = int(np.searchsorted(variance, _VARIANCE * variance[-1])) + 1
+    return axes[:, : min(most, n_needed)]
+
+
+def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
+    """Return the map of rows to predictions of the targets, (F, K)."""
+    from sklearn.linear_model import RidgeCV  # most imports of the package fit nothing
+
+    if targets.ndim == 1:
+        targets = (targets[:, None] == np.unique(targets)).astype(np.float64)
+    deviations = targets - targets.mean(0)
+    axes = axes[:, : max(1, len(centred) // _ROWS_PER_COMPONENT)]
+    if not axes.size:  # all rows are equal
+        return np.zeros((centred.shape[1], min(deviations.shape[1], _MAX_PREDICTIONS)))
+    ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(centred @ axes, deviations)
+    weight = axes @ ridge.coef_.reshape(deviations.shape[1], -1).T
+    if weight.shape[1] > _MAX_PREDICTIONS:
+        weight = weight @ _principal_axes(centred @ weight)[:, :_MAX_PREDICTIONS]
+    return weight
+
+
+def _scale(encoder: nn.Module, rows: Tensor, linear: Floats, precision: Precision) -> float:
+    """Return the factor that gives both parts the same total variance."""
+    embedding = embed_tensor(encoder, rows, precision).double()
+    other = float(embedding.var(0, correction=0).sum().sqrt())
+    own = float(np.sqrt(linear.var(0).sum()))
+    return other / own if own else 0.0

@@ -1,0 +1,271 @@
+"""The floor of an embedding: what held-out rows say about it, and about X itself."""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+from sklearn.decomposition import TruncatedSVD
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from torch import Tensor, nn
+
+from sklearn_hscl.encoders.inference import embed_tensor
+from sklearn_hscl.encoders.linear_path import (
+    LinearPath,
+    fit_linear_path,
+    linear_inputs,
+    path_width,
+)
+from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
+from sklearn_hscl.runtime.precision import Precision
+from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
+
+Floats = NDArray[np.float64]
+# Readouts learn from so many training rows, are tested on so many held-out rows, and read
+# so many values, but at least _MIN_ROWS rows.
+_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 2048, 1024, 2**22, 256
+_N_NEIGHBORS = 10
+# Rows of each part that a map of all rows learns from.
+_MAX_JOINED = 4096
+# Words of texts have many directions of little variance each.
+_MAX_SPARSE_COMPONENTS = 512
+# Factors of the trained part of an embedding.
+_SCALES = (1.0, 0.5, 0.25, 0.125)
+
+
+# Readouts ----------------------------------------------------------------------------
+
+
+class Readout(NamedTuple):
+    """Squared errors of the held-out rows, by two models of default settings."""
+
+    neighbors: Floats
+    linear: Floats
+
+    @property
+    def both(self) -> Floats:
+        """Mean over the two models, for each row."""
+        return (self.neighbors + self.linear) / 2
+
+
+def read_out(train: Floats, targets: Floats, held_out: Floats, truth: Floats) -> Readout:
+    """Predict the targets of held-out rows by 10 nearest neighbors and by ridge.
+
+    Parameters
+    ----------
+    train, held_out : ndarray of shape (n, D) and (m, D)
+        Embeddings, or other rows.
+    targets, truth : ndarray of shape (n, K) and (m, K)
+        Their targets: indicators of classes or labels, or standardised numbers.
+
+    Returns
+    -------
+    Readout
+        For each held-out row the mean squared error over targets.
+    """
+    models = (KNeighborsRegressor(min(_N_NEIGHBORS, len(train))), Ridge())
+    errors = (
+        np.square(model.fit(train, targets).predict(held_out).reshape(truth.shape) - truth)
+        for model in models
+    )
+    return Readout(*(error.mean(1) for error in errors))
+
+
+@dataclass(frozen=True)
+class HeldOutReadout:
+    """Targets of held-out rows, to be read out from embeddings or from the rows."""
+
+    train: LabelledRows
+    held_out: LabelledRows
+    targets: Floats
+    """Of the training rows: indicators or numbers, (n, K)."""
+    truth: Floats
+    """The same of the held-out rows, (m, K)."""
+
+    @classmethod
+    def of(cls, train: LabelledRows, held_out: LabelledRows) -> Self:
+        """Take labelled rows of both, as many as can be compared quickly."""
+        n_values = max(1, int(np.prod(train.rows.shape[1:])))
+        most = max(_MIN_ROWS, _MAX_VALUES // n_values)
+        parts = (
+            _some(train, min(_MAX_TRAIN, most)),
+            _some(held_out, min(_MAX_HELD_OUT, most)),
+        )
+        targets, truth = (part.targets.double().cpu().numpy() for part in parts)
+        if targets.ndim == 1:
+            classes = np.unique(targets)
+            targets, truth = (
+                (t[:, None] == classes).astype(float) for t in (targets, truth)
+            )
+        return cls(*parts, targets, truth)
+
+    def of_embedding(self, encoder: nn.Module, precision: Precision) -> Readout:
+        """Return the errors of models of the embedding."""
+        return read_out(*self._pair(*self.embed(encoder, precision)))
+
+    def of_rows(self, layout: ColumnLayout | None) -> Readout:
+        """Return the errors of models of the prepared columns, or pixels, themselves."""
+        inputs = linear_inputs(layout)
+        rows = (
+            inputs(as_float(part.rows[:])).double().cpu().numpy()
+            for part in (self.train, self.held_out)
+        )
+        return read_out(*self._pair(*rows))
+
+    def embed(self, encoder: nn.Module, precision: Precision) -> tuple[Floats, Floats]:
+        """Return the embeddings of the training and the held-out rows."""
+        first, second = (
+            embed_tensor(encoder, part.rows, precision).double().cpu().numpy()
+            for part in (self.train, self.held_out)
+        )
+        return first, second
+
+    def scaled(self, train: Floats, held_out: Floats, factors: Floats) -> float:
+        """Return the mean error of models of embeddings whose columns are scaled."""
+        return float(read_out(*self._pair(train * factors, held_out * factors)).both.mean())
+
+    def _pair(
+        self, train: Floats, held_out: Floats
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        return train, self.targets, held_out, self.truth
+
+
+def _some(data: LabelledRows, most: int) -> LabelledRows:
+    """Return labelled rows, evenly spread, `most` at most."""
+    index = torch.arange(len(data.targets))
+    if data.targets.ndim == 1:
+        index = (data.targets >= 0).nonzero()[:, 0].cpu()
+    index = index[:: max(1, -(-len(index) // most))]
+    return LabelledRows(data.rows[index], data.targets[index.to(data.targets.device)])
+
+
+# The finished encoder -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FinishedEncoder:
+    """The fitted encoder, and what held-out rows say about its embedding."""
+
+    encoder: nn.Module
+    path_width: int
+    """Width of its linear part."""
+    readout: dict[str, float] | None
+    """Result of :func:`compare`; None without held-out rows with targets."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What the last step of a fit works with: rows, and how they reach the encoder."""
+
+    train: LabelledRows
+    held_out: LabelledRows | None
+    layout: ColumnLayout | None
+    precision: Precision
+    has_targets: bool
+    path: nn.Module | bool
+    """Whether to fit a linear path, or the one to keep."""
+
+    def __call__(self, encoder: nn.Module) -> FinishedEncoder:
+        """Return the trained encoder with its linear path, and its readout."""
+        finished = self._with_path(encoder, self.train)
+        readout = None
+        if self.has_targets and self.held_out is not None:
+            data = HeldOutReadout.of(self.train, self.held_out)
+            if self.path is True and isinstance(finished, LinearPath):
+                choose_scale(finished, data, self.precision)
+            rows = data.of_rows(self.layout)
+            readout = compare(data.of_embedding(finished, self.precision), rows, data)
+            finished = self._with_all_rows(finished)
+        return FinishedEncoder(finished, path_width(finished), readout)
+
+    def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
+        if isinstance(self.path, LinearPath):
+            return self.path.around(encoder)
+        if not self.path:
+            return encoder
+        axes = sparse_axes(data.rows) if isinstance(data.rows, LazyRows) else None
+        targets = data.targets if self.has_targets else None
+        return fit_linear_path(
+            encoder, self.layout, data.rows, targets, self.precision, axes
+        )
+
+    def _with_all_rows(self, finished: nn.Module) -> nn.Module:
+        """Fit the linear map again: with few degrees of freedom, it may see all rows."""
+        if not (self.path is True and isinstance(finished, LinearPath)):
+            return finished
+        assert self.held_out is not None
+        every = self._with_path(finished.encoder, joined(self.train, self.held_out))
+        assert isinstance(every, LinearPath)
+        every.scale.copy_(finished.scale)
+        return every
+
+
+def linear_path_of(encoder: nn.Module) -> LinearPath | None:
+    """Return a fitted encoder if it has a linear path."""
+    return encoder if isinstance(encoder, LinearPath) else None
+
+
+def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
+    """Return the rows of both, or the first ones if rows are read when they are needed."""
+    if not (isinstance(first.rows, Tensor) and isinstance(second.rows, Tensor)):
+        return first
+    parts = _some(first, _MAX_JOINED), _some(second, _MAX_JOINED)
+    return LabelledRows(
+        torch.cat([part.rows[:] for part in parts]),
+        torch.cat([part.targets for part in parts]),
+    )
+
+
+def sparse_axes(rows: LazyRows) -> Floats | None:
+    """Return the map of sparse rows to principal components; None for other rows.
+
+    They are those of the rows as they were passed: preparation weights columns alike, so
+    that the weights of TF-IDF would be lost.
+    """
+    if not issparse(rows.rows) or min(rows.shape) < 2:
+        return None
+    scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
+    n_axes = min(_MAX_SPARSE_COMPONENTS, min(rows.shape) - 1)
+    model = TruncatedSVD(n_axes, random_state=0).fit(csr_array(rows.rows))
+    components: Floats = model.components_.T / scale.T
+    return components
+
+
+def choose_scale(path: LinearPath, data: HeldOutReadout, precision: Precision) -> None:
+    """Scale the trained part of an embedding, so that held-out rows are read out best.
+
+    Training rows are embedded closer to their targets than new rows. Where that misleads
+    the readouts, a smaller trained part leaves more to the linear part.
+    """
+    embeddings = data.embed(path, precision)
+    is_trained = np.arange(embeddings[0].shape[1]) < embeddings[0].shape[1] - path.width
+
+    def error(scale: float) -> float:
+        return data.scaled(*embeddings, np.where(is_trained, scale, 1.0))
+
+    path.scale.fill_(min(_SCALES, key=error))
+
+
+def compare(embedding: Readout, rows: Readout, data: HeldOutReadout) -> dict[str, float]:
+    """Return what simple models explain of held-out targets, from the embedding and from X.
+
+    Returns
+    -------
+    dict of str to float
+        R2 by each model: one minus the squared error, relative to that of the mean target;
+        of classes and labels it is that of their indicators. ``"difference"`` is the mean
+        R2 of the embedding minus that of the rows, with its ``"standard_error"``.
+    """
+    deviation = np.square(data.truth - data.targets.mean(0)).mean()
+    gain = (rows.both - embedding.both) / deviation
+    scores = {
+        f"{name}_{model}": 1 - float(errors.mean() / deviation)
+        for name, readout in (("embedding", embedding), ("rows", rows))
+        for model, errors in readout._asdict().items()
+    }
+    error = float(gain.std() / sqrt(len(gain)))
+    return scores | {"difference": float(gain.mean()), "standard_error": error}

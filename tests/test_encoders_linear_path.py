@@ -1,0 +1,182 @@
+"""The linear path: what it maps to, where it is used, and where it is kept."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression, RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.encoders import TabularEncoder
+from sklearn_hscl.encoders.linear_path import LinearPath, fit_linear_path
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.runtime.precision import resolve_precision
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(200, 8)) * 2.0 ** np.arange(8)
+NUMBERS = X @ RNG.normal(size=(8, 2)) + RNG.normal(size=(200, 2))
+LABELS = (NUMBERS.mean(0) < NUMBERS).astype(int)
+CLASSES = (NUMBERS[:, 0] > 0).astype(int) + LABELS[:, 1]
+FEW = np.where(np.arange(200) % 4, -1, CLASSES)
+MIXED = pd.DataFrame(X[:, :4], columns=list("abcd")).assign(
+    color=np.array(["red", "green", "blue"])[CLASSES]
+)
+MIXED.loc[::7, "b"] = np.nan
+FLOAT32 = resolve_precision("float32", torch.device("cpu"), 2)
+
+
+class Signs(torch.nn.Module):
+    """An encoder whose embeddings differ by 5 from their mean."""
+
+    def forward(self, rows):
+        sign = (torch.arange(len(rows)) % 2 * 2 - 1)[:, None]
+        return 7 + sign * torch.tensor([3.0, 4.0])
+
+
+def fit(X, y=None, **params):
+    params = {"max_epochs": 3, "random_state": 0} | params
+    return HSCLEmbedder(**params).fit(X, y)
+
+
+def path_of(rows, targets=None):
+    rows = torch.as_tensor(StandardScaler().fit_transform(rows)).float()
+    targets = None if targets is None else torch.as_tensor(targets)
+    path = fit_linear_path(Signs(), None, rows, targets, FLOAT32)
+    return path(rows).numpy(), rows.double().numpy()
+
+
+def test_numbers_are_predicted_as_by_ridge():
+    embedding, rows = path_of(X, NUMBERS)
+    ridge = RidgeCV(np.logspace(-2, 5, 15)).fit(rows, NUMBERS - NUMBERS.mean(0))
+    expected = ridge.predict(rows)
+    linear = embedding[:, 2:]
+    factor = linear.std() / expected.std()
+    assert_allclose(linear, factor * expected, atol=1e-3 * linear.std())
+    assert_allclose(embedding[:2, :2], [[4, 3], [10, 11]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "norm"), [(NUMBERS, 5), (LABELS, 5), (CLASSES, 5), (FEW, 5), (None, 20)]
+)
+def test_the_parts_have_the_same_spread_and_without_targets_four_times_of_it(targets, norm):
+    used = np.flatnonzero(np.arange(200) % 4 < 2) if targets is FEW else slice(None)
+    few = None if targets is not FEW else np.where(np.arange(200) % 4 < 2, CLASSES, -1)
+    embedding, _ = path_of(X, targets if few is None else few)
+    variance = embedding[used, 2:].var(0).sum()
+    assert_allclose(np.sqrt(variance), norm, rtol=1e-4)
+
+
+def test_components_of_images_have_the_spread_of_the_trained_part():
+    rows = torch.as_tensor(RNG.normal(size=(100, 1, 10, 10))).float()
+    path = fit_linear_path(Signs(), None, rows, None, FLOAT32)
+    embedding = path(rows).numpy()
+    assert embedding.shape == (100, 2 + 64)
+    assert_allclose(np.sqrt(embedding[:, 2:].var(0).sum()), 5, rtol=1e-4)
+
+
+def test_chunks_keep_the_linear_map_of_the_fit_before():
+    embedder = fit(X, NUMBERS)
+    weight = embedder.module_.weight.clone()
+    trained = embedder.transform(X)
+    embedder.partial_fit(X[:50], NUMBERS[:50])
+    assert_array_equal(embedder.module_.weight, weight)
+    changed = embedder.transform(X)
+    assert changed.shape == trained.shape
+    assert_allclose(changed[:, -2:], trained[:, -2:], rtol=1e-5)
+    assert np.abs(changed[:, :-2] - trained[:, :-2]).max() > 1e-3
+    first = HSCLEmbedder(random_state=0).partial_fit(X, NUMBERS)
+    assert not isinstance(first.module_, LinearPath)
+
+
+def test_without_targets_it_holds_principal_components():
+    embedding, rows = path_of(X)
+    expected = PCA(0.95).fit_transform(rows)
+    linear = embedding[:, 2:]
+    assert linear.shape == expected.shape
+    cosines = np.abs((linear * expected).sum(0))
+    cosines /= np.linalg.norm(linear, axis=0) * np.linalg.norm(expected, axis=0)
+    assert_allclose(cosines, 1, atol=1e-5)
+
+
+def test_many_classes_are_reduced_to_sixteen_predictions():
+    codes = np.arange(200) % 40
+    embedding, _ = path_of(np.eye(40)[codes] + 0.1 * RNG.normal(size=(200, 40)), codes)
+    assert embedding.shape == (200, 2 + 16)
+
+
+def test_few_rows_of_many_columns_are_not_predicted_much_better_than_new_ones():
+    noise, y = RNG.normal(size=(80, 400)), RNG.normal(size=(80, 1))
+    embedding, rows = path_of(noise, y)
+    explained = LinearRegression().fit(embedding[:, 2:], y).score(embedding[:, 2:], y)
+    assert explained < 0.4  # ridge on all columns: about 1
+    assert LinearRegression().fit(rows, y).score(rows, y) > 0.99
+
+
+def test_constant_rows_have_a_linear_part_of_zeros():
+    rows = torch.ones(10, 3)
+    path = fit_linear_path(Signs(), None, rows, torch.arange(10.0)[:, None], FLOAT32)
+    assert_array_equal(path(rows)[:, 2:], np.zeros((10, path.width)))
+
+
+USED = {
+    "numbers": (X, NUMBERS, {}, 2),
+    "labels": (X, LABELS, {}, 2),
+    "few labels": (X, FEW, {"unlabeled_label": -1}, 3),
+    "mixed columns": (MIXED, NUMBERS, {}, 2),
+    "mlp": (X, NUMBERS, {"encoder": "mlp"}, 2),
+    "no targets": (X, None, {}, 8),
+    "mixed columns without targets": (MIXED, None, {}, 7),
+    "float64": (X, NUMBERS, {"precision": "float64"}, 2),
+}
+
+
+@pytest.mark.parametrize(("X", "y", "params", "width"), USED.values(), ids=USED)
+def test_a_path_is_part_of_the_embedder(X, y, params, width, tmp_path):
+    embedder = fit(X, y, **params)
+    path = embedder.module_
+    assert isinstance(path, LinearPath)
+    trained = embedder.net_.module_.encoder
+    assert path.encoder is trained
+    embedding = embedder.transform(X)
+    assert path.width == width
+    assert embedding.shape[1] == embedder.net_.module_.n_components + width
+    assert len(embedder.get_feature_names_out()) == embedding.shape[1]
+    embedder.save(tmp_path / "file")
+    for copy in (
+        pickle.loads(pickle.dumps(embedder)),
+        HSCLEmbedder.load(tmp_path / "file"),
+    ):
+        assert_array_equal(copy.transform(X), embedding)
+        assert type(copy.net_.module_.encoder) is type(trained)
+        again = copy.set_params(warm_start=True).fit(X, y)
+        assert again.transform(X).shape == embedding.shape
+
+
+UNUSED = {
+    "classes": (X, CLASSES, {}),
+    "a width": (X, NUMBERS, {"n_components": 5, "early_stopping": False}),
+    "labels ignored": (X, CLASSES, {"loss": "ucl", "n_components": 8}),
+    "folds": (X, CLASSES, {"cross_fit": 3}),
+    "own module": (X, NUMBERS, {"encoder": torch.nn.Linear(8, 4)}),
+    "own loss": (X, CLASSES, {"loss": ContrastiveLoss("scl")}),
+}
+
+
+@pytest.mark.parametrize(("X", "y", "params"), UNUSED.values(), ids=UNUSED)
+def test_there_is_no_path(X, y, params):
+    embedder = fit(X, y, **params)
+    assert not isinstance(embedder.module_, LinearPath)
+    assert embedder.transform(X).shape[1] == embedder.net_.module_.n_components
+
+
+def test_weights_of_another_width_are_refused():
+    path = fit(X, NUMBERS).module_
+    assert isinstance(path.encoder, TabularEncoder)
+    other = LinearPath.empty(path.encoder, (8,), None, 3)
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        other.load_state_dict(path.state_dict(), assign=True)

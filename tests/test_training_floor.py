@@ -1,0 +1,107 @@
+"""What held-out rows say about an embedding and about the rows that it was made from."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+
+from sklearn_hscl import HSCLEmbedder, diagnose
+from sklearn_hscl.reports.training_report import is_below_floor
+from sklearn_hscl.training.floor import compare, read_out
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(300, 6))
+SIGNAL = X @ RNG.normal(size=(6, 2))
+CLASSES = (SIGNAL[:, 0] > 0).astype(int) + (SIGNAL[:, 1] > 0)
+LABELS = (SIGNAL > 0).astype(int)
+KEYS = {
+    "embedding_neighbors",
+    "embedding_linear",
+    "rows_neighbors",
+    "rows_linear",
+    "difference",
+    "standard_error",
+}
+WITH_HELD_OUT = {
+    "numbers": (SIGNAL, {}),
+    "labels": (LABELS, {}),
+    "classes": (CLASSES, {"early_stopping": True, "ce_weight": 0}),
+    "images": (CLASSES, {"early_stopping": True, "encoder": "conv"}),
+}
+
+
+def fit(X, y, **params):
+    return HSCLEmbedder(max_epochs=2, random_state=0, **params).fit(X, y)
+
+
+def test_readouts_are_those_of_scikit_learn():
+    train, held_out, targets, truth = X[:200], X[200:], SIGNAL[:200], SIGNAL[200:]
+    found = read_out(train, targets, held_out, truth)
+    for errors, model in (
+        (found.neighbors, KNeighborsRegressor(10)),
+        (found.linear, Ridge()),
+    ):
+        predicted = model.fit(train, targets).predict(held_out)
+        assert_allclose(errors, np.mean((predicted - truth) ** 2, axis=1))
+    assert_allclose(found.both, (found.neighbors + found.linear) / 2)
+
+
+@pytest.mark.parametrize(("y", "params"), WITH_HELD_OUT.values(), ids=WITH_HELD_OUT)
+def test_fits_with_held_out_rows_know_their_floor(y, params, tmp_path):
+    rows = np.tile(X[:, :4].reshape(-1, 2, 2), (1, 4, 4)) if "encoder" in params else X
+    embedder = fit(rows, y, **params)
+    found = embedder.held_out_readout_
+    assert found.keys() == KEYS
+    assert max(found[name] for name in KEYS - {"difference", "standard_error"}) <= 1
+    means = [
+        (found[f"{name}_neighbors"] + found[f"{name}_linear"]) / 2
+        for name in ("embedding", "rows")
+    ]
+    assert_allclose(found["difference"], means[0] - means[1], atol=1e-9)
+    diagnosis = diagnose(embedder, rows, y)
+    assert f"{found['embedding_linear']:.2f}" in diagnosis["floor"].summary
+    assert "R2 of held-out targets" in embedder._repr_html_()
+    embedder.save(tmp_path / "file")
+    assert HSCLEmbedder.load(tmp_path / "file").held_out_readout_ == found
+
+
+WITHOUT_HELD_OUT = {
+    "classes": (CLASSES, {}),
+    "no targets": (None, {"early_stopping": True}),
+    "all rows": (SIGNAL, {"early_stopping": False}),
+}
+
+
+@pytest.mark.parametrize(("y", "params"), WITHOUT_HELD_OUT.values(), ids=WITHOUT_HELD_OUT)
+def test_other_fits_do_not(y, params):
+    embedder = fit(X, y, **params)
+    assert not hasattr(embedder, "held_out_readout_")
+    names = [finding.name for finding in diagnose(embedder, X, y).findings]
+    assert "floor" not in names
+
+
+def test_an_embedding_below_the_floor_is_said_once():
+    with pytest.warns(UserWarning, match="worse from the embedding than from X") as found:
+        embedder = fit(X, SIGNAL, encoder="mlp", n_components=1, early_stopping=True)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    assert embedder.held_out_readout_["difference"] < 0
+    assert diagnose(embedder, X, SIGNAL)["floor"].severity == "warning"
+
+
+class Held:
+    """Targets of readouts."""
+
+    targets, truth = SIGNAL[:200], SIGNAL[200:]
+
+
+@pytest.mark.parametrize(
+    ("noise", "warns"), [(0.0, False), (0.001, False), (3.0, True)], ids=str
+)
+def test_chance_is_no_reason_to_warn(noise, warns):
+    rows = read_out(X[:200], Held.targets, X[200:], Held.truth)
+    noisy = X + noise * np.random.default_rng(1).normal(size=X.shape)
+    embedding = read_out(noisy[:200], Held.targets, noisy[200:], Held.truth)
+    found = compare(embedding, rows, Held)
+    assert is_below_floor(found) == warns
