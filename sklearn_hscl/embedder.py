@@ -109,8 +109,8 @@ class HSCLEmbedder(
     positives : {"all", "view"}, default=None
         All samples of the class, or only views of the same sample.
     ce_weight : float, default=None
-        Weight in [0, 1] of the cross-entropy of a jointly trained linear classifier;
-        needs class labels. For a loss by name, None selects the encoder's default.
+        Weight in [0, 1] of a jointly trained linear head's cross-entropy, or squared
+        error of numbers. For a loss by name, None selects the encoder's default.
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
         Type of y: class labels, indicator matrix, or continuous targets, which attract by
         closeness. ``"auto"`` infers it.
@@ -120,11 +120,11 @@ class HSCLEmbedder(
         Trained map from a sample to its embedding, see :ref:`encoders`.
 
         - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, for tables.
-        - ``"mlp"``: Linear-ReLU layers on standardised columns or pixels.
+        - ``"mlp"``: Linear-ReLU layers on columns or pixels.
         - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
           ``"torchvision:NAME"``: for images, with new weights.
-        - ``"auto"``: with classes ``"tabular"`` for tables, unless sparse and large, and
-          ``"conv"`` for images, else ``"mlp"``.
+        - ``"auto"``: with targets ``"tabular"`` for tables, unless sparse and large, and
+          ``"conv"`` for images; else ``"mlp"``.
         - a module from (B, n_features) or (B, C, H, W) in float32 to (B, n_components),
           which is copied; or a callable that returns one.
 
@@ -135,17 +135,17 @@ class HSCLEmbedder(
     freeze : sequence of str, default=None
         Submodules or weights of the encoder, by name, that are not trained.
     n_components : int, default=None
-        Embedding dimension. None selects the encoder's default.
+        Embedding dimension. None selects the encoder's default, and often adds a linear
+        map of the sample, see :ref:`linear_path`.
     n_members : int, default=None
         Ensemble members of ``"tabular"``. None selects the encoder's default.
     projection_dim : int, "auto" or None, default="auto"
         Output dimension of the head between embedding and loss, which is discarded after
         training. ``"auto"`` selects the encoder's default. None: no head.
     normalize : bool, default=False
-        Whether :meth:`transform` scales embeddings to unit norm. Downstream models did
-        better without.
+        Whether :meth:`transform` scales embeddings to unit norm.
     channels : {"auto", "first", "last"}, default="auto"
-        Position of the channel axis in images; ``"auto"`` takes one of size 1, 3 or 4.
+        Channel axis of images; ``"auto"`` takes one of size 1, 3 or 4.
     cross_fit : int, default=None
         Number of folds, at least 2, for ``fit_transform`` to embed samples by members of
         ``"tabular"`` that have not seen them, for calibration.
@@ -181,7 +181,7 @@ class HSCLEmbedder(
     weight_decay : float, default=None
         Of AdamW, at least 0. None selects the encoder's default.
     clip_norm : float, default=None
-        Maximum gradient norm, above 0. None: no clipping.
+        Maximum gradient norm; None: no clipping.
     early_stopping : bool or "auto", default="auto"
         Whether to stop when the held-out score no longer improves, and restore the best
         epoch. ``"auto"``: with `X_val` or in ``"tabular"``, see :ref:`early_stopping`.
@@ -196,23 +196,23 @@ class HSCLEmbedder(
     precision : {"auto", "float64", "float32", "tf32", "bf16"}, default="auto"
         Of products. ``"auto"``: float32; on NVIDIA GPUs tf32 for tables, bf16 for images.
     compile : bool, default=False
-        Whether to use ``torch.compile``, which takes tens of seconds.
+        Use ``torch.compile``, which takes tens of seconds.
     n_threads : int, default=None
         Threads of torch. None: 1 for small steps and in joblib workers, else its setting.
     random_state : int, RandomState instance, default=None
-        Seed of all random numbers; global generators are not touched.
+        Seed; global generators are not touched.
     warm_start : bool, default=False
-        Whether `fit` continues from the previous fit.
+        Continue from the previous fit.
     checkpoint_dir : str, path-like, default=None
-        Directory of ``checkpoint.pt``, the training state, for one fit.
+        Directory of ``checkpoint.pt``, the state of one fit.
     resume : bool, default=False
-        Whether `fit` continues from that checkpoint, if any, to the same bits.
+        Continue from that checkpoint, if any, to the same bits.
     verbose : int or bool, default=0
-        Whether to print a line per epoch.
+        Print a line per epoch.
     net_params : dict, default=None
         Settings of the skorch net, such as ``{"optimizer": torch.optim.SGD}``.
     net_callbacks : list, default=None
-        skorch callbacks, copied in each fit; scikit-learn's go to ``set_callbacks``.
+        skorch callbacks, copied; scikit-learn's go to ``set_callbacks``.
 
     Attributes
     ----------
@@ -233,18 +233,20 @@ class HSCLEmbedder(
         Training loss if all samples had the same embedding.
     valid_score_name_ : str
         Name of the score, with early stopping.
+    held_out_readout_ : dict
+        R2 of held-out targets, from embedding and X, see :ref:`linear_path`.
     beta_, temperature_ : float
         Values of the loss, as given or selected.
     classes_ : ndarray of shape (n_classes,)
         Class labels, if the loss uses them.
     is_categorical_ : ndarray of bool, shape (`n_features_in_`,)
-        Mask of categorical columns, if any.
+        Mask of categorical columns.
     categories_ : list of ndarray
         Levels of each of these columns.
     device_ : torch.device
         Device of the encoder.
     n_threads_ : int
-        Threads of torch in training.
+        Threads of training.
     input_shape_ : tuple of int
         Shape of a sample: (n_features,) or (channels, height, width).
     n_features_in_ : int

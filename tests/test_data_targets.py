@@ -123,6 +123,30 @@ def test_integers_that_look_like_numbers_must_be_declared(iris):
     embedder(target_type="continuous").fit(X, np.arange(150))
 
 
+PRICES = np.random.default_rng(0).permutation(np.arange(150) // 3 * 2.0)
+WHOLE = {  # y, and the type that it is taken for
+    "prices": (PRICES, "continuous"),
+    "prices as integers": (PRICES.astype(int), "class"),
+    "codes without gaps": (PRICES / 2, "class"),
+    "few values": (np.arange(150) % 15 * 2.0, "class"),
+    "fractions": (PRICES + 0.5, "continuous"),
+}
+
+
+@pytest.mark.parametrize(("y", "expected"), WHOLE.values(), ids=WHOLE)
+def test_whole_numbers_as_floats_are_numbers_if_they_look_like_them(y, expected):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encode = fit_targets(y, "hscl", "auto", None)
+    assert encode.target_type == expected
+    is_whole = expected == "continuous" and not (y % 1).any()
+    assert [w.category for w in caught] == [UserWarning] * is_whole
+    if is_whole:
+        assert "50 different whole numbers" in str(caught[0].message)
+    for chosen in ("class", "continuous"):
+        assert fit_targets(y, "hscl", chosen, None).target_type == chosen
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("rest", [0, -1])
 def test_few_integers_of_a_single_row_are_classes(iris, n_classes, rest):
