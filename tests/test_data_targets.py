@@ -137,14 +137,15 @@ WHOLE = {  # y, and the type that it is taken for
 def test_whole_numbers_as_floats_are_numbers_if_they_look_like_them(y, expected):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        encode = fit_targets(y, "hscl", "auto", None)
+        encode = fit_targets(y, loss="hscl")
     assert encode.target_type == expected
     is_whole = expected == "continuous" and not (y % 1).any()
     assert [w.category for w in caught] == [UserWarning] * is_whole
     if is_whole:
         assert "50 different whole numbers" in str(caught[0].message)
     for chosen in ("class", "continuous"):
-        assert fit_targets(y, "hscl", chosen, None).target_type == chosen
+        encode = fit_targets(y, loss="hscl", target_type=chosen)
+        assert encode.target_type == chosen
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -60,15 +60,28 @@ def test_numbers_are_predicted_as_by_ridge():
     assert_allclose(embedding[:2, :2], [[4, 3], [10, 11]])
 
 
+def spread(embedding):
+    return np.sqrt(embedding.var(0).sum())
+
+
 @pytest.mark.parametrize(
-    ("targets", "norm"), [(NUMBERS, 5), (LABELS, 5), (CLASSES, 5), (FEW, 5), (None, 20)]
+    ("targets", "expected"), [(NUMBERS, 5), (LABELS, 5), (CLASSES, 5), (None, 20)]
 )
-def test_the_parts_have_the_same_spread_and_without_targets_four_times_of_it(targets, norm):
-    used = np.flatnonzero(np.arange(200) % 4 < 2) if targets is FEW else slice(None)
-    few = None if targets is not FEW else np.where(np.arange(200) % 4 < 2, CLASSES, -1)
-    embedding, _ = path_of(X, targets if few is None else few)
-    variance = embedding[used, 2:].var(0).sum()
-    assert_allclose(np.sqrt(variance), norm, rtol=1e-4)
+def test_the_parts_have_the_same_spread_and_without_targets_four_times_of_it(
+    targets, expected
+):
+    embedding, _ = path_of(X, targets)
+    assert_allclose(spread(embedding[:, 2:]), expected, rtol=1e-4)
+
+
+def test_few_classes_are_followed_by_components_of_half_the_spread():
+    embedding, rows = path_of(X, FEW)
+    assert_allclose(spread(embedding[:, 2:5]), 5, rtol=1e-4)
+    assert_allclose(spread(embedding[:, 5:]), 2.5, rtol=1e-4)
+    expected = PCA().fit_transform(rows)
+    cosines = (embedding[:, 5:] * expected).sum(0)
+    cosines /= np.linalg.norm(embedding[:, 5:], axis=0) * np.linalg.norm(expected, axis=0)
+    assert_allclose(np.abs(cosines), 1, atol=1e-5)
 
 
 def test_components_of_images_have_the_spread_of_the_trained_part():
@@ -126,7 +139,7 @@ def test_constant_rows_have_a_linear_part_of_zeros():
 USED = {
     "numbers": (X, NUMBERS, {}, 2),
     "labels": (X, LABELS, {}, 2),
-    "few labels": (X, FEW, {"unlabeled_label": -1}, 3),
+    "few labels": (X, FEW, {"unlabeled_label": -1}, 3 + 8),
     "mixed columns": (MIXED, NUMBERS, {}, 2),
     "mlp": (X, NUMBERS, {"encoder": "mlp"}, 2),
     "no targets": (X, None, {}, 8),

@@ -25,6 +25,8 @@ _MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 512
 # rows, training rows would be predicted much better than new ones.
 _ROWS_PER_COMPONENT = 8
 _MAX_PREDICTIONS = 16
+# Where classes are few, components of all rows follow the predictions.
+_SPREAD_OF_FEW, _MAX_COMPONENTS_OF_FEW = 0.5, 64
 # Components without targets: so many, or as many as hold this fraction of the variance.
 _MAX_COMPONENTS, _VARIANCE = {"table": 256, "images": 64}, 0.99
 _ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
@@ -119,7 +121,7 @@ def fit_linear_path(
 
     With targets, it predicts them by ridge regression on principal components of the
     row; more than 16 predictions are reduced to 16 components. Without targets, it holds
-    the principal components themselves.
+    the principal components themselves, and where some rows have no class, both.
 
     Parameters
     ----------
@@ -141,32 +143,46 @@ def fit_linear_path(
     -------
     LinearPath
     """
-    sampled = rows[index := _sample(rows, targets)]
+    inputs = linear_inputs(layout)
+    sampled = rows[_sample(torch.arange(rows.shape[0]), rows)]
+    values = inputs(sampled).double().cpu().numpy()
+    mean = values.mean(0)
+    centred = values - mean
     kind = "images" if len(rows.shape) > 2 else "table"
-    inputs = linear_inputs(layout)(sampled).double().cpu().numpy()
-    mean = inputs.mean(0)
-    basis = _principal_axes(inputs - mean) if axes is None else axes
-    if targets is not None:
-        known = targets[index.to(targets.device)].cpu().numpy()
-        basis = _predictions(inputs - mean, basis, known)
-    elif axes is None:
-        basis = _leading(inputs - mean, basis, _MAX_COMPONENTS[kind])
-    spread = _SPREAD_WITHOUT_TARGETS[kind] if targets is None else _SPREAD
-    weight = basis * spread * _scale(encoder, sampled, (inputs - mean) @ basis, precision)
+    is_given, axes = axes is not None, _principal_axes(centred) if axes is None else axes
+    parts = []  # maps, and their spread relative to that of the trained part
+    if targets is None:
+        basis = axes if is_given else _leading(centred, axes, _MAX_COMPONENTS[kind])
+        parts.append((basis, _SPREAD_WITHOUT_TARGETS[kind]))
+    else:
+        index = _labelled(targets)
+        known = _sample(index, rows)
+        labelled = inputs(rows[known]).double().cpu().numpy() - mean
+        y = targets[known.to(targets.device)].cpu().numpy()
+        parts.append((_predictions(labelled, axes, y), _SPREAD))
+        if len(index) < rows.shape[0]:
+            basis = _leading(centred, axes, _MAX_COMPONENTS_OF_FEW)
+            parts.append((basis, _SPREAD_OF_FEW))
+    other = embed_tensor(encoder, sampled, precision).double()
+    size = float(other.var(0, correction=0).sum().sqrt())
+    weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
     tensors = (
-        torch.from_numpy(np.ascontiguousarray(values))
-        for values in (weight, -mean @ weight)
+        torch.from_numpy(np.ascontiguousarray(part)) for part in (weight, -mean @ weight)
     )
     return LinearPath(
         encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
     )
 
 
-def _sample(rows: IndexableRows, targets: Tensor | None) -> Tensor:
-    """Return indices of rows, evenly spread, of those that have a label."""
-    index = torch.arange(rows.shape[0])
-    if targets is not None and targets.ndim == 1:
-        index = (targets >= 0).nonzero()[:, 0].cpu()
+def _labelled(targets: Tensor) -> Tensor:
+    """Return the indices of rows with targets: all but those of the class code -1."""
+    if targets.ndim > 1:
+        return torch.arange(len(targets))
+    return (targets >= 0).nonzero()[:, 0].cpu()
+
+
+def _sample(index: Tensor, rows: IndexableRows) -> Tensor:
+    """Return some of the indices, evenly spread."""
     n_values = max(1, int(np.prod(rows.shape[1:])))
     n_rows = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_VALUES // n_values))
     return index[:: max(1, -(-len(index) // n_rows))]
@@ -204,9 +220,7 @@ def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
     return weight
 
 
-def _scale(encoder: nn.Module, rows: Tensor, linear: Floats, precision: Precision) -> float:
-    """Return the factor that gives both parts the same total variance."""
-    embedding = embed_tensor(encoder, rows, precision).double()
-    other = float(embedding.var(0, correction=0).sum().sqrt())
+def _inverse(linear: Floats) -> float:
+    """Return one over the root of the total variance; 0 for constants."""
     own = float(np.sqrt(linear.var(0).sum()))
-    return other / own if own else 0.0
+    return 1 / own if own else 0.0
