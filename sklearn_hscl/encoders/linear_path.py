@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.mlp import OneHotColumns
 from sklearn_hscl.encoders.options import IndexableRows
-from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.runtime.precision import Precision
 
 Floats = NDArray[np.float64]
@@ -143,35 +143,43 @@ def fit_linear_path(
     -------
     LinearPath
     """
-    inputs = linear_inputs(layout)
     sampled = rows[_sample(torch.arange(rows.shape[0]), rows)]
-    values = inputs(sampled).double().cpu().numpy()
+    values = input_values(sampled, layout)
     mean = values.mean(0)
     centred = values - mean
+    index = torch.arange(0) if targets is None else _labelled(targets)
     kind = "images" if len(rows.shape) > 2 else "table"
     is_given, axes = axes is not None, _principal_axes(centred) if axes is None else axes
     parts = []  # maps, and their spread relative to that of the trained part
-    if targets is None:
+    if targets is None or not len(index):
         basis = axes if is_given else _leading(centred, axes, _MAX_COMPONENTS[kind])
         parts.append((basis, _SPREAD_WITHOUT_TARGETS[kind]))
     else:
-        index = _labelled(targets)
         known = _sample(index, rows)
-        labelled = inputs(rows[known]).double().cpu().numpy() - mean
         y = targets[known.to(targets.device)].cpu().numpy()
-        parts.append((_predictions(labelled, axes, y), _SPREAD))
+        basis = _predictions(input_values(rows[known], layout) - mean, axes, y)
+        parts.append((basis, _SPREAD))
         if len(index) < rows.shape[0]:
             basis = _leading(centred, axes, _MAX_COMPONENTS_OF_FEW)
             parts.append((basis, _SPREAD_OF_FEW))
-    other = embed_tensor(encoder, sampled, precision).double()
-    size = float(other.var(0, correction=0).sum().sqrt())
+    # In host memory, as not every device has float64.
+    trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
+    size = np.sqrt(trained.var(0).sum())
     weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
     tensors = (
         torch.from_numpy(np.ascontiguousarray(part)) for part in (weight, -mean @ weight)
     )
-    return LinearPath(
+    path = LinearPath(
         encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
     )
+    path.inputs.to(sampled.device)
+    return path
+
+
+def input_values(rows: Tensor, layout: ColumnLayout | None) -> Floats:
+    """Return the inputs of the linear map of some rows, (n, n_inputs)."""
+    values: Floats = linear_inputs(layout)(as_float(rows.cpu())).double().numpy()
+    return values
 
 
 def _labelled(targets: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.linear_path import (
     LinearPath,
     fit_linear_path,
-    linear_inputs,
+    input_values,
     path_width,
 )
-from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
+from sklearn_hscl.encoders.preprocessing import ColumnLayout
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 
@@ -95,7 +95,7 @@ class HeldOutReadout:
             _some(train, min(_MAX_TRAIN, most)),
             _some(held_out, min(_MAX_HELD_OUT, most)),
         )
-        targets, truth = (part.targets.double().cpu().numpy() for part in parts)
+        targets, truth = (part.targets.cpu().double().numpy() for part in parts)
         if targets.ndim == 1:
             classes = np.unique(targets)
             targets, truth = (
@@ -109,17 +109,13 @@ class HeldOutReadout:
 
     def of_rows(self, layout: ColumnLayout | None) -> Readout:
         """Return the errors of models of the prepared columns, or pixels, themselves."""
-        inputs = linear_inputs(layout)
-        rows = (
-            inputs(as_float(part.rows[:])).double().cpu().numpy()
-            for part in (self.train, self.held_out)
-        )
+        rows = (input_values(part.rows[:], layout) for part in (self.train, self.held_out))
         return read_out(*self._pair(*rows))
 
     def embed(self, encoder: nn.Module, precision: Precision) -> tuple[Floats, Floats]:
         """Return the embeddings of the training and the held-out rows."""
         first, second = (
-            embed_tensor(encoder, part.rows, precision).double().cpu().numpy()
+            embed_tensor(encoder, part.rows, precision).cpu().double().numpy()
             for part in (self.train, self.held_out)
         )
         return first, second
@@ -231,7 +227,7 @@ def sparse_axes(rows: LazyRows) -> Floats | None:
     scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
     n_axes = min(_MAX_SPARSE_COMPONENTS, min(rows.shape) - 1)
     model = TruncatedSVD(n_axes, random_state=0).fit(csr_array(rows.rows))
-    components: Floats = model.components_.T / scale.T
+    components: Floats = model.components_.T / np.where(scale > 0, scale, 1.0).T
     return components
 
 
