@@ -139,7 +139,11 @@ def main():
         n for n in FITS if not np.array_equal(before[n], results[n], equal_nan=True)
     ]
     for name in differing:
-        print(name, "differs by up to", np.abs(before[name] - results[name]).max())
+        old, new = before[name], results[name]
+        if old.shape != new.shape:
+            print(name, "has shape", new.shape, "instead of", old.shape)
+        else:
+            print(name, "differs by up to", np.abs(old - new).max())
     sys.exit(f"{len(differing)} of {len(FITS)} differ" if differing else 0)
 
 

@@ -148,6 +148,14 @@ def test_whole_numbers_as_floats_are_numbers_if_they_look_like_them(y, expected)
         assert encode.target_type == chosen
 
 
+@pytest.mark.parametrize(
+    "options", [{"unlabeled_label": -1}, {"needs_classes": True}], ids=str
+)
+def test_whole_numbers_are_classes_where_a_parameter_says_so(options):
+    y = np.where(np.arange(150) % 3, PRICES, -1) if "unlabeled_label" in options else PRICES
+    assert fit_targets(y, loss="hscl", **options).target_type == "class"
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("rest", [0, -1])
 def test_few_integers_of_a_single_row_are_classes(iris, n_classes, rest):

@@ -1,10 +1,12 @@
 """The linear path: what it maps to, where it is used, and where it is kept."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
@@ -38,9 +40,9 @@ class Signs(torch.nn.Module):
         return 7 + sign * torch.tensor([3.0, 4.0])
 
 
-def fit(X, y=None, **params):
+def fit(X, y=None, *, X_val=None, y_val=None, **params):
     params = {"max_epochs": 3, "random_state": 0} | params
-    return HSCLEmbedder(**params).fit(X, y)
+    return HSCLEmbedder(**params).fit(X, y, X_val=X_val, y_val=y_val)
 
 
 def path_of(rows, targets=None):
@@ -193,3 +195,82 @@ def test_weights_of_another_width_are_refused():
     other = LinearPath.empty(path.encoder, (8,), None, 3)
     with pytest.raises(RuntimeError, match="size mismatch for weight"):
         other.load_state_dict(path.state_dict(), assign=True)
+
+
+def test_held_out_rows_of_the_user_are_not_learned_from():
+    other = RNG.normal(size=(60, 8))
+    paths = [
+        fit(X, NUMBERS[:, 0], X_val=other, y_val=other[:, column], encoder="mlp")
+        for column in (2, 5)
+    ]
+    weights = [
+        embedder.module_.weight / embedder.module_.weight.norm() for embedder in paths
+    ]
+    assert_allclose(*weights, atol=1e-5)
+
+
+def test_rows_in_a_periodic_order_are_all_seen():
+    n = 8192
+    rows = torch.as_tensor(RNG.normal(size=(n, 3))).float()
+    targets = torch.where(torch.arange(n) % 2 == 1, rows[:, 1], 0.0)[:, None]
+    weight = fit_linear_path(Signs(), None, rows, targets, FLOAT32).weight[:, 0]
+    assert weight[1].abs() > 10 * weight[[0, 2]].abs().max()
+
+
+@pytest.mark.parametrize(
+    "targets", [NUMBERS, LABELS, None], ids=["numbers", "labels", "none"]
+)
+def test_memory_maps_give_the_same_path(targets, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    embedders = [fit(rows, targets) for rows in (X, mapped)]
+    assert_array_equal(*[embedder.transform(X) for embedder in embedders])
+
+
+SPARSE = {
+    "missing values": (
+        scipy.sparse.csr_array(np.where(X > 6, np.nan, np.abs(X) > 4)),
+        None,
+    ),
+    "zeros": (scipy.sparse.csr_array((200, 8)), None),
+    "zeros and numbers": (scipy.sparse.csr_array((200, 8)), NUMBERS),
+}
+
+
+@pytest.mark.parametrize(("rows", "targets"), SPARSE.values(), ids=SPARSE)
+@pytest.mark.parametrize("encoder", ["auto", "mlp"])
+def test_sparse_rows_with_gaps_or_without_values(rows, targets, encoder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if targets is not None:  # numbers that zeros say nothing about
+            warnings.filterwarnings("ignore", message="Held-out targets")
+        embedding = fit(rows, targets, encoder=encoder).transform(rows)
+    assert np.isfinite(embedding).all()
+
+
+class Snapshots:
+    """A callback that embeds rows after every epoch."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "epoch":
+            fitted_estimator.transform(X[:3])
+
+
+def test_callbacks_that_embed_rows_change_nothing():
+    noisy = X[:, 0] + 40 * RNG.normal(size=200)
+    results = []
+    for callbacks in ([], [Snapshots()]):
+        embedder = HSCLEmbedder(max_epochs=12, lr=0.02, random_state=0)
+        embedder.set_callbacks(*callbacks).fit(X, noisy)
+        results.append((embedder.best_epoch_, embedder.n_iter_, embedder.transform(X)))
+    assert results[0][0] < results[0][1]  # the last weights are not those that count
+    assert_array_equal(results[0][2], results[1][2])

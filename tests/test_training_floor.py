@@ -105,3 +105,26 @@ def test_chance_is_no_reason_to_warn(noise, warns):
     embedding = read_out(noisy[:200], Held.targets, noisy[200:], Held.truth)
     found = compare(embedding, rows, Held)
     assert is_below_floor(found) == warns
+
+
+FEW_OR_ALIKE = {
+    "few rows": (SIGNAL[:5], X[:5]),
+    "one target": (np.repeat(SIGNAL[:1], 40, 0), X[:40]),
+}
+
+
+@pytest.mark.parametrize(("y_val", "X_val"), FEW_OR_ALIKE.values(), ids=FEW_OR_ALIKE)
+def test_held_out_rows_that_say_nothing_leave_no_readout(y_val, X_val):
+    same = np.repeat(SIGNAL[:1], 300, 0) if len(y_val) > 20 else SIGNAL
+    targets = np.where(np.arange(300)[:, None] < 290, same, SIGNAL)
+    embedder = HSCLEmbedder(max_epochs=2, random_state=0, encoder="mlp")
+    embedder.fit(X, targets, X_val=X_val, y_val=y_val)
+    assert np.isfinite(list(getattr(embedder, "held_out_readout_", {}).values())).all()
+    if len(y_val) < 20:
+        assert not hasattr(embedder, "held_out_readout_")
+
+
+def test_tiny_differences_do_not_matter():
+    found = {"difference": -2e-4, "standard_error": 1e-6}
+    assert not is_below_floor(found)
+    assert is_below_floor(found | {"difference": -0.02})

@@ -134,6 +134,7 @@ def fit_targets(
     loss: str,
     target_type: str = "auto",
     unlabeled_label: Hashable = None,
+    needs_classes: bool = False,
 ) -> TargetEncoder:
     """Learn how to encode y.
 
@@ -148,6 +149,9 @@ def fit_targets(
         Type of y; ``"auto"`` asks ``type_of_target``.
     unlabeled_label : int, str, NaN or None
         Class label that marks rows without label. NaN: missing values do.
+
+    needs_classes : bool, default=False
+        Whether a parameter of the embedder needs classes.
 
     Returns
     -------
@@ -173,7 +177,8 @@ def fit_targets(
         )
     was_auto = target_type == "auto"
     target_type = _resolve_type(plain, loss) if was_auto else target_type
-    if was_auto and target_type == "class" and _are_whole_numbers(plain):
+    may_be_numbers = was_auto and unlabeled_label is None and not needs_classes
+    if may_be_numbers and target_type == "class" and _are_whole_numbers(plain):
         target_type = "continuous"
     if target_type == "class":
         encoder = _fit_classes(plain, loss, unlabeled_label)
@@ -225,8 +230,8 @@ def _fit_classes(labels: Values, loss: str, unlabeled_label: Hashable) -> LabelE
 # What y may be taken for -------------------------------------------------------------
 
 # Whole numbers with more values than this, and fewer rows per value than that, are classes
-# only if they are codes without gaps.
-_MIN_NUMBERS, _MAX_ROWS_PER_NUMBER = 20, 20
+# only if they are codes, with a small fraction of gaps.
+_MIN_NUMBERS, _MAX_ROWS_PER_NUMBER, _MAX_GAPS = 20, 20, 0.1
 
 
 def _are_whole_numbers(y: Values) -> bool:
@@ -237,7 +242,8 @@ def _are_whole_numbers(y: Values) -> bool:
     if y.dtype.kind != "f" or y.ndim > 1:
         return False
     different = np.unique(y)
-    has_gaps = different[-1] - different[0] + 1 > len(different)
+    span = different[-1] - different[0] + 1
+    has_gaps = span - len(different) > _MAX_GAPS * span
     few_rows = len(y) < _MAX_ROWS_PER_NUMBER * len(different)
     if not (len(different) > _MIN_NUMBERS and has_gaps and few_rows):
         return False

@@ -86,6 +86,8 @@ class TargetOptions:
     unlabeled_label: int | str | float | None
     classes: ArrayLike | None = None
     """All class labels that will come; None for those in y."""
+    needs_classes: bool = False
+    """Whether a parameter of the embedder needs classes."""
 
     def fit(self, y: ArrayLike) -> TargetEncoder:
         """Learn how to encode y, or the announced classes."""
@@ -98,6 +100,7 @@ class TargetOptions:
             loss=self.loss,
             target_type=target_type,
             unlabeled_label=self.unlabeled_label,
+            needs_classes=self.needs_classes,
         )
 
 

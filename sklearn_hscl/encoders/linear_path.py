@@ -190,10 +190,18 @@ def _labelled(targets: Tensor) -> Tensor:
 
 
 def _sample(index: Tensor, rows: IndexableRows) -> Tensor:
-    """Return some of the indices, evenly spread."""
+    """Return some of the indices, as many as the map is fitted to."""
     n_values = max(1, int(np.prod(rows.shape[1:])))
     n_rows = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_VALUES // n_values))
-    return index[:: max(1, -(-len(index) // n_rows))]
+    return some_of(index, n_rows)
+
+
+def some_of(index: Tensor, most: int) -> Tensor:
+    """Return `most` of the indices in order, drawn at random, as rows may be periodic."""
+    if len(index) <= most:
+        return index
+    drawn = np.random.default_rng(0).choice(len(index), most, replace=False)
+    return index[torch.from_numpy(np.sort(drawn))]
 
 
 def _principal_axes(centred: Floats) -> Floats:

@@ -143,8 +143,8 @@ def _epochs(embedder: TrainedEmbedder) -> Finding:
 _FLOOR_ADVICE = (
     "more rows, another `encoder` or `lr`; or X beside the embedding, as by FeatureUnion."
 )
-# Standard errors of a difference beyond chance.
-CLEAR_DIFFERENCE = 3.0
+# A difference beyond chance in standard errors, and the smallest that matters.
+_CLEAR_DIFFERENCE, _MIN_DIFFERENCE = 3.0, 0.01
 
 
 def _floor(embedder: TrainedEmbedder) -> list[Finding]:
@@ -165,7 +165,8 @@ def _floor(embedder: TrainedEmbedder) -> list[Finding]:
 
 def is_below_floor(readout: Mapping[str, float]) -> bool:
     """Return whether an embedding is read out worse than its rows, beyond chance."""
-    return readout["difference"] < -CLEAR_DIFFERENCE * readout["standard_error"]
+    least = max(_CLEAR_DIFFERENCE * readout["standard_error"], _MIN_DIFFERENCE)
+    return readout["difference"] < -least
 
 
 # Retained weights --------------------------------------------------------------------

@@ -238,8 +238,9 @@ def _n_outputs(context: FitContext) -> int | None:
         return None
     if encode is None:
         raise ValueError(
-            f"ce_weight={ce_weight} needs targets: pass y with classes, label indicators "
-            f"or numbers, or set ce_weight=0."
+            f"ce_weight={ce_weight} needs targets that the loss uses: pass y with classes, "
+            f"label indicators or numbers, and a loss other than 'ucl' and 'hucl'; or set "
+            f"ce_weight=0."
         )
     if encode.classes is not None:
         return len(encode.classes)

@@ -68,6 +68,8 @@ def build_run(
     seeds, previous = start.seeds, start.previous
     if previous is not None and given.encoder == "auto":
         given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
+    if previous is not None and given.n_components is None:
+        given = replace(given, n_components=previous.net.plain_module.n_components)
     config = resolve_defaults(given, data.data)
     resolve_loss(loss, config, data.data)
     if previous is None:  # whose members have seen all samples
@@ -76,7 +78,8 @@ def build_run(
     path: nn.Module | bool = choose_path(given, config, split.data, is_chunk=start.is_chunk)
     if previous is not None:
         path = previous.path or False  # the width stays
-    context = _context(config, split, loss, start, path)
+    holds_out = data.data.held_out is None
+    context = _context(config, split, loss, start, path, holds_out=holds_out)
     net = build_net(config, context)
     if previous is not None:
         load_warm_start(net, previous.net)
@@ -99,6 +102,8 @@ def _context(
     loss: ContrastiveLoss,
     start: FitStart,
     path: nn.Module | bool,
+    *,
+    holds_out: bool,
 ) -> FitContext:
     """Prepare the data of a split for the encoder, the device and the precision."""
     seeds, previous = start.seeds, start.previous
@@ -120,5 +125,6 @@ def _context(
         loss=loss,
         seeds=seeds,
         precision=precision,
+        holds_out=holds_out,
         path=path,
     )

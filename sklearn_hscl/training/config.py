@@ -173,6 +173,8 @@ class FitContext:
     loss: ContrastiveLoss
     seeds: Seeds
     precision: Precision
+    holds_out: bool
+    """Whether the held-out samples are a part of X, rather than the user's."""
     path: nn.Module | bool
     """Whether to fit a linear map of the rows beside the trained encoder; or that map, if
     an earlier fit has one."""
@@ -440,7 +442,8 @@ def _check_cross_fit(config: FitConfig, data: TrainingData) -> None:
     if config.encoder != "tabular" or data.target_kind != "class":
         raise ValueError(
             f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
-            f"can be kept from rows; got encoder={config.encoder!r}. Pass a table, "
+            f"can be kept from rows; got encoder={config.encoder!r} and "
+            f"target type {data.target_kind!r}. Pass a table, "
             f"encoder='tabular' and y with classes, or cross_fit=None."
         )
     if config.n_members != n_folds:

@@ -208,6 +208,7 @@ def _target_options(
         target_type=estimator.target_type,
         unlabeled_label=estimator.unlabeled_label,
         classes=classes,
+        needs_classes=estimator.cross_fit is not None,
     )
 
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, issparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.linear_path import (
@@ -19,6 +19,7 @@ from sklearn_hscl.encoders.linear_path import (
     fit_linear_path,
     input_values,
     path_width,
+    some_of,
 )
 from sklearn_hscl.encoders.preprocessing import ColumnLayout
 from sklearn_hscl.runtime.precision import Precision
@@ -27,8 +28,8 @@ from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 Floats = NDArray[np.float64]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
 # so many values, but at least _MIN_ROWS rows.
-_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 2048, 1024, 2**22, 256
-_N_NEIGHBORS = 10
+_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 1024, 512, 2**22, 256
+_N_NEIGHBORS, _MIN_HELD_OUT = 10, 20
 # Rows of each part that a map of all rows learns from.
 _MAX_JOINED = 4096
 # Words of texts have many directions of little variance each.
@@ -131,11 +132,11 @@ class HeldOutReadout:
 
 
 def _some(data: LabelledRows, most: int) -> LabelledRows:
-    """Return labelled rows, evenly spread, `most` at most."""
+    """Return labelled rows, `most` at most."""
     index = torch.arange(len(data.targets))
     if data.targets.ndim == 1:
         index = (data.targets >= 0).nonzero()[:, 0].cpu()
-    index = index[:: max(1, -(-len(index) // most))]
+    index = some_of(index, most)
     return LabelledRows(data.rows[index], data.targets[index.to(data.targets.device)])
 
 
@@ -159,6 +160,8 @@ class Finish:
 
     train: LabelledRows
     held_out: LabelledRows | None
+    holds_out: bool
+    """Whether held-out rows are a part of X: then the linear map may learn from them."""
     layout: ColumnLayout | None
     precision: Precision
     has_targets: bool
@@ -183,7 +186,9 @@ class Finish:
             return self.path.around(encoder)
         if not self.path:
             return encoder
-        axes = sparse_axes(data.rows) if isinstance(data.rows, LazyRows) else None
+        axes = None
+        if isinstance(data.rows, LazyRows) and self.layout and self.layout.is_plain:
+            axes = sparse_axes(data.rows)
         targets = data.targets if self.has_targets else None
         return fit_linear_path(
             encoder, self.layout, data.rows, targets, self.precision, axes
@@ -191,7 +196,7 @@ class Finish:
 
     def _with_all_rows(self, finished: nn.Module) -> nn.Module:
         """Fit the linear map again: with few degrees of freedom, it may see all rows."""
-        if not (self.path is True and isinstance(finished, LinearPath)):
+        if not (self.holds_out and self.path is True and isinstance(finished, LinearPath)):
             return finished
         assert self.held_out is not None
         every = self._with_path(finished.encoder, joined(self.train, self.held_out))
@@ -206,8 +211,8 @@ def linear_path_of(encoder: nn.Module) -> LinearPath | None:
 
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
-    """Return the rows of both, or the first ones if rows are read when they are needed."""
-    if not (isinstance(first.rows, Tensor) and isinstance(second.rows, Tensor)):
+    """Return some rows of both; of sparse rows, the first ones alone."""
+    if isinstance(first.rows, LazyRows) and issparse(first.rows.rows):
         return first
     parts = _some(first, _MAX_JOINED), _some(second, _MAX_JOINED)
     return LabelledRows(
@@ -219,14 +224,19 @@ def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
 def sparse_axes(rows: LazyRows) -> Floats | None:
     """Return the map of sparse rows to principal components; None for other rows.
 
+    The rows hold no missing values.
+
     They are those of the rows as they were passed: preparation weights columns alike, so
     that the weights of TF-IDF would be lost.
     """
     if not issparse(rows.rows) or min(rows.shape) < 2:
         return None
+    sparse = csr_array(rows.rows)
+    if not sparse.data.any():
+        return None
     scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
     n_axes = min(_MAX_SPARSE_COMPONENTS, min(rows.shape) - 1)
-    model = TruncatedSVD(n_axes, random_state=0).fit(csr_array(rows.rows))
+    model = TruncatedSVD(n_axes, random_state=0).fit(sparse)
     components: Floats = model.components_.T / np.where(scale > 0, scale, 1.0).T
     return components
 
@@ -246,17 +256,21 @@ def choose_scale(path: LinearPath, data: HeldOutReadout, precision: Precision) -
     path.scale.fill_(min(_SCALES, key=error))
 
 
-def compare(embedding: Readout, rows: Readout, data: HeldOutReadout) -> dict[str, float]:
+def compare(
+    embedding: Readout, rows: Readout, data: HeldOutReadout
+) -> dict[str, float] | None:
     """Return what simple models explain of held-out targets, from the embedding and from X.
 
     Returns
     -------
-    dict of str to float
+    dict of str to float, or None for too few rows, or rows of one target
         R2 by each model: one minus the squared error, relative to that of the mean target;
         of classes and labels it is that of their indicators. ``"difference"`` is the mean
         R2 of the embedding minus that of the rows, with its ``"standard_error"``.
     """
     deviation = np.square(data.truth - data.targets.mean(0)).mean()
+    if len(data.truth) < _MIN_HELD_OUT or not deviation:
+        return None
     gain = (rows.both - embedding.both) / deviation
     scores = {
         f"{name}_{model}": 1 - float(errors.mean() / deviation)

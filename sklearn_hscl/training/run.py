@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -35,7 +35,6 @@ class TrainingRun:
     monitors: list[TrainingCallback]
     keepers: list[TrainingCallback]
     n_threads: int
-    _results: dict[int, FinishedEncoder] = field(default_factory=dict)
 
     @property
     def data(self) -> TrainingData:
@@ -96,7 +95,7 @@ class TrainingRun:
         net, schema = self.net, self.data.schema
         loss = net.criterion_.settings()
         best_epoch, score_name = self._best_epoch()
-        finished = self._finished()
+        finished = self._finish()
         return FittedState(
             feature_names_in_=schema.feature_names,
             pixel_scale=schema.pixel_scale,
@@ -121,21 +120,19 @@ class TrainingRun:
             seeds=self.seeds,
         )
 
-    def _finished(self) -> FinishedEncoder:
+    def _finish(self) -> FinishedEncoder:
         """Return the encoder as it is now, with its linear path."""
-        n_epochs = len(self.net.history)
-        if n_epochs not in self._results:
-            context = self.context
-            finish = Finish(
-                train=self.train,
-                held_out=context.held_out,
-                layout=context.prepare.layout,
-                precision=self.net.module_.precision,
-                has_targets=self.data.target_kind is not None,
-                path=context.path,
-            )
-            self._results = {n_epochs: finish(self.net.module_.encoder.eval())}
-        return self._results[n_epochs]
+        context = self.context
+        finish = Finish(
+            train=self.train,
+            held_out=context.held_out,
+            holds_out=context.holds_out,
+            layout=context.prepare.layout,
+            precision=self.net.module_.precision,
+            has_targets=self.data.target_kind is not None,
+            path=context.path,
+        )
+        return finish(self.net.module_.encoder.eval())
 
     def _best_epoch(self) -> tuple[int, str | None]:
         """Return the epoch whose weights are used, and the name of the validation score."""
