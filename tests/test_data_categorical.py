@@ -106,7 +106,8 @@ def test_raw_frames_are_embedded_row_by_row(frame, loss):
     X = mixed(frame)
     embedder = fit(X, loss=loss)
     Z = embedder.transform(X)
-    assert Z.shape == (N, 32 if loss == "hscl" else 64) and Z.dtype == np.float64
+    width = 32 if loss == "hscl" else 64 + embedder.module_.width
+    assert Z.shape == (N, width) and Z.dtype == np.float64
     assert np.isfinite(Z).all()
     for part in (slice(0, 1), slice(7, 20)):
         assert_array_equal(embedder.transform(X[part]), Z[part])

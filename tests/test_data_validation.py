@@ -134,7 +134,10 @@ def test_duplicate_column_names_are_distinguished():
         ({"hardening": "cubic"}, "'hardening' parameter .*'threshold'"),
         ({"encoder": "transformer"}, "'encoder' parameter .*'mlp'"),
         ({"batch_size": 1}, "'batch_size' parameter"),
-        ({"y": np.eye(30)}, r"Raise `batch_size` \(now 256\) or `n_views` \(now 1\)"),
+        (
+            {"y": np.eye(30), "ce_weight": 0},
+            r"Raise `batch_size` \(now 256\) or `n_views` \(now 1\)",
+        ),
         ({"validation_fraction": 1.5}, "'validation_fraction' parameter"),
         ({"hidden_layer_sizes": (16, 0)}, "hidden_layer_sizes=.* positive"),
         ({"device": "gpu"}, "device='gpu' cannot be used"),

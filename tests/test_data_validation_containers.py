@@ -155,7 +155,8 @@ def test_sparse_rows_of_any_format(name, kind, loss):
     rows = getattr(scipy.sparse, f"{name}_{kind}")(SPARSE)
     embedder = fit(rows, loss=loss, random_state=0)
     Z = embedder.transform(rows)
-    assert Z.shape == (30, 32 if loss == "hscl" else 64) and Z.dtype == np.float64
+    width = 32 if loss == "hscl" else 64 + embedder.module_.width
+    assert Z.shape == (30, width) and Z.dtype == np.float64
     assert_array_equal(Z, embedder.transform(SPARSE))
     if name == "csr":
         assert_array_equal(Z[3:7], embedder.transform(rows[3:7]))
@@ -392,7 +393,7 @@ def test_one_hidden_layer_for_sparse_rows_with_classes():
     for embedder, n_layers in (
         (fit(rows, **mlp), 2),
         (fit(rows, loss="hucl"), 3),
-        (fit(rows, RNG.normal(size=30)), 3),
+        (fit(rows, RNG.normal(size=30), **mlp), 3),
         (fit(**mlp), 3),
         (fit(rows, hidden_layer_sizes=(8, 8, 8), **mlp), 4),
         (fit(rows, hidden_layer_sizes=np.array([8, 8]), **mlp), 3),

@@ -67,13 +67,19 @@ def spread(embedding):
 
 
 @pytest.mark.parametrize(
-    ("targets", "expected"), [(NUMBERS, 5), (LABELS, 5), (CLASSES, 5), (None, 20)]
+    ("targets", "expected"), [(NUMBERS, 1), (LABELS, 1), (CLASSES, 1), (None, 4)]
 )
 def test_the_parts_have_the_same_spread_and_without_targets_four_times_of_it(
     targets, expected
 ):
     embedding, _ = path_of(X, targets)
-    assert_allclose(spread(embedding[:, 2:]), expected, rtol=1e-4)
+    ratio = spread(embedding[:, 2:]) / spread(embedding[:, :2])
+    assert_allclose(ratio, expected, rtol=1e-4)
+
+
+def test_without_targets_the_linear_part_has_the_scale_of_the_columns():
+    embedding, rows = path_of(X)
+    assert_allclose(spread(embedding[:, 2:]), spread(rows), rtol=1e-4)
 
 
 def test_few_classes_are_followed_by_components_of_half_the_spread():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.augment import RandomShift
+from sklearn_hscl.augment import ImageTransforms, RandomShift
 from sklearn_hscl.encoders import ENCODERS, EncoderOptions, build_module
 
 X = np.random.default_rng(0).normal(size=(40, 6))
@@ -134,7 +134,7 @@ def test_options_of_an_encoder_are_frozen_and_have_neutral_defaults():
     options = EncoderOptions("mlp")
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.dropout = 0.5
-    module = build_module(options, torch.rand(5, 6), n_classes=3)
+    module = build_module(options, torch.rand(5, 6), n_outputs=3)
     assert module.training and isinstance(module.head, nn.Identity)
     assert module.n_components == 64 and module.classifier.out_features == 3
     assert ENCODERS == ("mlp", "tabular", "conv", "resnet18", "resnet50")
@@ -150,7 +150,8 @@ def test_images(digit_images, encoder, loss):
     embedder = fit(encoder, images, y, loss=loss)
     embedding = embedder.transform(images)
     assert embedder.input_shape_ == (1, 8, 8)
-    assert isinstance(embedder.net_.augment, RandomShift)
+    views = ImageTransforms if loss == "ucl" else RandomShift
+    assert isinstance(embedder.net_.augment, views)
     assert embedding.dtype == np.float32
     np.testing.assert_array_equal(embedder.transform(images[7:8]), embedding[7:8])
 

@@ -95,7 +95,7 @@ def test_scale_is_of_labelled_rows_only():
     X += 6 * y[:, None]
     y[60:] = -1
     embedder = HSCLEmbedder(unlabeled_label=-1, max_epochs=30, random_state=0).fit(X, y)
-    assert embedder.module_.output_scale > 1
+    assert embedder.net_.module_.encoder.output_scale > 1
 
 
 def test_with_cross_fit_the_classifier_learns_from_unseen_rows():

@@ -215,7 +215,7 @@ def test_held_out_rows_without_labels_are_refused(iris):
 
 
 def test_a_joint_head_needs_targets(iris):
-    with pytest.raises(ValueError, match="needs targets: pass y"):
+    with pytest.raises(ValueError, match="needs targets that the loss uses: pass y"):
         HSCLEmbedder("hucl", encoder="tabular", ce_weight=0.5).fit(iris[0])
 
 

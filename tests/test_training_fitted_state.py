@@ -37,6 +37,7 @@ def test_optional_attributes():
         "categories_",
         "is_categorical_",
         "valid_score_name_",
+        "held_out_readout_",
     }
 
 

@@ -336,8 +336,10 @@ def _jittered_grey(rows: Tensor, draws: _Draws, jitter: float, p: float) -> Tens
 
 def _grey(rows: Tensor) -> Tensor:
     """Return the brightness of RGB images (B, 1, H, W)."""
-    weights = torch.tensor(_LUMA, dtype=rows.dtype, device=rows.device).view(3, 1, 1)
-    return (rows * weights).sum(1, keepdim=True)
+    red, green, blue = (
+        part * weight for part, weight in zip(rows.split(1, dim=1), _LUMA, strict=True)
+    )
+    return red + green + blue
 
 
 def _with_hue(rows: Tensor, turn: Tensor) -> Tensor:
@@ -353,7 +355,7 @@ def _with_hue(rows: Tensor, turn: Tensor) -> Tensor:
             largest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor
         ),
     )  # in sixths of the circle, (B, 1, H, W)
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=rows.dtype, device=rows.device)
+    offsets = torch.arange(5, 0, -2, dtype=rows.dtype, device=rows.device)
     sixths = (hue + 6 * turn + offsets.view(3, 1, 1)) % 6  # (B, 3, H, W)
     return largest - chroma * torch.minimum(sixths, 4 - sixths).clamp(0, 1)
 

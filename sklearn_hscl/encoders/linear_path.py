@@ -166,12 +166,18 @@ def fit_linear_path(
     trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
     size = np.sqrt(trained.var(0).sum())
     weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
+    factor = 1.0
+    if targets is None and kind == "table" and not is_given:
+        # Both parts at the scale of standardised columns, as linear models expect them.
+        factor = _inverse(centred @ weight) / (_inverse(centred @ basis) or 1.0)
+    weight = weight * factor
     tensors = (
         torch.from_numpy(np.ascontiguousarray(part)) for part in (weight, -mean @ weight)
     )
     path = LinearPath(
         encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
     )
+    path.scale.fill_(factor)
     path.inputs.to(sampled.device)
     return path
 

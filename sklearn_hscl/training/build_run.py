@@ -68,7 +68,8 @@ def build_run(
     seeds, previous = start.seeds, start.previous
     if previous is not None and given.encoder == "auto":
         given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
-    if previous is not None and given.n_components is None:
+    if previous is not None and given.encoder == "mlp" and given.n_components is None:
+        # The default width may have been another one.
         given = replace(given, n_components=previous.net.plain_module.n_components)
     config = resolve_defaults(given, data.data)
     resolve_loss(loss, config, data.data)

@@ -7,8 +7,7 @@ from torch import nn
 
 from second_device.agreement import embedder
 from second_device.backend import NAME, WAITS
-from sklearn_hscl.augment import ClassCorruption, FeatureCorruption
-from sklearn_hscl.augment.image import _seed_from
+from sklearn_hscl.augment import ClassCorruption, FeatureCorruption, ImageTransforms
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.presets import LOSSES
 from sklearn_hscl.training.loop import net as loop
@@ -71,11 +70,16 @@ def test_steps_on_images(monkeypatch, images, encoder, precision):
     assert found == [{}, {}, {}]
 
 
-def test_seeds_of_image_transforms():
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_image_transforms_do_not_wait(n_channels):
+    images = torch.rand(6, n_channels, 9, 9)
+    augment = ImageTransforms(blur=0.5, erase=0.5).fitted(images.to(NAME))
     generator = torch.Generator(NAME).manual_seed(0)
+    rows = images.to(NAME)
     WAITS.clear()
-    seeds = [_seed_from(generator) for _ in range(3)]
-    assert len(set(seeds)) == 3 and not WAITS
+    views = [augment(rows, generator) for _ in range(2)]
+    assert not WAITS
+    assert not torch.equal(*[view.cpu() for view in views])
 
 
 @pytest.mark.parametrize("encoder", ["tabular", "mlp"])
