@@ -61,9 +61,9 @@ for name in methods:
 
 # %%
 # H-SCL retrieves better than H-UCL and pixels, which are level: pixels are a strong
-# baseline on small, centred images. If these are shifted, both lose much and H-SCL little. The
-# first column of each group is a query among the shifted images of the last split, followed
-# by its five nearest neighbours; wrong digits are red.
+# baseline on small, centred images. If these are shifted, both lose much and H-SCL little.
+# The first column of each group is a query among the shifted images of the last split,
+# followed by its five nearest neighbours; wrong digits are red.
 queries = [np.flatnonzero(y_test == digit)[0] for digit in range(0, 10, 2)]
 fig, axes = plt.subplots(5, 18, figsize=(10, 3.4), layout="constrained")
 for ax in axes.flat:
