@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from helpers.callbacks import QuietCallback
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, RidgeCV
@@ -254,17 +255,8 @@ def test_sparse_rows_with_gaps_or_without_values(rows, targets, encoder):
     assert np.isfinite(embedding).all()
 
 
-class Snapshots:
+class Snapshots(QuietCallback):
     """A callback that embeds rows after every epoch."""
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator):
         if context.task_name == "epoch":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import killed_fits as kills
+from helpers.callbacks import QuietCallback
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -35,21 +36,12 @@ class Stopped(Exception):  # noqa: N818
     """An error that ends a fit from outside."""
 
 
-class StopAfter:
+class StopAfter(QuietCallback):
     """scikit-learn callback that fails after some epochs."""
 
     def __init__(self, epoch, error=Stopped):
         self.epoch = epoch
         self.error = error
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "epoch" and context.task_id == self.epoch:

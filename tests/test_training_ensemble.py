@@ -23,7 +23,6 @@ from sklearn_hscl.training.ensemble import (
     draw_folds,
     mixed_members,
     norm_of_means,
-    strata,
 )
 
 M, B, D, K = 3, 12, 4, 2
@@ -242,16 +241,6 @@ def test_members_learn_and_score_every_kind_of_targets(iris, targets, width, nam
     scores = [epoch["valid_score"] for epoch in fitted.history_]
     assert max(scores) > scores[0] + 0.1
     assert max(scores) > (0.5 if name == "R2" else -0.1)
-
-
-@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
-def test_folds_of_members_have_similar_targets(iris, targets):
-    values = np.asarray(targets[0](iris[1]), float).reshape(len(iris[1]), -1)
-    folds = draw_folds(strata(values), 4, seed=0)
-    sizes = np.bincount(folds)
-    assert sizes.max() - sizes.min() <= 1
-    means = np.stack([values[folds == fold].mean(0) for fold in range(4)])
-    assert np.ptp(means.sum(1)) < 0.1 * np.ptp(values.sum(1))
 
 
 def test_squared_errors_are_those_of_each_kind_of_targets():

@@ -149,7 +149,6 @@ def fit_targets(
         Type of y; ``"auto"`` asks ``type_of_target``.
     unlabeled_label : int, str, NaN or None
         Class label that marks rows without label. NaN: missing values do.
-
     needs_classes : bool, default=False
         Whether a parameter of the embedder needs classes.
 

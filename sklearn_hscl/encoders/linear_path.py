@@ -147,7 +147,7 @@ def fit_linear_path(
     values = input_values(sampled, layout)
     mean = values.mean(0)
     centred = values - mean
-    index = torch.arange(0) if targets is None else _labelled(targets)
+    index = torch.arange(0) if targets is None else labelled_indices(targets)
     kind = "images" if len(rows.shape) > 2 else "table"
     is_given, axes = axes is not None, _principal_axes(centred) if axes is None else axes
     parts = []  # maps, and their spread relative to that of the trained part
@@ -188,7 +188,7 @@ def input_values(rows: Tensor, layout: ColumnLayout | None) -> Floats:
     return values
 
 
-def _labelled(targets: Tensor) -> Tensor:
+def labelled_indices(targets: Tensor) -> Tensor:
     """Return the indices of rows with targets: all but those of the class code -1."""
     if targets.ndim > 1:
         return torch.arange(len(targets))

@@ -22,7 +22,7 @@ from sklearn_hscl.training.config import (
     FitContext,
     steps_in_epoch,
 )
-from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds, strata
+from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
 from sklearn_hscl.training.loop.callback import TrainingCallback
 
 # Fewer held-out samples give a score of few values, with large errors.
@@ -54,15 +54,15 @@ def member_folds(
     Tensor of int, shape (n,), or None
         None if all members see all samples.
     """
-    targets, groups = data.train.targets, data.train.groups
-    if targets is None:
+    codes, groups = data.train.targets, data.train.groups
+    if data.target_kind != "class" or codes is None:
         return None
     if config.cross_fit is None and not _can_score_folds(config, data, loss):
         return None
     if groups is None:
-        folds = draw_folds(strata(targets), config.n_members, seeds.split)
+        folds = draw_folds(codes, config.n_members, seeds.split)
     else:
-        folds = draw_member_folds(targets, groups, config.n_members, seeds.split)
+        folds = draw_member_folds(codes, groups, config.n_members, seeds.split)
     return torch.from_numpy(folds)
 
 
@@ -120,7 +120,7 @@ def _can_score_folds(config: FitConfig, data: TrainingData, loss: ContrastiveLos
 
 
 def _scores_out_of_fold(config: FitConfig, loss: ContrastiveLoss) -> bool:
-    """Return whether members score samples, which takes a jointly trained head."""
+    """Return whether members score samples, which takes a jointly trained classifier."""
     return config.early_stopping == "auto" and bool(loss.options.ce_weight)
 
 

@@ -144,31 +144,13 @@ def norm_of_means(members: Embeddings, unseeing: Embeddings) -> float:
 _MAX_FOLDS = 20
 
 
-def strata(targets: Targets) -> NDArray[np.int64]:
-    """Return a code per row, similar for similar targets, for folds that are alike.
-
-    Parameters
-    ----------
-    targets : ndarray of shape (n_samples,) or (n_samples, K)
-        Class codes, label indicators or standardised numbers.
-
-    Returns
-    -------
-    ndarray of int, shape (n_samples,)
-        Class codes as they are; else the order of the rows by the sum of their targets.
-    """
-    if targets.ndim == 1:
-        return targets.astype(np.int64)
-    return np.unique(targets.sum(1), return_inverse=True)[1].astype(np.int64)
-
-
 def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[np.int64]:
     """Draw the member that does not see each row, evenly over rows and within classes.
 
     Parameters
     ----------
     codes : ndarray of int, shape (n_samples,)
-        Class codes, -1 for no label, or other strata.
+        Class codes, -1 for no label.
     n_members : int
         Number of members M.
     seed : int
@@ -189,14 +171,14 @@ def draw_folds(codes: NDArray[np.int64], n_members: int, seed: int) -> NDArray[n
 
 
 def draw_member_folds(
-    targets: Targets, groups: NDArray[np.int64], n_members: int, seed: int
+    codes: NDArray[np.int64], groups: NDArray[np.int64], n_members: int, seed: int
 ) -> NDArray[np.int64]:
     """Draw the member that does not see each row, the same for all rows of a group.
 
     Parameters
     ----------
-    targets : ndarray of shape (n_samples,) or (n_samples, K)
-        Class codes, -1 for no label, or other targets.
+    codes : ndarray of int, shape (n_samples,)
+        Class codes, -1 for no label.
     groups : ndarray of int, shape (n_samples,)
         Codes of the groups.
     n_members : int
@@ -221,11 +203,9 @@ def draw_member_folds(
             f"`n_members`, or `cross_fit`, to that number, pass finer groups, or leave "
             f"groups out."
         )
-    folds = draw_group_folds(targets, groups, n_members, seed)
-    if targets.ndim > 1:
-        return folds
+    folds = draw_group_folds(codes, groups, n_members, seed)
     for member in range(n_members):
-        seen = np.unique(targets[(folds != member) & (targets >= 0)])
+        seen = np.unique(codes[(folds != member) & (codes >= 0)])
         if len(seen) < 2:
             raise ValueError(
                 f"groups leaves member {member} of {n_members} rows of {len(seen)} class "

@@ -18,6 +18,7 @@ from sklearn_hscl.encoders.linear_path import (
     LinearPath,
     fit_linear_path,
     input_values,
+    labelled_indices,
     path_width,
     some_of,
 )
@@ -104,14 +105,10 @@ class HeldOutReadout:
             )
         return cls(*parts, targets, truth)
 
-    def of_embedding(self, encoder: nn.Module, precision: Precision) -> Readout:
-        """Return the errors of models of the embedding."""
-        return read_out(*self._pair(*self.embed(encoder, precision)))
-
     def of_rows(self, layout: ColumnLayout | None) -> Readout:
         """Return the errors of models of the prepared columns, or pixels, themselves."""
         rows = (input_values(part.rows[:], layout) for part in (self.train, self.held_out))
-        return read_out(*self._pair(*rows))
+        return self.read(*rows)
 
     def embed(self, encoder: nn.Module, precision: Precision) -> tuple[Floats, Floats]:
         """Return the embeddings of the training and the held-out rows."""
@@ -121,22 +118,14 @@ class HeldOutReadout:
         )
         return first, second
 
-    def scaled(self, train: Floats, held_out: Floats, factors: Floats) -> float:
-        """Return the mean error of models of embeddings whose columns are scaled."""
-        return float(read_out(*self._pair(train * factors, held_out * factors)).both.mean())
-
-    def _pair(
-        self, train: Floats, held_out: Floats
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        return train, self.targets, held_out, self.truth
+    def read(self, train: Floats, held_out: Floats) -> Readout:
+        """Return the errors of models of both parts of some representation."""
+        return read_out(train, self.targets, held_out, self.truth)
 
 
 def _some(data: LabelledRows, most: int) -> LabelledRows:
     """Return labelled rows, `most` at most."""
-    index = torch.arange(len(data.targets))
-    if data.targets.ndim == 1:
-        index = (data.targets >= 0).nonzero()[:, 0].cpu()
-    index = some_of(index, most)
+    index = some_of(labelled_indices(data.targets), most)
     return LabelledRows(data.rows[index], data.targets[index.to(data.targets.device)])
 
 
@@ -174,10 +163,12 @@ class Finish:
         readout = None
         if self.has_targets and self.held_out is not None:
             data = HeldOutReadout.of(self.train, self.held_out)
+            embeddings = data.embed(finished, self.precision)
             if self.path is True and isinstance(finished, LinearPath):
-                choose_scale(finished, data, self.precision)
-            rows = data.of_rows(self.layout)
-            readout = compare(data.of_embedding(finished, self.precision), rows, data)
+                embedding = choose_scale(finished, data, *embeddings)
+            else:
+                embedding = data.read(*embeddings)
+            readout = compare(embedding, data.of_rows(self.layout), data)
             finished = self._with_all_rows(finished)
         return FinishedEncoder(finished, path_width(finished), readout)
 
@@ -241,19 +232,36 @@ def sparse_axes(rows: LazyRows) -> Floats | None:
     return components
 
 
-def choose_scale(path: LinearPath, data: HeldOutReadout, precision: Precision) -> None:
+def choose_scale(
+    path: LinearPath, data: HeldOutReadout, train: Floats, held_out: Floats
+) -> Readout:
     """Scale the trained part of an embedding, so that held-out rows are read out best.
 
     Training rows are embedded closer to their targets than new rows. Where that misleads
     the readouts, a smaller trained part leaves more to the linear part.
+
+    Parameters
+    ----------
+    path : LinearPath
+        Its scale is set.
+    data : HeldOutReadout
+        The targets.
+    train, held_out : ndarray of shape (n, D) and (m, D)
+        Embeddings without that scale.
+
+    Returns
+    -------
+    Readout
+        Of the scaled embedding.
     """
-    embeddings = data.embed(path, precision)
-    is_trained = np.arange(embeddings[0].shape[1]) < embeddings[0].shape[1] - path.width
-
-    def error(scale: float) -> float:
-        return data.scaled(*embeddings, np.where(is_trained, scale, 1.0))
-
-    path.scale.fill_(min(_SCALES, key=error))
+    is_trained = np.arange(train.shape[1]) < train.shape[1] - path.width
+    readouts = {}
+    for scale in _SCALES:
+        factors = np.where(is_trained, scale, 1.0)
+        readouts[scale] = data.read(train * factors, held_out * factors)
+    best = min(readouts, key=lambda scale: float(readouts[scale].both.mean()))
+    path.scale.fill_(best)
+    return readouts[best]
 
 
 def compare(

@@ -174,7 +174,9 @@ class HeldOutEarlyStopping(BestWeights):
         """Return the name of the score."""
         if net.target_kind == "class":
             return "k-NN accuracy"
-        return _head_score_name(net) if _has_head(net) else "negative loss"
+        if not _has_head(net):
+            return "negative loss"
+        return "R2" if net.target_kind == "continuous" else "negative Brier score"
 
     def score(self, net: ContrastiveNet) -> float:
         """Return the fraction of correct votes, the head's score, or the negative loss."""
@@ -205,6 +207,7 @@ class HeldOutEarlyStopping(BestWeights):
                 outputs = outputs.mean(0) if net.module_.has_members else outputs
                 errors = squared_errors(outputs, targets[chunk], net.target_kind)
                 total += errors.sum().item()
+        # Numbers are standardised.
         return (net.target_kind == "continuous") - total / len(rows)
 
     def loss(self, net: ContrastiveNet) -> float | None:
@@ -286,8 +289,7 @@ def held_out_loss(net: ContrastiveNet, rows: Tensor | LazyRows, targets: Tensor)
 class OutOfFoldEarlyStopping(BestWeights):
     """Score training rows by the member of an ensemble that does not see them.
 
-    The score is that of the member's linear head: the negative Brier score of its
-    probabilities of classes or labels, or the R2 of its predictions of numbers. It needs
+    The score is the negative Brier score of that member's class probabilities. It needs
     no rows that all members are kept from.
 
     Parameters
@@ -304,10 +306,10 @@ class OutOfFoldEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return _head_score_name(net)
+        return "negative Brier score"
 
     def score(self, net: ContrastiveNet) -> float:
-        """Return minus the mean squared error of probabilities, or the R2 of numbers."""
+        """Return minus the mean squared error of the class probabilities."""
         net.module_.eval()
         total, n_labelled, first = 0.0, 0, 0
         with torch.inference_mode():
@@ -323,16 +325,11 @@ class OutOfFoldEarlyStopping(BestWeights):
                 )
                 total += errors.sum().item()
                 n_labelled += len(errors)
-        # Numbers are standardised.
-        return (net.target_kind == "continuous") - total / n_labelled
+        return -total / n_labelled
 
 
 def _has_head(net: ContrastiveNet) -> bool:
     return net.module_.classifier is not None
-
-
-def _head_score_name(net: ContrastiveNet) -> str:
-    return "R2" if net.target_kind == "continuous" else "negative Brier score"
 
 
 def squared_errors(outputs: Tensor, targets: Tensor, kind: str | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
@@ -95,7 +95,6 @@ class AveragedWeights(TrainingCallback):
 _MAX_ROWS = 4096  # rows on which scales are compared
 _MAX_EXPONENT = 4  # scales are powers of 2, from 1/16 to 16
 _MIN_PROBABILITY = 1e-12
-_MAX_LABELS = 8  # that the scale is compared on
 
 
 class CalibratedScale(TrainingCallback):
@@ -133,20 +132,16 @@ class CalibratedScale(TrainingCallback):
         if len(net.history) == net.first_epoch_:
             return
         indices = self._labelled_indices()
-        kind = net.target_kind
         seen, unseen = self._embeddings(net.module_, indices)
         if not np.isfinite(seen).all():
             return
-        targets = self.train_.targets[indices].cpu().numpy()
+        labels = self.train_.targets[indices].cpu().numpy()
         folds = self.folds[indices].cpu().numpy()
-        n_labelled = int(is_labelled(self.train_.targets).sum())
+        n_labelled = int((self.train_.targets >= 0).sum())
 
         def losses(scale: float) -> NDArray[np.float64]:
-            parts = (scale * seen, scale * unseen, targets, folds, n_labelled)
-            return (
-                errors_out_of_fold(*parts)
-                if kind == "continuous"
-                else losses_of_labels(*parts)
+            return losses_out_of_fold(
+                scale * seen, scale * unseen, labels, folds, n_labelled
             )
 
         encoder = net.module_.encoder
@@ -155,7 +150,7 @@ class CalibratedScale(TrainingCallback):
 
     def _labelled_indices(self) -> Tensor:
         """Return the indices of rows with labels, at most _MAX_ROWS."""
-        labelled = is_labelled(self.train_.targets).nonzero()[:, 0]
+        labelled = (self.train_.targets >= 0).nonzero()[:, 0]
         return labelled[:: -(-len(labelled) // _MAX_ROWS)]
 
     def _embeddings(
@@ -172,51 +167,6 @@ class CalibratedScale(TrainingCallback):
         unseen = members[torch.arange(len(indices)), self.folds[indices].cpu()]
         seen = unseen if self.cross_fit else members.mean(1)
         return seen.numpy(), unseen.numpy()
-
-
-def is_labelled(targets: Tensor) -> Tensor:
-    """Return the mask of rows with targets: all but those of the class code -1."""
-    if targets.ndim > 1:
-        return torch.ones(len(targets), dtype=torch.bool, device=targets.device)
-    return targets >= 0
-
-
-def errors_out_of_fold(
-    seen: NDArray[np.float64],
-    unseen: NDArray[np.float64],
-    targets: NDArray[np.floating],
-    folds: NDArray[np.int64],
-    n_samples: int,
-) -> NDArray[np.float64]:
-    """Compute the squared errors of a default ``Ridge``; see :func:`losses_out_of_fold`."""
-    errors = [np.zeros(0)]
-    for fold in np.unique(folds):
-        others = folds != fold
-        if not others.any():
-            continue
-        ridge = Ridge(alpha=others.sum() / n_samples).fit(seen[others], targets[others])
-        predicted = ridge.predict(unseen[~others]).reshape(-1, targets.shape[1])
-        errors.append(np.square(predicted - targets[~others]).mean(1))
-    return np.concatenate(errors)
-
-
-def losses_of_labels(
-    seen: NDArray[np.float64],
-    unseen: NDArray[np.float64],
-    targets: NDArray[np.integer | np.floating],
-    folds: NDArray[np.int64],
-    n_samples: int,
-) -> NDArray[np.float64]:
-    """Compute :func:`losses_out_of_fold` of classes, or of the first few labels."""
-    columns = targets[:, None] if targets.ndim == 1 else targets[:, :_MAX_LABELS]
-    return np.concatenate(
-        [
-            losses_out_of_fold(
-                seen, unseen, np.round(labels).astype(np.int64), folds, n_samples
-            )
-            for labels in columns.T
-        ]
-    )
 
 
 def losses_out_of_fold(
