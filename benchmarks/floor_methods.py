@@ -57,6 +57,8 @@ def embedded(cell: Cell, data: Data, seed: int, options: dict[str, object]) -> P
         options, y = {"unlabeled_label": -1} | options, data.y_few
     if cell.target == "none":
         y = None
+    if cell.is_numeric:
+        options = {"target_type": "continuous"} | options
     embedder = HSCLEmbedder(random_state=seed, **options).fit(data.X_train, y)
     return embedder.transform(data.X_train), embedder.transform(data.X_test)
 

@@ -26,7 +26,7 @@ def write_report(path: Path) -> None:
     lines = [*title(cells, path), *by_kind(means, names)]
     for name in names:
         lines += [*verdict(means, scores, name), ""]
-    lines += [*by_cell(means, names), *notes(failed)]
+    lines += [*regression(means, names), *by_cell(means, names), *notes(failed)]
     for target in TARGETS:
         if any(cell.startswith(f"{target}/") for cell in means.loc[BASE].index.levels[0]):
             lines += plot(means, names, target)
@@ -73,7 +73,8 @@ def title(cells: list[dict[str, Any]], path: Path) -> list[str]:
         "Embeddings are read as they are. Raw rows are imputed, standardised and one-hot; "
         "counts are scaled by their maximum; TF-IDF, sentence embeddings and pixels in "
         "[0, 1] are read as they are. HSCLEmbedder has its defaults, and "
-        "unlabeled_label=-1 where labels are few. It takes whole numbers as classes.",
+        "unlabeled_label=-1 where labels are few, target_type='continuous' where targets are "
+        "numbers.",
         "",
     ]
 
@@ -181,6 +182,27 @@ def verdict(means: pd.Series, scores: pd.DataFrame, name: str) -> list[str]:
     return lines + (
         list(markdown(["worse by both", *READOUTS.values()], rows)) if rows else []
     )
+
+
+def regression(means: pd.Series, names: list[str]) -> list[str]:
+    """Return R2 of ridge on the embedding, and of models of the rows, where y is numbers."""
+    if "peer" not in means.index.levels[0] or not names:
+        return []
+    kinds = ("number/", "numbers/")
+    cells = [c for c in _cells(means, "peer") if c.startswith(kinds)]
+    models = [(name, "linear", f"{name}, ridge") for name in names]
+    models += [(BASE, "linear", "ridge"), ("peer", "ridge", "ridge, alpha by CV")]
+    models += [("peer", "forest", "random forest"), ("peer", "PLS", "PLS")]
+    table = pd.DataFrame(
+        {title: means[method].unstack()[readout] for method, readout, title in models}
+    ).reindex(cells)
+    table = table.dropna()
+    if table.empty:
+        return []
+    rows = [[cell, *map("{:.3f}".format, row)] for cell, row in table.iterrows()]
+    mean = ["**mean**", *map("{:.3f}".format, table.mean())]
+    header = ["cell", *table.columns]
+    return ["## Numbers: R2 of models", "", *markdown(header, [*rows, mean]), ""]
 
 
 def by_cell(means: pd.Series, names: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ _MAX_PREDICTIONS = 16
 _SPREAD_OF_FEW, _MAX_COMPONENTS_OF_FEW = 0.5, 64
 # Components without targets: so many, or as many as hold this fraction of the variance.
 _MAX_COMPONENTS, _VARIANCE = {"table": 256, "images": 64}, 0.99
+_SMALLEST = 1e-12  # variance of a component, relative to the largest
 _ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
 
 
@@ -212,9 +213,15 @@ def some_of(index: Tensor, most: int) -> Tensor:
 
 def _principal_axes(centred: Floats) -> Floats:
     """Return the directions of the rows' variance in decreasing order, (F, q)."""
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
-    axes[:] = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-    return axes[singular > 1e-9 * max(singular[0], 1e-300)].T
+    if len(centred) < centred.shape[1]:
+        # Products of rows are fewer than products of columns.
+        variances, vectors = np.linalg.eigh(centred @ centred.T)
+        axes = centred.T @ vectors
+    else:
+        variances, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, variances > _SMALLEST * max(variances[-1], 1e-300)][:, ::-1]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    return axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
 
 
 def _leading(centred: Floats, axes: Floats, most: int) -> Floats:
