@@ -73,7 +73,7 @@ def title(cells: list[dict[str, Any]], path: Path) -> list[str]:
         "Embeddings are read as they are. Raw rows are imputed, standardised and one-hot; "
         "counts are scaled by their maximum; TF-IDF, sentence embeddings and pixels in "
         "[0, 1] are read as they are. HSCLEmbedder has its defaults, and "
-        "unlabeled_label=-1 where labels are few, target_type='continuous' where targets are "
+        "unlabeled_label=-1 where labels are few, target_type='continuous' where they are "
         "numbers.",
         "",
     ]
@@ -185,7 +185,7 @@ def verdict(means: pd.Series, scores: pd.DataFrame, name: str) -> list[str]:
 
 
 def regression(means: pd.Series, names: list[str]) -> list[str]:
-    """Return R2 of ridge on the embedding, and of models of the rows, where y is numbers."""
+    """Return R2 of ridge on the embedding, and of models of the rows, for numbers."""
     if "peer" not in means.index.levels[0] or not names:
         return []
     kinds = ("number/", "numbers/")
