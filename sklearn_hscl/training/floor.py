@@ -243,11 +243,11 @@ def choose_scale(
     Parameters
     ----------
     path : LinearPath
-        Its scale is set.
+        Its scale is multiplied.
     data : HeldOutReadout
         The targets.
     train, held_out : ndarray of shape (n, D) and (m, D)
-        Embeddings without that scale.
+        Embeddings before that.
 
     Returns
     -------
@@ -260,7 +260,7 @@ def choose_scale(
         factors = np.where(is_trained, scale, 1.0)
         readouts[scale] = data.read(train * factors, held_out * factors)
     best = min(readouts, key=lambda scale: float(readouts[scale].both.mean()))
-    path.scale.fill_(best)
+    path.scale.mul_(best)
     return readouts[best]
 
 
