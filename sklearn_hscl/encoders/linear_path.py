@@ -162,10 +162,13 @@ def fit_linear_path(
         basis = axes if is_given else _leading(centred, axes, _MAX_COMPONENTS[kind])
         parts.append((basis, _SPREAD_WITHOUT_TARGETS[kind]))
     else:
-        known = _sample(index, rows)
+        # Coordinates on given axes are few: more rows fit into memory.
+        known = some_of(index, _MAX_ROWS) if is_given else _sample(index, rows)
         y = targets[known.to(targets.device)].cpu().numpy()
-        basis = _predictions(input_values(rows[known], layout) - mean, axes, y)
-        parts.append((basis, _SPREAD))
+        leading = axes[:, : max(1, len(known) // _ROWS_PER_COMPONENT)]
+        chunks = (rows[part] for part in known.split(_MIN_ROWS))
+        coordinates = [(input_values(part, layout) - mean) @ leading for part in chunks]
+        parts.append((leading @ _predictions(np.vstack(coordinates), y), _SPREAD))
         spread = _spread_of_components(targets)
         if spread:
             parts.append((_leading(centred, axes, _MAX_COMPONENTS_OF_FEW), spread))
@@ -255,20 +258,19 @@ def _leading(centred: Floats, axes: Floats, most: int) -> Floats:
     return axes[:, : min(most, n_needed)]
 
 
-def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
-    """Return the map of rows to predictions of the targets, (F, K)."""
+def _predictions(coordinates: Floats, targets: Floats) -> Floats:
+    """Return the map of principal components (n, q) to predictions of targets, (q, K)."""
     from sklearn.linear_model import RidgeCV  # most imports of the package fit nothing
 
     if targets.ndim == 1:
         targets = (targets[:, None] == np.unique(targets)).astype(np.float64)
     deviations = targets - targets.mean(0)
-    axes = axes[:, : max(1, len(centred) // _ROWS_PER_COMPONENT)]
-    if not axes.size:  # all rows are equal
-        return np.zeros((centred.shape[1], min(deviations.shape[1], _MAX_PREDICTIONS)))
-    ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(centred @ axes, deviations)
-    weight = axes @ ridge.coef_.reshape(deviations.shape[1], -1).T
+    if not coordinates.size:  # all rows are equal
+        return np.zeros((0, min(deviations.shape[1], _MAX_PREDICTIONS)))
+    ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(coordinates, deviations)
+    weight: Floats = ridge.coef_.reshape(deviations.shape[1], -1).T
     if weight.shape[1] > _MAX_PREDICTIONS:
-        weight = weight @ _principal_axes(centred @ weight)[:, :_MAX_PREDICTIONS]
+        weight = weight @ _principal_axes(coordinates @ weight)[:, :_MAX_PREDICTIONS]
     return weight
 
 
