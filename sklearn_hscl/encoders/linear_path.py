@@ -150,10 +150,13 @@ def fit_linear_path(
     -------
     LinearPath
     """
-    sampled = rows[_sample(torch.arange(rows.shape[0]), rows)]
+    every = torch.arange(rows.shape[0])
+    # With axes, some dense rows are enough for means and spreads.
+    sampled = rows[_sample(every, rows) if axes is None else some_of(every, _MIN_ROWS)]
     values = input_values(sampled, layout)
     mean = values.mean(0)
     centred = values - mean
+    del values  # as large as the centred ones
     index = torch.arange(0) if targets is None else labelled_indices(targets)
     kind = "images" if len(rows.shape) > 2 else "table"
     is_given, axes = axes is not None, _principal_axes(centred) if axes is None else axes
@@ -167,8 +170,10 @@ def fit_linear_path(
         y = targets[known.to(targets.device)].cpu().numpy()
         leading = axes[:, : max(1, len(known) // _ROWS_PER_COMPONENT)]
         chunks = (rows[part] for part in known.split(_MIN_ROWS))
-        coordinates = [(input_values(part, layout) - mean) @ leading for part in chunks]
-        parts.append((leading @ _predictions(np.vstack(coordinates), y), _SPREAD))
+        coordinates = np.vstack(
+            [(input_values(part, layout) - mean) @ leading for part in chunks]
+        )
+        parts.append((leading @ _predictions(coordinates, y), _SPREAD))
         spread = _spread_of_components(targets)
         if spread:
             parts.append((_leading(centred, axes, _MAX_COMPONENTS_OF_FEW), spread))
@@ -222,7 +227,7 @@ def _spread_of_components(targets: Tensor) -> float:
 
 
 def has_rare_classes(codes: Tensor | NDArray[np.int64]) -> bool:
-    """Return whether hardly any row has another class than most rows; -1 is no class."""
+    """Return whether hardly any row of known class is outside the largest class."""
     codes = np.asarray(codes.cpu() if isinstance(codes, Tensor) else codes)
     counts = np.bincount(codes[codes >= 0])
     return bool(counts.size and 0 < counts.sum() - counts.max() < _MAX_RARE * counts.sum())
