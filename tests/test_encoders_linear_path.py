@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
-from sklearn_hscl.encoders.linear_path import LinearPath, fit_linear_path
+from sklearn_hscl.encoders.linear_path import LinearPath, fit_linear_path, has_rare_classes
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import resolve_precision
 
@@ -26,6 +26,8 @@ NUMBERS = X @ RNG.normal(size=(8, 2)) + RNG.normal(size=(200, 2))
 LABELS = (NUMBERS.mean(0) < NUMBERS).astype(int)
 CLASSES = (NUMBERS[:, 0] > 0).astype(int) + LABELS[:, 1]
 FEW = np.where(np.arange(200) % 4, -1, CLASSES)
+RARE = (NUMBERS[:, 0] > np.sort(NUMBERS[:, 0])[-11]).astype(int)  # 5 %
+WORDS = scipy.sparse.random_array((200, 400), density=0.01, rng=RNG, format="csr")
 MIXED = pd.DataFrame(X[:, :4], columns=list("abcd")).assign(
     color=np.array(["red", "green", "blue"])[CLASSES]
 )
@@ -68,7 +70,7 @@ def spread(embedding):
 
 
 @pytest.mark.parametrize(
-    ("targets", "expected"), [(NUMBERS, 1), (LABELS, 1), (CLASSES, 1), (None, 4)]
+    ("targets", "expected"), [(NUMBERS, 1), (LABELS, 1), (CLASSES, 2), (None, 4)]
 )
 def test_the_parts_have_the_same_spread_and_without_targets_four_times_of_it(
     targets, expected
@@ -91,6 +93,36 @@ def test_few_classes_are_followed_by_components_of_half_the_spread():
     cosines = (embedding[:, 5:] * expected).sum(0)
     cosines /= np.linalg.norm(embedding[:, 5:], axis=0) * np.linalg.norm(expected, axis=0)
     assert_allclose(np.abs(cosines), 1, atol=1e-5)
+
+
+def test_rare_classes_are_followed_by_components_of_twice_the_spread():
+    embedding, rows = path_of(X, RARE)
+    assert_allclose(spread(embedding[:, :2]), 2.5, rtol=1e-4)
+    assert_allclose(spread(embedding[:, 2:4]), 5, rtol=1e-4)
+    assert_allclose(spread(embedding[:, 4:]), 10, rtol=1e-4)
+    expected = PCA().fit_transform(rows)
+    cosines = (embedding[:, 4:] * expected).sum(0)
+    cosines /= np.linalg.norm(embedding[:, 4:], axis=0) * np.linalg.norm(expected, axis=0)
+    assert_allclose(np.abs(cosines), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("y", "trained"), [(CLASSES, 1 / 2), (RARE, 1 / 16)])
+def test_classes_of_sparse_rows_are_predicted_at_the_scale_of_unit_norm(y, trained):
+    embedding = fit(WORDS, y).transform(WORDS)
+    n_classes = len(np.unique(y))
+    assert_allclose(spread(embedding[:, :64]), trained, rtol=1e-3)
+    assert_allclose(spread(embedding[:, 64 : 64 + n_classes]), 1, rtol=1e-3)
+
+
+def test_rare_classes_have_fewer_than_six_percent_of_the_rows():
+    codes = np.arange(100)
+    assert has_rare_classes((codes < 5).astype(int))
+    assert has_rare_classes(np.where(codes < 5, codes, 5))
+    assert not has_rare_classes((codes < 6).astype(int))
+    assert not has_rare_classes(codes)
+    assert not has_rare_classes(np.zeros(100, int))
+    assert not has_rare_classes(np.full(100, -1))
+    assert not has_rare_classes(np.where(codes < 50, -1, codes < 54))
 
 
 def test_components_of_images_have_the_spread_of_the_trained_part():
@@ -149,6 +181,8 @@ USED = {
     "numbers": (X, NUMBERS, {}, 2),
     "labels": (X, LABELS, {}, 2),
     "few labels": (X, FEW, {"unlabeled_label": -1}, 3 + 8),
+    "rare classes": (X, RARE, {}, 2 + 8),
+    "classes of sparse rows": (WORDS, CLASSES, {}, 3),
     "mixed columns": (MIXED, NUMBERS, {}, 2),
     "mlp": (X, NUMBERS, {"encoder": "mlp"}, 2),
     "no targets": (X, None, {}, 8),
@@ -181,6 +215,9 @@ def test_a_path_is_part_of_the_embedder(X, y, params, width, tmp_path):
 
 UNUSED = {
     "classes": (X, CLASSES, {}),
+    "one rare class of three": (X, np.where(RARE, 2, CLASSES % 2), {}),
+    "mlp on dense rows": (X, RARE, {"encoder": "mlp"}),
+    "sparse rows of a width": (WORDS, CLASSES, {"n_components": 8}),
     "a width": (X, NUMBERS, {"n_components": 5, "early_stopping": False}),
     "labels ignored": (X, CLASSES, {"loss": "ucl", "n_components": 8}),
     "folds": (X, CLASSES, {"cross_fit": 3}),
@@ -272,3 +309,9 @@ def test_callbacks_that_embed_rows_change_nothing():
         results.append((embedder.best_epoch_, embedder.n_iter_, embedder.transform(X)))
     assert results[0][0] < results[0][1]  # the last weights are not those that count
     assert_array_equal(results[0][2], results[1][2])
+
+
+def test_held_out_rows_scale_the_trained_part_of_rare_classes_further():
+    embedder = fit(X, RARE, early_stopping=True, X_val=X[::2], y_val=RARE[::2])
+    assert float(embedder.module_.scale) in {0.5, 0.25, 0.125, 0.0625}
+    assert "difference" in embedder.held_out_readout_

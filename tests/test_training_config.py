@@ -116,7 +116,8 @@ def test_large_sparse_rows_stay_sparse(monkeypatch):
     X, y = counts(60, 30, 0.2)
     for limit, expected in ((4 * 60 * 30, TabularEncoder), (4 * 60 * 30 - 1, MLPEncoder)):
         monkeypatch.setattr(config, "_MAX_DENSE_BYTES", limit)
-        assert type(HSCLEmbedder(max_epochs=1).fit(X, y).module_) is expected
+        embedder = HSCLEmbedder(max_epochs=1).fit(X, y)
+        assert type(embedder.net_.module_.encoder) is expected
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import copy
 from math import prod
-from typing import Self
+from typing import Self, TypeGuard
 
 import numpy as np
 import torch
@@ -27,6 +27,12 @@ _ROWS_PER_COMPONENT = 8
 _MAX_PREDICTIONS = 16
 # Where classes are few, components of all rows follow the predictions.
 _SPREAD_OF_FEW, _MAX_COMPONENTS_OF_FEW = 0.5, 64
+# With classes for all rows, the trained part is halved: it fits training rows better than
+# new ones. Words of texts it fits at once, if hardly a row is of another class.
+_SCALE_OF_TRAINED, _SCALE_OF_RARE_TEXTS = 0.5, 1 / 16
+# Fewer rows outside the largest class are rare; components of all rows then show what
+# training takes for equal.
+_MAX_RARE, _SPREAD_OF_RARE = 0.06, 2.0
 # Components without targets: so many, or as many as hold this fraction of the variance.
 _MAX_COMPONENTS, _VARIANCE = {"table": 256, "images": 64}, 0.99
 _SMALLEST = 1e-12  # variance of a component, relative to the largest
@@ -122,7 +128,8 @@ def fit_linear_path(
 
     With targets, it predicts them by ridge regression on principal components of the
     row; more than 16 predictions are reduced to 16 components. Without targets, it holds
-    the principal components themselves, and where some rows have no class, both.
+    the principal components themselves, and both where some rows have no class or classes
+    are rare.
 
     Parameters
     ----------
@@ -144,10 +151,13 @@ def fit_linear_path(
     -------
     LinearPath
     """
-    sampled = rows[_sample(torch.arange(rows.shape[0]), rows)]
+    every = torch.arange(rows.shape[0])
+    # With axes, some dense rows are enough for means and spreads.
+    sampled = rows[_sample(every, rows) if axes is None else some_of(every, _MIN_ROWS)]
     values = input_values(sampled, layout)
     mean = values.mean(0)
     centred = values - mean
+    del values  # as large as the centred ones
     index = torch.arange(0) if targets is None else labelled_indices(targets)
     kind = "images" if len(rows.shape) > 2 else "table"
     is_given, axes = axes is not None, _principal_axes(centred) if axes is None else axes
@@ -156,18 +166,28 @@ def fit_linear_path(
         basis = axes if is_given else _leading(centred, axes, _MAX_COMPONENTS[kind])
         parts.append((basis, _SPREAD_WITHOUT_TARGETS[kind]))
     else:
-        known = _sample(index, rows)
+        # Coordinates on given axes are few: more rows fit into memory.
+        known = some_of(index, _MAX_ROWS) if is_given else _sample(index, rows)
         y = targets[known.to(targets.device)].cpu().numpy()
-        basis = _predictions(input_values(rows[known], layout) - mean, axes, y)
-        parts.append((basis, _SPREAD))
-        if len(index) < rows.shape[0]:
-            basis = _leading(centred, axes, _MAX_COMPONENTS_OF_FEW)
-            parts.append((basis, _SPREAD_OF_FEW))
+        leading = axes[:, : max(1, len(known) // _ROWS_PER_COMPONENT)]
+        chunks = (rows[part] for part in known.split(_MIN_ROWS))
+        coordinates = np.vstack(
+            [(input_values(part, layout) - mean) @ leading for part in chunks]
+        )
+        parts.append((leading @ _predictions(coordinates, y), _SPREAD))
+        spread = _spread_of_components(targets)
+        if spread:
+            parts.append((_leading(centred, axes, _MAX_COMPONENTS_OF_FEW), spread))
     # In host memory, as not every device has float64.
     trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
     size = np.sqrt(trained.var(0).sum())
     weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
-    factor = 1.0
+    factor = scale = 1.0
+    if _are_classes_of_all(targets):
+        if is_given and size:  # texts have rows of unit norm, as linear models expect them
+            factor = 1 / size
+        is_rare_text = is_given and has_rare_classes(targets)
+        scale = _SCALE_OF_RARE_TEXTS if is_rare_text else _SCALE_OF_TRAINED
     if targets is None and kind == "table" and not is_given:
         # Both parts at the scale of standardised columns, as linear models expect them.
         factor = _inverse(centred @ weight) / (_inverse(centred @ basis) or 1.0)
@@ -178,7 +198,7 @@ def fit_linear_path(
     path = LinearPath(
         encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
     )
-    path.scale.fill_(factor)
+    path.scale.fill_(factor * scale)
     path.inputs.to(sampled.device)
     return path
 
@@ -194,6 +214,24 @@ def labelled_indices(targets: Tensor) -> Tensor:
     if targets.ndim > 1:
         return torch.arange(len(targets))
     return (targets >= 0).nonzero()[:, 0].cpu()
+
+
+def _are_classes_of_all(targets: Tensor | None) -> TypeGuard[Tensor]:
+    return targets is not None and targets.ndim == 1 and bool((targets >= 0).all())
+
+
+def _spread_of_components(targets: Tensor) -> float:
+    """Return the spread of the components that follow predictions, 0 for none."""
+    if not _are_classes_of_all(targets):
+        return _SPREAD_OF_FEW if targets.ndim == 1 else 0.0
+    return _SPREAD_OF_RARE if has_rare_classes(targets) else 0.0
+
+
+def has_rare_classes(codes: Tensor | NDArray[np.int64]) -> bool:
+    """Return whether hardly any row of known class is outside the largest class."""
+    codes = np.asarray(codes.cpu() if isinstance(codes, Tensor) else codes)
+    counts = np.bincount(codes[codes >= 0])
+    return bool(counts.size and 0 < counts.sum() - counts.max() < _MAX_RARE * counts.sum())
 
 
 def _sample(index: Tensor, rows: IndexableRows) -> Tensor:
@@ -232,20 +270,19 @@ def _leading(centred: Floats, axes: Floats, most: int) -> Floats:
     return axes[:, : min(most, n_needed)]
 
 
-def _predictions(centred: Floats, axes: Floats, targets: Floats) -> Floats:
-    """Return the map of rows to predictions of the targets, (F, K)."""
+def _predictions(coordinates: Floats, targets: Floats) -> Floats:
+    """Return the map of principal components (n, q) to predictions of targets, (q, K)."""
     from sklearn.linear_model import RidgeCV  # most imports of the package fit nothing
 
     if targets.ndim == 1:
         targets = (targets[:, None] == np.unique(targets)).astype(np.float64)
     deviations = targets - targets.mean(0)
-    axes = axes[:, : max(1, len(centred) // _ROWS_PER_COMPONENT)]
-    if not axes.size:  # all rows are equal
-        return np.zeros((centred.shape[1], min(deviations.shape[1], _MAX_PREDICTIONS)))
-    ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(centred @ axes, deviations)
-    weight = axes @ ridge.coef_.reshape(deviations.shape[1], -1).T
+    if not coordinates.size:  # all rows are equal
+        return np.zeros((0, min(deviations.shape[1], _MAX_PREDICTIONS)))
+    ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(coordinates, deviations)
+    weight: Floats = ridge.coef_.reshape(deviations.shape[1], -1).T
     if weight.shape[1] > _MAX_PREDICTIONS:
-        weight = weight @ _principal_axes(centred @ weight)[:, :_MAX_PREDICTIONS]
+        weight = weight @ _principal_axes(coordinates @ weight)[:, :_MAX_PREDICTIONS]
     return weight
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
+from sklearn_hscl.encoders.linear_path import has_rare_classes
 from sklearn_hscl.encoders.preprocessing import Preparation
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
@@ -341,13 +342,16 @@ def choose_path(
     """Return whether to fit a linear map of the rows beside the encoder.
 
     Built-in encoders of the default width have one, unless all rows have a class: then
-    training beats any linear map. A first chunk of the data may be too small for it.
+    only those of texts, and those of rare classes. A first chunk of the data may be too
+    small for it.
     """
     if is_chunk or given.n_components is not None or config.cross_fit is not None:
         return False
     targets = data.train.targets
     if data.target_kind == "class" and (targets is None or not (targets < 0).any()):
-        return False
+        is_text_like = config.encoder == "mlp" and issparse(data.train.rows)
+        is_rare = targets is not None and has_rare_classes(targets)
+        return is_text_like or (config.encoder == "tabular" and is_rare)
     return config.encoder in ("mlp", "tabular")
 
 

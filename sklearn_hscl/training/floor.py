@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 # so many values, but at least _MIN_ROWS rows.
 _MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 4096, 512, 2**22, 256
 _N_NEIGHBORS, _MIN_HELD_OUT = 10, 20
-# Rows of each part that a map of all rows learns from.
+# Rows of each part that a map of all rows, or components of sparse ones, are fitted to.
 _MAX_JOINED = 4096
 # Words of texts have many directions of little variance each.
 _MAX_SPARSE_COMPONENTS = 512
@@ -215,18 +215,19 @@ def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
 def sparse_axes(rows: LazyRows) -> Floats | None:
     """Return the map of sparse rows to principal components; None for other rows.
 
-    The rows hold no missing values.
+    The rows hold no missing values. As for dense rows, some thousands of many are used.
 
     They are those of the rows as they were passed: preparation weights columns alike, so
     that the weights of TF-IDF would be lost.
     """
     if not issparse(rows.rows) or min(rows.shape) < 2:
         return None
-    sparse = csr_array(rows.rows)
+    some = some_of(torch.arange(len(rows)), _MAX_JOINED)
+    sparse = csr_array(rows.rows)[some.numpy()]
     if not sparse.data.any():
         return None
     scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
-    n_axes = min(_MAX_SPARSE_COMPONENTS, min(rows.shape) - 1)
+    n_axes = min(_MAX_SPARSE_COMPONENTS, min(sparse.shape) - 1)
     model = TruncatedSVD(n_axes, random_state=0).fit(sparse)
     components: Floats = model.components_.T / np.where(scale > 0, scale, 1.0).T
     return components
@@ -243,11 +244,11 @@ def choose_scale(
     Parameters
     ----------
     path : LinearPath
-        Its scale is set.
+        Its scale is multiplied.
     data : HeldOutReadout
         The targets.
     train, held_out : ndarray of shape (n, D) and (m, D)
-        Embeddings without that scale.
+        Embeddings before that.
 
     Returns
     -------
@@ -260,7 +261,7 @@ def choose_scale(
         factors = np.where(is_trained, scale, 1.0)
         readouts[scale] = data.read(train * factors, held_out * factors)
     best = min(readouts, key=lambda scale: float(readouts[scale].both.mean()))
-    path.scale.fill_(best)
+    path.scale.mul_(best)
     return readouts[best]
 
 
