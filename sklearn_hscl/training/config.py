@@ -167,6 +167,9 @@ class FitContext:
     prepare: Preparation
     """Maps samples to the encoder's input."""
     train: LabelledRows
+    """Of classes, with predictions in place of labels that are missing."""
+    known: LabelledRows
+    """The same with the labels that were passed."""
     held_out: LabelledRows | None
     folds: Tensor | None
     """The member that does not see a sample (n,); None if all see all."""
@@ -349,6 +352,18 @@ def choose_path(
     if data.target_kind == "class" and (targets is None or not (targets < 0).any()):
         return False
     return config.encoder in ("mlp", "tabular")
+
+
+def completes_labels(config: FitConfig, data: TrainingData, *, is_chunk: bool) -> bool:
+    """Return whether labels that are missing are predicted before training.
+
+    They are for dense tables and built-in encoders. A chunk may hold too few labels, and
+    with `cross_fit`, predictions would be made of labels that a member should not see.
+    """
+    rows, kind = data.train.rows, data.target_kind
+    is_table = isinstance(rows, np.ndarray) and rows.ndim == 2
+    is_built_in = config.encoder in ("mlp", "tabular") and config.cross_fit is None
+    return kind == "class" and is_table and is_built_in and not is_chunk
 
 
 def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:
