@@ -144,6 +144,12 @@ def test_missing_labels_follow_a_linear_model_where_neighbors_mislead():
     assert (codes == y)[100:].mean() > neighbors.score(X[100:], y[100:]) + 0.1
 
 
+def test_equal_rows_get_the_larger_class():
+    few = few_labels(np.ones((20, 3)), np.array([0, 1, 1] + 17 * [0]), [0, 1, 2])
+    codes = complete_labels(few, None).targets
+    assert_array_equal(codes, [0] + 19 * [1])
+
+
 def test_rows_that_no_label_reaches_get_a_class():
     X = np.repeat([[0.0, 0.0], [1.0, 0.0], [50.0, 0.0]], 30, axis=0)
     X += np.random.default_rng(0).normal(scale=0.01, size=X.shape)

@@ -1,8 +1,8 @@
 """Data prepared once for all that train on it: candidates, members, folds and probes.
 
-The held-out split, the preprocessing of columns, the tensors on the device, labels in place
-of missing ones and the importances of features depend on few settings. :class:`PreparedData` computes each once
-and hands the same object to every run with the same settings.
+The held-out split, the preprocessing of columns, the tensors on the device, predictions of
+missing labels and the importances of features depend on few settings. :class:`PreparedData`
+computes each once and hands the same object to every run with the same settings.
 """
 
 import warnings
@@ -200,10 +200,13 @@ def complete_labels(train: LabelledRows, layout: ColumnLayout | None) -> Labelle
     if not len(unknown) or len(np.unique(codes[known])) < 2:
         return train
     parts = (some_of(torch.from_numpy(part), _MAX_ROWS) for part in (known, unknown))
-    sample = torch.cat(list(parts)).numpy()
-    values = input_values(train.rows[:], layout)
-    pca = PCA(min(_MAX_COMPONENTS, *values[sample].shape), random_state=0)
-    components = pca.fit(values[sample]).transform(values)
+    sample = torch.cat(list(parts))
+    values = input_values(train.rows[sample], layout)
+    pca = PCA(min(_MAX_COMPONENTS, *values.shape), random_state=0)
+    with np.errstate(invalid="ignore"):  # of equal rows
+        pca.fit(values)
+    chunks = (input_values(rows, layout) for rows in train.rows[:].split(_CHUNK_ROWS))
+    components = np.concatenate([pca.transform(chunk) for chunk in chunks])
     codes[unknown] = _predict(components[sample], codes[sample], components[unknown])
     return LabelledRows(train.rows, torch.from_numpy(codes).to(train.targets.device))
 
