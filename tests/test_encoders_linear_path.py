@@ -148,7 +148,7 @@ def test_constant_rows_have_a_linear_part_of_zeros():
 USED = {
     "numbers": (X, NUMBERS, {}, 2),
     "labels": (X, LABELS, {}, 2),
-    "few labels": (X, FEW, {"unlabeled_label": -1}, 3),
+    "few labels": (X, FEW, {"unlabeled_label": -1}, 3 + 8),
     "mixed columns": (MIXED, NUMBERS, {}, 2),
     "mlp": (X, NUMBERS, {"encoder": "mlp"}, 2),
     "no targets": (X, None, {}, 8),

@@ -171,20 +171,23 @@ class LabelsSeen(Callback):
         self.y = y
 
 
-COMPLETED = {
-    "table": ({}, (20,), True),
-    "width": ({"n_components": 4}, (20,), True),
-    "mlp": ({"encoder": "mlp"}, (20,), True),
-    "cross_fit": ({"cross_fit": 2}, (20,), False),
-    "images": ({"encoder": "mlp"}, (1, 4, 5), False),
-    "module": ({"encoder": torch.nn.Linear(20, 4)}, (20,), False),
+COMPLETED = {  # parameters, shape of a row, one label in so many rows
+    "table": ({}, (20,), 6, True),
+    "width": ({"n_components": 4}, (20,), 6, True),
+    "mlp": ({"encoder": "mlp"}, (20,), 6, True),
+    "many labels": ({}, (20,), 3, False),
+    "cross_fit": ({"cross_fit": 2}, (20,), 6, False),
+    "images": ({"encoder": "mlp"}, (1, 4, 5), 6, False),
+    "module": ({"encoder": torch.nn.Linear(20, 4)}, (20,), 6, False),
 }
 
 
-@pytest.mark.parametrize(("params", "shape", "expected"), COMPLETED.values(), ids=COMPLETED)
-def test_training_learns_from_completed_labels(params, shape, expected):
+@pytest.mark.parametrize(
+    ("params", "shape", "every", "expected"), COMPLETED.values(), ids=COMPLETED
+)
+def test_training_learns_from_completed_labels(params, shape, every, expected):
     X = np.random.default_rng(0).normal(size=(120, *shape)).astype(np.float32)
-    few = np.where(np.arange(120) % 3, -1, np.arange(120) % 4)
+    few = np.where(np.arange(120) % every, -1, np.arange(120) // every % 4)
     params = {"max_epochs": 1, "random_state": 0, "unlabeled_label": -1} | params
     embedder = HSCLEmbedder(net_callbacks=[LabelsSeen()], **params).fit(X, few)
     seen = next(c for _, c in embedder.net_.callbacks_ if isinstance(c, LabelsSeen)).y
