@@ -31,7 +31,7 @@ from floor_cells import Cell, Data, split
 from floor_list import CELLS
 from floor_report import write_report
 
-METHODS = ("raw", "embed", "pca", "supervised", "peer")
+METHODS = ("raw", "embed", "labelled", "pca", "supervised", "peer")
 OUT = {half: RESULTS / f"floor_{half}.jsonl" for half in ("tune", "confirm")}
 COMMANDS = ("tune", "confirm", "report", "check", "embed")
 
@@ -57,6 +57,8 @@ def evaluate(
         pair = methods.pca(cell, data, seed)
     elif method == "supervised":
         pair = methods.supervised(cell, data, seed)
+    elif method == "labelled":
+        pair = methods.labelled(cell, data, seed)
     else:
         pair = methods.embedded(cell, data, seed, options)
     seconds = _since(start)

@@ -63,6 +63,16 @@ def embedded(cell: Cell, data: Data, seed: int, options: dict[str, object]) -> P
     return embedder.transform(data.X_train), embedder.transform(data.X_test)
 
 
+def labelled(cell: Cell, data: Data, seed: int) -> Pair | None:
+    """Return embeddings of a fit to the labeled rows alone, where labels are few."""
+    if cell.target not in LABELED:
+        return None
+    X = data.X_train
+    few = X.iloc[data.labeled] if isinstance(X, pd.DataFrame) else X[data.labeled]
+    embedder = HSCLEmbedder(random_state=seed).fit(few, data.y_few[data.labeled])
+    return embedder.transform(X), embedder.transform(data.X_test)
+
+
 def raw(cell: Cell, data: Data) -> Pair:
     """Return the rows as a user would prepare them for other models."""
     scaler = _preparation(cell, data.X_train).fit(data.X_train)

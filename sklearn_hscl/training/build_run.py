@@ -24,6 +24,7 @@ from sklearn_hscl.training.config import (
     FitContext,
     GivenConfig,
     choose_path,
+    completes_labels,
     resolve_defaults,
     resolve_loss,
 )
@@ -117,10 +118,14 @@ def _context(
         prepare = split.preprocessing(built_in=isinstance(config.encoder, str))
         # Members of an earlier fit have seen all samples: none would be out of fold.
         folds = member_folds(config, split.data, loss, seeds)
+    known = train = split.train(prepare, place)
+    if completes_labels(config, split.data, is_chunk=start.is_chunk):
+        train = split.completed(known, prepare)
     return FitContext(
         data=split.data,
         prepare=prepare,
-        train=split.train(prepare, place),
+        train=train,
+        known=known,
         held_out=split.held_out(prepare, place),
         folds=None if folds is None else folds.to(device),
         loss=loss,

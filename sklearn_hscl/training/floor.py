@@ -148,6 +148,8 @@ class Finish:
     """What the last step of a fit works with: rows, and how they reach the encoder."""
 
     train: LabelledRows
+    known: LabelledRows
+    """The same with the labels that were passed: readouts learn from no others."""
     held_out: LabelledRows | None
     holds_out: bool
     """Whether held-out rows are a part of X: then the linear map may learn from them."""
@@ -162,7 +164,7 @@ class Finish:
         finished = self._with_path(encoder, self.train)
         readout = None
         if self.has_targets and self.held_out is not None:
-            data = HeldOutReadout.of(self.train, self.held_out)
+            data = HeldOutReadout.of(self.known, self.held_out)
             embeddings = data.embed(finished, self.precision)
             if self.path is True and isinstance(finished, LinearPath):
                 embedding = choose_scale(finished, data, *embeddings)

@@ -125,6 +125,7 @@ class TrainingRun:
         context = self.context
         finish = Finish(
             train=self.train,
+            known=context.known,
             held_out=context.held_out,
             holds_out=context.holds_out,
             layout=context.prepare.layout,
