@@ -151,55 +151,61 @@ def fit_linear_path(
     -------
     LinearPath
     """
-    every = torch.arange(rows.shape[0])
+    every, is_given = torch.arange(rows.shape[0]), axes is not None
     # With axes, some dense rows are enough for means and spreads.
-    sampled = rows[_sample(every, rows) if axes is None else some_of(every, _MIN_ROWS)]
+    sampled = rows[some_of(every, _MIN_ROWS) if is_given else _sample(every, rows)]
     values = input_values(sampled, layout)
     mean = values.mean(0)
     centred = values - mean
     del values  # as large as the centred ones
+    axes = _principal_axes(centred) if axes is None else axes
     index = torch.arange(0) if targets is None else labelled_indices(targets)
-    kind = "images" if len(rows.shape) > 2 else "table"
-    is_given, axes = axes is not None, _principal_axes(centred) if axes is None else axes
-    parts = []  # maps, and their spread relative to that of the trained part
     if targets is None or not len(index):
+        kind = "images" if len(rows.shape) > 2 else "table"
         basis = axes if is_given else _leading(centred, axes, _MAX_COMPONENTS[kind])
-        parts.append((basis, _SPREAD_WITHOUT_TARGETS[kind]))
+        parts = [(basis, _SPREAD_WITHOUT_TARGETS[kind])]
     else:
         # Coordinates on given axes are few: more rows fit into memory.
         known = some_of(index, _MAX_ROWS) if is_given else _sample(index, rows)
-        y = targets[known.to(targets.device)].cpu().numpy()
         leading = axes[:, : max(1, len(known) // _ROWS_PER_COMPONENT)]
-        chunks = (rows[part] for part in known.split(_MIN_ROWS))
-        coordinates = np.vstack(
-            [(input_values(part, layout) - mean) @ leading for part in chunks]
-        )
-        parts.append((leading @ _predictions(coordinates, y), _SPREAD))
-        spread = _spread_of_components(targets)
-        if spread:
+        coordinates = [
+            (input_values(rows[part], layout) - mean) @ leading
+            for part in known.split(_MIN_ROWS)
+        ]
+        y = targets[known.to(targets.device)].cpu().numpy()
+        parts = [(leading @ _predictions(np.vstack(coordinates), y), _SPREAD)]
+        if spread := _spread_of_components(targets):
             parts.append((_leading(centred, axes, _MAX_COMPONENTS_OF_FEW), spread))
     # In host memory, as not every device has float64.
     trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
     size = np.sqrt(trained.var(0).sum())
     weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
-    factor = scale = 1.0
-    if _are_classes_of_all(targets):
-        if is_given and size:  # texts have rows of unit norm, as linear models expect them
-            factor = 1 / size
-        is_rare_text = is_given and has_rare_classes(targets)
-        scale = _SCALE_OF_RARE_TEXTS if is_rare_text else _SCALE_OF_TRAINED
-    if targets is None and kind == "table" and not is_given:
+    factor, scale = 1.0, _scale_of_trained(targets, is_sparse=is_given)
+    if is_given and size and _are_classes_of_all(targets):
+        factor = 1 / size  # texts have rows of unit norm, as linear models expect them
+    if targets is None and len(rows.shape) == 2 and not is_given:
         # Both parts at the scale of standardised columns, as linear models expect them.
-        factor = _inverse(centred @ weight) / (_inverse(centred @ basis) or 1.0)
-    weight = weight * factor
-    tensors = (
-        torch.from_numpy(np.ascontiguousarray(part)) for part in (weight, -mean @ weight)
-    )
-    path = LinearPath(
-        encoder, layout, *(t.to(sampled.device, precision.dtype) for t in tensors)
-    )
+        factor = _inverse(centred @ weight) / (_inverse(centred @ parts[0][0]) or 1.0)
+    path = _path(encoder, layout, factor * weight, mean, sampled.device, precision)
     path.scale.fill_(factor * scale)
-    path.inputs.to(sampled.device)
+    return path
+
+
+def _path(
+    encoder: nn.Module,
+    layout: ColumnLayout | None,
+    weight: Floats,
+    mean: Floats,
+    device: torch.device,
+    precision: Precision,
+) -> LinearPath:
+    """Return the path whose linear part is 0 for the mean row."""
+    tensors = (
+        torch.from_numpy(np.ascontiguousarray(part)).to(device, precision.dtype)
+        for part in (weight, -mean @ weight)
+    )
+    path = LinearPath(encoder, layout, *tensors)
+    path.inputs.to(device)
     return path
 
 
@@ -218,6 +224,13 @@ def labelled_indices(targets: Tensor) -> Tensor:
 
 def _are_classes_of_all(targets: Tensor | None) -> TypeGuard[Tensor]:
     return targets is not None and targets.ndim == 1 and bool((targets >= 0).all())
+
+
+def _scale_of_trained(targets: Tensor | None, *, is_sparse: bool) -> float:
+    if not _are_classes_of_all(targets):
+        return 1.0
+    is_rare_text = is_sparse and has_rare_classes(targets)
+    return _SCALE_OF_RARE_TEXTS if is_rare_text else _SCALE_OF_TRAINED
 
 
 def _spread_of_components(targets: Tensor) -> float:
