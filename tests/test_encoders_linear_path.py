@@ -301,7 +301,7 @@ class Snapshots(QuietCallback):
 
 
 def test_callbacks_that_embed_rows_change_nothing():
-    noisy = X[:, 0] + 40 * RNG.normal(size=200)
+    noisy = X[:, 0] + 40 * np.random.default_rng(0).normal(size=200)
     results = []
     for callbacks in ([], [Snapshots()]):
         embedder = HSCLEmbedder(max_epochs=12, lr=0.02, random_state=0)

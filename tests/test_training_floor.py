@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
+from scipy.sparse import csr_array, issparse
+from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from sklearn_hscl import HSCLEmbedder, diagnose
+from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 from sklearn_hscl.reports.training_report import is_below_floor
-from sklearn_hscl.training.floor import compare, read_out
+from sklearn_hscl.training.floor import axes_as_passed, compare, read_out
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6))
@@ -128,3 +133,43 @@ def test_tiny_differences_do_not_matter():
     found = {"difference": -2e-4, "standard_error": 1e-6}
     assert not is_below_floor(found)
     assert is_below_floor(found | {"difference": -0.02})
+
+
+def unit_rows(n, n_columns):
+    rows = np.random.default_rng(1).normal(size=(n, n_columns)) * np.linspace(
+        1, 3, n_columns
+    )
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+COMPARABLE = {
+    "norm 1": (unit_rows(80, 6), True),
+    "half precision": (unit_rows(80, 6).astype(np.float16).astype(np.float32), True),
+    "sparse": (csr_array(np.abs(unit_rows(80, 6))), True),
+    "sparse zeros": (csr_array((80, 6)), False),
+    "columns of a table": (X[:80], False),
+    "one column": (np.ones((80, 1)), False),
+}
+
+
+@pytest.mark.parametrize(("rows", "expected"), COMPARABLE.values(), ids=COMPARABLE)
+def test_comparable_columns_keep_their_units(rows, expected):
+    prepare = TablePreprocessor.fit(rows)
+    axes = axes_as_passed(rows, prepare)
+    assert (axes is not None) == expected
+    if axes is not None:
+        dense = rows.toarray() if issparse(rows) else rows
+        prepared = prepare(dense, torch.float64).numpy()
+        reference = PCA(5) if not issparse(rows) else TruncatedSVD(5, random_state=0)
+        components = reference.fit(rows).transform(rows)
+        found = prepared @ axes
+        assert_allclose(found.std(0), components.std(0), rtol=1e-4)
+        assert_allclose(np.abs(np.corrcoef(found[:, 0], components[:, 0])[0, 1]), 1)
+
+
+def test_rows_of_norm_1_without_targets_keep_their_distances():
+    rows = unit_rows(200, 12)
+    embedder = HSCLEmbedder(max_epochs=1, random_state=0).fit(rows)
+    linear = embedder.transform(rows)[:, -11:]
+    distances = pdist(PCA(11).fit_transform(rows))
+    assert_allclose(pdist(linear), distances, rtol=1e-3)

@@ -33,8 +33,7 @@ _SCALE_OF_TRAINED, _SCALE_OF_RARE_TEXTS = 0.5, 1 / 16
 # Fewer rows outside the largest class are rare; components of all rows then show what
 # training takes for equal.
 _MAX_RARE, _SPREAD_OF_RARE = 0.06, 2.0
-# Components without targets: so many, or as many as hold this fraction of the variance.
-_MAX_COMPONENTS, _VARIANCE = {"table": 256, "images": 64}, 0.99
+_MAX_COMPONENTS = {"table": 256, "images": 64}  # without targets
 _SMALLEST = 1e-12  # variance of a component, relative to the largest
 _ALPHAS = np.logspace(-2, 5, 15)  # of the ridge
 
@@ -159,10 +158,12 @@ def fit_linear_path(
     centred = values - mean
     del values  # as large as the centred ones
     axes = _principal_axes(centred) if axes is None else axes
+    if not axes.size:  # all rows are equal
+        axes = np.zeros((centred.shape[1], 1))
     index = torch.arange(0) if targets is None else labelled_indices(targets)
     if targets is None or not len(index):
         kind = "images" if len(rows.shape) > 2 else "table"
-        basis = axes if is_given else _leading(centred, axes, _MAX_COMPONENTS[kind])
+        basis = axes if is_given else axes[:, : _MAX_COMPONENTS[kind]]
         parts = [(basis, _SPREAD_WITHOUT_TARGETS[kind])]
     else:
         # Coordinates on given axes are few: more rows fit into memory.
@@ -175,7 +176,7 @@ def fit_linear_path(
         y = targets[known.to(targets.device)].cpu().numpy()
         parts = [(leading @ _predictions(np.vstack(coordinates), y), _SPREAD)]
         if spread := _spread_of_components(targets):
-            parts.append((_leading(centred, axes, _MAX_COMPONENTS_OF_FEW), spread))
+            parts.append((axes[:, :_MAX_COMPONENTS_OF_FEW], spread))
     # In host memory, as not every device has float64.
     trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
     size = np.sqrt(trained.var(0).sum())
@@ -183,8 +184,8 @@ def fit_linear_path(
     factor, scale = 1.0, _scale_of_trained(targets, is_sparse=is_given)
     if is_given and size and _are_classes_of_all(targets):
         factor = 1 / size  # texts have rows of unit norm, as linear models expect them
-    if targets is None and len(rows.shape) == 2 and not is_given:
-        # Both parts at the scale of standardised columns, as linear models expect them.
+    if targets is None and len(rows.shape) == 2:
+        # Components at their own scale, which is the one that linear models expect.
         factor = _inverse(centred @ weight) / (_inverse(centred @ parts[0][0]) or 1.0)
     path = _path(encoder, layout, factor * weight, mean, sampled.device, precision)
     path.scale.fill_(factor * scale)
@@ -275,14 +276,6 @@ def _principal_axes(centred: Floats) -> Floats:
     return axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
 
 
-def _leading(centred: Floats, axes: Floats, most: int) -> Floats:
-    if not axes.size:  # all rows are equal
-        return np.zeros((centred.shape[1], 1))
-    variance = np.square(centred @ axes).sum(0).cumsum()
-    n_needed = int(np.searchsorted(variance, _VARIANCE * variance[-1])) + 1
-    return axes[:, : min(most, n_needed)]
-
-
 def _predictions(coordinates: Floats, targets: Floats) -> Floats:
     """Return the map of principal components (n, q) to predictions of targets, (q, K)."""
     from sklearn.linear_model import RidgeCV  # most imports of the package fit nothing
@@ -290,8 +283,6 @@ def _predictions(coordinates: Floats, targets: Floats) -> Floats:
     if targets.ndim == 1:
         targets = (targets[:, None] == np.unique(targets)).astype(np.float64)
     deviations = targets - targets.mean(0)
-    if not coordinates.size:  # all rows are equal
-        return np.zeros((0, min(deviations.shape[1], _MAX_PREDICTIONS)))
     ridge = RidgeCV(_ALPHAS, fit_intercept=False).fit(coordinates, deviations)
     weight: Floats = ridge.coef_.reshape(deviations.shape[1], -1).T
     if weight.shape[1] > _MAX_PREDICTIONS:

@@ -250,6 +250,11 @@ class Standardization:
         std = np.sqrt(mean_square * (density or 1.0))
         return cls(magnitude, np.zeros(n_columns), std, *no_bounds(n_columns))
 
+    @property
+    def unit(self) -> Floats:
+        """One standardised unit of each column in its own units, (F,)."""
+        return self.magnitude * self.std
+
     def __call__(self, rows: np.ndarray) -> Floats:
         """Return standardised rows (B, F)."""
         # Clipping once, at the end, suffices: the map is monotonic, so the bounds can be

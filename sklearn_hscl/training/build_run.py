@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sklearn_hscl.encoders.registry import encoder_name
-from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision
@@ -24,11 +23,16 @@ from sklearn_hscl.training.config import (
     FitContext,
     GivenConfig,
     choose_path,
-    completes_labels,
     resolve_defaults,
     resolve_loss,
 )
-from sklearn_hscl.training.loop.net import load_warm_start
+from sklearn_hscl.training.loop.net import ContrastiveNet, load_warm_start
+from sklearn_hscl.training.missing_labels import (
+    complete_by_embedding,
+    completes_labels,
+    labelled_alone,
+    learns_labels,
+)
 from sklearn_hscl.training.prepared_data import Placement, PreparedData, PreparedSplit
 from sklearn_hscl.training.run import TrainingRun, WarmStart
 
@@ -82,20 +86,34 @@ def build_run(
         path = previous.path or False  # the width stays
     holds_out = data.data.held_out is None
     context = _context(config, split, loss, start, path, holds_out=holds_out)
+    if learns_labels(config, context, is_chunk=start.is_chunk):
+        first = previous.net if previous else _first_fit(config, labelled_alone(context))
+        context = replace(context, train=complete_by_embedding(context.known, first))
     net = build_net(config, context)
     if previous is not None:
         load_warm_start(net, previous.net)
     elif config.encoder == "tabular" and context.data.target_kind == "class":
         importance = split.importance(context.train, context.folds, config.n_members, seeds)
         if importance is not None:
-            encoder = net.module_.encoder
-            assert isinstance(encoder, TabularEncoder)
-            encoder.scale_by_importance(importance)
+            net.scale_by_importance(importance)
     monitors = monitoring_callbacks(config, context)
-    small = has_small_steps(net.n_views * net.batch_size, context.train.rows.ndim)
-    n_threads = choose_threads(config.n_threads, small_steps=small)
+    n_threads = _n_threads(config, context, net)
     keepers = checkpoint_callbacks(config, start.checkpoint)
     return TrainingRun(net, context, monitors, keepers, n_threads)
+
+
+def _first_fit(config: FitConfig, context: FitContext) -> ContrastiveNet:
+    """Train a net that users do not see, before the one that they asked for."""
+    silent = replace(config, net_callbacks=None, verbose=0)
+    net = build_net(silent, context)
+    monitors = monitoring_callbacks(silent, context)
+    TrainingRun(net, context, monitors, [], _n_threads(config, context, net)).train_with()
+    return net
+
+
+def _n_threads(config: FitConfig, context: FitContext, net: ContrastiveNet) -> int:
+    n_rows, n_axes = net.n_views * net.batch_size, context.train.rows.ndim
+    return choose_threads(config.n_threads, small_steps=has_small_steps(n_rows, n_axes))
 
 
 def _context(

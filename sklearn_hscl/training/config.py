@@ -193,8 +193,6 @@ class FitContext:
 BATCH_SIZE = 256
 # Fewer samples are too few to keep a part of them from a member, unless asked for.
 MIN_ROWS_OUT_OF_FOLD = 40
-# Fraction of rows with a label up to which labels are few.
-_MAX_LABELLED = 0.2
 # So many rows are held out where none was asked for, and at most this fraction.
 _MIN_HELD_OUT, _MAX_FRACTION = 80, 0.2
 
@@ -358,22 +356,6 @@ def choose_path(
         is_rare = targets is not None and has_rare_classes(targets)
         return is_text_like or (config.encoder == "tabular" and is_rare)
     return config.encoder in ("mlp", "tabular")
-
-
-def completes_labels(config: FitConfig, data: TrainingData, *, is_chunk: bool) -> bool:
-    """Return whether labels that are missing are predicted before training.
-
-    They are for dense tables and built-in encoders, where few rows have a label: of many
-    labels the encoder learns more than the models that would predict the others. A chunk
-    may hold too few labels, and with `cross_fit`, predictions would be made of labels that
-    a member should not see.
-    """
-    rows, targets = data.train.rows, data.train.targets
-    if data.target_kind != "class" or targets is None or is_chunk:
-        return False
-    is_table = isinstance(rows, np.ndarray) and rows.ndim == 2
-    is_built_in = config.encoder in ("mlp", "tabular") and config.cross_fit is None
-    return is_table and is_built_in and bool((targets >= 0).mean() <= _MAX_LABELLED)
 
 
 def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:

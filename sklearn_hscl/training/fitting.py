@@ -130,7 +130,7 @@ def fit_chunk(
             stacklevel=4,
         )
         return None
-    _train(run, TrainingCallback())
+    _train(run)
     return run
 
 
@@ -325,7 +325,7 @@ def prepare_run(
     return run
 
 
-def _train(run: TrainingRun, report: TrainingCallback) -> None:
+def _train(run: TrainingRun, report: TrainingCallback | None = None) -> None:
     """Train; after Ctrl-C by the user, keep the completed epochs."""
     try:
         run.train_with(report)

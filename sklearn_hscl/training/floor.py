@@ -1,6 +1,7 @@
 """The floor of an embedding: what held-out rows say about it, and about X itself."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from typing import NamedTuple, Self
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
-from sklearn.decomposition import TruncatedSVD
+from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from torch import nn
@@ -22,7 +23,11 @@ from sklearn_hscl.encoders.linear_path import (
     path_width,
     some_of,
 )
-from sklearn_hscl.encoders.preprocessing import ColumnLayout
+from sklearn_hscl.encoders.preprocessing import (
+    ColumnLayout,
+    Preparation,
+    TablePreprocessor,
+)
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 
@@ -34,7 +39,8 @@ _N_NEIGHBORS, _MIN_HELD_OUT = 10, 20
 # Rows of each part that a map of all rows, or components of sparse ones, are fitted to.
 _MAX_JOINED = 4096
 # Words of texts have many directions of little variance each.
-_MAX_SPARSE_COMPONENTS = 512
+_MAX_COMPONENTS_AS_PASSED = 512
+_NORM_TOLERANCE = 1e-3  # rows may come in half precision
 # Factors of the trained part of an embedding.
 _SCALES = (1.0, 0.5, 0.25, 0.125)
 
@@ -153,7 +159,9 @@ class Finish:
     held_out: LabelledRows | None
     holds_out: bool
     """Whether held-out rows are a part of X: then the linear map may learn from them."""
-    layout: ColumnLayout | None
+    passed: object
+    """The training rows before their preparation."""
+    prepare: Preparation
     precision: Precision
     has_targets: bool
     path: nn.Module | bool
@@ -170,7 +178,7 @@ class Finish:
                 embedding = choose_scale(finished, data, *embeddings)
             else:
                 embedding = data.read(*embeddings)
-            readout = compare(embedding, data.of_rows(self.layout), data)
+            readout = compare(embedding, data.of_rows(self.prepare.layout), data)
             finished = self._with_all_rows(finished)
         return FinishedEncoder(finished, path_width(finished), readout)
 
@@ -179,13 +187,15 @@ class Finish:
             return self.path.around(encoder)
         if not self.path:
             return encoder
-        axes = None
-        if isinstance(data.rows, LazyRows) and self.layout and self.layout.is_plain:
-            axes = sparse_axes(data.rows)
         targets = data.targets if self.has_targets else None
         return fit_linear_path(
-            encoder, self.layout, data.rows, targets, self.precision, axes
+            encoder, self.prepare.layout, data.rows, targets, self.precision, self.axes
         )
+
+    @cached_property
+    def axes(self) -> Floats | None:
+        """Map to principal components of the rows as passed, or None."""
+        return axes_as_passed(self.passed, self.prepare)
 
     def _with_all_rows(self, finished: nn.Module) -> nn.Module:
         """Fit the linear map again: with few degrees of freedom, it may see all rows."""
@@ -214,25 +224,42 @@ def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
     )
 
 
-def sparse_axes(rows: LazyRows) -> Floats | None:
-    """Return the map of sparse rows to principal components; None for other rows.
+def axes_as_passed(rows: object, prepare: Preparation) -> Floats | None:
+    """Return the map of prepared rows to principal components of the rows as passed.
 
-    The rows hold no missing values. As for dense rows, some thousands of many are used.
+    They are for rows whose columns are comparable: sparse rows, and rows of norm 1, such
+    as sentence embeddings. Standardised columns would weigh alike, so that the weights of
+    TF-IDF would be lost. Of many rows, some thousands are used.
 
-    They are those of the rows as they were passed: preparation weights columns alike, so
-    that the weights of TF-IDF would be lost.
+    Parameters
+    ----------
+    rows : ndarray, CSR array, or other rows, of shape (n, F)
+        As passed.
+    prepare : Preparation
+        Their preparation.
+
+    Returns
+    -------
+    ndarray of shape (F, q), or None for other rows
     """
-    if not issparse(rows.rows) or min(rows.shape) < 2:
+    if not isinstance(prepare, TablePreprocessor) or not prepare.layout.is_plain:
         return None
-    some = some_of(torch.arange(len(rows)), _MAX_JOINED)
-    sparse = csr_array(rows.rows)[some.numpy()]
-    if not sparse.data.any():
+    table = csr_array(rows) if issparse(rows) else rows
+    if not isinstance(table, np.ndarray | csr_array):
         return None
-    scale = rows.prepare(np.ones((1, rows.shape[1])), torch.float64).numpy()
-    n_axes = min(_MAX_SPARSE_COMPONENTS, min(sparse.shape) - 1)
-    model = TruncatedSVD(n_axes, random_state=0).fit(sparse)
-    components: Floats = model.components_.T / np.where(scale > 0, scale, 1.0).T
-    return components
+    some = table[some_of(torch.arange(table.shape[0]), _MAX_JOINED).numpy()]
+    n_axes = min(_MAX_COMPONENTS_AS_PASSED, min(some.shape) - 1)
+    is_comparable = some.data.any() if issparse(some) else _has_norm_one(some)
+    if n_axes < 1 or not is_comparable:
+        return None
+    model = (TruncatedSVD if issparse(some) else PCA)(n_axes, random_state=0)
+    components: Floats = model.fit(some).components_.astype(np.float64)
+    return components.T * prepare.standardization.unit[:, None]
+
+
+def _has_norm_one(rows: np.ndarray) -> bool:
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return bool(np.abs(norms - 1).max() < _NORM_TOLERANCE)
 
 
 def choose_scale(

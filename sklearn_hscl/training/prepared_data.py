@@ -5,7 +5,6 @@ missing labels and the importances of features depend on few settings. :class:`P
 computes each once and hands the same object to every run with the same settings.
 """
 
-import warnings
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, TypeVar, cast
 
@@ -13,27 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.semi_supervised import LabelSpreading
 from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
-from sklearn_hscl.encoders.linear_path import input_values, some_of
-from sklearn_hscl.encoders.preprocessing import (
-    ColumnLayout,
-    Identity,
-    Preparation,
-    TablePreprocessor,
-)
+from sklearn_hscl.encoders.preprocessing import Identity, Preparation, TablePreprocessor
 from sklearn_hscl.encoders.tabular.feature_importance import feature_importance
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.config import FitConfig
 from sklearn_hscl.training.ensemble import hold_out_groups
+from sklearn_hscl.training.missing_labels import complete_labels, principal_components
 
 _Value = TypeVar("_Value")
 
@@ -139,13 +129,15 @@ class PreparedSplit(_Memo):
         return self._once(key, lambda: to_tensors(held_out, prepare, *place))
 
     def completed(self, train: LabelledRows, prepare: Preparation) -> LabelledRows:
-        """Return training samples with predictions in place of labels that are missing.
+        """Return samples of a table with predictions in place of missing labels."""
+        rows, codes = train
+        assert isinstance(rows, Tensor)
 
-        See :func:`complete_labels`.
-        """
-        return self._once(
-            ("completed", id(train)), lambda: complete_labels(train, prepare.layout)
-        )
+        def complete() -> LabelledRows:
+            features = principal_components(rows, codes, prepare.layout)
+            return LabelledRows(rows, complete_labels(codes, features))
+
+        return self._once(("completed", id(train)), complete)
 
     def importance(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
@@ -161,76 +153,6 @@ class PreparedSplit(_Memo):
                 train.rows, train.targets, folds, n_members, seeds.weights
             ),
         )
-
-
-# Labels that are missing ----------------------------------------------------------------
-
-# Labels spread in so many principal components, over so many nearest neighbors, and among
-# at most so many rows with a label and as many without.
-_MAX_COMPONENTS, _N_NEIGHBORS, _MAX_ROWS = 64, 10, 2048
-# Weight of the linear model: neighbors mislead more, in wide tables with few labels.
-_LINEAR_WEIGHT = 2.0
-
-
-def complete_labels(train: LabelledRows, layout: ColumnLayout | None) -> LabelledRows:
-    """Replace the code -1 of rows without a label by the class that two models predict.
-
-    As classes of their own, rows without a label would be kept apart from the rows of
-    their class. The models are logistic regression and label spreading [1]_.
-
-    Parameters
-    ----------
-    train : LabelledRows
-        Rows (n, F) and class codes (n,).
-    layout : ColumnLayout or None
-        Layout of the columns.
-
-    Returns
-    -------
-    LabelledRows
-        As they were if all rows have a label, or those with one are of a single class.
-
-    References
-    ----------
-    .. [1] Zhou, Bousquet, Lal, Weston and Schoelkopf, "Learning with Local and Global
-       Consistency" (NeurIPS 2003).
-    """
-    codes = train.targets.cpu().numpy().copy()
-    known, unknown = np.flatnonzero(codes >= 0), np.flatnonzero(codes < 0)
-    if not len(unknown) or len(np.unique(codes[known])) < 2:
-        return train
-    parts = (some_of(torch.from_numpy(part), _MAX_ROWS) for part in (known, unknown))
-    sample = torch.cat(list(parts))
-    values = input_values(train.rows[sample], layout)
-    pca = PCA(min(_MAX_COMPONENTS, *values.shape), random_state=0)
-    with np.errstate(invalid="ignore"):  # of equal rows
-        pca.fit(values)
-    chunks = (input_values(rows, layout) for rows in train.rows[:].split(_CHUNK_ROWS))
-    components = np.concatenate([pca.transform(chunk) for chunk in chunks])
-    codes[unknown] = _predict(components[sample], codes[sample], components[unknown])
-    return LabelledRows(train.rows, torch.from_numpy(codes).to(train.targets.device))
-
-
-def _predict(
-    rows: NDArray[np.float64], codes: NDArray[np.int64], queries: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Predict class codes from rows of which some have the code -1."""
-    spreading = LabelSpreading(
-        "knn", n_neighbors=min(_N_NEIGHBORS, len(rows)), alpha=0.5, max_iter=200
-    )
-    linear = LogisticRegression(max_iter=1000)
-    labelled = codes >= 0
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        spreading.fit(rows, codes)
-        linear.fit(rows[labelled], codes[labelled])
-        by_neighbors = np.nan_to_num(spreading.predict_proba(queries))  # NaN: none has one
-    probabilities = by_neighbors + _LINEAR_WEIGHT * linear.predict_proba(queries)
-    classes: NDArray[np.int64] = linear.classes_
-    return classes[probabilities.argmax(1)]
-
-
-# Splits and tensors ---------------------------------------------------------------------
 
 
 def split_held_out(

@@ -61,8 +61,9 @@ class TrainingRun:
         """Device of the tensors."""
         return self.context.device
 
-    def train_with(self, report: TrainingCallback) -> None:
+    def train_with(self, report: TrainingCallback | None = None) -> None:
         """Train to the end, or to where a callback stops; `report` sees every epoch."""
+        report = report or TrainingCallback()
         with self.generator(), torch_threads(self.n_threads):
             self.net.train_with(self.monitors, report, *self.train, self.keepers)
             self.check_embedding()
@@ -128,7 +129,8 @@ class TrainingRun:
             known=context.known,
             held_out=context.held_out,
             holds_out=context.holds_out,
-            layout=context.prepare.layout,
+            passed=context.data.train.rows,
+            prepare=context.prepare,
             precision=self.net.module_.precision,
             has_targets=self.data.target_kind is not None,
             path=context.path,

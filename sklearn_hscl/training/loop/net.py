@@ -206,6 +206,12 @@ class ContrastiveNet(CallbackNet):
         encoder = self.module_.encoder
         return encoder.n_members if isinstance(encoder, TabularEncoder) else 1
 
+    def scale_by_importance(self, importance: Tensor) -> None:
+        """Scale the initial weights of a tabular encoder's columns, (M, F)."""
+        encoder = self.module_.encoder
+        assert isinstance(encoder, TabularEncoder)
+        encoder.scale_by_importance(importance)
+
     @property
     def n_completed(self) -> int:
         """Number of completed epochs of the present or last training."""
