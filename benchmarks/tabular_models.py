@@ -19,6 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalys
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from tabm_classifier import TabM
 from tabular_parts import WithoutBins, WithoutRelevance, WithoutSkip
 
 from sklearn_hscl import HSCLEmbedder
@@ -201,6 +202,7 @@ PEERS: dict[str, Callable[[int], BaseEstimator]] = {
     "LightGBM": lightgbm,
     "CatBoost": catboost,
     "RealMLP-TD": real_mlp,
+    "TabM": TabM,
     "NCA+LR": nca,
     "UMAP+LR": supervised_umap,
 }
@@ -209,6 +211,7 @@ LIBRARIES = {  # of which a result depends, beyond numpy and sklearn
     "LightGBM": ["lightgbm"],
     "CatBoost": ["catboost"],
     "RealMLP-TD": ["pytabkit", "torch"],
+    "TabM": ["tabm", "rtdl_num_embeddings", "torch"],
     "UMAP+LR": ["umap", "numba"],
 }
 EMBEDDERS = ["k-NN", "NCA+LR", "UMAP+LR"]  # with an embedding before the classifier
