@@ -109,6 +109,26 @@ def test_images(images, name):
     assert_agree(fit, tolerance)
 
 
+@pytest.mark.parametrize("kind", ["table", "images"])
+def test_few_labels(table, images, kind):
+    X, y = table if kind == "table" else images
+    few = np.where(np.arange(len(y)) % 7, -1, y)
+    assert 1 < len(set(few) - {-1})
+    parameters = {"unlabeled_label": -1, "max_epochs": 1, "precision": "float64"}
+    parameters |= {"encoder": "tabular" if kind == "table" else "conv"}
+    parameters |= {"hidden_layer_sizes": None}
+    assert_agree(partial(_fit, X, few, parameters), 1e-6)
+
+
+def test_rows_of_norm_1(table):
+    X, y = table
+    X = X / np.linalg.norm(X, axis=1, keepdims=True)
+    assert_agree(partial(_fit, X, None, {"precision": "float64"}), 1e-6)
+    rare = np.where(np.arange(len(y)) < 6, y.max() + 1, 0)
+    parameters = {"encoder": "tabular", "precision": "float64"}
+    assert_agree(partial(_fit, X, rare, parameters), 1e-6)
+
+
 def _fit(X, y, parameters, device):
     return embedder(device, **parameters).fit(X, y).transform(X)
 
