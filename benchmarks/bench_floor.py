@@ -189,7 +189,8 @@ def main() -> None:
     elif options.command == "embed":
         embed(options.model)
     elif options.command == "report":
-        write_report(options.out or OUT["tune"])
+        for path in [options.out] if options.out else OUT.values():
+            write_report(path)
     else:
         run(options)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cells import RESULTS, read_cells
+from cells import read_cells
 from floor_cells import ROWS, TARGETS
 from measure import markdown
 
@@ -14,11 +14,11 @@ READOUTS = {"knn": "k-NN", "linear": "linear"}
 BASE = "raw"
 MARGINS = {"R2": 0.02, "mean R2": 0.02}  # by metric
 MARGIN = 0.015
-OTHERS = ("pca", "supervised", "peer")  # methods that are not embedders
+OTHERS = ("labelled", "pca", "supervised", "peer")  # methods that are not embedders
 
 
 def write_report(path: Path) -> None:
-    """Write results/floor.md and a plot per kind of target and embedder."""
+    """Write a page beside the results, and a plot per kind of target."""
     cells = read_cells(path)
     scores, failed = tabulated(cells)
     means = scores.groupby(["method", "cell", "readout"])["score"].mean()
@@ -29,9 +29,10 @@ def write_report(path: Path) -> None:
     lines += [*regression(means, names), *by_cell(means, names), *notes(failed)]
     for target in TARGETS:
         if any(cell.startswith(f"{target}/") for cell in means.loc[BASE].index.levels[0]):
-            lines += plot(means, names, target)
-    (RESULTS / "floor.md").write_text("\n".join(lines) + "\n")
-    print(RESULTS / "floor.md")
+            lines += plot(means, names, target, path.with_name(f"{path.stem}_{target}.png"))
+    page = path.with_suffix(".md")
+    page.write_text("\n".join(lines) + "\n")
+    print(page)
 
 
 def tabulated(cells: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -74,7 +75,7 @@ def title(cells: list[dict[str, Any]], path: Path) -> list[str]:
         "counts are scaled by their maximum; TF-IDF, sentence embeddings and pixels in "
         "[0, 1] are read as they are. HSCLEmbedder has its defaults, and "
         "unlabeled_label=-1 where labels are few, target_type='continuous' where they are "
-        "numbers.",
+        "numbers. `labelled` is a fit to the labelled rows alone.",
         "",
     ]
 
@@ -82,8 +83,11 @@ def title(cells: list[dict[str, Any]], path: Path) -> list[str]:
 def _processor() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return models[0] if models else platform.processor()
+    facts = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    if "model name" not in facts:
+        return platform.processor()
+    numbers = "/".join(facts.get(name, "?").strip() for name in ("cpu family", "model"))
+    return f"{facts['model name'].strip()} (family/model {numbers})"
 
 
 def by_kind(means: pd.Series, names: list[str]) -> list[str]:
@@ -227,7 +231,7 @@ def notes(failed: list[dict[str, Any]]) -> list[str]:
     return ["Errors:", "", *rows, ""]
 
 
-def plot(means: pd.Series, names: list[str], target: str) -> list[str]:
+def plot(means: pd.Series, names: list[str], target: str, path: Path) -> list[str]:
     """Plot differences to the raw rows, cell by cell; return the link to the plot."""
     import matplotlib.pyplot as plt
 
@@ -246,7 +250,6 @@ def plot(means: pd.Series, names: list[str], target: str) -> list[str]:
         ax.grid(axis="y", alpha=0.3)
     axes[0].legend()
     fig.suptitle(TARGETS[target])
-    path = RESULTS / f"floor_{target}.png"
     fig.savefig(path, dpi=100)
     plt.close(fig)
     return [f"![{TARGETS[target]}]({path.name})", ""]
