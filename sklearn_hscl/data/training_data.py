@@ -74,7 +74,9 @@ class TrainingData:
         """``"class"``, ``"multilabel"``, ``"continuous"``; None where y is ignored."""
         return None if self.encode is None else self.encode.target_type
 
-    def split(self, train: LabelledArrays, held_out: LabelledArrays) -> "TrainingData":
+    def split(
+        self, train: LabelledArrays, held_out: LabelledArrays | None
+    ) -> "TrainingData":
         """Return the same data with other training and held-out samples."""
         return replace(self, train=train, held_out=held_out)
 

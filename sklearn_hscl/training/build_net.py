@@ -184,7 +184,10 @@ def _net_options(config: FitConfig) -> dict[str, Any]:
 def _view_options(config: FitConfig, context: FitContext) -> dict[str, Any]:
     """Return the options of the net that say how samples become views and batches."""
     data, loss, seeds = context.data, context.loss, context.seeds
-    n_views = choose_n_views(config.n_views, loss, data.train.targets)
+    targets = data.train.targets
+    if context.train is not context.known:  # missing labels were predicted
+        targets = context.train.targets.cpu().numpy()
+    n_views = choose_n_views(config.n_views, loss, targets)
     augment = choose_augment(
         config.augment,
         n_views,

@@ -1,5 +1,6 @@
 """Builds a training run from parameters, data and loss."""
 
+import copy
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -77,6 +78,7 @@ def build_run(
         # The default width may have been another one.
         given = replace(given, n_components=previous.net.plain_module.n_components)
     config = resolve_defaults(given, data.data)
+    fresh = copy.deepcopy(loss)  # for a first fit
     resolve_loss(loss, config, data.data)
     if previous is None:  # whose members have seen all samples
         config = score_folds_if_few(config, data.data, loss)
@@ -87,7 +89,7 @@ def build_run(
     holds_out = data.data.held_out is None
     context = _context(config, split, loss, start, path, holds_out=holds_out)
     if learns_labels(config, context, is_chunk=start.is_chunk):
-        first = previous.net if previous else _first_fit(config, labelled_alone(context))
+        first = previous.net if previous else _first_net(given, split, start, fresh)
         context = replace(context, train=complete_by_embedding(context.known, first))
     net = build_net(config, context)
     if previous is not None:
@@ -102,13 +104,15 @@ def build_run(
     return TrainingRun(net, context, monitors, keepers, n_threads)
 
 
-def _first_fit(config: FitConfig, context: FitContext) -> ContrastiveNet:
-    """Train a net that users do not see, before the one that they asked for."""
-    silent = replace(config, net_callbacks=None, verbose=0)
-    net = build_net(silent, context)
-    monitors = monitoring_callbacks(silent, context)
-    TrainingRun(net, context, monitors, [], _n_threads(config, context, net)).train_with()
-    return net
+def _first_net(
+    given: GivenConfig, split: PreparedSplit, start: FitStart, loss: ContrastiveLoss
+) -> ContrastiveNet:
+    """Train a net on the samples with a label, which users do not see."""
+    silent = replace(given, net_callbacks=None, verbose=0)
+    labelled = PreparedData(labelled_alone(split.data))
+    run = build_run(silent, labelled, loss, FitStart(start.seeds))
+    run.train_with()
+    return run.net
 
 
 def _n_threads(config: FitConfig, context: FitContext, net: ContrastiveNet) -> int:

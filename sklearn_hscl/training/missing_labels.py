@@ -1,8 +1,6 @@
 """Missing labels are predicted before training, by simple models or by a first fit."""
 
-import copy
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from sklearn_hscl.data.training_data import TrainingData
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.linear_path import input_values, labelled_indices, some_of
+from sklearn_hscl.encoders.linear_path import input_values, some_of
 from sklearn_hscl.encoders.preprocessing import ColumnLayout
 from sklearn_hscl.training.batches.tensors import LabelledRows
 from sklearn_hscl.training.config import FitConfig, FitContext
@@ -71,13 +69,11 @@ def _can_be_predicted(targets: Tensor) -> bool:
 # A first fit ------------------------------------------------------------------------------
 
 
-def labelled_alone(context: FitContext) -> FitContext:
-    """Return the context of a fit to the samples with a label."""
-    rows, codes = context.known
-    index = labelled_indices(codes).to(codes.device)
-    labelled = LabelledRows(rows[index], codes[index])
-    loss = copy.deepcopy(context.loss)  # training may change its scales
-    return replace(context, train=labelled, known=labelled, loss=loss)
+def labelled_alone(data: TrainingData) -> TrainingData:
+    """Return the data without the training samples that have no label."""
+    assert data.train.targets is not None
+    labelled = data.train.select(np.flatnonzero(data.train.targets >= 0))
+    return data.split(labelled, data.held_out)
 
 
 def complete_by_embedding(known: LabelledRows, net: ContrastiveNet) -> LabelledRows:
