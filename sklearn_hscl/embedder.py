@@ -115,8 +115,7 @@ class HSCLEmbedder(
         Type of y: class labels, indicator matrix, or continuous targets, which attract by
         closeness. ``"auto"`` infers it.
     unlabeled_label : int, str or NaN, default=None
-        Label of samples without class, which may be predicted before training; NaN:
-        missing ones. None: all have a class.
+        Label of samples without class; NaN: missing ones. None: all have a class.
     encoder : str, torch.nn.Module or callable, default="auto"
         Trained map from a sample to its embedding, see :ref:`encoders`.
 

@@ -67,7 +67,7 @@ def test_unlabeled_rows_help_and_are_not_a_class(iris):
     few = np.where(np.arange(150) % 10 == 0, y, -1)
     fitted = embedder(unlabeled_label=-1, max_epochs=20).fit(X, few)
     assert_array_equal(fitted.classes_, [0, 1, 2])
-    assert fitted.net_.n_views == 2  # rows without label have their views only
+    assert fitted.net_.n_views == 1  # as if the predicted labels had been passed
     assert fitted.history_[0]["skipped_anchors"] == 0
     labeled = few >= 0
     classifier = LogisticRegression().fit(fitted.transform(X[labeled]), y[labeled])

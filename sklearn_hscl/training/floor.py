@@ -34,7 +34,7 @@ from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 Floats = NDArray[np.float64]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
 # so many values, but at least _MIN_ROWS rows.
-_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 4096, 512, 2**22, 256
+_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 4096, 512, 2**21, 256
 _N_NEIGHBORS, _MIN_HELD_OUT = 10, 20
 # Rows of each part that a map of all rows, or components of sparse ones, are fitted to.
 _MAX_JOINED = 4096
