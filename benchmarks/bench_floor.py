@@ -53,14 +53,10 @@ def evaluate(
         return {"scores": _rounded(scores), "seconds": _since(start)}
     if method == "raw":
         pair = methods.raw(cell, data)
-    elif method == "pca":
-        pair = methods.pca(cell, data, seed)
-    elif method == "supervised":
-        pair = methods.supervised(cell, data, seed)
-    elif method == "labelled":
-        pair = methods.labelled(cell, data, seed)
-    else:
+    elif method == "embed":
         pair = methods.embedded(cell, data, seed, options)
+    else:
+        pair = methods.OTHERS[method](cell, data, seed)
     seconds = _since(start)
     if pair is None:
         return {"scores": {}, "seconds": seconds}

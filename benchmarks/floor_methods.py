@@ -123,6 +123,9 @@ def supervised(cell: Cell, data: Data, seed: int) -> Pair | None:
     return model.transform(X), model.transform(X_test)
 
 
+OTHERS = {"labelled": labelled, "pca": pca, "supervised": supervised}
+
+
 # Readouts -----------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import make_column_selector
 from sklearn.model_selection import train_test_split
 
 FOLDER = Path(os.environ.get("SKLEARN_HSCL_DATA", "../shared/data")) / "tabular"
@@ -42,6 +43,8 @@ LARGEST = [  # of the development half
     "weather_noaa",
     "weight_lifting_exercise",
 ]
+NUMBERS = make_column_selector(dtype_include="number")
+CATEGORIES = make_column_selector(dtype_include="category")
 MIN_CLASS = 2  # rows of a class that a split needs
 
 

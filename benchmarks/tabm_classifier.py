@@ -13,17 +13,15 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.compose import make_column_selector
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import OrdinalEncoder, QuantileTransformer
+from tables import CATEGORIES, NUMBERS
 from torch import Tensor, nn
 
 N_BINS, D_EMBEDDING = 48, 16
 LR, WEIGHT_DECAY, MAX_NORM = 2e-3, 3e-4, 1.0
 BATCH_SIZE, PATIENCE, VALIDATION, MAX_EPOCHS = 256, 16, 0.2, 1000
-NUMBERS = make_column_selector(dtype_include="number")
-CATEGORIES = make_column_selector(dtype_include="category")
 Rows = tuple[Tensor | None, Tensor | None]  # numbers and codes
 
 

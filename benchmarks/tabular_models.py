@@ -11,7 +11,7 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalys
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from tables import CATEGORIES, NUMBERS
 from tabm_classifier import TabM
 from tabular_parts import WithoutBins, WithoutRelevance, WithoutSkip
 
@@ -44,8 +45,6 @@ ABLATIONS = {
     "temperature=0.2": {"temperature": 0.2},
     "beta=5": {"beta": 5.0},
 }
-NUMBERS = make_column_selector(dtype_include="number")
-CATEGORIES = make_column_selector(dtype_include="category")
 
 
 def linear() -> LogisticRegression:

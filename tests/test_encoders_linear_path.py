@@ -85,14 +85,18 @@ def test_without_targets_the_linear_part_has_the_scale_of_the_columns():
     assert_allclose(spread(embedding[:, 2:]), spread(rows), rtol=1e-4)
 
 
+def assert_principal_components(found, rows):
+    expected = PCA().fit_transform(rows)
+    cosines = (found * expected).sum(0)
+    cosines /= np.linalg.norm(found, axis=0) * np.linalg.norm(expected, axis=0)
+    assert_allclose(np.abs(cosines), 1, atol=1e-5)
+
+
 def test_few_classes_are_followed_by_components_of_half_the_spread():
     embedding, rows = path_of(X, FEW)
     assert_allclose(spread(embedding[:, 2:5]), 5, rtol=1e-4)
     assert_allclose(spread(embedding[:, 5:]), 2.5, rtol=1e-4)
-    expected = PCA().fit_transform(rows)
-    cosines = (embedding[:, 5:] * expected).sum(0)
-    cosines /= np.linalg.norm(embedding[:, 5:], axis=0) * np.linalg.norm(expected, axis=0)
-    assert_allclose(np.abs(cosines), 1, atol=1e-5)
+    assert_principal_components(embedding[:, 5:], rows)
 
 
 def test_rare_classes_are_followed_by_components_of_twice_the_spread():
@@ -100,10 +104,7 @@ def test_rare_classes_are_followed_by_components_of_twice_the_spread():
     assert_allclose(spread(embedding[:, :2]), 2.5, rtol=1e-4)
     assert_allclose(spread(embedding[:, 2:4]), 5, rtol=1e-4)
     assert_allclose(spread(embedding[:, 4:]), 10, rtol=1e-4)
-    expected = PCA().fit_transform(rows)
-    cosines = (embedding[:, 4:] * expected).sum(0)
-    cosines /= np.linalg.norm(embedding[:, 4:], axis=0) * np.linalg.norm(expected, axis=0)
-    assert_allclose(np.abs(cosines), 1, atol=1e-5)
+    assert_principal_components(embedding[:, 4:], rows)
 
 
 @pytest.mark.parametrize(("y", "trained"), [(CLASSES, 1 / 2), (RARE, 1 / 16)])

@@ -76,12 +76,7 @@ COMPLETED = {  # parameters, shape of a row, one label in so many rows
     "cross_fit": ({"cross_fit": 2}, (20,), 6, False),
     "images": ({}, (1, 4, 5), 6, True),
     "images, many labels": ({"encoder": "mlp"}, (1, 4, 5), 3, True),
-    "images, module": (
-        {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(20, 4))},
-        (1, 4, 5),
-        6,
-        False,
-    ),
+    "images, module": ({"encoder": MODULE}, (1, 4, 5), 6, False),
     "module": ({"encoder": nn.Linear(20, 4)}, (20,), 6, False),
 }
 
@@ -146,7 +141,7 @@ def test_images_learn_from_rows_without_label():
 
 def test_readouts_learn_from_the_labels_that_were_passed(monkeypatch):
     X, y = make_moons(400, noise=0.05, random_state=0)
-    few = np.where(np.arange(400) % 4, -1, y)
+    few = np.where(np.arange(400) % 10, -1, y)
     seen = []
     of = floor.HeldOutReadout.of
 
@@ -156,5 +151,8 @@ def test_readouts_learn_from_the_labels_that_were_passed(monkeypatch):
 
     monkeypatch.setattr(floor.HeldOutReadout, "of", remembered)
     params = {"unlabeled_label": -1, "early_stopping": True, "max_epochs": 1}
-    HSCLEmbedder(validation_fraction=0.5, random_state=0, **params).fit(X, few)
+    params |= {"net_callbacks": [LabelsSeen()], "validation_fraction": 0.5}
+    embedder = HSCLEmbedder(random_state=0, **params).fit(X, few)
+    trained = next(c for _, c in embedder.net_.callbacks_ if isinstance(c, LabelsSeen)).y
+    assert (trained >= 0).all()
     assert (seen[0].targets < 0).any()

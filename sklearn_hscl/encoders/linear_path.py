@@ -181,7 +181,7 @@ def fit_linear_path(
     trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
     size = np.sqrt(trained.var(0).sum())
     weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
-    factor, scale = 1.0, _scale_of_trained(targets, is_sparse=is_given)
+    factor, scale = 1.0, _scale_of_trained(targets, is_text_like=is_given)
     if is_given and size and _are_classes_of_all(targets):
         factor = 1 / size  # texts have rows of unit norm, as linear models expect them
     if targets is None and len(rows.shape) == 2:
@@ -227,10 +227,10 @@ def _are_classes_of_all(targets: Tensor | None) -> TypeGuard[Tensor]:
     return targets is not None and targets.ndim == 1 and bool((targets >= 0).all())
 
 
-def _scale_of_trained(targets: Tensor | None, *, is_sparse: bool) -> float:
+def _scale_of_trained(targets: Tensor | None, *, is_text_like: bool) -> float:
     if not _are_classes_of_all(targets):
         return 1.0
-    is_rare_text = is_sparse and has_rare_classes(targets)
+    is_rare_text = is_text_like and has_rare_classes(targets)
     return _SCALE_OF_RARE_TEXTS if is_rare_text else _SCALE_OF_TRAINED
 
 

@@ -78,7 +78,6 @@ def build_run(
         # The default width may have been another one.
         given = replace(given, n_components=previous.net.plain_module.n_components)
     config = resolve_defaults(given, data.data)
-    fresh = copy.deepcopy(loss)  # for a first fit
     resolve_loss(loss, config, data.data)
     if previous is None:  # whose members have seen all samples
         config = score_folds_if_few(config, data.data, loss)
@@ -89,7 +88,7 @@ def build_run(
     holds_out = data.data.held_out is None
     context = _context(config, split, loss, start, path, holds_out=holds_out)
     if learns_labels(config, context, is_chunk=start.is_chunk):
-        first = previous.net if previous else _first_net(given, split, start, fresh)
+        first = previous.net if previous else _first_net(given, split, loss, seeds)
         context = replace(context, train=complete_by_embedding(context.known, first))
     net = build_net(config, context)
     if previous is not None:
@@ -105,12 +104,13 @@ def build_run(
 
 
 def _first_net(
-    given: GivenConfig, split: PreparedSplit, start: FitStart, loss: ContrastiveLoss
+    given: GivenConfig, split: PreparedSplit, loss: ContrastiveLoss, seeds: Seeds
 ) -> ContrastiveNet:
     """Train a net on the samples with a label, which users do not see."""
     silent = replace(given, net_callbacks=None, verbose=0)
     labelled = PreparedData(labelled_alone(split.data))
-    run = build_run(silent, labelled, loss, FitStart(start.seeds))
+    own = copy.deepcopy(loss)  # training may change its scales
+    run = build_run(silent, labelled, own, FitStart(seeds))
     run.train_with()
     return run.net
 

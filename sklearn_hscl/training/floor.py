@@ -201,6 +201,8 @@ class Finish:
         """Fit the linear map again: with few degrees of freedom, it may see all rows."""
         if not (self.holds_out and self.path is True and isinstance(finished, LinearPath)):
             return finished
+        if isinstance(self.train.rows, LazyRows) and issparse(self.train.rows.rows):
+            return finished  # too wide to be joined with others
         assert self.held_out is not None
         every = self._with_path(finished.encoder, joined(self.train, self.held_out))
         assert isinstance(every, LinearPath)
@@ -214,9 +216,7 @@ def linear_path_of(encoder: nn.Module) -> LinearPath | None:
 
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
-    """Return some rows of both; of sparse rows, the first ones alone."""
-    if isinstance(first.rows, LazyRows) and issparse(first.rows.rows):
-        return first
+    """Return some rows of both."""
     parts = _some(first, _MAX_JOINED), _some(second, _MAX_JOINED)
     return LabelledRows(
         torch.cat([part.rows[:] for part in parts]),

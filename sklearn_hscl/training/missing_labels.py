@@ -91,9 +91,7 @@ def principal_components(
     rows: Tensor, targets: Tensor, layout: ColumnLayout | None
 ) -> Floats:
     """Return principal components of prepared rows (n, F), of both kinds alike."""
-    known = targets.cpu() >= 0
-    parts = (some_of(part.nonzero()[:, 0], _MAX_ROWS) for part in (known, ~known))
-    values = input_values(rows[torch.cat(list(parts))], layout)
+    values = input_values(rows[_sample(targets)], layout)
     pca = PCA(min(_MAX_COMPONENTS, *values.shape), random_state=0)
     with np.errstate(invalid="ignore"):  # of equal rows
         pca.fit(values)
@@ -124,11 +122,16 @@ def complete_labels(targets: Tensor, features: Floats) -> Tensor:
        Consistency" (NeurIPS 2003).
     """
     codes = targets.cpu().numpy().copy()
-    known, unknown = np.flatnonzero(codes >= 0), np.flatnonzero(codes < 0)
-    parts = (some_of(torch.from_numpy(part), _MAX_ROWS) for part in (known, unknown))
-    sample = torch.cat(list(parts)).numpy()
+    sample, unknown = _sample(targets).numpy(), codes < 0
     codes[unknown] = _predict(features[sample], codes[sample], features[unknown])
     return torch.from_numpy(codes).to(targets.device)
+
+
+def _sample(targets: Tensor) -> Tensor:
+    """Return the indices of some samples with a label, and of as many without."""
+    known = targets.cpu() >= 0
+    parts = (some_of(part.nonzero()[:, 0], _MAX_ROWS) for part in (known, ~known))
+    return torch.cat(list(parts))
 
 
 def _predict(rows: Floats, codes: NDArray[np.int64], queries: Floats) -> NDArray[np.int64]:
