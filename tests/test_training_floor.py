@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array, issparse
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.neighbors import KNeighborsRegressor
 
 from sklearn_hscl import HSCLEmbedder, diagnose
@@ -173,3 +173,16 @@ def test_rows_of_norm_1_without_targets_keep_their_distances():
     linear = embedder.transform(rows)[:, -11:]
     distances = pdist(PCA(11).fit_transform(rows))
     assert_allclose(pdist(linear), distances, rtol=1e-3)
+
+
+def test_numbers_of_sparse_rows_are_predicted_from_components_as_passed():
+    rng = np.random.default_rng(2)
+    rows = np.where(rng.random((240, 12)) < 0.3, rng.random((240, 12)), 0)
+    rows *= np.logspace(-2, 0, 12)
+    y = rows.sum(1) + 0.1 * rng.normal(size=240)
+    components = TruncatedSVD(11, random_state=0).fit_transform(rows)
+    ridge = RidgeCV(np.logspace(-2, 5, 15)).fit(components, y)
+    for form, expected in ((csr_array, True), (np.asarray, False)):
+        linear = fit(form(rows), y, target_type="continuous").transform(form(rows))[:, -1]
+        correlation = np.corrcoef(linear, ridge.predict(components))[0, 1]
+        assert (correlation > 1 - 1e-6) == expected, correlation

@@ -68,6 +68,8 @@ class TrainingData:
     schema: InputSchema
     has_labels: bool
     """Whether labels were passed, used or not."""
+    was_sparse: bool = False
+    """Whether the rows were sparse, and have been made dense."""
 
     @property
     def target_kind(self) -> str | None:
@@ -83,7 +85,10 @@ class TrainingData:
     def dense(self) -> "TrainingData":
         """Return the same data with dense rows."""
         held_out = None if self.held_out is None else self.held_out.dense()
-        return replace(self, train=self.train.dense(), held_out=held_out)
+        was_sparse = self.was_sparse or issparse(self.train.rows)
+        return replace(
+            self, train=self.train.dense(), held_out=held_out, was_sparse=was_sparse
+        )
 
 
 @dataclass(frozen=True)

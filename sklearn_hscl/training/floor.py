@@ -161,9 +161,11 @@ class Finish:
     """Whether held-out rows are a part of X: then the linear map may learn from them."""
     passed: object
     """The training rows before their preparation."""
+    was_sparse: bool
+    """Whether they were sparse when passed to `fit`."""
     prepare: Preparation
     precision: Precision
-    has_targets: bool
+    target_kind: str | None
     path: nn.Module | bool
     """Whether to fit a linear path, or the one to keep."""
 
@@ -171,7 +173,7 @@ class Finish:
         """Return the trained encoder with its linear path, and its readout."""
         finished = self._with_path(encoder, self.train)
         readout = None
-        if self.has_targets and self.held_out is not None:
+        if self.target_kind and self.held_out is not None:
             data = HeldOutReadout.of(self.known, self.held_out)
             embeddings = data.embed(finished, self.precision)
             if self.path is True and isinstance(finished, LinearPath):
@@ -187,15 +189,19 @@ class Finish:
             return self.path.around(encoder)
         if not self.path:
             return encoder
-        targets = data.targets if self.has_targets else None
+        targets = data.targets if self.target_kind else None
         return fit_linear_path(
             encoder, self.prepare.layout, data.rows, targets, self.precision, self.axes
         )
 
     @cached_property
     def axes(self) -> Floats | None:
-        """Map to principal components of the rows as passed, or None."""
-        return axes_as_passed(self.passed, self.prepare)
+        """Map to principal components of the rows as passed, or None.
+
+        Labels are predicted better from standardised columns, which weigh rare words more.
+        """
+        was_sparse = self.was_sparse and self.target_kind == "continuous"
+        return axes_as_passed(self.passed, self.prepare, was_sparse=was_sparse)
 
     def _with_all_rows(self, finished: nn.Module) -> nn.Module:
         """Fit the linear map again: with few degrees of freedom, it may see all rows."""
@@ -224,7 +230,9 @@ def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
     )
 
 
-def axes_as_passed(rows: object, prepare: Preparation) -> Floats | None:
+def axes_as_passed(
+    rows: object, prepare: Preparation, *, was_sparse: bool = False
+) -> Floats | None:
     """Return the map of prepared rows to principal components of the rows as passed.
 
     They are for rows whose columns are comparable: sparse rows, and rows of norm 1, such
@@ -237,6 +245,8 @@ def axes_as_passed(rows: object, prepare: Preparation) -> Floats | None:
         As passed.
     prepare : Preparation
         Their preparation.
+    was_sparse : bool
+        Whether dense rows were sparse before.
 
     Returns
     -------
@@ -244,7 +254,7 @@ def axes_as_passed(rows: object, prepare: Preparation) -> Floats | None:
     """
     if not isinstance(prepare, TablePreprocessor) or not prepare.layout.is_plain:
         return None
-    table = csr_array(rows) if issparse(rows) else rows
+    table = csr_array(rows) if issparse(rows) or was_sparse else rows
     if not isinstance(table, np.ndarray | csr_array):
         return None
     some = table[some_of(torch.arange(table.shape[0]), _MAX_JOINED).numpy()]

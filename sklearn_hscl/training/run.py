@@ -130,9 +130,10 @@ class TrainingRun:
             held_out=context.held_out,
             holds_out=context.holds_out,
             passed=context.data.train.rows,
+            was_sparse=context.data.was_sparse,
             prepare=context.prepare,
             precision=self.net.module_.precision,
-            has_targets=self.data.target_kind is not None,
+            target_kind=self.data.target_kind,
             path=context.path,
         )
         return finish(self.net.module_.encoder.eval())
