@@ -32,6 +32,7 @@ ABLATIONS = {
     "encoder='mlp'": {"encoder": "mlp"},
     "loss='scl'": {"loss": "scl"},
     "n_members=1": {"n_members": 1},
+    "n_components=32": {"n_components": 32},  # without forests
     "no skip path": {"kind": WithoutSkip},
     "no bins": {"kind": WithoutBins},
     "no column relevance": {"kind": WithoutRelevance},

@@ -135,8 +135,8 @@ class HSCLEmbedder(
     freeze : sequence of str, default=None
         Submodules or weights of the encoder, by name, that are not trained.
     n_components : int, default=None
-        Embedding dimension. None selects the encoder's default, and often adds a linear
-        map of the sample, see :ref:`linear_path`.
+        Embedding dimension. None selects the encoder's default, and often adds scores of
+        linear models and forests, see :ref:`linear_path`.
     n_members : int, default=None
         Ensemble members of ``"tabular"``. None selects the encoder's default.
     projection_dim : int, "auto" or None, default="auto"

@@ -106,7 +106,8 @@ def test_raw_frames_are_embedded_row_by_row(frame, loss):
     X = mixed(frame)
     embedder = fit(X, loss=loss)
     Z = embedder.transform(X)
-    width = 32 if loss == "hscl" else 64 + embedder.module_.width
+    n_components = embedder.net_.module_.n_components
+    width = n_components + embedder.module_.width
     assert Z.shape == (N, width) and Z.dtype == np.float64
     assert np.isfinite(Z).all()
     for part in (slice(0, 1), slice(7, 20)):
@@ -276,7 +277,7 @@ def test_attributes_of_a_fit_with_categories_do_not_outlive_it():
     embedder.fit(np.arange(N * 2.0).reshape(N, 2), Y)
     assert not hasattr(embedder, "categories_")
     assert not hasattr(embedder, "is_categorical_")
-    assert embedder.transform(np.zeros((1, 2))).shape == (1, 32)
+    assert embedder.transform(np.zeros((1, 2))).shape == (1, 35)
 
 
 def test_a_failed_fit_keeps_the_columns_of_the_previous_one():

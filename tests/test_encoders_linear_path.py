@@ -16,7 +16,13 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
-from sklearn_hscl.encoders.linear_path import LinearPath, fit_linear_path, has_rare_classes
+from sklearn_hscl.encoders.linear_path import (
+    LinearPath,
+    fit_linear_path,
+    has_rare_classes,
+    path_width,
+    trained_part,
+)
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.precision import resolve_precision
 
@@ -198,10 +204,10 @@ def test_a_path_is_part_of_the_embedder(X, y, params, width, tmp_path):
     path = embedder.module_
     assert isinstance(path, LinearPath)
     trained = embedder.net_.module_.encoder
-    assert path.encoder is trained
+    assert trained_part(path) is trained
     embedding = embedder.transform(X)
     assert path.width == width
-    assert embedding.shape[1] == embedder.net_.module_.n_components + width
+    assert embedding.shape[1] == embedder.net_.module_.n_components + path_width(path)
     assert len(embedder.get_feature_names_out()) == embedding.shape[1]
     embedder.save(tmp_path / "file")
     for copy in (
@@ -231,7 +237,8 @@ UNUSED = {
 def test_there_is_no_path(X, y, params):
     embedder = fit(X, y, **params)
     assert not isinstance(embedder.module_, LinearPath)
-    assert embedder.transform(X).shape[1] == embedder.net_.module_.n_components
+    width = path_width(embedder.module_)  # of forests
+    assert embedder.transform(X).shape[1] == embedder.net_.module_.n_components + width
 
 
 def test_weights_of_another_width_are_refused():

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import TabularEncoder
-from sklearn_hscl.encoders.tabular import feature_importance as module
+from sklearn_hscl.encoders.tabular import forests
 from sklearn_hscl.encoders.tabular.feature_importance import (
     _FLOOR,
     _MAX_WEIGHT,
@@ -117,7 +117,7 @@ def test_a_member_without_sampled_rows_gets_equal_weights():
     rows, codes = table(n_rows=20_000, n_columns=16)
     folds = torch.zeros(20_000, dtype=torch.long)
     folds[:2] = 1
-    with patch.object(module, "_MAX_ROWS", 1000):
+    with patch.object(forests, "_MAX_ROWS", 1000):
         importance = feature_importance(rows, codes, folds, 2, 3)
     assert (importance[0] == 1).all()
     assert importance[1, :2].min() > 3 * importance[1, 2:].max()

@@ -61,14 +61,14 @@ def test_unknown_content(stored):
 
 def test_wrong_arrays(stored):
     document, arrays = document_of(stored)
-    name = "encoder.last.weight"
+    name = "encoder.encoder.last.weight"
     for wrong, match in [
         (arrays[name].astype(np.float64), "float32, got torch.float64"),
         (arrays[name][..., :-1].copy(), "do not fit"),
         (np.full_like(arrays[name], np.nan), "NaN or infinity"),
     ]:
         check_refused(stored, document, arrays | {name: wrong}, match)
-    name = "encoder.categories.categorical"
+    name = "encoder.encoder.categories.categorical"
     wrong = arrays[name] + 1_000_000
     check_refused(stored, document, arrays | {name: wrong}, "do not match the columns")
     negative = {"layout.n_levels": -arrays["layout.n_levels"]}

@@ -67,15 +67,15 @@ def test_overlap_shortens_embeddings_and_certainty_lengthens_them():
     X = rng.normal(size=(400, 5))
     y = X[:, 0] + rng.normal(size=400) > 0
     fit = HSCLEmbedder(max_epochs=40, random_state=0).fit
-    assert fit(X, y).module_.output_scale < 1
-    assert fit(X + 6 * y[:, None], y).module_.output_scale > 1
+    assert fit(X, y).net_.module_.encoder.output_scale < 1
+    assert fit(X + 6 * y[:, None], y).net_.module_.encoder.output_scale > 1
 
 
 def test_no_scale_without_folds():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(80, 3)), np.arange(80) % 2
     embedder = HSCLEmbedder(n_members=1, max_epochs=2, random_state=0).fit(X, y)
-    assert embedder.module_.output_scale == 1
+    assert embedder.net_.module_.encoder.output_scale == 1
 
 
 def test_scale_survives_further_training():
@@ -83,10 +83,10 @@ def test_scale_survives_further_training():
     y = np.arange(80) % 2
     X = rng.normal(size=(80, 3)) + 6 * y[:, None]
     embedder = HSCLEmbedder(max_epochs=10, random_state=0, warm_start=True).fit(X, y)
-    scale = embedder.module_.output_scale.item()
+    scale = embedder.net_.module_.encoder.output_scale.item()
     assert scale > 1
-    assert embedder.fit(X, y).module_.output_scale == scale
-    assert embedder.partial_fit(X, y).module_.output_scale == scale
+    assert embedder.fit(X, y).net_.module_.encoder.output_scale == scale
+    assert embedder.partial_fit(X, y).net_.module_.encoder.output_scale == scale
 
 
 def test_scale_is_of_labelled_rows_only():
@@ -104,7 +104,7 @@ def test_with_cross_fit_the_classifier_learns_from_unseen_rows():
     y = X[:, 0] + rng.normal(size=200) > 0
     embedder = HSCLEmbedder(cross_fit=4, max_epochs=20, random_state=0)
     Z = embedder.fit_transform(X, y)
-    scale = embedder.module_.output_scale.item()
+    scale = embedder.net_.module_.encoder.output_scale.item()
     lengths = np.linalg.norm(Z, axis=1) / scale  # of means of members in new rows
     assert_allclose(lengths, lengths[0], rtol=1e-5)
     assert 0.5 < lengths[0] <= 1

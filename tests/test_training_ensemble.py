@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
+from sklearn_hscl.encoders.linear_path import trained_part
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.training.callbacks.early_stopping import squared_errors
 from sklearn_hscl.training.callbacks.weights import AveragedWeights
@@ -268,7 +269,7 @@ def test_squared_errors_are_those_of_each_kind_of_targets():
 def test_recipe_follows_encoder_and_targets(iris):
     X, y = iris
     tabular = HSCLEmbedder(max_epochs=1).fit(X, y)
-    assert isinstance(tabular.module_, TabularEncoder)
+    assert isinstance(trained_part(tabular.module_), TabularEncoder)
     assert tabular.net_.criterion_.options.ce_weight == 0.5
     decays = {
         name: group["weight_decay"]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_hscl.encoders.forest_path import ForestPath
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.mlp import OneHotColumns
 from sklearn_hscl.encoders.options import IndexableRows
@@ -90,6 +91,8 @@ class LinearPath(nn.Module):
 
     def around(self, encoder: nn.Module) -> "LinearPath":
         """Return the same map beside another encoder."""
+        if isinstance(self.encoder, ForestPath):
+            encoder = self.encoder.around(encoder)
         other = copy.copy(self)
         other._modules = self._modules | {"encoder": encoder}
         return other
@@ -103,9 +106,19 @@ class LinearPath(nn.Module):
         return torch.addmm(self.bias, self.inputs(rows).to(self.weight), self.weight)
 
 
+def trained_part(encoder: nn.Module) -> nn.Module:
+    """Return the trained encoder, without the paths beside it."""
+    while isinstance(encoder, LinearPath | ForestPath):
+        encoder = encoder.encoder
+    return encoder
+
+
 def path_width(encoder: nn.Module) -> int:
-    """Return the width of an encoder's linear part, 0 without one."""
-    return encoder.width if isinstance(encoder, LinearPath) else 0
+    """Return the width of the paths beside an encoder, 0 without any."""
+    width = 0
+    while isinstance(encoder, LinearPath | ForestPath):
+        width, encoder = width + encoder.width, encoder.encoder
+    return width
 
 
 def linear_inputs(layout: ColumnLayout | None) -> nn.Module:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.forest_path import ForestPath
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS, build_library_encoder
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
-from sklearn_hscl.encoders.linear_path import LinearPath, path_width
+from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
 from sklearn_hscl.encoders.options import (
     EncoderConfig,
@@ -32,6 +33,7 @@ from sklearn_hscl.encoders.options import (
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.encoders.tabular.forests import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -365,16 +367,19 @@ def _check_embedding(name: str, output: Tensor, fewer: Tensor) -> None:
 # Stored configurations ---------------------------------------------------------------
 
 
-# Keys of stored configs: the name of the type, whether one-hot columns come first, and the
-# width of the linear path.
-_TYPE, _ONE_HOT, _PATH = "kind", "expands", "linear_path"
+# Keys of stored configs: the name of the type, whether one-hot columns come first, the
+# width of the linear path, and the shape of the forests.
+_TYPE, _ONE_HOT, _PATH, _FORESTS = "kind", "expands", "linear_path", "forests"
 
 
 def get_config(encoder: nn.Module) -> EncoderConfig | None:
     """Return the arguments that a built-in encoder was built with, None for others."""
     if isinstance(encoder, LinearPath):
         config = get_config(encoder.encoder)
-        return None if config is None else {**config, _PATH: path_width(encoder)}
+        return None if config is None else {**config, _PATH: encoder.width}
+    if isinstance(encoder, ForestPath):
+        config = get_config(encoder.encoder)
+        return config and {**config, _FORESTS: encoder.forests.get_config()}
     if type(encoder) is nn.Sequential and len(encoder) == 2:
         config = get_config(encoder[1])
         if config is None or type(encoder[0]) is not OneHotColumns:
@@ -422,6 +427,11 @@ def build_from_config(
         width = int(config.pop(_PATH))
         encoder = build_from_config(config, inner, input_shape, layout)
         return LinearPath.empty(encoder, input_shape, layout, width)
+    if _FORESTS in config:
+        nodes = _without_prefix(tensors, "forests.")
+        forests = ForestScores.from_config(config.pop(_FORESTS), nodes, input_shape)
+        inner = _without_prefix(tensors, "encoder.")
+        return ForestPath(build_from_config(config, inner, input_shape, layout), forests)
     name = config.pop(_TYPE, None)
     if not isinstance(name, str) or name not in STORED_TYPES:
         raise ValueError(f"no built-in encoder has the type {name!r}")

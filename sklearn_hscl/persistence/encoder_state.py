@@ -20,7 +20,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.registry import build_library_model, is_library_model
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
-from sklearn_hscl.encoders.linear_path import LinearPath
+from sklearn_hscl.encoders.linear_path import trained_part
 from sklearn_hscl.encoders.preprocessing import (
     ColumnLayout,
     Identity,
@@ -341,9 +341,9 @@ def restore_network(
     Returns
     -------
     encoder : nn.Module
-        The fitted encoder, with its linear path if it has one.
+        The fitted encoder, with its paths if it has some.
     module : ContrastiveModule
-        The trained module, of the same encoder without that path.
+        The trained module, of the same encoder without paths.
     """
     check_schema(
         entries,
@@ -361,7 +361,7 @@ def restore_network(
     else:
         assert custom is not None  # the callers provide it
         encoder = custom.module
-    trained = encoder.encoder if isinstance(encoder, LinearPath) else encoder
+    trained = trained_part(encoder)
     with torch.device("meta"):
         module = ContrastiveModule(
             trained,

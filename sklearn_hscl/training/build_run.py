@@ -24,6 +24,7 @@ from sklearn_hscl.training.config import (
     FitContext,
     GivenConfig,
     choose_path,
+    has_forests,
     resolve_defaults,
     resolve_loss,
 )
@@ -94,9 +95,11 @@ def build_run(
     if previous is not None:
         load_warm_start(net, previous.net)
     elif config.encoder == "tabular" and context.data.target_kind == "class":
-        importance = split.importance(context.train, context.folds, config.n_members, seeds)
-        if importance is not None:
+        seen = context.train, context.folds, config.n_members, seeds
+        if (importance := split.importance(*seen)) is not None:
             net.scale_by_importance(importance)
+        if has_forests(given, config, split.data, is_chunk=start.is_chunk):
+            context = replace(context, forests=split.forests(*seen))
     monitors = monitoring_callbacks(config, context)
     n_threads = _n_threads(config, context, net)
     keepers = checkpoint_callbacks(config, start.checkpoint)

@@ -16,6 +16,7 @@ from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.linear_path import has_rare_classes
 from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.encoders.tabular.forests import ForestScores
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.precision import Precision
@@ -180,8 +181,10 @@ class FitContext:
     holds_out: bool
     """Whether the held-out samples are a part of X, rather than the user's."""
     path: nn.Module | bool
-    """Whether to fit a linear map of the rows beside the trained encoder; or that map, if
-    an earlier fit has one."""
+    """Whether to fit a linear map of the rows beside the trained encoder; or the paths
+    that an earlier fit has."""
+    forests: ForestScores | None = None
+    """Forests whose scores follow the embedding."""
 
     @property
     def device(self) -> torch.device:
@@ -356,6 +359,21 @@ def choose_path(
         is_rare = targets is not None and has_rare_classes(targets)
         return is_text_like or (config.encoder == "tabular" and is_rare)
     return config.encoder in ("mlp", "tabular")
+
+
+def has_forests(
+    given: GivenConfig, config: FitConfig, data: TrainingData, *, is_chunk: bool
+) -> bool:
+    """Return whether scores of random forests follow the embedding.
+
+    They do so for tables of which all rows have a class, and embeddings of the default
+    width.
+    """
+    if is_chunk or given.n_components is not None or config.cross_fit is not None:
+        return False
+    targets = data.train.targets
+    is_complete = targets is not None and not (targets < 0).any()
+    return config.encoder == "tabular" and data.target_kind == "class" and is_complete
 
 
 def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:

@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from torch import nn
 
+from sklearn_hscl.encoders.forest_path import ForestPath, fit_forest_path
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.linear_path import (
     LinearPath,
@@ -28,6 +29,7 @@ from sklearn_hscl.encoders.preprocessing import (
     Preparation,
     TablePreprocessor,
 )
+from sklearn_hscl.encoders.tabular.forests import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 
@@ -144,7 +146,7 @@ class FinishedEncoder:
 
     encoder: nn.Module
     path_width: int
-    """Width of its linear part."""
+    """Width of the paths beside it."""
     readout: dict[str, float] | None
     """Result of :func:`compare`; None without held-out rows with targets."""
 
@@ -167,11 +169,13 @@ class Finish:
     precision: Precision
     target_kind: str | None
     path: nn.Module | bool
-    """Whether to fit a linear path, or the one to keep."""
+    """Whether to fit a linear path, or the paths to keep."""
+    forests: ForestScores | None = None
+    """Forests whose scores follow the embedding."""
 
     def __call__(self, encoder: nn.Module) -> FinishedEncoder:
         """Return the trained encoder with its linear path, and its readout."""
-        finished = self._with_path(encoder, self.train)
+        finished = self._with_path(self._with_forests(encoder), self.train)
         readout = None
         if self.target_kind and self.held_out is not None:
             data = HeldOutReadout.of(self.known, self.held_out)
@@ -184,8 +188,15 @@ class Finish:
             finished = self._with_all_rows(finished)
         return FinishedEncoder(finished, path_width(finished), readout)
 
+    def _with_forests(self, encoder: nn.Module) -> nn.Module:
+        if self.forests is None:
+            return encoder
+        rows = self.train.rows
+        some = rows[some_of(torch.arange(rows.shape[0]), _MAX_TRAIN)]
+        return fit_forest_path(encoder, self.forests, some, self.precision)
+
     def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
-        if isinstance(self.path, LinearPath):
+        if isinstance(self.path, LinearPath | ForestPath):
             return self.path.around(encoder)
         if not self.path:
             return encoder
@@ -216,9 +227,9 @@ class Finish:
         return every
 
 
-def linear_path_of(encoder: nn.Module) -> LinearPath | None:
-    """Return a fitted encoder if it has a linear path."""
-    return encoder if isinstance(encoder, LinearPath) else None
+def paths_of(encoder: nn.Module) -> LinearPath | ForestPath | None:
+    """Return a fitted encoder if there are paths beside it."""
+    return encoder if isinstance(encoder, LinearPath | ForestPath) else None
 
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:

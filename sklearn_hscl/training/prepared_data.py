@@ -19,6 +19,7 @@ from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.preprocessing import Identity, Preparation, TablePreprocessor
 from sklearn_hscl.encoders.tabular.feature_importance import feature_importance
+from sklearn_hscl.encoders.tabular.forests import ForestScores, grow_forests
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.config import FitConfig
@@ -138,6 +139,21 @@ class PreparedSplit(_Memo):
             return LabelledRows(rows, complete_labels(codes, features))
 
         return self._once(("completed", id(train)), complete)
+
+    def forests(
+        self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
+    ) -> ForestScores | None:
+        """Return a forest for each member; None for too few rows of each class.
+
+        See :func:`~sklearn_hscl.encoders.tabular.forests.grow_forests`.
+        """
+        key = ("forests", id(train), folds is None, n_members, seeds)
+        return self._once(
+            key,
+            lambda: grow_forests(
+                train.rows, train.targets, folds, n_members, seeds.weights
+            ),
+        )
 
     def importance(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds

@@ -20,7 +20,7 @@ from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.chance_level import chance_loss, constant_embedding_batches
 from sklearn_hscl.training.config import FitContext
 from sklearn_hscl.training.fitted_state import EpochRecord, FittedState
-from sklearn_hscl.training.floor import Finish, FinishedEncoder, linear_path_of
+from sklearn_hscl.training.floor import Finish, FinishedEncoder, paths_of
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.epoch import check_embedding
 from sklearn_hscl.training.loop.net import ContrastiveNet, draws_from_torch
@@ -135,6 +135,7 @@ class TrainingRun:
             precision=self.net.module_.precision,
             target_kind=self.data.target_kind,
             path=context.path,
+            forests=context.forests,
         )
         return finish(self.net.module_.encoder.eval())
 
@@ -172,7 +173,7 @@ class WarmStart:
     input: FittedInput
     seeds: Seeds
     path: nn.Module | None
-    """Its encoder, if that has a linear path."""
+    """Its encoder, if that has paths."""
 
     @classmethod
     def of(cls, estimator: BaseEstimator) -> Self | None:
@@ -182,5 +183,5 @@ class WarmStart:
         fitted = FittedInput(
             estimator._encode_targets, estimator._columns, estimator.input_shape_
         )
-        path = linear_path_of(estimator.module_)
+        path = paths_of(estimator.module_)
         return cls(estimator.net_, estimator._prepare, fitted, estimator._seeds, path)

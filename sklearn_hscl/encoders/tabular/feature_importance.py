@@ -6,12 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.encoders.options import IndexableRows
+from sklearn_hscl.encoders.tabular.forests import RankedRows
 
-# Narrower tables gain nothing from the weights. With more classes, forests take too long.
-_MIN_COLUMNS, _MAX_CLASSES = 16, 64
-# A forest learns from at most _MAX_ROWS rows and _MAX_VALUES values. The second limit
-# never leaves fewer than _MIN_ROWS rows.
-_MAX_ROWS, _MAX_VALUES, _MIN_ROWS = 4096, 2**22, 1000
+_MIN_COLUMNS = 16  # narrower tables gain nothing from the weights
 _N_TREES, _MIN_SAMPLES_LEAF = 50, 5
 # Relative to the mean importance: the weight of a useless column, the addition to it that
 # grows as rows get fewer, and the largest weight of any column.
@@ -49,40 +46,20 @@ def feature_importance(
     Tensor of shape (M, F), or None
         None for tables of fewer than 16 columns and for more than 64 classes.
     """
-    labelled = (codes >= 0).nonzero()[:, 0]
-    n_classes = len(codes[labelled].unique())
-    if rows.shape[1] < _MIN_COLUMNS or not 2 <= n_classes <= _MAX_CLASSES:
+    if rows.shape[1] < _MIN_COLUMNS:
         return None
-    sample = _sample_indices(len(labelled), rows.shape[1], seed)
-    sampled = labelled[sample.to(labelled.device)]
-    X = _ranks(rows[sampled].cpu()).numpy()
-    y = codes[sampled].cpu().numpy()
+    drawn = RankedRows.draw(rows, codes, folds, n_members, seed)
+    if drawn is None:
+        return None
     if folds is None:
-        weights = [_column_weights(X, y, len(labelled), seed)] * n_members
+        weights = [_column_weights(drawn.ranks, drawn.codes, drawn.n_labelled, seed)]
+        weights *= n_members
     else:
-        held_out_from = folds[sampled].cpu().numpy()
-        seen = [held_out_from != member for member in range(n_members)]
-        weights = [_column_weights(X[m], y[m], len(labelled), seed) for m in seen]
+        weights = [
+            _column_weights(drawn.ranks[m], drawn.codes[m], drawn.n_labelled, seed)
+            for m in drawn.seen
+        ]
     return torch.from_numpy(np.stack(weights)).float()
-
-
-def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
-    """Draw the indices of the rows that the forests learn from."""
-    n_sampled = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_VALUES // n_columns))
-    order = np.random.default_rng(seed).permutation(n_rows)
-    return torch.from_numpy(np.sort(order[:n_sampled]))
-
-
-def _ranks(rows: Tensor) -> Tensor:
-    """Replace the values of each column by their dense ranks; NaN stays NaN.
-
-    Forests depend on the order alone, but they read float32, which merges close values.
-    """
-    ordered, indices = rows.sort(0)
-    is_new = torch.ones(rows.shape)
-    is_new[1:] = ordered[1:] != ordered[:-1]
-    ranks = torch.empty(rows.shape).scatter_(0, indices, is_new.cumsum(0))
-    return ranks.masked_fill(rows.isnan(), torch.nan)
 
 
 def _column_weights(
