@@ -142,6 +142,12 @@ def test_there_are_no_forests_where_rows_say_too_little(rows, codes):
     assert grow(rows, codes, None) is None
 
 
+def test_there_are_no_forests_where_a_member_sees_hardly_a_row():
+    folds = torch.zeros(N_ROWS, dtype=torch.long)
+    folds[:5] = 1
+    assert grow(ROWS, folds=folds, n_members=2) is None
+
+
 def test_leaves_of_many_classes_stay_few():
     rng = np.random.default_rng(1)
     rows, codes = rng.normal(size=(4096, 4)), rng.integers(0, 64, 4096)

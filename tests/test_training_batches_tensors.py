@@ -144,7 +144,7 @@ def peak_memory(function, *arguments):
     [
         (np.uint8, (20_000, 32, 32, 3), 1000),
         (np.float32, (20_000, 1, 28, 28), 1000),
-        (np.float64, (250_000, 40), 1000),
+        (np.float64, (150_000, 40), 2000),
     ],
 )
 def test_memory_maps_are_never_copied_as_a_whole(tmp_path, dtype, shape, batch_size):

@@ -112,8 +112,8 @@ def grow_forests(
     Returns
     -------
     ForestScores or None
-        None for more than 64 classes, fewer than 40 rows, and fewer than five rows a
-        class.
+        None for more than 64 classes, fewer than 40 rows, and members that see fewer
+        than five rows a class.
     """
     from sklearn.ensemble import RandomForestClassifier  # most imports never grow one
 
@@ -121,7 +121,8 @@ def grow_forests(
     if drawn is None:
         return None
     classes, y = np.unique(drawn.codes, return_inverse=True)
-    if len(y) < max(_MIN_LABELED, _MIN_ROWS_PER_CLASS * len(classes)):
+    fewest = min(int(seen.sum()) for seen in drawn.seen)
+    if fewest < _MIN_ROWS_PER_CLASS * len(classes) or len(y) < _MIN_LABELED:
         return None
     ranks = np.nan_to_num(drawn.ranks)  # missing values before all others
     n_trees = max(1, _N_TREES // n_members)
