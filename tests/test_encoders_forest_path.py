@@ -6,12 +6,14 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.forest_path import ForestPath
+from sklearn_hscl.encoders.inference import _shapes
 from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.tabular.forests import grow_forests
 from sklearn_hscl.losses import ContrastiveLoss
@@ -133,3 +135,28 @@ def test_candidates_of_a_search_share_their_forests():
     found = search.best_estimator_[0].transform(X)
     beta = search.best_params_["hsclembedder__beta"]
     assert_allclose(found, fit(X, CLASSES, max_epochs=1, beta=beta).transform(X), rtol=1e-5)
+
+
+def test_a_warm_start_may_change_the_precision(tmp_path):
+    for y in (CLASSES, RARE, X[:, 0] + 0.3):
+        params = {} if y.dtype == int else {"target_type": "continuous"}
+        embedder = fit(X, y, warm_start=True, **params)
+        before = embedder.module_
+        embedder.set_params(precision="float64").fit(X, y).save(tmp_path / "file")
+        copy = HSCLEmbedder.load(tmp_path / "file")
+        assert_array_equal(copy.transform(X), embedder.transform(X))
+        assert all(part.dtype != torch.float64 for part in before.buffers())
+
+
+def test_a_further_fit_does_not_share_its_scores():
+    embedder = fit(X, CLASSES)
+    before = embedder.module_
+    after = embedder.partial_fit(X, CLASSES).module_
+    after.double()
+    assert before.forests.threshold.dtype == before.scale.dtype == torch.float32
+
+
+def test_fits_share_the_layout_of_their_batches():
+    first, second = (fit(X, CLASSES, random_state=seed).module_ for seed in (0, 1))
+    assert len(first.forests.left) != len(second.forests.left)
+    assert tuple(_shapes(first)) == tuple(_shapes(second))

@@ -18,6 +18,12 @@ CODES = (ROWS[:, 0] + ROWS[:, 1] ** 2 > 0.8).astype(int) + (ROWS[:, 3] > 1)
 FOLDS = torch.arange(N_ROWS) % 4
 
 
+LIMITS = {
+    np.dtype(dtype): np.array([-0.125, 0.125], dtype) * np.finfo(dtype).max
+    for dtype in (np.float32, np.float64)
+}
+
+
 def with_gaps(rows):
     rows = rows.copy()
     rows[::7, 1] = np.nan
@@ -33,21 +39,25 @@ def grow(rows, codes=CODES, folds=FOLDS, *, n_members=4, seed=0):
     )
 
 
-def ranks_of(rows):
+def ranks_of(rows, seen=None):
+    """Dense ranks among the seen rows; others have the rank of the closer neighbor."""
+    seen = np.ones(len(rows), dtype=bool) if seen is None else seen
     columns = []
-    for column in rows.T:
-        known = ~np.isnan(column)
-        ranks = np.zeros(len(column))
-        ranks[known] = 1 + np.unique(column[known], return_inverse=True)[1]
-        columns.append(ranks)
+    for column in np.clip(rows, *LIMITS[rows.dtype]).T:
+        values = np.unique(column[seen & ~np.isnan(column)])
+        middles = values[:-1] + np.diff(values) / 2
+        middles = np.where(middles < values[1:], middles, values[:-1])
+        ranks = 1.0 + np.searchsorted(middles, column)
+        columns.append(np.where(np.isnan(column), 0, ranks))
     return np.stack(columns, 1)
 
 
 def scores_by_scikit_learn(rows, codes, folds, seed=0):
     """Centred log probabilities of the forests of four members, one by one."""
-    ranks, scores = ranks_of(rows), []
+    scores = []
     for member in range(4):
         seen = folds.numpy() != member
+        ranks = ranks_of(rows, seen)
         forest = ensemble.RandomForestClassifier(
             25, max_depth=12, min_samples_leaf=3, random_state=seed + member
         ).fit(ranks[seen], codes[seen])
@@ -106,7 +116,7 @@ def test_forests_of_members_exclude_their_folds():
         grow(ROWS)
     for member, call in enumerate(fit.call_args_list):
         seen = FOLDS.numpy() != member
-        np.testing.assert_array_equal(call.args[1], ranks_of(ROWS)[seen])
+        np.testing.assert_array_equal(call.args[1], ranks_of(ROWS[seen]))
         np.testing.assert_array_equal(call.args[2], CODES[seen])
 
 
@@ -146,6 +156,29 @@ def test_there_are_no_forests_where_a_member_sees_hardly_a_row():
     folds = torch.zeros(N_ROWS, dtype=torch.long)
     folds[:5] = 1
     assert grow(ROWS, folds=folds, n_members=2) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_there_is_a_score_for_each_class_also_if_it_is_not_drawn(seed):
+    rng = np.random.default_rng(1)
+    rows, codes = rng.normal(size=(12_000, 2)), rng.integers(0, 2, 12_000)
+    codes[:2] = 2
+    assert grow(rows, codes, None, seed=seed).n_classes == 3
+
+
+def test_other_types_have_the_same_scores():
+    rows = with_gaps(np.round(ROWS, 3)).astype(np.float32)
+    forests = grow(rows)
+    double = forests.copied(torch.float64, torch.device("cpu"))
+    assert forests.threshold.dtype == torch.float32  # as before
+    again = double.copied(torch.float32, torch.device("cpu"))
+    found = torch.from_numpy(rows)
+    for other in (double, again):
+        tensors = dict(other.state_dict())
+        ForestScores.from_config(other.get_config(), tensors, (6,))
+        assert torch.isfinite(other.threshold).all()
+        scores = other(found.to(other.threshold.dtype))
+        assert_allclose(scores, forests(found), rtol=1e-5, atol=1e-6)
 
 
 def test_leaves_of_many_classes_stay_few():
@@ -199,6 +232,7 @@ DAMAGE = {
     "fewer thresholds": {"threshold": lambda threshold: threshold[:-1]},
     "a matrix of nodes": {"leaf": lambda leaf: leaf[:, None]},
     "no leaves": {"probabilities": lambda values: values[:0]},
+    "no classes": {"probabilities": lambda values: values[:, :0]},
     "one dimension": {"probabilities": lambda values: values[:, 0]},
     "a missing tensor": {"leaf": None},
     "members that share trees": {"n_members": 7},

@@ -1,8 +1,5 @@
 """Class scores of random forests beside a trained embedding of a table."""
 
-import copy
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
@@ -37,10 +34,12 @@ class ForestPath(nn.Module):
         """Number of classes C."""
         return self.forests.n_classes
 
-    def around(self, encoder: nn.Module) -> Self:
-        """Return the same scores beside another encoder."""
-        other = copy.copy(self)
-        other._modules = self._modules | {"encoder": encoder}
+    def around(
+        self, encoder: nn.Module, dtype: torch.dtype, device: torch.device
+    ) -> "ForestPath":
+        """Return a copy beside another encoder, of its type and on its device."""
+        other = ForestPath(encoder, self.forests.copied(dtype, device))
+        other.scale.copy_(self.scale)
         return other
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -68,9 +67,8 @@ def fit_forest_path(
     -------
     ForestPath
     """
-    # A copy on other devices, as runs on the same data share the forests.
-    own = forests if rows.device.type == "cpu" else copy.deepcopy(forests).to(rows.device)
-    path = ForestPath(encoder, own)
+    # A copy, as runs on the same data share the forests.
+    path = ForestPath(encoder, forests.copied(precision.dtype, rows.device))
     embedding = embed_tensor(path, rows, precision).cpu().double()
     trained, scores = embedding.tensor_split((-path.width,), dim=1)
     size = _spread(scores)

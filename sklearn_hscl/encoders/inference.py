@@ -319,10 +319,17 @@ class LayoutCache:
     def _known(self, module: nn.Module) -> dict[Hashable, BatchLayout]:
         if not type(module).__module__.startswith("sklearn_hscl."):
             return self._custom.setdefault(module, {})
-        shapes = tuple((name, part.shape) for name, part in module.state_dict().items())
+        shapes = tuple(_shapes(module))
         if len(self._built_in) >= _MAX_ARCHITECTURES:
             self._built_in.clear()
         return self._built_in.setdefault((type(module), shapes), {})
+
+
+def _shapes(module: nn.Module) -> Iterator[tuple[str, torch.Size]]:
+    """Yield what decides about the order of summation: names and shapes of the state."""
+    for name, part in module.state_dict().items():
+        # Nodes of trees are looked up one by one, and each fit has another number.
+        yield name, part.shape[1:] if "forests." in name else part.shape
 
 
 _layouts = LayoutCache()

@@ -89,13 +89,16 @@ class LinearPath(nn.Module):
         weight = torch.empty(n_inputs, width, device="meta")
         return cls(encoder, layout, weight, torch.empty(width, device="meta"))
 
-    def around(self, encoder: nn.Module) -> "LinearPath":
-        """Return the same map beside another encoder."""
+    def around(
+        self, encoder: nn.Module, dtype: torch.dtype, device: torch.device
+    ) -> "LinearPath":
+        """Return a copy beside another encoder, of its type and on its device."""
         if isinstance(self.encoder, ForestPath):
-            encoder = self.encoder.around(encoder)
+            encoder = self.encoder.around(encoder, dtype, device)
         other = copy.copy(self)
-        other._modules = self._modules | {"encoder": encoder}
-        return other
+        other._buffers = dict(self._buffers)
+        other._modules = {"encoder": encoder, "inputs": copy.deepcopy(self.inputs)}
+        return other.to(device, dtype)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, ...) to (B, n_components + K)."""

@@ -197,7 +197,8 @@ class Finish:
 
     def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
         if isinstance(self.path, LinearPath | ForestPath):
-            return self.path.around(encoder)
+            device = self.train.targets.device
+            return self.path.around(encoder, self.precision.dtype, device)
         if not self.path:
             return encoder
         targets = data.targets if self.target_kind else None

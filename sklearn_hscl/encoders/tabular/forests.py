@@ -1,8 +1,10 @@
 """Random forests of an ensemble's members, and class scores that a network can return."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from math import prod
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,9 +13,6 @@ from torch import Tensor, nn
 
 from sklearn_hscl.encoders.options import IndexableRows
 from sklearn_hscl.encoders.tabular.column_statistics import clip_to_range
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
 
 # With more classes, forests take too long.
 _MAX_CLASSES = 64
@@ -38,6 +37,8 @@ class RankedRows(NamedTuple):
     """Dense ranks of the values of each column, (n, F); NaN stays NaN."""
     codes: NDArray[np.int64]
     """Class codes, (n,)."""
+    classes: NDArray[np.int64]
+    """The codes of all labelled rows, also of those that were not drawn, ascending."""
     seen: list[NDArray[np.bool_]]
     """The rows that each member learns from, (n,)."""
     values: Tensor
@@ -59,7 +60,8 @@ class RankedRows(NamedTuple):
         The parameters are those of :func:`grow_forests`.
         """
         labelled = (codes >= 0).nonzero()[:, 0]
-        if not 2 <= len(codes[labelled].unique()) <= _MAX_CLASSES:
+        classes = codes[labelled].unique().cpu().numpy()
+        if not 2 <= len(classes) <= _MAX_CLASSES:
             return None
         sample = _sample_indices(len(labelled), rows.shape[1], seed)
         sampled = labelled[sample.to(labelled.device)]
@@ -69,7 +71,7 @@ class RankedRows(NamedTuple):
         if folds is not None:
             held_out_from = folds[sampled].cpu().numpy()
             seen = [held_out_from != member for member in range(n_members)]
-        return cls(_ranks(values).numpy(), y, seen, values, len(labelled))
+        return cls(_ranks(values), y, classes, seen, values, len(labelled))
 
 
 def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
@@ -79,7 +81,7 @@ def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(order[:n_sampled]))
 
 
-def _ranks(rows: Tensor) -> Tensor:
+def _ranks(rows: Tensor) -> NDArray[np.float32]:
     """Replace the values of each column by their dense ranks; NaN stays NaN.
 
     Forests depend on the order alone, but they read float32, which merges close values.
@@ -88,7 +90,8 @@ def _ranks(rows: Tensor) -> Tensor:
     is_new = torch.ones(rows.shape)
     is_new[1:] = ordered[1:] != ordered[:-1]
     ranks = torch.empty(rows.shape).scatter_(0, indices, is_new.cumsum(0))
-    return ranks.masked_fill(rows.isnan(), torch.nan)
+    found: NDArray[np.float32] = ranks.masked_fill(rows.isnan(), torch.nan).numpy()
+    return found
 
 
 def grow_forests(
@@ -120,23 +123,28 @@ def grow_forests(
     drawn = RankedRows.draw(rows, codes, folds, n_members, seed)
     if drawn is None:
         return None
-    classes, y = np.unique(drawn.codes, return_inverse=True)
+    n_classes, y = len(drawn.classes), np.searchsorted(drawn.classes, drawn.codes)
     fewest = min(int(seen.sum()) for seen in drawn.seen)
-    if fewest < _MIN_ROWS_PER_CLASS * len(classes) or len(y) < _MIN_LABELED:
+    if fewest < _MIN_ROWS_PER_CLASS * n_classes or len(y) < _MIN_LABELED:
         return None
-    ranks = np.nan_to_num(drawn.ranks)  # missing values before all others
     n_trees = max(1, _N_TREES // n_members)
-    n_leaf_values = n_trees * n_members * len(y) * len(classes)
-    forests = [
-        RandomForestClassifier(
+    n_leaf_values = n_trees * n_members * len(y) * n_classes
+    trees = []
+    for member, seen in enumerate(drawn.seen):
+        values = drawn.values[torch.from_numpy(seen)]
+        ranks = np.nan_to_num(_ranks(values))  # missing values before all others
+        forest = RandomForestClassifier(
             n_trees,
             max_depth=_MAX_DEPTH,
             min_samples_leaf=max(_MIN_SAMPLES_LEAF, n_leaf_values // _MAX_LEAF_VALUES),
             random_state=(seed + member) % 2**32,
-        ).fit(ranks[seen], y[seen])
-        for member, seen in enumerate(drawn.seen)
-    ]
-    return ForestScores.of(forests, drawn.values, ranks, len(classes))
+        ).fit(ranks, y[seen])
+        by_rank = _values_by_rank(values, ranks)
+        trees += [
+            _Tree.of(estimator.tree_, forest.classes_, by_rank, n_classes)
+            for estimator in forest.estimators_
+        ]
+    return ForestScores.of(trees, n_members)
 
 
 # Scores ------------------------------------------------------------------------------
@@ -174,32 +182,8 @@ class ForestScores(nn.Module):
         self.n_members, self.depth = n_members, depth
 
     @classmethod
-    def of(
-        cls,
-        forests: "list[RandomForestClassifier]",
-        rows: Tensor,
-        ranks: NDArray[np.float32],
-        n_classes: int,
-    ) -> Self:
-        """Take over fitted forests.
-
-        Parameters
-        ----------
-        forests : list of RandomForestClassifier
-            Fitted to ranks of the columns and class codes.
-        rows : Tensor of shape (n, F)
-            Rows.
-        ranks : ndarray of shape (n, F)
-            Their dense ranks in each column, 0 for missing values.
-        n_classes : int
-            Number of classes C.
-        """
-        values = _values_by_rank(rows, ranks)
-        trees = [
-            _Tree.of(estimator.tree_, forest.classes_, values, n_classes)
-            for forest in forests
-            for estimator in forest.estimators_
-        ]
+    def of(cls, trees: "list[_Tree]", n_members: int) -> Self:
+        """Join the trees of all members, one member after the other."""
         first_node = np.cumsum([0] + [len(tree.left) for tree in trees])
         first_leaf = np.cumsum([0] + [len(tree.probabilities) for tree in trees])
         pairs = list(zip(trees, first_node, first_leaf, strict=False))
@@ -212,8 +196,20 @@ class ForestScores(nn.Module):
         probabilities = np.concatenate([tree.probabilities for tree in trees])
         tensors = {n: torch.from_numpy(array).int() for n, array in nodes.items()}
         tensors["threshold"] = torch.cat([tree.threshold for tree in trees])
-        tensors["probabilities"] = torch.from_numpy(probabilities).to(rows.dtype)
-        return cls(tensors, len(forests), max(tree.depth for tree in trees))
+        dtype = tensors["threshold"].dtype
+        tensors["probabilities"] = torch.from_numpy(probabilities).to(dtype)
+        return cls(tensors, n_members, max(tree.depth for tree in trees))
+
+    def copied(self, dtype: torch.dtype, device: torch.device) -> Self:
+        """Return the same forests for rows of a type and on a device."""
+        other = copy.copy(self)
+        other._buffers = dict(self._buffers)  # `to` replaces them
+        other = other.to(device, dtype)
+        if dtype != self.threshold.dtype:
+            is_leaf = other.left == torch.arange(len(other.left), device=device)
+            largest = torch.finfo(dtype).max
+            other.threshold = other.threshold.nan_to_num().masked_fill(is_leaf, largest)
+        return other
 
     def get_config(self) -> dict[str, int]:
         """Return what the tensors do not say."""
@@ -239,7 +235,7 @@ class ForestScores(nn.Module):
         ValueError
             If an index is out of bounds, or tensors are missing or of other shapes.
         """
-        _check_nodes(nodes, input_shape[0])
+        _check_nodes(nodes, prod(input_shape))
         n_trees = len(nodes["root"])
         if not _is_shape(config, n_trees):
             raise ValueError(f"the forests cannot have the shape {config!r:.80}")
@@ -255,7 +251,7 @@ class ForestScores(nn.Module):
         n_rows, n_columns = rows.shape
         n_trees = len(self.root)  # of all members
         flat = clip_to_range(rows).reshape(-1)
-        first = torch.arange(n_rows, dtype=torch.int32, device=rows.device) * n_columns
+        first = torch.arange(n_rows, device=rows.device) * n_columns
         first = first[:, None].expand(-1, n_trees).reshape(-1)  # (B * n_trees,)
         node = self.root.expand(n_rows, -1).reshape(-1)
         for _ in range(self.depth):
@@ -369,7 +365,8 @@ def _check_nodes(nodes: Mapping[str, Tensor], n_columns: int) -> None:
     if nodes.keys() != {*floats, *indices}:
         raise ValueError(f"the forests lack tensors, or have others: {[*nodes]!r:.80}")
     for name, n_axes in floats.items():
-        if nodes[name].ndim != n_axes or not nodes[name].is_floating_point():
+        is_empty = not nodes[name].numel()
+        if is_empty or nodes[name].ndim != n_axes or not nodes[name].is_floating_point():
             raise ValueError(f"the numbers {name!r} of the forests are invalid")
     left, threshold = nodes["left"], nodes["threshold"]
     n_nodes = len(threshold)
