@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sklearn_hscl.encoders.options import IndexableRows
-from sklearn_hscl.encoders.tabular.forests import RankedRows
+from sklearn_hscl.encoders.tabular.forests import DrawnRows, dense_ranks
 
 _MIN_COLUMNS = 16  # narrower tables gain nothing from the weights
 _N_TREES, _MIN_SAMPLES_LEAF = 50, 5
@@ -48,15 +48,16 @@ def feature_importance(
     """
     if rows.shape[1] < _MIN_COLUMNS:
         return None
-    drawn = RankedRows.draw(rows, codes, folds, n_members, seed)
+    drawn = DrawnRows.draw(rows, codes, folds, n_members, seed)
     if drawn is None:
         return None
+    ranks = dense_ranks(drawn.values)
     if folds is None:
-        weights = [_column_weights(drawn.ranks, drawn.codes, drawn.n_labelled, seed)]
+        weights = [_column_weights(ranks, drawn.codes, drawn.n_labelled, seed)]
         weights *= n_members
     else:
         weights = [
-            _column_weights(drawn.ranks[m], drawn.codes[m], drawn.n_labelled, seed)
+            _column_weights(ranks[m], drawn.codes[m], drawn.n_labelled, seed)
             for m in drawn.seen
         ]
     return torch.from_numpy(np.stack(weights)).float()

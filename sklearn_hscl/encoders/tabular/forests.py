@@ -30,19 +30,17 @@ _MIN_PROBABILITY = 1 / 200
 # Growth ------------------------------------------------------------------------------
 
 
-class RankedRows(NamedTuple):
-    """Labelled rows that forests learn from; trees see the order of values alone."""
+class DrawnRows(NamedTuple):
+    """Labelled rows that forests learn from."""
 
-    ranks: NDArray[np.float32]
-    """Dense ranks of the values of each column, (n, F); NaN stays NaN."""
+    values: Tensor
+    """Numbers and category codes, (n, F)."""
     codes: NDArray[np.int64]
     """Class codes, (n,)."""
     classes: NDArray[np.int64]
     """The codes of all labelled rows, also of those that were not drawn, ascending."""
     seen: list[NDArray[np.bool_]]
     """The rows that each member learns from, (n,)."""
-    values: Tensor
-    """The rows themselves, (n, F)."""
     n_labelled: int
     """Number of labelled rows that these were drawn from."""
 
@@ -71,7 +69,7 @@ class RankedRows(NamedTuple):
         if folds is not None:
             held_out_from = folds[sampled].cpu().numpy()
             seen = [held_out_from != member for member in range(n_members)]
-        return cls(_ranks(values), y, classes, seen, values, len(labelled))
+        return cls(values, y, classes, seen, len(labelled))
 
 
 def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
@@ -81,7 +79,7 @@ def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(order[:n_sampled]))
 
 
-def _ranks(rows: Tensor) -> NDArray[np.float32]:
+def dense_ranks(rows: Tensor) -> NDArray[np.float32]:
     """Replace the values of each column by their dense ranks; NaN stays NaN.
 
     Forests depend on the order alone, but they read float32, which merges close values.
@@ -120,7 +118,7 @@ def grow_forests(
     """
     from sklearn.ensemble import RandomForestClassifier  # most imports never grow one
 
-    drawn = RankedRows.draw(rows, codes, folds, n_members, seed)
+    drawn = DrawnRows.draw(rows, codes, folds, n_members, seed)
     if drawn is None:
         return None
     n_classes, y = len(drawn.classes), np.searchsorted(drawn.classes, drawn.codes)
@@ -132,7 +130,7 @@ def grow_forests(
     trees = []
     for member, seen in enumerate(drawn.seen):
         values = drawn.values[torch.from_numpy(seen)]
-        ranks = np.nan_to_num(_ranks(values))  # missing values before all others
+        ranks = np.nan_to_num(dense_ranks(values))  # missing values before all others
         forest = RandomForestClassifier(
             n_trees,
             max_depth=_MAX_DEPTH,
