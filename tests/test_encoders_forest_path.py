@@ -105,10 +105,10 @@ def test_rare_classes_have_a_linear_map_as_well(tmp_path):
     assert again.transform(X).shape == embedder.transform(X).shape
 
 
-def test_classes_of_a_threshold_are_read_out_better_than_by_chance():
+def test_bands_that_a_short_training_misses_are_in_the_scores():
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(600, 3))
-    y = (np.sin(9 * rows[:, 0]) > 0).astype(int)  # bands that a short training misses
+    y = (np.sin(9 * rows[:, 0]) > 0).astype(int)
 
     def accuracy(**params):
         model = make_pipeline(HSCLEmbedder(random_state=0, **params), LogisticRegression())

@@ -187,6 +187,13 @@ def test_leaves_of_many_classes_stay_few():
     assert grow(rows, codes, None).probabilities.numel() <= 2**20
 
 
+def test_long_tables_have_no_more_nodes():
+    rng = np.random.default_rng(1)
+    rows, codes = rng.normal(size=(40_000, 3)), rng.integers(0, 2, 40_000)
+    few, many = (len(grow(rows[:n], codes[:n], None).left) for n in (5000, 40_000))
+    assert many < 1.1 * few
+
+
 def test_the_depth_is_limited():
     rng = np.random.default_rng(1)
     forests = grow(rng.normal(size=(4000, 3)), rng.integers(0, 2, 4000), None)

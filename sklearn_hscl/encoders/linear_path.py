@@ -109,9 +109,13 @@ class LinearPath(nn.Module):
         return torch.addmm(self.bias, self.inputs(rows).to(self.weight), self.weight)
 
 
+Paths = LinearPath | ForestPath
+"""What may stand beside a trained encoder."""
+
+
 def trained_part(encoder: nn.Module) -> nn.Module:
     """Return the trained encoder, without the paths beside it."""
-    while isinstance(encoder, LinearPath | ForestPath):
+    while isinstance(encoder, Paths):
         encoder = encoder.encoder
     return encoder
 
@@ -119,7 +123,7 @@ def trained_part(encoder: nn.Module) -> nn.Module:
 def path_width(encoder: nn.Module) -> int:
     """Return the width of the paths beside an encoder, 0 without any."""
     width = 0
-    while isinstance(encoder, LinearPath | ForestPath):
+    while isinstance(encoder, Paths):
         width, encoder = width + encoder.width, encoder.encoder
     return width
 

@@ -379,7 +379,8 @@ def get_config(encoder: nn.Module) -> EncoderConfig | None:
         return None if config is None else {**config, _PATH: encoder.width}
     if isinstance(encoder, ForestPath):
         config = get_config(encoder.encoder)
-        return config and {**config, _FORESTS: encoder.forests.get_config()}
+        shape = encoder.forests.get_config()
+        return None if config is None else {**config, _FORESTS: shape}
     if type(encoder) is nn.Sequential and len(encoder) == 2:
         config = get_config(encoder[1])
         if config is None or type(encoder[0]) is not OneHotColumns:

@@ -351,10 +351,10 @@ def choose_path(
     only those of texts, and those of rare classes. A first chunk of the data may be too
     small for it.
     """
-    if is_chunk or given.n_components is not None or config.cross_fit is not None:
+    if is_chunk or _fixes_width(given, config):
         return False
-    targets = data.train.targets
-    if data.target_kind == "class" and (targets is None or not (targets < 0).any()):
+    if _has_all_classes(data):
+        targets = data.train.targets
         is_text_like = config.encoder == "mlp" and issparse(data.train.rows)
         is_rare = targets is not None and has_rare_classes(targets)
         return is_text_like or (config.encoder == "tabular" and is_rare)
@@ -369,11 +369,19 @@ def has_forests(
     They do so for tables of which all rows have a class, and embeddings of the default
     width.
     """
-    if is_chunk or given.n_components is not None or config.cross_fit is not None:
+    if is_chunk or _fixes_width(given, config):
         return False
+    return config.encoder == "tabular" and _has_all_classes(data)
+
+
+def _fixes_width(given: GivenConfig, config: FitConfig) -> bool:
+    """Return whether parameters leave no room for columns beside the trained ones."""
+    return given.n_components is not None or config.cross_fit is not None
+
+
+def _has_all_classes(data: TrainingData) -> bool:
     targets = data.train.targets
-    is_complete = targets is not None and not (targets < 0).any()
-    return config.encoder == "tabular" and data.target_kind == "class" and is_complete
+    return data.target_kind == "class" and (targets is None or not (targets < 0).any())
 
 
 def resolve_loss(loss: ContrastiveLoss, config: FitConfig, data: TrainingData) -> None:

@@ -14,10 +14,11 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from torch import nn
 
-from sklearn_hscl.encoders.forest_path import ForestPath, fit_forest_path
+from sklearn_hscl.encoders.forest_path import fit_forest_path
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.linear_path import (
     LinearPath,
+    Paths,
     fit_linear_path,
     input_values,
     labelled_indices,
@@ -196,7 +197,7 @@ class Finish:
         return fit_forest_path(encoder, self.forests, some, self.precision)
 
     def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
-        if isinstance(self.path, LinearPath | ForestPath):
+        if isinstance(self.path, Paths):
             device = self.train.targets.device
             return self.path.around(encoder, self.precision.dtype, device)
         if not self.path:
@@ -228,9 +229,9 @@ class Finish:
         return every
 
 
-def paths_of(encoder: nn.Module) -> LinearPath | ForestPath | None:
+def paths_of(encoder: nn.Module) -> Paths | None:
     """Return a fitted encoder if there are paths beside it."""
-    return encoder if isinstance(encoder, LinearPath | ForestPath) else None
+    return encoder if isinstance(encoder, Paths) else None
 
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:

@@ -148,12 +148,8 @@ class PreparedSplit(_Memo):
         See :func:`~sklearn_hscl.encoders.tabular.forests.grow_forests`.
         """
         key = ("forests", id(train), folds is None, n_members, seeds)
-        return self._once(
-            key,
-            lambda: grow_forests(
-                train.rows, train.targets, folds, n_members, seeds.weights
-            ),
-        )
+        seen = train.rows, train.targets, folds, n_members, seeds.weights
+        return self._once(key, lambda: grow_forests(*seen))
 
     def importance(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
@@ -163,12 +159,8 @@ class PreparedSplit(_Memo):
         See :func:`~sklearn_hscl.encoders.tabular.feature_importance.feature_importance`.
         """
         key = ("importance", id(train), folds is None, n_members, seeds)
-        return self._once(
-            key,
-            lambda: feature_importance(
-                train.rows, train.targets, folds, n_members, seeds.weights
-            ),
-        )
+        seen = train.rows, train.targets, folds, n_members, seeds.weights
+        return self._once(key, lambda: feature_importance(*seen))
 
 
 def split_held_out(

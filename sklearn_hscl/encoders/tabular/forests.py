@@ -182,14 +182,14 @@ class ForestScores(nn.Module):
     @classmethod
     def of(cls, trees: "list[_Tree]", n_members: int) -> Self:
         """Join the trees of all members, one member after the other."""
-        first_node = np.cumsum([0] + [len(tree.left) for tree in trees])
-        first_leaf = np.cumsum([0] + [len(tree.probabilities) for tree in trees])
-        pairs = list(zip(trees, first_node, first_leaf, strict=False))
+        first_node = np.cumsum([0] + [len(tree.left) for tree in trees[:-1]])
+        first_leaf = np.cumsum([0] + [len(tree.probabilities) for tree in trees[:-1]])
+        placed = list(zip(trees, first_node, first_leaf, strict=True))
         nodes = {
             "feature": np.concatenate([tree.feature for tree in trees]),
-            "left": np.concatenate([tree.left + node for tree, node, _ in pairs]),
-            "leaf": np.concatenate([tree.leaf + leaf for tree, _, leaf in pairs]),
-            "root": first_node[:-1],
+            "left": np.concatenate([tree.left + node for tree, node, _ in placed]),
+            "leaf": np.concatenate([tree.leaf + leaf for tree, _, leaf in placed]),
+            "root": first_node,
         }
         probabilities = np.concatenate([tree.probabilities for tree in trees])
         tensors = {n: torch.from_numpy(array).int() for n, array in nodes.items()}
