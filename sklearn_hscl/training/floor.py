@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, issparse
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_hscl.encoders.forest_path import fit_forest_path
 from sklearn_hscl.encoders.inference import embed_tensor
@@ -33,6 +33,7 @@ from sklearn_hscl.encoders.preprocessing import (
 from sklearn_hscl.encoders.tabular.forests import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
+from sklearn_hscl.training.out_of_fold import factor_of_scores
 
 Floats = NDArray[np.float64]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
@@ -173,6 +174,8 @@ class Finish:
     """Whether to fit a linear path, or the paths to keep."""
     forests: ForestScores | None = None
     """Forests whose scores follow the embedding."""
+    folds: Tensor | None = None
+    """The member that does not see a sample (n,); None if all see all."""
 
     def __call__(self, encoder: nn.Module) -> FinishedEncoder:
         """Return the trained encoder with its linear path, and its readout."""
@@ -192,9 +195,14 @@ class Finish:
     def _with_forests(self, encoder: nn.Module) -> nn.Module:
         if self.forests is None:
             return encoder
-        rows = self.train.rows
-        some = rows[some_of(torch.arange(rows.shape[0]), _MAX_TRAIN)]
-        return fit_forest_path(encoder, self.forests, some, self.precision)
+        some = some_of(torch.arange(self.train.rows.shape[0]), _MAX_TRAIN)
+        rows = self.train.rows[some]
+        path = fit_forest_path(encoder, self.forests, rows, self.precision)
+        if self.folds is not None:
+            some = some.to(self.folds.device)
+            seen = rows, self.train.targets[some], self.folds[some]
+            path.scale.mul_(factor_of_scores(path, *seen, self.precision))
+        return path
 
     def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
         if isinstance(self.path, Paths):

@@ -136,6 +136,7 @@ class TrainingRun:
             target_kind=self.data.target_kind,
             path=context.path,
             forests=context.forests,
+            folds=context.folds,
         )
         return finish(self.net.module_.encoder.eval())
 

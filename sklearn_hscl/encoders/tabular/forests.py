@@ -246,6 +246,10 @@ class ForestScores(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, F) to scores (B, C)."""
+        return self.by_member(rows).mean(1)
+
+    def by_member(self, rows: Tensor) -> Tensor:
+        """Map rows (B, F) to the scores of each member (B, M, C)."""
         n_rows, n_columns = rows.shape
         n_trees = len(self.root)  # of all members
         flat = clip_to_range(rows).reshape(-1)
@@ -260,7 +264,25 @@ class ForestScores(nn.Module):
         by_tree = self.probabilities.index_select(0, leaf)  # (B * n_trees, C)
         by_member = by_tree.reshape(n_rows, self.n_members, -1, self.n_classes).mean(2)
         scores = by_member.clamp_min(_MIN_PROBABILITY).log()
-        return (scores - scores.mean(-1, keepdim=True)).mean(1)
+        return scores - scores.mean(-1, keepdim=True)
+
+
+class MemberScores(nn.Module):
+    """Concatenated scores of a row by the forests of all members.
+
+    Parameters
+    ----------
+    forests : ForestScores
+        The forests.
+    """
+
+    def __init__(self, forests: ForestScores) -> None:
+        super().__init__()
+        self.forests = forests
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map rows (B, F) to (B, M * C)."""
+        return self.forests.by_member(rows).flatten(1)
 
 
 def _values_by_rank(rows: Tensor, ranks: NDArray[np.float32]) -> Tensor:

@@ -1,6 +1,5 @@
 """Callbacks that set the weights: their moving average, and the scale of the embedding."""
 
-import warnings
 from collections.abc import Callable
 from math import sqrt
 from typing import Protocol
@@ -8,15 +7,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.tabular.encoder import AllMembers, TabularEncoder
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.loop.callback import TrainingCallback
 from sklearn_hscl.training.loop.net import ContrastiveNet
+from sklearn_hscl.training.out_of_fold import losses_out_of_fold, seen_and_unseen
 
 # Moving average ----------------------------------------------------------------------
 
@@ -94,7 +92,6 @@ class AveragedWeights(TrainingCallback):
 
 _MAX_ROWS = 4096  # rows on which scales are compared
 _MAX_EXPONENT = 4  # scales are powers of 2, from 1/16 to 16
-_MIN_PROBABILITY = 1e-12
 
 
 class CalibratedScale(TrainingCallback):
@@ -159,55 +156,12 @@ class CalibratedScale(TrainingCallback):
         """Embed rows as a classifier learns from them, and as if they were new: (n, D)."""
         encoder = module.encoder
         assert isinstance(encoder, TabularEncoder)
-        rows = self.train_.rows[indices]
-        members = embed_tensor(AllMembers(encoder), rows, module.precision)
-        # In host memory, as not every device has float64.
-        members = members.unflatten(1, (-1, module.n_components)).cpu().double()
-        members = members / encoder.output_scale.cpu()  # (n, M, D)
-        unseen = members[torch.arange(len(indices)), self.folds[indices].cpu()]
-        seen = unseen if self.cross_fit else members.mean(1)
-        return seen.numpy(), unseen.numpy()
-
-
-def losses_out_of_fold(
-    seen: NDArray[np.float64],
-    unseen: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    n_samples: int,
-) -> NDArray[np.float64]:
-    """Compute the log losses of the rows of each fold, after learning from the others.
-
-    Parameters
-    ----------
-    seen, unseen : ndarray of shape (n, D)
-        Embeddings to learn from, and to predict from.
-    labels, folds : ndarray of int, shape (n,)
-        Class codes, and the fold of each row.
-    n_samples : int
-        Number of rows that the final classifier will learn from, which decreases the
-        weight of the penalty of a default ``LogisticRegression``.
-
-    Returns
-    -------
-    ndarray of shape (n_predicted,)
-        Losses by fold, without rows of classes that the other folds lack.
-    """
-    losses = [np.zeros(0)]
-    for fold in np.unique(folds):
-        others = folds != fold
-        known = ~others & np.isin(labels, labels[others])
-        if len(np.unique(labels[others])) < 2 or not known.any():
-            continue
-        classifier = LogisticRegression(C=n_samples / others.sum(), max_iter=1000)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # convergence, many classes
-            classifier.fit(seen[others], labels[others])
-        probabilities = classifier.predict_proba(unseen[known])
-        columns = np.searchsorted(classifier.classes_, labels[known])
-        truth = probabilities[np.arange(len(columns)), columns]
-        losses.append(-np.log(np.maximum(truth, _MIN_PROBABILITY)))
-    return np.concatenate(losses)
+        rows, folds = self.train_.rows[indices], self.folds[indices]
+        seen, unseen = seen_and_unseen(
+            AllMembers(encoder), encoder.n_members, rows, folds, module.precision
+        )
+        scale = float(encoder.output_scale)
+        return (unseen if self.cross_fit else seen) / scale, unseen / scale
 
 
 def best_scale(losses: Callable[[float], NDArray[np.float64]]) -> float:

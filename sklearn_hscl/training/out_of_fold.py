@@ -1,0 +1,134 @@
+"""What a classifier loses on new rows, as members tell that do not see a part of them."""
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from sklearn_hscl.encoders.forest_path import ForestPath
+from sklearn_hscl.encoders.inference import embed_tensor
+from sklearn_hscl.encoders.tabular.encoder import AllMembers, TabularEncoder
+from sklearn_hscl.encoders.tabular.forests import MemberScores
+from sklearn_hscl.runtime.precision import Precision
+
+Floats = NDArray[np.float64]
+_MIN_PROBABILITY = 1e-12
+# Factors of the scores of forests; a further one is tried while the loss decreases.
+_FACTORS = (1.0, 2.0, 4.0)
+
+
+def seen_and_unseen(
+    module: nn.Module, n_members: int, rows: Tensor, folds: Tensor, precision: Precision
+) -> tuple[Floats, Floats]:
+    """Embed rows as a classifier learns from them, and as if they were new.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Maps rows (B, F) to the outputs of all members, (B, M * D).
+    n_members : int
+        Number of members M.
+    rows : Tensor of shape (n, F)
+        Training rows.
+    folds : Tensor of shape (n,)
+        Index of the member that does not see a row.
+    precision : Precision
+        Types of numbers.
+
+    Returns
+    -------
+    seen, unseen : ndarray of shape (n, D)
+        Mean of the members, and the output of the member that does not see the row.
+    """
+    members = embed_tensor(module, rows, precision).unflatten(1, (n_members, -1))
+    # In host memory, as not every device has float64.
+    members = members.cpu().double()  # (n, M, D)
+    unseen = members[torch.arange(len(members)), folds.cpu()]
+    return members.mean(1).numpy(), unseen.numpy()
+
+
+def losses_out_of_fold(
+    seen: NDArray[np.float64],
+    unseen: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    n_samples: int,
+) -> NDArray[np.float64]:
+    """Compute the log losses of the rows of each fold, after learning from the others.
+
+    Parameters
+    ----------
+    seen, unseen : ndarray of shape (n, D)
+        Embeddings to learn from, and to predict from.
+    labels, folds : ndarray of int, shape (n,)
+        Class codes, and the fold of each row.
+    n_samples : int
+        Number of rows that the final classifier will learn from, which decreases the
+        weight of the penalty of a default ``LogisticRegression``.
+
+    Returns
+    -------
+    ndarray of shape (n_predicted,)
+        Losses by fold, without rows of classes that the other folds lack.
+    """
+    losses = [np.zeros(0)]
+    for fold in np.unique(folds):
+        others = folds != fold
+        known = ~others & np.isin(labels, labels[others])
+        if len(np.unique(labels[others])) < 2 or not known.any():
+            continue
+        classifier = LogisticRegression(C=n_samples / others.sum(), max_iter=1000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # convergence, many classes
+            classifier.fit(seen[others], labels[others])
+        probabilities = classifier.predict_proba(unseen[known])
+        columns = np.searchsorted(classifier.classes_, labels[known])
+        truth = probabilities[np.arange(len(columns)), columns]
+        losses.append(-np.log(np.maximum(truth, _MIN_PROBABILITY)))
+    return np.concatenate(losses)
+
+
+def factor_of_scores(
+    path: ForestPath, rows: Tensor, labels: Tensor, folds: Tensor, precision: Precision
+) -> float:
+    """Return the factor of the scores of forests with the least loss out of fold.
+
+    Parameters
+    ----------
+    path : ForestPath
+        Around an encoder with members.
+    rows : Tensor of shape (n, F)
+        Training rows.
+    labels, folds : Tensor of int, shape (n,)
+        Class codes, and the index of the member that does not see a row.
+    precision : Precision
+        Types of numbers.
+
+    Returns
+    -------
+    float
+        1, 2 or 4. It is never less than 1: a member's forest has few trees, so that its
+        loss is larger than that of all forests together.
+    """
+    encoder, forests = path.encoder, path.forests
+    assert isinstance(encoder, TabularEncoder)
+    parts = [
+        seen_and_unseen(module, forests.n_members, rows, folds, precision)
+        for module in (AllMembers(encoder), MemberScores(forests))
+    ]
+    codes, held_out_from = labels.cpu().numpy(), folds.cpu().numpy()
+    best, least = _FACTORS[0], np.inf
+    for factor in _FACTORS:
+        scale = factor * float(path.scale)
+        seen, unseen = (
+            np.hstack([embedding, scale * scores])
+            for embedding, scores in zip(*parts, strict=True)
+        )
+        losses = losses_out_of_fold(seen, unseen, codes, held_out_from, len(codes))
+        if not (losses.size and losses.mean() < least):
+            break
+        best, least = factor, losses.mean()
+    return best
