@@ -16,6 +16,7 @@ from sklearn.preprocessing import normalize as unit
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.data.training_data import LabelledArrays
+from sklearn_hscl.training.callbacks import early_stopping
 from sklearn_hscl.training.callbacks.early_stopping import (
     HeldOutEarlyStopping,
     neighbor_votes,
@@ -70,6 +71,34 @@ def test_retained_epoch(iris, monkeypatch, scores, losses, best, n_epochs):
     fitted = embedder(encoder="mlp", max_epochs=4, n_iter_no_change=3).fit(*iris)
     assert (fitted.best_epoch_, fitted.n_iter_) == (best, n_epochs)
     assert "valid_loss" in fitted.history_[0]
+
+
+# Errors of four rows in the second, third and last epoch of four; the epoch retained.
+ERRORS = {
+    "lower by less than the standard error": ([4, 4, 4, 4], [0, 4, 4, 7], [4] * 4, 2),
+    "lower by more": ([4, 4, 4, 4], [3, 3, 3, 4], [3, 3, 3, 4], 3),
+    "lower by more in two epochs": ([4, 4, 4, 4], [1, 4, 4, 4], [1, 3, 3, 3], 4),
+    "higher": ([4, 4, 4, 4], [5, 5, 5, 5], [5, 5, 5, 5], 2),
+    "all the same": ([4, 4, 4, 4], [4, 4, 4, 4], [4, 4, 4, 4], 2),
+}
+
+
+@pytest.mark.parametrize("target_type", ["continuous", "multilabel"])
+@pytest.mark.parametrize(("second", "third", "last", "best"), ERRORS.values(), ids=ERRORS)
+def test_later_epochs_are_better_beyond_chance(
+    monkeypatch, target_type, second, third, last, best
+):
+    epochs = iter([[9.0] * 4, second, third, last])
+
+    def errors(outputs, targets, kind):
+        return torch.tensor(next(epochs), dtype=torch.float32)
+
+    monkeypatch.setattr(early_stopping, "squared_errors", errors)
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(40, 3)), rng.integers(0, 2, (40, 2))
+    options = {"max_epochs": 4, "validation_fraction": 0.1, "n_iter_no_change": 9}
+    fitted = embedder(encoder="tabular", target_type=target_type, **options).fit(X, Y)
+    assert fitted.best_epoch_ == best
 
 
 @pytest.mark.parametrize(

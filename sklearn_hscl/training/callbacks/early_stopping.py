@@ -1,7 +1,8 @@
 """Early stopping on held-out or out-of-fold rows."""
 
 import copy
-from typing import TypedDict, Unpack
+from math import sqrt
+from typing import ClassVar, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class BestWeights(TrainingCallback):
         that continues an earlier one has been trained already, and ignores it.
     """
 
-    remembered = (
+    remembered: ClassVar[tuple[str, ...]] = (
         "best_score_",
         "best_loss_",
         "reference_score_",
@@ -76,6 +77,10 @@ class BestWeights(TrainingCallback):
         """Return the loss that decides between equal scores; None for scores without."""
         return None
 
+    def is_clearly_better(self) -> bool:
+        """Return whether a better score is more than chance."""
+        return True
+
     def on_train_begin(
         self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, **kwargs: object
     ) -> None:
@@ -95,7 +100,8 @@ class BestWeights(TrainingCallback):
         score, loss = self._scores(net)
         # Until an epoch can be the best one, the last one is, in case no other follows.
         is_first = net.first_epoch_ == 0 and n_done < self.min_epochs + self.every
-        is_best = is_first or (score, -loss) > (self.best_score_, -self.best_loss_)
+        is_better = (score, -loss) > (self.best_score_, -self.best_loss_)
+        is_best = is_first or (is_better and self.is_clearly_better())
         net.history.record("valid_score_best", is_best and score > -np.inf)
         if is_best and score > -np.inf:
             self._keep(net, score, loss)
@@ -154,7 +160,10 @@ class HeldOutEarlyStopping(BestWeights):
     With classes, the score is the fraction of held-out rows whose nearest training rows
     vote for their class. It has few values if few rows are held out, so the loss decides
     ties. With labels or numbers, it is the score of the mean prediction of the head: the
-    negative Brier score or R2. Without a head, it is the negative loss.
+    negative Brier score or R2. A later epoch is then better only if the held-out errors
+    are lower by more than one standard error of the mean difference: scores of few rows
+    hardly change while the embedding of training rows overfits. Without a head, the score
+    is the negative loss.
 
     Parameters
     ----------
@@ -164,11 +173,32 @@ class HeldOutEarlyStopping(BestWeights):
         As for :class:`BestWeights`.
     """
 
+    remembered: ClassVar[tuple[str, ...]] = (*BestWeights.remembered, "best_errors_")
+
     def __init__(
         self, held_out: LabelledRows, **settings: Unpack[StoppingSettings]
     ) -> None:
         super().__init__(**settings)
         self.held_out = held_out
+
+    def on_train_begin(
+        self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, **kwargs: object
+    ) -> None:
+        """Keep a reference to the training rows."""
+        super().on_train_begin(net, X, y, **kwargs)
+        self.errors_: Tensor | None = None
+        self.best_errors_: Tensor | None = None
+
+    def is_clearly_better(self) -> bool:
+        """Return whether errors decreased by more than their standard error."""
+        if self.best_errors_ is None or self.errors_ is None or len(self.errors_) < 2:
+            return True
+        gain = self.best_errors_ - self.errors_
+        return bool(gain.mean() > gain.std(correction=0) / sqrt(len(gain)))
+
+    def _keep(self, net: ContrastiveNet, score: float, loss: float) -> None:
+        super()._keep(net, score, loss)
+        self.best_errors_ = self.errors_
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
@@ -199,16 +229,16 @@ class HeldOutEarlyStopping(BestWeights):
         """Return the score of the head's mean over members."""
         net.module_.eval()
         rows, targets = self.held_out
-        total = 0.0
+        errors = []
         with torch.inference_mode():
             for first in range(0, len(rows), CHUNK_ROWS):
                 chunk = slice(first, first + CHUNK_ROWS)
                 outputs = net.module_(rows[chunk])[1]
                 outputs = outputs.mean(0) if net.module_.has_members else outputs
-                errors = squared_errors(outputs, targets[chunk], net.target_kind)
-                total += errors.sum().item()
+                errors.append(squared_errors(outputs, targets[chunk], net.target_kind))
+        self.errors_ = torch.cat(errors)
         # Numbers are standardised.
-        return (net.target_kind == "continuous") - total / len(rows)
+        return (net.target_kind == "continuous") - self.errors_.mean().item()
 
     def loss(self, net: ContrastiveNet) -> float | None:
         """Return the held-out loss next to an accuracy; 0 for a single row."""
