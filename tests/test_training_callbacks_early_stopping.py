@@ -80,6 +80,7 @@ ERRORS = {
     "lower by more in two epochs": ([4, 4, 4, 4], [1, 4, 4, 4], [1, 3, 3, 3], 4),
     "higher": ([4, 4, 4, 4], [5, 5, 5, 5], [5, 5, 5, 5], 2),
     "all the same": ([4, 4, 4, 4], [4, 4, 4, 4], [4, 4, 4, 4], 2),
+    "lower by less, in many rows": ([4] * 80, [0] + [4] * 78 + [7], [4] * 80, 3),
 }
 
 
@@ -88,7 +89,7 @@ ERRORS = {
 def test_later_epochs_are_better_beyond_chance(
     monkeypatch, target_type, second, third, last, best
 ):
-    epochs = iter([[9.0] * 4, second, third, last])
+    epochs = iter([[9.0] * len(second), second, third, last])
 
     def errors(outputs, targets, kind):
         return torch.tensor(next(epochs), dtype=torch.float32)

@@ -154,16 +154,19 @@ def _repeat_scores(history: History) -> None:
     history.record("valid_score_best", False)
 
 
+_MANY_HELD_OUT = 80  # that many scores tell small gains from chance
+
+
 class HeldOutEarlyStopping(BestWeights):
     """Score held-out rows: by k-NN, by a jointly trained head, or by their loss.
 
     With classes, the score is the fraction of held-out rows whose nearest training rows
     vote for their class. It has few values if few rows are held out, so the loss decides
     ties. With labels or numbers, it is the score of the mean prediction of the head: the
-    negative Brier score or R2. A later epoch is then better only if the held-out errors
-    are lower by more than one standard error of the mean difference: scores of few rows
-    hardly change while the embedding of training rows overfits. Without a head, the score
-    is the negative loss.
+    negative Brier score or R2. With fewer than 80 held-out rows, a later epoch is then
+    better only if their errors are lower by more than one standard error of the mean
+    difference: the score hardly changes while the embedding of training rows overfits.
+    Without a head, the score is the negative loss.
 
     Parameters
     ----------
@@ -190,8 +193,10 @@ class HeldOutEarlyStopping(BestWeights):
         self.best_errors_: Tensor | None = None
 
     def is_clearly_better(self) -> bool:
-        """Return whether errors decreased by more than their standard error."""
-        if self.best_errors_ is None or self.errors_ is None or len(self.errors_) < 2:
+        """Return whether errors decreased, those of few rows beyond their standard error."""
+        if self.best_errors_ is None or self.errors_ is None:
+            return True
+        if not 1 < len(self.errors_) < _MANY_HELD_OUT:
             return True
         gain = self.best_errors_ - self.errors_
         return bool(gain.mean() > gain.std(correction=0) / sqrt(len(gain)))
