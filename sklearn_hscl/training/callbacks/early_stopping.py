@@ -193,7 +193,7 @@ class HeldOutEarlyStopping(BestWeights):
         self.best_errors_: Tensor | None = None
 
     def is_clearly_better(self) -> bool:
-        """Return whether errors decreased, those of few rows beyond their standard error."""
+        """Return whether errors decreased; of few rows, beyond their standard error."""
         if self.best_errors_ is None or self.errors_ is None:
             return True
         if not 1 < len(self.errors_) < _MANY_HELD_OUT:
