@@ -8,7 +8,8 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn import ensemble
 
-from sklearn_hscl.encoders.tabular.forests import ForestScores, grow_forests
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores, score_forests
+from sklearn_hscl.encoders.tabular.forests import DEEP, SHALLOW, Pruning, grow_forests
 
 RNG = np.random.default_rng(0)
 N_ROWS = 300
@@ -16,6 +17,7 @@ ROWS = RNG.normal(size=(N_ROWS, 6))
 ROWS[:, 3] = RNG.integers(0, 4, N_ROWS)  # category codes
 CODES = (ROWS[:, 0] + ROWS[:, 1] ** 2 > 0.8).astype(int) + (ROWS[:, 3] > 1)
 FOLDS = torch.arange(N_ROWS) % 4
+SOME = 7  # every so many rows are predicted one by one
 
 
 LIMITS = {
@@ -33,10 +35,11 @@ def with_gaps(rows):
     return rows
 
 
-def grow(rows, codes=CODES, folds=FOLDS, *, n_members=4, seed=0):
-    return grow_forests(
+def grow(rows, codes=CODES, folds=FOLDS, *, n_members=4, seed=0, pruning=SHALLOW):
+    grown = grow_forests(
         torch.as_tensor(rows), torch.as_tensor(codes), folds, n_members, seed
     )
+    return None if grown is None else score_forests(grown, pruning)
 
 
 def ranks_of(rows, seen=None):
@@ -52,17 +55,36 @@ def ranks_of(rows, seen=None):
     return np.stack(columns, 1)
 
 
-def scores_by_scikit_learn(rows, codes, folds, seed=0):
-    """Centred log probabilities of the forests of four members, one by one."""
+def prediction(tree, row, pruning):
+    """Walk down a tree of scikit-learn, up to where a pruned one ends."""
+    node = depth = 0
+    while (left := tree.children_left[node]) >= 0 and depth < pruning.max_depth:
+        children = left, tree.children_right[node]
+        if min(tree.n_node_samples[child] for child in children) < pruning.min_samples_leaf:
+            break
+        node = children[int(row[tree.feature[node]] > tree.threshold[node])]
+        depth += 1
+    return tree.value[node, 0]
+
+
+def scores_by_scikit_learn(rows, codes, folds, pruning, seed=0):
+    """Centred log probabilities of some rows, by the forests of four members."""
     scores = []
     for member in range(4):
         seen = folds.numpy() != member
-        ranks = ranks_of(rows, seen)
+        ranks = ranks_of(rows, seen).astype(np.float32)
         forest = ensemble.RandomForestClassifier(
-            25, max_depth=12, min_samples_leaf=3, random_state=seed + member
+            25, max_depth=40, random_state=seed + member
         ).fit(ranks[seen], codes[seen])
-        probabilities = np.zeros((len(rows), codes.max() + 1))
-        probabilities[:, forest.classes_] = forest.predict_proba(ranks)
+        some = ranks[::SOME]
+        probabilities = np.zeros((len(some), codes.max() + 1))
+        probabilities[:, forest.classes_] = np.mean(
+            [
+                [prediction(estimator.tree_, row, pruning) for row in some]
+                for estimator in forest.estimators_
+            ],
+            axis=0,
+        )
         logs = np.log(np.maximum(probabilities, 1 / 200))
         scores.append(logs - logs.mean(1, keepdims=True))
     return np.mean(scores, 0)
@@ -78,18 +100,20 @@ TABLES = {
 }
 
 
+@pytest.mark.parametrize("pruning", [SHALLOW, DEEP, Pruning(3, 9), Pruning(0, 1)])
 @pytest.mark.parametrize("rows", TABLES.values(), ids=TABLES)
-def test_scores_are_those_of_scikit_learn(rows):
-    expected = scores_by_scikit_learn(rows, CODES, FOLDS)
-    found = grow(rows)(torch.from_numpy(rows)).numpy()
+def test_scores_are_those_of_scikit_learn(rows, pruning):
+    expected = scores_by_scikit_learn(rows, CODES, FOLDS, pruning)
+    found = grow(rows, pruning=pruning)(torch.from_numpy(rows[::SOME])).numpy()
     assert found.dtype == rows.dtype
     assert_allclose(found, expected, atol=1e-5 if rows.dtype == np.float32 else 1e-12)
 
 
 def test_a_member_without_a_class_takes_it_for_unlikely():
     folds = torch.as_tensor(np.where(CODES == 2, 1, 0))
-    expected = scores_by_scikit_learn(ROWS, CODES, folds)
-    assert_allclose(grow(ROWS, folds=folds)(torch.from_numpy(ROWS)), expected, atol=1e-12)
+    expected = scores_by_scikit_learn(ROWS, CODES, folds, SHALLOW)
+    found = grow(ROWS, folds=folds)(torch.from_numpy(ROWS[::SOME]))
+    assert_allclose(found, expected, atol=1e-12)
 
 
 def test_new_rows_find_their_side_of_a_threshold():
@@ -184,7 +208,7 @@ def test_other_types_have_the_same_scores():
 def test_leaves_of_many_classes_stay_few():
     rng = np.random.default_rng(1)
     rows, codes = rng.normal(size=(4096, 4)), rng.integers(0, 64, 4096)
-    assert grow(rows, codes, None).probabilities.numel() <= 2**20
+    assert grow(rows, codes, None, pruning=DEEP).probabilities.numel() <= 2**21
 
 
 def test_long_tables_have_no_more_nodes():
@@ -196,8 +220,9 @@ def test_long_tables_have_no_more_nodes():
 
 def test_the_depth_is_limited():
     rng = np.random.default_rng(1)
-    forests = grow(rng.normal(size=(4000, 3)), rng.integers(0, 2, 4000), None)
-    assert forests.depth == 12
+    table = rng.normal(size=(4000, 3)), rng.integers(0, 2, 4000), None
+    assert grow(*table).depth == 12
+    assert 12 < grow(*table, pruning=DEEP).depth <= 40
 
 
 def state(**changes):

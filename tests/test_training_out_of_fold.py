@@ -1,5 +1,6 @@
-"""What a classifier loses on new rows, and the factor of the scores that it chooses."""
+"""What a classifier loses on new rows, and the scores of forests that it chooses."""
 
+import copy
 from unittest.mock import patch
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.training import out_of_fold
-from sklearn_hscl.training.out_of_fold import factor_of_scores, losses_out_of_fold
+from sklearn_hscl.training.out_of_fold import best_path, losses_out_of_fold
 
 
 @pytest.fixture
@@ -51,13 +52,14 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 4)).astype(np.float32)
 CLASSES = (X[:, 0] > 0) + (X[:, 1] ** 2 > 1)
 FOLDS = torch.from_numpy(RNG.permutation(200) % 4)
-FACTORS = {  # from the losses of 1, 2 and 4
-    "falling": ([0.9, 0.8, 0.7], 4),
-    "least in the middle": ([0.9, 0.8, 0.85], 2),
-    "rising": ([0.8, 0.9, 0.7], 1),
-    "equal": ([0.8, 0.8, 0.7], 1),
-    "not finite": ([0.8, np.nan, 0.7], 1),
-    "nothing predicted": ([[], [], []], 1),
+FACTORS = {  # losses of the factors 1, 2 and 4 of two paths; the best path and factor
+    "falling": ([0.9, 0.8, 0.7], [0.95, 0.96], 0, 4),
+    "least in the middle": ([0.9, 0.8, 0.85], [0.9, 0.9], 0, 2),
+    "rising": ([0.8, 0.9], [0.9, 0.81, 0.82], 0, 1),
+    "equal": ([0.8, 0.8], [0.8, 0.8], 0, 1),
+    "the second path": ([0.8, 0.9], [0.9, 0.7, 0.71], 1, 2),
+    "not finite": ([0.8, np.nan], [np.nan], 0, 1),
+    "nothing predicted": ([[]], [[]], 0, 1),
 }
 
 
@@ -66,23 +68,28 @@ def fitted():
     return HSCLEmbedder(max_epochs=2, random_state=0).fit(X, CLASSES)
 
 
-def factor(embedder):
+def chosen(embedder, *paths):
     rows, labels = torch.from_numpy(X), torch.from_numpy(CLASSES)
-    precision = embedder.net_.module_.precision
-    return factor_of_scores(embedder.module_, rows, labels, FOLDS, precision)
+    return best_path(paths, rows, labels, FOLDS, embedder.net_.module_.precision)
 
 
-@pytest.mark.parametrize(("losses", "expected"), FACTORS.values(), ids=FACTORS)
-def test_the_factor_grows_while_the_loss_decreases(fitted, losses, expected):
-    arrays = [np.atleast_1d(loss) for loss in losses]
-    with patch.object(out_of_fold, "losses_out_of_fold", side_effect=arrays):
-        assert factor(fitted) == expected
+@pytest.mark.parametrize(
+    ("first", "second", "best", "factor"), FACTORS.values(), ids=FACTORS
+)
+def test_the_path_and_the_factor_with_the_least_loss(fitted, first, second, best, factor):
+    paths = [copy.deepcopy(fitted.module_) for _ in range(2)]
+    scale = float(paths[0].scale)
+    losses = [np.atleast_1d(loss) for loss in first + second]
+    with patch.object(out_of_fold, "losses_out_of_fold", side_effect=losses):
+        assert chosen(fitted, *paths) is paths[best]
+    assert float(paths[best].scale) == factor * scale
+    assert float(paths[1 - best].scale) == scale
 
 
 def test_rows_are_embedded_by_all_members_and_by_the_one_that_does_not_see_them(fitted):
-    with patch.object(out_of_fold, "losses_out_of_fold", return_value=np.ones(1)) as read:
-        factor(fitted)
     path, rows = fitted.module_, torch.from_numpy(X)
+    with patch.object(out_of_fold, "losses_out_of_fold", return_value=np.ones(1)) as read:
+        chosen(fitted, path)
     with torch.no_grad():
         members = path.encoder.output_scale * path.encoder.members(rows)  # (M, n, D)
         for tried, call in zip((1, 2), read.call_args_list, strict=True):
@@ -97,18 +104,22 @@ def test_rows_are_embedded_by_all_members_and_by_the_one_that_does_not_see_them(
             assert n_samples == len(X)
 
 
-def spread_of_scores(embedder, rows):
+def fitted_scores(rows, y):
+    """Return whether the trees are deep, and the spread relative to the embedding's."""
+    embedder = HSCLEmbedder(max_epochs=2, random_state=0).fit(rows, y)
     parts = np.split(embedder.transform(rows), [32], axis=1)
     embedding, scores = (np.sqrt(part.var(0).sum()) for part in parts)
-    return scores / embedding
+    return embedder.module_.forests.depth > 12, scores / embedding
 
 
-def test_scores_weigh_more_where_they_know_more():
-    rng = np.random.default_rng(1)
-    rows = rng.normal(size=(600, 8)).astype(np.float32)
-    bands = (np.sin(9 * rows[:, 0]) > 0).astype(int)
-    sides = (rows.sum(1) > 0).astype(int)
-    short = HSCLEmbedder(max_epochs=4, random_state=0).fit(rows, bands)
-    long = HSCLEmbedder(random_state=0).fit(rows, sides)
-    assert spread_of_scores(short, rows) > 0.9
-    assert_allclose(spread_of_scores(long, rows), 0.5, rtol=1e-3)
+def test_scores_weigh_more_and_trees_are_deeper_where_there_is_no_noise():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 4)).astype(np.float32)
+    is_deep, spread = fitted_scores(rows, (np.sin(8 * rows[:, 0]) > 0).astype(int))
+    assert is_deep
+    assert_allclose(spread, 2, rtol=1e-3)
+    rows = rng.normal(size=(1200, 3)).astype(np.float32)
+    noisy = np.where(rng.random(1200) < 0.3, rows[:, 0] < 0, rows[:, 0] > 0)
+    is_deep, spread = fitted_scores(rows, noisy.astype(int))
+    assert not is_deep
+    assert_allclose(spread, 0.5, rtol=1e-3)

@@ -22,7 +22,7 @@ STEPS = {
     "opening": (validation, "open_rows"),
     "levels of columns": (TableColumns, "learn"),
     "scales of columns": (TablePreprocessor, "fit"),
-    "importance of features": (prepared_data, "feature_importance"),
+    "forests": (prepared_data, "grow_forests"),
     "tensors": (prepared_data, "to_tensors"),
 }
 
@@ -63,7 +63,7 @@ GRIDS = {
     "random states": {"random_state": [0, 1]},
 }
 # What a parameter of the grid decides itself is prepared for each of its values.
-PER_VALUE = {"random states": {"importance of features": 2}}
+PER_VALUE = {"random states": {"forests": 2}}
 
 
 @pytest.mark.parametrize("name", GRIDS)

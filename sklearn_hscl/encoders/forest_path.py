@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.tabular.forests import ForestScores
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 
 # Spread of the scores, relative to that of the trained part.

@@ -33,7 +33,7 @@ from sklearn_hscl.encoders.options import (
 from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
-from sklearn_hscl.encoders.tabular.forests import ForestScores
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)

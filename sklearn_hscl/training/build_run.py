@@ -99,7 +99,7 @@ def build_run(
         if (importance := split.importance(*seen)) is not None:
             net.scale_by_importance(importance)
         if has_forests(given, config, split.data, is_chunk=start.is_chunk):
-            context = replace(context, forests=split.forests(*seen))
+            context = replace(context, forests=split.scores(*seen))
     monitors = monitoring_callbacks(config, context)
     n_threads = _n_threads(config, context, net)
     keepers = checkpoint_callbacks(config, start.checkpoint)

@@ -16,7 +16,7 @@ from sklearn_hscl.data.targets import UNLABELED
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.linear_path import has_rare_classes
 from sklearn_hscl.encoders.preprocessing import Preparation
-from sklearn_hscl.encoders.tabular.forests import ForestScores
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.runtime.precision import Precision
@@ -183,8 +183,8 @@ class FitContext:
     path: nn.Module | bool
     """Whether to fit a linear map of the rows beside the trained encoder; or the paths
     that an earlier fit has."""
-    forests: ForestScores | None = None
-    """Forests whose scores follow the embedding."""
+    forests: Sequence[ForestScores] = ()
+    """Forests of which one is chosen, whose scores follow the embedding."""
 
     @property
     def device(self) -> torch.device:

@@ -1,5 +1,6 @@
 """The floor of an embedding: what held-out rows say about it, and about X itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
@@ -30,10 +31,10 @@ from sklearn_hscl.encoders.preprocessing import (
     Preparation,
     TablePreprocessor,
 )
-from sklearn_hscl.encoders.tabular.forests import ForestScores
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
-from sklearn_hscl.training.out_of_fold import factor_of_scores
+from sklearn_hscl.training.out_of_fold import best_path
 
 Floats = NDArray[np.float64]
 # Readouts learn from so many training rows, are tested on so many held-out rows, and read
@@ -172,8 +173,8 @@ class Finish:
     target_kind: str | None
     path: nn.Module | bool
     """Whether to fit a linear path, or the paths to keep."""
-    forests: ForestScores | None = None
-    """Forests whose scores follow the embedding."""
+    forests: Sequence[ForestScores] = ()
+    """Forests of which one is chosen, whose scores follow the embedding."""
     folds: Tensor | None = None
     """The member that does not see a sample (n,); None if all see all."""
 
@@ -193,16 +194,17 @@ class Finish:
         return FinishedEncoder(finished, path_width(finished), readout)
 
     def _with_forests(self, encoder: nn.Module) -> nn.Module:
-        if self.forests is None:
+        if not self.forests:
             return encoder
         some = some_of(torch.arange(self.train.rows.shape[0]), _MAX_TRAIN)
         rows = self.train.rows[some]
-        path = fit_forest_path(encoder, self.forests, rows, self.precision)
-        if self.folds is not None:
-            some = some.to(self.folds.device)
-            seen = rows, self.train.targets[some], self.folds[some]
-            path.scale.mul_(factor_of_scores(path, *seen, self.precision))
-        return path
+        paths = [fit_forest_path(encoder, f, rows, self.precision) for f in self.forests]
+        if self.folds is None:
+            return paths[0]
+        some = some.to(self.folds.device)
+        return best_path(
+            paths, rows, self.train.targets[some], self.folds[some], self.precision
+        )
 
     def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
         if isinstance(self.path, Paths):

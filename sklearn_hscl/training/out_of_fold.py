@@ -1,6 +1,7 @@
 """What a classifier loses on new rows, as members tell that do not see a part of them."""
 
 import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from sklearn_hscl.encoders.forest_path import ForestPath
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.tabular.encoder import AllMembers, TabularEncoder
-from sklearn_hscl.encoders.tabular.forests import MemberScores
+from sklearn_hscl.encoders.tabular.forest_scores import MemberScores
 from sklearn_hscl.runtime.precision import Precision
 
 Floats = NDArray[np.float64]
@@ -91,15 +92,22 @@ def losses_out_of_fold(
     return np.concatenate(losses)
 
 
-def factor_of_scores(
-    path: ForestPath, rows: Tensor, labels: Tensor, folds: Tensor, precision: Precision
-) -> float:
-    """Return the factor of the scores of forests with the least loss out of fold.
+def best_path(
+    paths: Sequence[ForestPath],
+    rows: Tensor,
+    labels: Tensor,
+    folds: Tensor,
+    precision: Precision,
+) -> ForestPath:
+    """Return the path with the least loss out of fold, and scale its scores.
+
+    The factor of the scores is 1, 2 or 4. It is never less than 1: a member's forest has
+    few trees, so that its loss is larger than that of all forests together.
 
     Parameters
     ----------
-    path : ForestPath
-        Around an encoder with members.
+    paths : sequence of ForestPath
+        Around one encoder with members.
     rows : Tensor of shape (n, F)
         Training rows.
     labels, folds : Tensor of int, shape (n,)
@@ -109,26 +117,45 @@ def factor_of_scores(
 
     Returns
     -------
-    float
-        1, 2 or 4. It is never less than 1: a member's forest has few trees, so that its
-        loss is larger than that of all forests together.
+    ForestPath
+        The first one where nothing can be predicted.
     """
-    encoder, forests = path.encoder, path.forests
+    encoder = paths[0].encoder
     assert isinstance(encoder, TabularEncoder)
-    parts = [
-        seen_and_unseen(module, forests.n_members, rows, folds, precision)
-        for module in (AllMembers(encoder), MemberScores(forests))
-    ]
+
+    def seen_and_unseen_by(module: nn.Module) -> tuple[Floats, Floats]:
+        return seen_and_unseen(module, encoder.n_members, rows, folds, precision)
+
+    embedding = seen_and_unseen_by(AllMembers(encoder))
     codes, held_out_from = labels.cpu().numpy(), folds.cpu().numpy()
-    best, least = _FACTORS[0], np.inf
-    for factor in _FACTORS:
-        scale = factor * float(path.scale)
-        seen, unseen = (
-            np.hstack([embedding, scale * scores])
-            for embedding, scores in zip(*parts, strict=True)
-        )
-        losses = losses_out_of_fold(seen, unseen, codes, held_out_from, len(codes))
-        if not (losses.size and losses.mean() < least):
-            break
-        best, least = factor, losses.mean()
+    best, best_factor, least = paths[0], 1.0, np.inf
+    for path in paths:
+        scores = seen_and_unseen_by(MemberScores(path.forests))
+        for factor, loss in _losses_by_factor(
+            embedding, scores, float(path.scale), codes, held_out_from
+        ):
+            if loss < least:
+                best, best_factor, least = path, factor, loss
+    best.scale.mul_(best_factor)
     return best
+
+
+def _losses_by_factor(
+    embedding: tuple[Floats, Floats],
+    scores: tuple[Floats, Floats],
+    scale: float,
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+) -> Iterator[tuple[float, float]]:
+    """Yield factors of the scores, and the mean losses, until these increase."""
+    least = np.inf
+    for factor in _FACTORS:
+        seen, unseen = (
+            np.hstack([first, factor * scale * second])
+            for first, second in zip(embedding, scores, strict=True)
+        )
+        losses = losses_out_of_fold(seen, unseen, labels, folds, len(labels))
+        if not (losses.size and losses.mean() < least):
+            return
+        least = float(losses.mean())
+        yield factor, least

@@ -18,8 +18,12 @@ from torch import Tensor
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.preprocessing import Identity, Preparation, TablePreprocessor
-from sklearn_hscl.encoders.tabular.feature_importance import feature_importance
-from sklearn_hscl.encoders.tabular.forests import ForestScores, grow_forests
+from sklearn_hscl.encoders.tabular.feature_importance import (
+    MIN_COLUMNS,
+    feature_importance,
+)
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores, score_forests
+from sklearn_hscl.encoders.tabular.forests import PRUNINGS, GrownForests, grow_forests
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.config import FitConfig
@@ -140,16 +144,28 @@ class PreparedSplit(_Memo):
 
         return self._once(("completed", id(train)), complete)
 
-    def forests(
+    def _forests(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
-    ) -> ForestScores | None:
-        """Return a forest for each member; None for too few rows of each class.
-
-        See :func:`~sklearn_hscl.encoders.tabular.forests.grow_forests`.
-        """
+    ) -> GrownForests | None:
         key = ("forests", id(train), folds is None, n_members, seeds)
         seen = train.rows, train.targets, folds, n_members, seeds.weights
         return self._once(key, lambda: grow_forests(*seen))
+
+    def scores(
+        self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
+    ) -> list[ForestScores]:
+        """Return class scores by forests, pruned much and little; none for too few rows.
+
+        See :func:`~sklearn_hscl.encoders.tabular.forest_scores.score_forests`.
+        """
+        seen = train, folds, n_members, seeds
+
+        def score() -> list[ForestScores]:
+            grown = self._forests(*seen)
+            scored = () if grown is None else (score_forests(grown, p) for p in PRUNINGS)
+            return [scores for scores in scored if scores is not None]
+
+        return self._once(("scores", id(train), folds is None, n_members, seeds), score)
 
     def importance(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
@@ -158,9 +174,10 @@ class PreparedSplit(_Memo):
 
         See :func:`~sklearn_hscl.encoders.tabular.feature_importance.feature_importance`.
         """
-        key = ("importance", id(train), folds is None, n_members, seeds)
-        seen = train.rows, train.targets, folds, n_members, seeds.weights
-        return self._once(key, lambda: feature_importance(*seen))
+        if train.rows.shape[1] < MIN_COLUMNS:
+            return None
+        grown = self._forests(train, folds, n_members, seeds)
+        return None if grown is None else feature_importance(grown)
 
 
 def split_held_out(

@@ -1,23 +1,26 @@
 """Feature importances: how much each column of a table says about the classes."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sklearn_hscl.encoders.options import IndexableRows
-from sklearn_hscl.encoders.tabular.forests import DrawnRows, dense_ranks
+from sklearn_hscl.encoders.tabular.forests import (
+    SHALLOW,
+    Forest,
+    GrownForests,
+    kept_nodes,
+)
 
-_MIN_COLUMNS = 16  # narrower tables gain nothing from the weights
-_N_TREES, _MIN_SAMPLES_LEAF = 50, 5
+MIN_COLUMNS = 16  # narrower tables gain nothing from the weights
 # Relative to the mean importance: the weight of a useless column, the addition to it that
 # grows as rows get fewer, and the largest weight of any column.
 _FLOOR, _FLOOR_ROWS, _MAX_WEIGHT = 0.25, 250, 10.0
 
 
-def feature_importance(
-    rows: IndexableRows, codes: Tensor, folds: Tensor | None, n_members: int, seed: int
-) -> Tensor | None:
+def feature_importance(grown: GrownForests) -> Tensor:
     """Return the weight of each column for each member of an ensemble.
 
     The weight is the column's importance in a random forest (mean decrease of Gini
@@ -26,67 +29,48 @@ def feature_importance(
     excludes the rows held out from that member. The mean weight is 1, unless the largest
     ones were clipped. All weights are 1 for members with fewer than five rows per class.
 
-    The result depends on the arguments alone, and nothing is cached between calls.
-
     Parameters
     ----------
-    rows : Tensor of shape (n, F), or rows that are read by index
-        Training rows: numbers and category codes, NaN for missing values.
-    codes : Tensor of int, shape (n,)
-        Class codes, -1 for unlabelled rows.
-    folds : Tensor of int, shape (n,), or None
-        Index of the member from which each row is held out; None if there is no hold-out.
-    n_members : int
-        Number of members M.
-    seed : int
-        Seed of the forests.
+    grown : GrownForests
+        A forest for each member.
 
     Returns
     -------
-    Tensor of shape (M, F), or None
-        None for tables of fewer than 16 columns and for more than 64 classes.
+    Tensor of shape (M, F)
     """
-    if rows.shape[1] < _MIN_COLUMNS:
-        return None
-    drawn = DrawnRows.draw(rows, codes, folds, n_members, seed)
-    if drawn is None:
-        return None
-    ranks = dense_ranks(drawn.values)
-    if folds is None:
-        weights = [_column_weights(ranks, drawn.codes, drawn.n_labelled, seed)]
-        weights *= n_members
-    else:
-        weights = [
-            _column_weights(ranks[m], drawn.codes[m], drawn.n_labelled, seed)
-            for m in drawn.seen
-        ]
+    importances = np.stack(
+        [_importance(forest, grown.n_columns) for forest in grown.forests]
+    )
+    if grown.see_all:
+        importances[:] = importances.mean(0)
+    weights = [_weights(importance, grown.n_labelled) for importance in importances]
     return torch.from_numpy(np.stack(weights)).float()
 
 
-def _column_weights(
-    X: NDArray[np.float32], y: NDArray[np.int64], n_rows: int, seed: int
-) -> NDArray[np.float64]:
-    """Return the weight of each column, (F,), from its importance in one forest."""
-    n_classes = len(np.unique(y))
-    if n_classes < 2 or len(y) < _MIN_SAMPLES_LEAF * n_classes:
-        return np.ones(X.shape[1])
-    importance = _forest_importance(X, y, seed)
+def _importance(forest: Forest | None, n_columns: int) -> NDArray[np.float64]:
+    """Return the importances of the columns, (F,), whose sum is 1, or all 0."""
+    by_tree = [
+        _decrease_of_impurity(estimator.tree_, n_columns)
+        for estimator in (forest.estimators if forest is not None else ())
+    ]
+    total = np.sum([tree / tree.sum() for tree in by_tree if tree.any()], axis=0)
+    return total / np.sum(total) if by_tree and np.any(total) else np.zeros(n_columns)
+
+
+def _decrease_of_impurity(tree: Any, n_columns: int) -> NDArray[np.float64]:
+    """Return the decrease of impurity by the splits on each column, (F,)."""
+    order, is_leaf, _ = kept_nodes(tree, SHALLOW)
+    inner = order[~is_leaf]
+    impurity = tree.weighted_n_node_samples * tree.impurity
+    left, right = tree.children_left[inner], tree.children_right[inner]
+    decrease = impurity[inner] - impurity[left] - impurity[right]
+    return np.bincount(tree.feature[inner], decrease, n_columns).astype(np.float64)
+
+
+def _weights(importance: NDArray[np.float64], n_rows: int) -> NDArray[np.float64]:
+    """Return the weight of each column, (F,)."""
     if not importance.any():
-        return np.ones(X.shape[1])
+        return np.ones(len(importance))
     floor = _FLOOR + _FLOOR_ROWS / n_rows
     weights = (floor + importance / importance.mean()) / (floor + 1)
     return np.minimum(weights, _MAX_WEIGHT)
-
-
-def _forest_importance(
-    X: NDArray[np.float32], y: NDArray[np.int64], seed: int
-) -> NDArray[np.float64]:
-    """Return the importances of the columns, (F,), whose sum is 1, or all 0."""
-    # Imported here, since most imports of the package never grow a forest.
-    from sklearn.ensemble import RandomForestClassifier
-
-    forest = RandomForestClassifier(
-        _N_TREES, min_samples_leaf=_MIN_SAMPLES_LEAF, random_state=seed
-    )
-    importances: NDArray[np.float64] = forest.fit(X, y).feature_importances_
-    return importances
