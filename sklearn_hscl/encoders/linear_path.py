@@ -188,28 +188,41 @@ def fit_linear_path(
     else:
         # Coordinates on given axes are few: more rows fit into memory.
         known = some_of(index, _MAX_ROWS) if is_given else _sample(index, rows)
-        leading = axes[:, : max(1, len(known) // _ROWS_PER_COMPONENT)]
-        coordinates = [
-            (input_values(rows[part], layout) - mean) @ leading
-            for part in known.split(_MIN_ROWS)
-        ]
-        y = targets[known.to(targets.device)].cpu().numpy()
-        parts = [(leading @ _predictions(np.vstack(coordinates), y), _SPREAD)]
+        predictions = _predictions_of_rows(axes, mean, layout, rows, known, targets)
+        parts = [(predictions, _SPREAD)]
         if spread := _spread_of_components(targets):
             parts.append((axes[:, :_MAX_COMPONENTS_OF_FEW], spread))
     # In host memory, as not every device has float64.
     trained = embed_tensor(encoder, sampled, precision).cpu().double().numpy()
     size = np.sqrt(trained.var(0).sum())
     weight = np.hstack([b * spread * size * _inverse(centred @ b) for b, spread in parts])
-    factor, scale = 1.0, _scale_of_trained(targets, is_text_like=is_given)
+    factor = 1.0
     if is_given and size and _are_classes_of_all(targets):
         factor = 1 / size  # texts have rows of unit norm, as linear models expect them
     if targets is None and len(rows.shape) == 2:
         # Components at their own scale, which is the one that linear models expect.
         factor = _inverse(centred @ weight) / (_inverse(centred @ parts[0][0]) or 1.0)
     path = _path(encoder, layout, factor * weight, mean, sampled.device, precision)
-    path.scale.fill_(factor * scale)
+    path.scale.fill_(factor * _scale_of_trained(targets, is_text_like=is_given))
     return path
+
+
+def _predictions_of_rows(
+    axes: Floats,
+    mean: Floats,
+    layout: ColumnLayout | None,
+    rows: IndexableRows,
+    known: Tensor,
+    targets: Tensor,
+) -> Floats:
+    """Return the map of rows to predictions of targets, which known rows have, (F, K)."""
+    leading = axes[:, : max(1, len(known) // _ROWS_PER_COMPONENT)]
+    coordinates = [
+        (input_values(rows[part], layout) - mean) @ leading
+        for part in known.split(_MIN_ROWS)
+    ]
+    y = targets[known.to(targets.device)].cpu().numpy()
+    return leading @ _predictions(np.vstack(coordinates), y)
 
 
 def _path(

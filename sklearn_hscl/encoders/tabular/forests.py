@@ -38,7 +38,7 @@ SHALLOW, DEEP = PRUNINGS = Pruning(12, 3), Pruning(40, 1)
 # Growth ------------------------------------------------------------------------------
 
 
-class DrawnRows(NamedTuple):
+class _DrawnRows(NamedTuple):
     """Labelled rows that forests learn from."""
 
     values: Tensor
@@ -87,7 +87,7 @@ def _sample_indices(n_rows: int, n_columns: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(order[:n_sampled]))
 
 
-def dense_ranks(rows: Tensor) -> NDArray[np.float32]:
+def _dense_ranks(rows: Tensor) -> NDArray[np.float32]:
     """Replace the values of each column by their dense ranks; NaN stays NaN.
 
     Forests depend on the order alone, but they read float32, which merges close values.
@@ -129,7 +129,7 @@ class Forest:
 
         if len(codes) < _MIN_ROWS_PER_CLASS * n_classes:
             return None
-        ranks = np.nan_to_num(dense_ranks(values))  # missing values before all others
+        ranks = np.nan_to_num(_dense_ranks(values))  # missing values before all others
         forest = RandomForestClassifier(**settings).fit(ranks, codes)
         return cls(forest.estimators_, forest.classes_, _values_by_rank(values, ranks))
 
@@ -171,7 +171,7 @@ def grow_forests(
     GrownForests or None
         None for one class, and for more than 64.
     """
-    drawn = DrawnRows.draw(rows, codes, folds, n_members, seed)
+    drawn = _DrawnRows.draw(rows, codes, folds, n_members, seed)
     if drawn is None:
         return None
     n_trees = max(1, _N_TREES // n_members)
