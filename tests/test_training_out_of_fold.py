@@ -70,7 +70,7 @@ def fitted():
 
 def chosen(embedder, *paths):
     rows, labels = torch.from_numpy(X), torch.from_numpy(CLASSES)
-    return best_path(paths, rows, labels, FOLDS, embedder.net_.module_.precision)
+    return best_path(paths, rows, labels, FOLDS, 999, embedder.net_.module_.precision)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,13 @@ def test_rows_are_embedded_by_all_members_and_by_the_one_that_does_not_see_them(
                 expected = torch.cat([members[:, row].mean(0), scores.mean(0)])
                 assert_allclose(seen[row], expected, rtol=1e-4, atol=1e-5)
             assert (labels == CLASSES).all() and (folds == FOLDS.numpy()).all()
-            assert n_samples == len(X)
+            assert n_samples == 999
+
+
+def test_the_first_path_is_kept_where_embeddings_are_not_finite(fitted):
+    paths = [copy.deepcopy(fitted.module_) for _ in range(2)]
+    paths[0].encoder.output_scale.fill_(np.nan)
+    assert chosen(fitted, *paths) is paths[0]
 
 
 def fitted_scores(rows, y):

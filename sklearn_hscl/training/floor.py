@@ -201,10 +201,9 @@ class Finish:
         paths = [fit_forest_path(encoder, f, rows, self.precision) for f in self.forests]
         if self.folds is None:
             return paths[0]
-        some = some.to(self.folds.device)
-        return best_path(
-            paths, rows, self.train.targets[some], self.folds[some], self.precision
-        )
+        codes, some = self.train.targets, some.to(self.folds.device)
+        seen = rows, codes[some], self.folds[some], len(codes)
+        return best_path(paths, *seen, self.precision)
 
     def _with_path(self, encoder: nn.Module, data: LabelledRows) -> nn.Module:
         if isinstance(self.path, Paths):

@@ -97,6 +97,7 @@ def best_path(
     rows: Tensor,
     labels: Tensor,
     folds: Tensor,
+    n_samples: int,
     precision: Precision,
 ) -> ForestPath:
     """Return the path with the least loss out of fold, and scale its scores.
@@ -112,6 +113,8 @@ def best_path(
         Training rows.
     labels, folds : Tensor of int, shape (n,)
         Class codes, and the index of the member that does not see a row.
+    n_samples : int
+        As for :func:`losses_out_of_fold`.
     precision : Precision
         Types of numbers.
 
@@ -127,12 +130,15 @@ def best_path(
         return seen_and_unseen(module, encoder.n_members, rows, folds, precision)
 
     embedding = seen_and_unseen_by(AllMembers(encoder))
+    if not np.isfinite(embedding).all():  # in the midst of training
+        return paths[0]
     codes, held_out_from = labels.cpu().numpy(), folds.cpu().numpy()
     best, best_factor, least = paths[0], 1.0, np.inf
     for path in paths:
         scores = seen_and_unseen_by(MemberScores(path.forests))
+        scaled = tuple(float(path.scale) * part for part in scores)
         for factor, loss in _losses_by_factor(
-            embedding, scores, float(path.scale), codes, held_out_from
+            embedding, scaled, codes, held_out_from, n_samples
         ):
             if loss < least:
                 best, best_factor, least = path, factor, loss
@@ -142,19 +148,19 @@ def best_path(
 
 def _losses_by_factor(
     embedding: tuple[Floats, Floats],
-    scores: tuple[Floats, Floats],
-    scale: float,
+    scores: tuple[Floats, ...],
     labels: NDArray[np.int64],
     folds: NDArray[np.int64],
+    n_samples: int,
 ) -> Iterator[tuple[float, float]]:
     """Yield factors of the scores, and the mean losses, until these increase."""
     least = np.inf
     for factor in _FACTORS:
         seen, unseen = (
-            np.hstack([first, factor * scale * second])
+            np.hstack([first, factor * second])
             for first, second in zip(embedding, scores, strict=True)
         )
-        losses = losses_out_of_fold(seen, unseen, labels, folds, len(labels))
+        losses = losses_out_of_fold(seen, unseen, labels, folds, n_samples)
         if not (losses.size and losses.mean() < least):
             return
         least = float(losses.mean())
