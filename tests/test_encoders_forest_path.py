@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders.forest_path import ForestPath
-from sklearn_hscl.encoders.inference import _shapes
+from sklearn_hscl.encoders.inference import _layouts, _shapes
 from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.tabular.forests import grow_forests
 from sklearn_hscl.losses import ContrastiveLoss
@@ -158,6 +158,13 @@ def test_a_further_fit_does_not_share_its_scores():
     after = embedder.partial_fit(X, CLASSES).module_
     after.double()
     assert before.forests.threshold.dtype == before.scale.dtype == torch.float32
+
+
+def test_a_further_fit_measures_no_batches():
+    fit(X, CLASSES)
+    measured = len(_layouts._built_in)
+    fit(X, CLASSES, random_state=1)
+    assert len(_layouts._built_in) == measured
 
 
 def test_fits_share_the_layout_of_their_batches():

@@ -1,10 +1,12 @@
 """Class scores of random forests beside a trained embedding of a table."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.inference import embed_tensor
-from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
+from sklearn_hscl.encoders.tabular.forest_scores import ForestScores, MemberScores
 from sklearn_hscl.runtime.precision import Precision
 
 # Spread of the scores, relative to that of the trained part.
@@ -47,17 +49,20 @@ class ForestPath(nn.Module):
         return torch.cat([self.encoder(rows), self.scale * self.forests(rows)], dim=1)
 
 
-def fit_forest_path(
-    encoder: nn.Module, forests: ForestScores, rows: Tensor, precision: Precision
-) -> ForestPath:
+def fit_forest_paths(
+    encoder: nn.Module,
+    candidates: Sequence[ForestScores],
+    rows: Tensor,
+    precision: Precision,
+) -> list[ForestPath]:
     """Scale the scores of forests to the embedding that they follow.
 
     Parameters
     ----------
     encoder : nn.Module
         Trained.
-    forests : ForestScores
-        Grown on the training rows.
+    candidates : sequence of ForestScores
+        Forests grown on the training rows.
     rows : Tensor of shape (n, F)
         Some of these rows, on the device.
     precision : Precision
@@ -65,18 +70,23 @@ def fit_forest_path(
 
     Returns
     -------
-    ForestPath
+    list of ForestPath
+        One for each candidate.
     """
-    # A copy, as runs on the same data share the forests.
-    path = ForestPath(encoder, forests.copied(precision.dtype, rows.device))
-    embedding = embed_tensor(path, rows, precision).cpu().double()
-    trained, scores = embedding.tensor_split((-path.width,), dim=1)
-    size = _spread(scores)
-    if size:
-        path.scale.fill_(_SPREAD * _spread(trained) / size)
-    return path
+    size = _spread(embed_tensor(encoder, rows, precision))
+    paths = []
+    for forests in candidates:
+        # A copy, as runs on the same data share the forests.
+        path = ForestPath(encoder, forests.copied(precision.dtype, rows.device))
+        members = embed_tensor(MemberScores(path.forests), rows, precision)
+        scores = members.unflatten(1, (forests.n_members, -1)).mean(1)
+        if own := _spread(scores):
+            path.scale.fill_(_SPREAD * size / own)
+        paths.append(path)
+    return paths
 
 
 def _spread(embedding: Tensor) -> float:
     """Return the root of the total variance."""
-    return float(embedding.var(0, correction=0).sum().sqrt())
+    # In host memory, as not every device has float64.
+    return float(embedding.cpu().double().var(0, correction=0).sum().sqrt())

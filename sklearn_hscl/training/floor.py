@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.forest_path import fit_forest_path
+from sklearn_hscl.encoders.forest_path import fit_forest_paths
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.linear_path import (
     LinearPath,
@@ -198,7 +198,7 @@ class Finish:
             return encoder
         some = some_of(torch.arange(self.train.rows.shape[0]), _MAX_TRAIN)
         rows = self.train.rows[some]
-        paths = [fit_forest_path(encoder, f, rows, self.precision) for f in self.forests]
+        paths = fit_forest_paths(encoder, self.forests, rows, self.precision)
         if self.folds is None:
             return paths[0]
         codes, some = self.train.targets, some.to(self.folds.device)

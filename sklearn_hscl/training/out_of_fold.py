@@ -52,12 +52,12 @@ def seen_and_unseen(
 
 
 def losses_out_of_fold(
-    seen: NDArray[np.float64],
-    unseen: NDArray[np.float64],
+    seen: Floats,
+    unseen: Floats,
     labels: NDArray[np.int64],
     folds: NDArray[np.int64],
     n_samples: int,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Compute the log losses of the rows of each fold, after learning from the others.
 
     Parameters

@@ -1,8 +1,9 @@
 """Data prepared once for all that train on it: candidates, members, folds and probes.
 
 The held-out split, the preprocessing of columns, the tensors on the device, predictions of
-missing labels and the importances of features depend on few settings. :class:`PreparedData`
-computes each once and hands the same object to every run with the same settings.
+missing labels, and what random forests say about a table depend on few settings.
+:class:`PreparedData` computes each once and hands the same object to every run with the
+same settings.
 """
 
 from collections.abc import Callable, Hashable
@@ -144,13 +145,6 @@ class PreparedSplit(_Memo):
 
         return self._once(("completed", id(train)), complete)
 
-    def _forests(
-        self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
-    ) -> GrownForests | None:
-        key = ("forests", id(train), folds is None, n_members, seeds)
-        seen = train.rows, train.targets, folds, n_members, seeds.weights
-        return self._once(key, lambda: grow_forests(*seen))
-
     def scores(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
     ) -> list[ForestScores]:
@@ -158,14 +152,9 @@ class PreparedSplit(_Memo):
 
         See :func:`~sklearn_hscl.encoders.tabular.forest_scores.score_forests`.
         """
-        seen = train, folds, n_members, seeds
-
-        def score() -> list[ForestScores]:
-            grown = self._forests(*seen)
-            scored = () if grown is None else (score_forests(grown, p) for p in PRUNINGS)
-            return [scores for scores in scored if scores is not None]
-
-        return self._once(("scores", id(train), folds is None, n_members, seeds), score)
+        key = (id(train), folds is None, n_members, seeds)
+        forests = self._forests(key, train, folds)
+        return self._once(("scores", key), lambda: _scores(forests))
 
     def importance(
         self, train: LabelledRows, folds: Tensor | None, n_members: int, seeds: Seeds
@@ -176,8 +165,26 @@ class PreparedSplit(_Memo):
         """
         if train.rows.shape[1] < MIN_COLUMNS:
             return None
-        grown = self._forests(train, folds, n_members, seeds)
-        return None if grown is None else feature_importance(grown)
+        key = (id(train), folds is None, n_members, seeds)
+        forests = self._forests(key, train, folds)
+        if forests is None:
+            return None
+        return self._once(("importance", key), lambda: feature_importance(forests))
+
+    def _forests(
+        self,
+        key: tuple[int, bool, int, Seeds],
+        train: LabelledRows,
+        folds: Tensor | None,
+    ) -> GrownForests | None:
+        *_, n_members, seeds = key
+        seen = train.rows, train.targets, folds, n_members, seeds.weights
+        return self._once(("forests", key), lambda: grow_forests(*seen))
+
+
+def _scores(grown: GrownForests | None) -> list[ForestScores]:
+    found = () if grown is None else (score_forests(grown, p) for p in PRUNINGS)
+    return [scores for scores in found if scores is not None]
 
 
 def split_held_out(

@@ -122,7 +122,11 @@ class Forest:
 
     @classmethod
     def grow(
-        cls, values: Tensor, codes: NDArray[np.int64], n_classes: int, settings: Any
+        cls,
+        values: Tensor,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        settings: dict[str, Any],
     ) -> Self | None:
         """Grow a forest on rows (n, F); None for fewer than five a class."""
         from sklearn.ensemble import RandomForestClassifier  # most imports never grow one
