@@ -132,14 +132,17 @@ class ContrastiveModule(nn.Module):
         """Return all weights as one list, since this is a single model."""
         return [list(self.parameters())]
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, rows: Tensor, member: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Map rows (B, ...) to projections (..., B, P) and linear outputs (..., B, C).
 
-        The outputs of an ensemble have a leading axis of members.
+        The outputs of an ensemble have a leading axis of members, of length 1 if one of
+        them is given.
         """
         with self.precision.autocast():
             if isinstance(self.encoder, TabularEncoder):
-                embedding = self.encoder.members(rows)  # (M, B, D), of norm 1
+                embedding = self.encoder.members(rows, member)  # (M, B, D), of norm 1
                 logits = embedding * _LOGIT_SCALE
             else:
                 embedding = logits = self.encoder(rows)  # (B, D)

@@ -146,7 +146,7 @@ def embed_alike(
 
     On a CPU, such batches are measured once for each encoder and each shape of rows.
     """
-    encoder.eval()
+    _set_to_eval(encoder)
 
     def embed(batch: Tensor) -> Tensor:
         embedding = _forward(encoder, batch, precision)
@@ -168,10 +168,16 @@ def embed_tensor(encoder: nn.Module, rows: Any, precision: Precision) -> Tensor:
     Rows are a tensor, or another object that splits into tensors. Their last bits may
     depend on the others in their chunk.
     """
-    encoder.eval()
+    _set_to_eval(encoder)
     with torch.inference_mode(), precision.products(), precision.autocast():
         chunks = rows.split(CHUNK_ROWS)
         return torch.cat([_forward(encoder, chunk, precision) for chunk in chunks])
+
+
+def _set_to_eval(encoder: nn.Module) -> None:
+    """Set eval mode; to read it costs less than to set it."""
+    if any(part.training for part in encoder.modules()):
+        encoder.eval()
 
 
 def _forward(encoder: nn.Module, rows: Tensor, precision: Precision) -> Tensor:
@@ -303,8 +309,8 @@ class LayoutCache:
     def __init__(self) -> None:
         self._lock = renewed_in_children(threading.Lock())
         self._built_in: dict[Hashable, dict[Hashable, BatchLayout]] = {}
-        self._custom: WeakKeyDictionary[nn.Module, dict[Hashable, BatchLayout]]
-        self._custom = WeakKeyDictionary()
+        self._by_module: WeakKeyDictionary[nn.Module, dict[Hashable, BatchLayout]]
+        self._by_module = WeakKeyDictionary()
 
     def get(
         self, module: nn.Module, key: Hashable, measure: Callable[[], BatchLayout]
@@ -317,8 +323,14 @@ class LayoutCache:
         return known[key]
 
     def _known(self, module: nn.Module) -> dict[Hashable, BatchLayout]:
+        known = self._by_module.get(module)
+        if known is None:
+            known = self._by_module[module] = self._of_shapes(module)
+        return known
+
+    def _of_shapes(self, module: nn.Module) -> dict[Hashable, BatchLayout]:
         if not type(module).__module__.startswith("sklearn_hscl."):
-            return self._custom.setdefault(module, {})
+            return {}
         shapes = tuple(_shapes(module))
         if len(self._built_in) >= _MAX_ARCHITECTURES:
             self._built_in.clear()

@@ -211,11 +211,11 @@ def _unlabeled_image_epochs(n_rows: int, n_batches: int) -> int:
 
 
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
-    n_steps = max(150 * n_rows // 256, 400)
-    if n_steps > 1500:  # further samples then add less and less
-        n_steps = min(round(sqrt(1500 * n_steps)), 6000)
+    n_steps = max(50 * n_rows // 256, 140)
+    if n_steps > 500:  # further samples then add less and less
+        n_steps = min(round(sqrt(500 * n_steps)), 2000)
     if n_rows < MIN_ROWS_OUT_OF_FOLD:
-        n_steps = 100  # as early stopping needs more samples
+        n_steps = 40  # as early stopping needs more samples
     return max(1, round(n_steps / n_batches))
 
 
@@ -235,8 +235,10 @@ CONVOLUTION = replace(
     lr=4e-3,
     ce_weight=0.5,
 )
+# A third of the steps at three times the rate of the others does as much.
 TABULAR = EncoderDefaults(
     epochs=_tabular_epochs,
+    lr=6e-3,
     n_members=4,
     dropout=0.15,
     projection_dim=None,
@@ -251,7 +253,6 @@ TABULAR = EncoderDefaults(
     averaging=0.95,
     n_scores=30,
 )
-
 
 _BY_DIMENSIONS = {2: "tabular", 4: "conv"}
 # Sparse rows that "auto" makes dense: at most so large then, in float32, and with at least

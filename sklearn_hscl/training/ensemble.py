@@ -1,7 +1,6 @@
 """Ensembles: the loss across members, and folds of rows that members do not see."""
 
 import warnings
-from collections.abc import Sequence
 from fractions import Fraction
 from math import sqrt
 from typing import Protocol
@@ -13,7 +12,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from sklearn_hscl.losses import LossStats
-from sklearn_hscl.runtime.device import to_device
 
 # Class codes, which are stratified, or indicators or continuous values.
 Targets = NDArray[np.int64] | NDArray[np.floating]
@@ -47,11 +45,11 @@ def mixed_members(
 ) -> tuple[Tensor, LossStats]:
     """Compare rows that different members embed.
 
-    In the m-th of M rounds, all views of row i are embedded by member (i + m) mod M, if
-    that member may see it. Members thus share one space, in which their mean is
-    meaningful. All embeddings are used, at the cost of M losses of one batch each.
-    Which rows a round compares is found in host memory: their number shapes what the
-    device computes, and would have to be waited for.
+    Each of M rounds compares all rows, each embedded by another member: in the m-th round,
+    all views of row i are embedded by member (i + m) mod M. If one member may not see row
+    i, the row takes the M - 1 others in turn, in as many rounds. Members thus share one
+    space, in which their mean is meaningful. All embeddings that may be used are used
+    once, in one loss with an axis of rounds.
 
     Parameters
     ----------
@@ -64,54 +62,45 @@ def mixed_members(
     targets : Tensor of shape (B,) or (B, K), or None
         As the loss takes them.
     view_ids : Tensor of shape (B,)
-        As the loss takes them, but in host memory.
+        As the loss takes them.
     folds : Tensor of shape (B,) or None
-        Index of the member that does not see a row, in host memory.
+        Index of the member that does not see a row. There are two members at least.
 
     Returns
     -------
     value : Tensor of shape (...)
         Mean over the rounds.
     stats : LossStats
-        The minimum of the skipped anchors over the rounds, means of the others.
+        The minimum of the skipped anchors over the rounds, the sum of the fallbacks, the
+        mean of the effective negatives.
     """
     n_members, n_rows = z.shape[-3:-1]
-    view_ids, *rounds = _on_device(view_ids, folds, n_members, z.device)
-    values, stats = [], []
-    for shift, seen in enumerate(rounds):
-        if folds is not None and len(seen) < 2:  # no pairs
-            continue
-        chosen = ((view_ids + shift) % n_members)[seen]
-        value, stat = loss(
-            z[..., chosen, seen, :],
-            None if targets is None else targets[seen],
-            view_ids=view_ids[seen],
-            logits=None if logits is None else logits[..., chosen, seen, :],
-            return_stats=True,
-        )
-        values.append(value)
-        stats.append(stat)
-    if not values:
-        value = 0 * z.sum((-3, -2, -1))
-        none = torch.zeros_like(value, dtype=torch.long)
-        return value, LossStats(none + n_rows, none, value.detach())
-    fields = (torch.stack(field) for field in zip(*stats, strict=True))
-    skipped, fallbacks, effective = fields
-    mean_stats = LossStats(skipped.amin(0), fallbacks.sum(0), effective.mean(0))
-    return torch.stack(values).mean(0), mean_stats
+    member = _members_by_round(view_ids, folds, n_members)  # (rounds, B)
+    index = member * n_rows + torch.arange(n_rows, device=z.device)
+    values, stats = loss(
+        _take_rows(z, index),
+        targets,
+        view_ids=view_ids,
+        logits=None if logits is None else _take_rows(logits, index),
+        return_stats=True,
+    )
+    skipped, fallbacks, effective = stats
+    stats = LossStats(skipped.amin(-1), fallbacks.sum(-1), effective.mean(-1))
+    return values.mean(-1), stats
 
 
-def _on_device(
-    view_ids: Tensor, folds: Tensor | None, n_members: int, device: torch.device
-) -> Sequence[Tensor]:
-    """Return the view ids, and the rows that each round compares, on the device."""
-    if folds is None:
-        every = torch.arange(len(view_ids), device=device)
-        return [to_device(view_ids, device), *[every] * n_members]
-    members = [(view_ids + shift) % n_members for shift in range(n_members)]
-    rounds = [torch.nonzero(member != folds)[:, 0] for member in members]
-    parts = [view_ids, *rounds]
-    return to_device(torch.cat(parts), device).split([len(part) for part in parts])
+def _members_by_round(view_ids: Tensor, folds: Tensor | None, n_members: int) -> Tensor:
+    """Return the member that embeds each row in each round, (rounds, B)."""
+    n_rounds = n_members if folds is None else n_members - 1
+    turn = torch.arange(n_rounds, device=view_ids.device).unsqueeze(1) + view_ids
+    turn %= n_rounds
+    return turn if folds is None else (folds + 1 + turn) % n_members
+
+
+def _take_rows(members: Tensor, index: Tensor) -> Tensor:
+    """Take rows (..., rounds, B, D) of (..., M, B, D) by their index in all members."""
+    rows = members.flatten(-3, -2).index_select(-2, index.flatten())
+    return rows.unflatten(-2, index.shape)
 
 
 def norm_of_means(members: Embeddings, unseeing: Embeddings) -> float:

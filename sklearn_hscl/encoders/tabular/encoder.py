@@ -47,16 +47,19 @@ class MemberLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_weights, n_in, n_out) / sqrt(n_in or 1))
         self.bias = nn.Parameter(torch.zeros(n_members, 1, n_out))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map rows (B, n_in) or (M, B, n_in) to (M, B, n_out)."""
-        if len(self.weight) > 1:
+    def forward(self, rows: Tensor, member: int | None = None) -> Tensor:
+        """Map rows (B, n_in) or (M, B, n_in) to (M, B, n_out); by one member M is 1."""
+        bias: Tensor = self.bias
+        weight: Tensor = self.weight
+        if member is not None:
+            bias = bias[member : member + 1]
+            weight = weight[member : member + 1] if len(weight) > 1 else weight
+        if len(weight) > 1:
             # The bits of one batched product could depend on the number of rows.
-            maps = zip(
-                self.bias, rows.expand(len(self.bias), -1, -1), self.weight, strict=True
-            )
+            maps = zip(bias, rows.expand(len(bias), -1, -1), weight, strict=True)
             return torch.stack([torch.addmm(*parts) for parts in maps])
-        product = rows.flatten(0, -2) @ self.weight[0]
-        return product.unflatten(0, rows.shape[:-1]) + self.bias
+        product = rows.flatten(0, -2) @ weight[0]
+        return product.unflatten(0, rows.shape[:-1]) + bias
 
 
 # Features of columns -------------------------------------------------------------------
@@ -322,13 +325,18 @@ class TabularEncoder(nn.Module):
             return self.output_scale * z.mean(0)
         return self.output_scale * z.transpose(0, 1).flatten(1) / sqrt(len(z))
 
-    def members(self, rows: Tensor) -> Tensor:
-        """Embed rows (B, F) by each member, with norm 1: (M, B, n_components)."""
+    def members(self, rows: Tensor, member: int | None = None) -> Tensor:
+        """Embed rows (B, F) by each member, with norm 1: (M, B, n_components).
+
+        If one member is given, M is 1.
+        """
         features = torch.cat([self.numbers(rows), self.categories(rows)], 1)  # (B, I)
-        hidden = self._activate(self.layers[0](features * self.weights))  # (M, B, width)
-        for layer in self.layers[1:]:
-            hidden = hidden + self._activate(layer(hidden))
-        return l2_normalize(self.last(hidden) + self.skip(features))
+        weights = self.weights if member is None else self.weights[member : member + 1]
+        first, *others = self.layers
+        hidden = self._activate(first(features * weights, member))  # (M, B, width)
+        for layer in others:
+            hidden = hidden + self._activate(layer(hidden, member))
+        return l2_normalize(self.last(hidden, member) + self.skip(features, member))
 
     def _activate(self, hidden: Tensor) -> Tensor:
         return self.dropout(functional.silu(hidden))

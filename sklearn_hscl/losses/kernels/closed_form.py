@@ -303,26 +303,40 @@ def _pullback(
 # Few samples: the whole matrix of pairs at once ----------------------------------------
 
 
-class PairMasks:
-    """Positives and negatives of each anchor, as matrices of 0 and 1."""
+class PairLists:
+    """Negatives of each anchor as a matrix of 0 and 1, positives as a list of pairs."""
 
     def __init__(self, groups: Tensor, dtype: torch.dtype) -> None:
         same = groups.unsqueeze(1) == groups
         self.negative = (~same).to(dtype)  # (B, B)
-        self.positive = same.to(dtype).fill_diagonal_(0.0)  # (B, B)
         self.n_negatives = self.negative.sum(1)  # (B,)
         self.n_positives = (len(groups) - 1) - self.n_negatives
         self.usable = (self.n_positives > 0) & (self.n_negatives > 0)
         self.has_negatives = bool(self.n_negatives[0] > 0)  # else there is one group
+        # The index of each positive pair in the matrix, and that of its anchor: (P,).
+        self.index = same.fill_diagonal_(False).flatten().nonzero()[:, 0]
+        self.anchor = self.index // len(groups)
 
     def weights(self, reduction: str) -> Tensor:
-        """Return the weight of each pair of an anchor, (B,)."""
+        """Return the weight of each positive pair, (P,)."""
         weight = anchor_weights(reduction, self.n_positives, self.usable)
-        return weight / self.n_positives.clamp_min(1)
+        return (weight / self.n_positives.clamp_min(1))[self.anchor]
+
+    def of_positives(self, matrix: Tensor) -> Tensor:
+        """Take the positive pairs of matrices (..., B, B): (..., P)."""
+        flat = matrix.flatten(-2)
+        return flat.gather(-1, self.index.expand(*flat.shape[:-1], -1))
+
+    def as_matrix(self, values: Tensor) -> Tensor:
+        """Place values of the positive pairs (..., P) in matrices of zeros, (..., B, B)."""
+        n_rows = len(self.n_negatives)
+        flat = values.new_zeros(*values.shape[:-1], n_rows * n_rows)
+        flat.scatter_(-1, self.index.expand(values.shape), values)
+        return flat.unflatten(-1, (n_rows, n_rows))
 
 
 def dense_closed_form(
-    z: Tensor, pairs: PairMasks, mass: Tensor | float, options: ClosedFormOptions
+    z: Tensor, pairs: PairLists, mass: Tensor | float, options: ClosedFormOptions
 ) -> tuple[Tensor, Tensor | None, NegativeSums]:
     """Compute value and gradient without a shift of the exponents.
 
@@ -330,7 +344,7 @@ def dense_closed_form(
     ----------
     z : Tensor of shape (..., B, D)
         Unit embeddings; leading axes hold those of the same samples by several models.
-    pairs : PairMasks
+    pairs : PairLists
         Pairs of at least two groups.
     mass : Tensor of shape (B,), or float
         Q_i.
@@ -345,25 +359,26 @@ def dense_closed_form(
     """
     scale = math.log2(math.e) / options.temperature
     exponent = mm_t(z * scale, z)  # (..., B, B), u
-    inverse = exponent.neg().exp2_()
+    inverse = pairs.of_positives(exponent).neg_().exp2_()  # (..., P)
     plain = tilt(exponent, options.beta, lambda block: block.mul_(pairs.negative))
     soft = _soft_sums(plain, pairs, options)
     tilted = harden(plain, exponent, options)
     hard = tilted.hard.sum(-1)
     sums = NegativeSums(soft[0], hard, hard if is_float(options.beta, 1) else soft[1])
-    weight = pairs.positive * pairs.weights(options.reduction).unsqueeze(1)
-    odds = (mass * sums.hard / sums.plain).unsqueeze(-1)
-    value, sigma = positive_terms(inverse, odds, weight, lambda x: x.sum((-2, -1)))
+    odds = (mass * sums.hard / sums.plain).index_select(-1, pairs.anchor)  # (..., P)
+    weight = pairs.weights(options.reduction)
+    value, sigma = positive_terms(inverse, odds, weight, lambda x: x.sum(-1))
     if not options.wants_gradient:
         return value, None, sums
-    a, b = negative_factors(sums, sigma.sum(-1), options)
+    attraction = pairs.as_matrix(sigma)
+    a, b = negative_factors(sums, attraction.sum(-1), options)
     matrix = negative_terms(tilted, lambda x: x.unsqueeze(-1) + x.unsqueeze(-2), a, b)
-    matrix = matrix.sub_(sigma).sub_(sigma.mT)
+    matrix = matrix.sub_(attraction).sub_(attraction.mT)
     return value, mm(matrix, z).div_(options.temperature), sums
 
 
 def _soft_sums(
-    plain: Tensor, pairs: PairMasks, options: ClosedFormOptions
+    plain: Tensor, pairs: PairLists, options: ClosedFormOptions
 ) -> tuple[Tensor, Tensor]:
     """Return S0 and, if it is requested and not S1, Σ E0²."""
     if is_float(options.beta, 0):

@@ -20,7 +20,7 @@ from sklearn_hscl.losses.kernels.closed_form import (
     ClosedFormOptions,
     ClosedFormResult,
     NegativeSums,
-    PairMasks,
+    PairLists,
     TiltedExponentials,
     dense_closed_form,
     differentiable_loss,
@@ -162,7 +162,7 @@ def _one_by_one(
 def _few_rows(
     z: Tensor, groups: Tensor, options: ClosedFormOptions
 ) -> tuple[Tensor, Tensor | None, LossStats]:
-    pairs = PairMasks(groups, z.dtype)
+    pairs = PairLists(groups, z.dtype)
     if not pairs.has_negatives:
         gradient = torch.zeros_like(z) if options.wants_gradient else None
         value = z.new_zeros(z.shape[:-2])

@@ -65,7 +65,7 @@ class EpochBatches:
     ) -> None:
         self.rows: Tensor | LazyRows = dataset.X
         self.targets: Tensor = torch.as_tensor(dataset.y)
-        self.folds = None if folds is None else folds.cpu()
+        self.folds = folds
         self.rng = rng
         self.sampler = sampler
         targets = self.targets.cpu().numpy()
@@ -91,8 +91,8 @@ class EpochBatches:
         with closing(gathered):
             for rows, index, sizes in gathered:
                 on_device = to_device(rows, self.rows.device).split(sizes)
-                folds = self._folds(index, sizes)
                 index = to_device(index, self.targets.device)
+                folds = self._folds(index, sizes)
                 targets = self.targets.index_select(0, index).split(sizes)
                 yield from map(Batch, on_device, targets, folds)
 

@@ -105,5 +105,4 @@ class Batch(NamedTuple):
     rows: Tensor  # (B, ...)
     targets: Tensor | None  # (B,) or (B, K); None for losses without labels
     folds: Tensor | None = None
-    """Index of the ensemble member that does not see a row, (B,), in host memory; None:
-    all see it."""
+    """Index of the ensemble member that does not see a row, (B,); None: all see it."""

@@ -19,7 +19,6 @@ from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.runtime.device import to_device
 from sklearn_hscl.runtime.random_state import ByteDropout
 from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.ensemble import Targets
@@ -96,7 +95,6 @@ def codes_within_folds(
     """
     if targets is None or folds is None:
         return targets
-    folds = to_device(folds, targets.device)
     return torch.where(targets < 0, targets, targets * n_members + folds)  # (B,)
 
 

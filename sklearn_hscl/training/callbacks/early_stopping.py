@@ -346,21 +346,14 @@ class OutOfFoldEarlyStopping(BestWeights):
     def score(self, net: ContrastiveNet) -> float:
         """Return minus the mean squared error of the class probabilities."""
         net.module_.eval()
-        total, n_labelled, first = 0.0, 0, 0
+        errors = []
         with torch.inference_mode():
-            for rows in self.train_.rows.split(CHUNK_ROWS):
-                chunk = slice(first, first + len(rows))
-                first += len(rows)
-                _, outputs = net.module_(rows)  # (M, B, n_outputs)
-                row = torch.arange(len(rows), device=outputs.device)
-                errors = squared_errors(
-                    outputs[self.folds[chunk], row],
-                    self.train_.targets[chunk],
-                    net.target_kind,
-                )
-                total += errors.sum().item()
-                n_labelled += len(errors)
-        return -total / n_labelled
+            for member in range(net.n_members):
+                for some in (self.folds == member).nonzero()[:, 0].split(CHUNK_ROWS):
+                    rows, targets = self.train_.rows[some], self.train_.targets[some]
+                    _, outputs = net.module_(rows, member)  # (1, B, n_outputs)
+                    errors.append(squared_errors(outputs[0], targets, net.target_kind))
+        return -torch.cat(errors).mean().item()
 
 
 def _has_head(net: ContrastiveNet) -> bool:

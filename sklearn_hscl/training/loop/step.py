@@ -69,10 +69,9 @@ def batch_objective(
         folds = None if folds is None else torch.cat([folds] * n_views)
 
     def objective(z: Tensor, logits: Tensor | None) -> tuple[Tensor, LossStats]:
+        view_ids = torch.arange(n_rows, device=z.device).repeat(n_views)  # (V * B,)
         if has_members:
-            view_ids = torch.arange(n_rows).repeat(n_views)  # (V * B,)
             return mixed_members(loss, z, logits, targets, view_ids, folds)
-        view_ids = torch.arange(n_rows, device=z.device).repeat(n_views)
         return loss(z, targets, view_ids=view_ids, logits=logits, return_stats=True)
 
     return objective
