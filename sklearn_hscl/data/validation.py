@@ -270,9 +270,9 @@ def check_rows(
     name: str = "X",
 ) -> Any:
     """Open and validate samples in the form that `fit` got; see :func:`check_opened`."""
-    if columns is None and _is_plain_table(X, fitted_shape):
-        if not hasattr(estimator, "feature_names_in_"):  # else scikit-learn warns
-            return X
+    has_names = columns is not None or hasattr(estimator, "feature_names_in_")
+    if not has_names and _is_plain_table(X, fitted_shape):
+        return X
     X = open_rows(estimator, X, name)
     return check_opened(estimator, X, columns=columns, fitted_shape=fitted_shape, name=name)
 

@@ -128,10 +128,13 @@ class NumericFeatures(nn.Module):
         u = u.to(self.left.dtype)
         parts = [u / (1 + (u / _SOFT_LIMIT) ** 2).sqrt(), missing[:, self.gappy].to(u)]
         if self.weight is not None:
-            filled = (u.unsqueeze(-1) - self.left) * self.per_width  # (B, K, n_bins)
-            filled = filled.clamp(0, 1) - 0.5 * (self.per_width > 0).to(filled)
-            filled = filled.masked_fill(missing.unsqueeze(-1), 0.0)
-            embedded = torch.bmm(filled.transpose(0, 1), self.weight)  # (K, B, width)
+            # By column, as products of many small matrices want them.
+            by_column = u.T.contiguous().unsqueeze(-1)  # (K, B, 1)
+            filled = by_column - self.left.unsqueeze(1)  # (K, B, n_bins)
+            filled.mul_(self.per_width.unsqueeze(1)).clamp_(0, 1)
+            filled.sub_(0.5 * (self.per_width > 0).to(filled).unsqueeze(1))
+            filled.masked_fill_(missing.T.unsqueeze(-1), 0.0)
+            embedded = torch.bmm(filled, self.weight)  # (K, B, width)
             parts.append(embedded.transpose(0, 1).flatten(1))
         return torch.cat(parts, 1)
 

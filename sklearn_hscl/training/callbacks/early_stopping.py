@@ -321,11 +321,15 @@ def held_out_loss(net: ContrastiveNet, rows: Tensor | LazyRows, targets: Tensor)
     return total / len(rows)
 
 
+# Rows that are scored out of fold, as more of them would hardly change the score.
+_MAX_SCORED_ROWS = 16_384
+
+
 class OutOfFoldEarlyStopping(BestWeights):
     """Score training rows by the member of an ensemble that does not see them.
 
     The score is the negative Brier score of that member's class probabilities. It needs
-    no rows that all members are kept from.
+    no rows that all members are kept from. Of many rows, evenly spaced ones are scored.
 
     Parameters
     ----------
@@ -339,6 +343,16 @@ class OutOfFoldEarlyStopping(BestWeights):
         super().__init__(**settings)
         self.folds = folds
 
+    def on_train_begin(
+        self, net: ContrastiveNet, X: Tensor | LazyRows, y: Tensor, **kwargs: object
+    ) -> None:
+        """Choose the labelled rows that each member scores."""
+        super().on_train_begin(net, X, y)
+        labelled = (y >= 0).nonzero()[:, 0]
+        scored = labelled[:: -(-len(labelled) // _MAX_SCORED_ROWS)]
+        folds = self.folds[scored]
+        self.scored_ = [scored[folds == member] for member in range(net.n_members)]
+
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
         return "negative Brier score"
@@ -348,8 +362,8 @@ class OutOfFoldEarlyStopping(BestWeights):
         net.module_.eval()
         errors = []
         with torch.inference_mode():
-            for member in range(net.n_members):
-                for some in (self.folds == member).nonzero()[:, 0].split(CHUNK_ROWS):
+            for member, scored in enumerate(self.scored_):
+                for some in scored.split(CHUNK_ROWS):
                     rows, targets = self.train_.rows[some], self.train_.targets[some]
                     _, outputs = net.module_(rows, member)  # (1, B, n_outputs)
                     errors.append(squared_errors(outputs[0], targets, net.target_kind))
