@@ -255,9 +255,9 @@ def test_member_linear(shared, shape):
         (30, 40),
         (100, 140),
         (2_560, 500),
-        (10_240, 1_000),
-        (40_960, 2_000),
-        (10**5, 2_000),
+        (10_240, 1_260),
+        (40_960, 3_000),
+        (10**5, 3_000),
     ],
 )
 def test_more_rows_train_longer_up_to_a_limit(n_rows, n_steps):

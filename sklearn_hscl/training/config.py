@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import ceil, prod, sqrt
+from math import ceil, prod
 from typing import Any, Self
 
 import numpy as np
@@ -213,7 +213,7 @@ def _unlabeled_image_epochs(n_rows: int, n_batches: int) -> int:
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = max(50 * n_rows // 256, 140)
     if n_steps > 500:  # further samples then add less and less
-        n_steps = min(round(sqrt(500 * n_steps)), 2000)
+        n_steps = min(round(500 * (n_steps / 500) ** (2 / 3)), 3000)
     if n_rows < MIN_ROWS_OUT_OF_FOLD:
         n_steps = 40  # as early stopping needs more samples
     return max(1, round(n_steps / n_batches))
