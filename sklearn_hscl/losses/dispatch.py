@@ -63,7 +63,10 @@ def choose_kernel(
     if z.shape[-2] > 1 and closed_form_groups(z, pairs, options) is not None:
         if _runs_streaming(z) and (unit_rows or _has_unit_rows(z)):
             return "streaming"
-        if _runs_triton(z, options) and triton_is_right(z, options, unit_rows=unit_rows):
+        first = z.flatten(0, -3)[0] if z.ndim > 2 else z
+        if _runs_triton(z, options) and triton_is_right(
+            first, options, unit_rows=unit_rows
+        ):
             return "triton"
     n_pairs = z[..., 0].numel() * z.shape[-2]
     return "dense" if n_pairs <= BLOCK_PAIRS else "tiled"
@@ -91,8 +94,7 @@ def _runs_triton(z: Tensor, options: LossOptions) -> bool:
         _is_on_gpu(z)
         and not is_functorch_wrapped_tensor(z)  # whose gradient is by autograd
         and z.dtype == torch.float32
-        and z.ndim == 2
-        and len(z) > 2  # with fewer samples there is no loss to check
+        and z.shape[-2] > 2  # with fewer samples there is no loss to check
         and scales_are_numbers
         and _slope(options) <= _MAX_CHECKED_SLOPE
     )
@@ -158,11 +160,11 @@ def compute(
     if kernel in ("dense", "tiled"):
         return {"dense": dense_loss, "tiled": tiled_loss}[kernel](z, pairs, options)
     groups = closed_form_groups(z, pairs, options)
-    if groups is None or (kernel == "triton" and z.ndim > 2):
+    if groups is None:
         raise ValueError(
             f"kernel={kernel!r} computes losses with exponential hardening or none, with "
             f"beta and temperature that require no gradient, and with classes or views "
-            f"that all batches share; 'triton' takes one batch. Use kernel='auto'."
+            f"that all batches share. Use kernel='auto'."
         )
     if kernel == "streaming" and not (unit_rows or _has_unit_rows(z)):
         raise ValueError(
@@ -172,7 +174,21 @@ def compute(
     closed_form = _closed_form(
         options, effective_negatives=effective_negatives, unit_rows=unit_rows
     )
-    return _closed_form_kernel(kernel)(z, groups, closed_form)
+    run = _closed_form_kernel(kernel)
+    if kernel == "triton" and z.ndim > 2:
+        return _one_by_one(run, z, groups, closed_form)
+    return run(z, groups, closed_form)
+
+
+def _one_by_one(
+    kernel: ClosedFormKernel, z: Tensor, groups: Tensor, options: ClosedFormOptions
+) -> tuple[Tensor, LossStats]:
+    """Run a kernel that takes one batch on each of those on leading axes."""
+    shape = z.shape[:-2]
+    batches = [kernel(rows, groups, options) for rows in z.flatten(0, -3)]
+    values, stats = zip(*batches, strict=True)
+    fields = (torch.stack(field).view(shape) for field in zip(*stats, strict=True))
+    return torch.stack(values).view(shape), LossStats(*fields)
 
 
 def _closed_form(

@@ -294,7 +294,8 @@ class StackedLoss:
         view_ids: Tensor | None,
         logits: Tensor | None,
     ) -> tuple[Tensor, LossStats]:
-        return self.parts[i][1](z, y, view_ids=view_ids, logits=logits, return_stats=True)
+        loss = _for_batches(self.parts[i][1], z.shape[:-2])
+        return loss(z, y, view_ids=view_ids, logits=logits, return_stats=True)
 
 
 def _fixed_options(loss: ContrastiveLoss) -> Hashable:
@@ -331,6 +332,21 @@ def _joint(losses: Sequence[ContrastiveLoss], device: torch.device) -> Contrasti
     joint = copy.copy(losses[0])
     joint.options = replace(options[0], **values)
     return joint
+
+
+def _for_batches(loss: ContrastiveLoss, shape: torch.Size) -> ContrastiveLoss:
+    """Repeat the numeric options (S,) along further axes of batches, (S, ...)."""
+    if len(shape) == 1:
+        return loss
+    given = {name: getattr(loss.options, name) for name in _NUMERIC_OPTIONS}
+    repeated: dict[str, Any] = {
+        name: value.view(-1, *[1] * (len(shape) - 1)).expand(shape)
+        for name, value in given.items()
+        if isinstance(value, Tensor)
+    }
+    loss = copy.copy(loss)
+    loss.options = replace(loss.options, **repeated)
+    return loss
 
 
 def _joint_option(
