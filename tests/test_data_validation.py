@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.augment import FeatureCorruption, RandomShift
+from sklearn_hscl.data import validation
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
@@ -303,3 +304,35 @@ def test_divergence_is_an_error_not_a_nan():
         for max_epochs in (1, 5):
             with pytest.raises(FloatingPointError, match="Lower `lr`"):
                 fit(lr=1e30, max_epochs=max_epochs, **parameters)
+
+
+class SubclassedArray(np.ndarray):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "is_plain"),
+    [
+        (lambda X: X, True),
+        (lambda X: X.astype(np.float32), True),
+        (lambda X: X[::2, ::-1], True),
+        (lambda X: X.round().astype(int), False),
+        (lambda X: X.astype(">f8"), False),
+        (lambda X: X.astype(np.float16), False),
+        (lambda X: X.view(SubclassedArray), False),
+        (lambda X: X[:, :3], False),
+        (lambda X: X[:0], False),
+        (lambda X: X[0], False),
+        (lambda X: np.where(X > 0, np.nan, X), False),
+        (lambda X: np.where(X > 0, np.inf, X), False),
+        (lambda X: X.tolist(), False),
+    ],
+)
+def test_checks_are_skipped_for_plain_tables_only(make, is_plain):
+    assert validation._is_plain_table(make(X), (4,)) == is_plain
+
+
+def test_arrays_after_a_frame_still_draw_the_warning_of_scikit_learn():
+    embedder = fit(pd.DataFrame(X, columns=list("abcd")))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        embedder.transform(X)

@@ -60,6 +60,16 @@ def test_members_have_norm_one_and_differ():
     assert (members[0] - members[1]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("options", [{}, {"n_members": 1}, {"n_bins": 0, "n_layers": 1}])
+def test_one_member_embeds_as_among_all(options):
+    rows = table()
+    encoder = encoder_of(rows, **options)
+    for part in encoder.parameters():
+        torch.nn.init.normal_(part.data, std=0.3)  # biases differ, too
+    for member, expected in enumerate(encoder.members(rows)):
+        torch.testing.assert_close(encoder.members(rows, member), expected[None])
+
+
 @pytest.mark.parametrize("cardinalities", [[0] * 5, [0, 0, 4, 3, 2]])
 def test_columns_of_one_type(cardinalities):
     rows = table().nan_to_num(0.0).abs().round()

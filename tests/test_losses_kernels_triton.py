@@ -850,3 +850,27 @@ def test_on_a_gpu_memory_is_linear(precision):
     before = torch.cuda.memory_allocated()
     by_kernel(z, groups, precision=precision, **options_with())
     assert torch.cuda.max_memory_allocated() - before < 64e6  # B × B would be 1 GB
+
+
+def test_batches_on_leading_axes_are_computed_one_by_one(monkeypatch):
+    shapes = []
+
+    def kernel(z, groups, options):
+        shapes.append(tuple(z.shape))
+        return streaming_loss(z, groups, options)
+
+    monkeypatch.setattr(dispatch, "_closed_form_kernel", lambda name: kernel)
+    z = torch.randn(2, 3, 8, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = torch.arange(8) % 2
+    expected, expected_stats = ContrastiveLoss("hscl", kernel="dense")(
+        z, labels, return_stats=True
+    )
+    value, stats = ContrastiveLoss("hscl", kernel="triton")(z, labels, return_stats=True)
+    assert shapes == [(8, 4)] * 6
+    torch.testing.assert_close(value, expected)
+    for found, wanted in zip(stats, expected_stats, strict=True):
+        torch.testing.assert_close(found, wanted)
+    gradient, expected_gradient = (
+        torch.autograd.grad(each.sum(), z)[0] for each in (value, expected)
+    )
+    torch.testing.assert_close(gradient, expected_gradient)

@@ -1,6 +1,7 @@
 """The ensemble of tables: pairs across members, blind folds, averaged weights, recipe."""
 
 from math import sqrt
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.encoders import MLPEncoder, TabularEncoder
 from sklearn_hscl.encoders.linear_path import trained_part
 from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.training.callbacks import early_stopping
 from sklearn_hscl.training.callbacks.early_stopping import squared_errors
 from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.ensemble import (
@@ -246,6 +248,20 @@ def test_members_learn_and_score_every_kind_of_targets(iris, targets, width, nam
     scores = [epoch["valid_score"] for epoch in fitted.history_]
     assert max(scores) > scores[0] + 0.1
     assert max(scores) > (0.5 if name == "R2" else -0.1)
+
+
+@pytest.mark.parametrize("limit", [7, 20, 10**6])
+def test_scored_rows_are_labelled_and_not_seen_by_their_member(monkeypatch, limit):
+    monkeypatch.setattr(early_stopping, "_MAX_SCORED_ROWS", limit)
+    y = torch.arange(60) % 4 - 1  # a quarter has no label
+    folds = torch.arange(60) // 2 % M
+    stopping = early_stopping.OutOfFoldEarlyStopping(folds, patience=5, tol=0.0)
+    stopping.on_train_begin(SimpleNamespace(n_members=M), torch.zeros(60, 2), y)
+    scored = torch.cat(stopping.scored_)
+    assert len(scored.unique()) == len(scored) and (y[scored] >= 0).all()
+    assert min(limit, 45) / 2 < len(scored) <= limit
+    for member, rows in enumerate(stopping.scored_):
+        assert (folds[rows] == member).all()
 
 
 def test_squared_errors_are_those_of_each_kind_of_targets():

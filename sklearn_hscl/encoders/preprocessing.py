@@ -6,7 +6,7 @@ columns, and the preprocessors, which map validated rows to tensors.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import numpy as np
@@ -259,15 +259,11 @@ class Standardization:
         """Return standardised rows (B, F)."""
         # Clipping once, at the end, suffices: the map is monotonic, so the bounds can be
         # standardised as well.
+        bounds = np.stack([self.lowest, self.highest])
+        bounds = np.clip(self._z_scores(bounds), -MAX_Z_SCORE, MAX_Z_SCORE)
         scores = self._z_scores(rows)
-        np.clip(scores, *self._bounds, out=scores)
+        np.clip(scores, *bounds, out=scores)
         return scores
-
-    @cached_property
-    def _bounds(self) -> Floats:
-        """Clipping bounds of the scores, (2, F)."""
-        bounds = self._z_scores(np.stack([self.lowest, self.highest]))
-        return np.clip(bounds, -MAX_Z_SCORE, MAX_Z_SCORE)
 
     def _z_scores(self, rows: np.ndarray) -> Floats:
         with np.errstate(over="ignore"):
