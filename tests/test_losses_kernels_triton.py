@@ -681,7 +681,7 @@ def test_one_warning_for_all_threads(install):
     [
         ({}, lambda z: z.double()),
         ({}, lambda z: z[:2]),
-        ({}, lambda z: z.expand(2, *z.shape)),
+        ({}, lambda z: z.expand(17, *z.shape)),  # one by one they take longer
         ({"temperature": torch.tensor(0.5)}, lambda z: z),
         ({"temperature": 1e-4}, lambda z: z),  # too steep to be checked
         ({"hardening": "threshold"}, lambda z: z),
@@ -696,6 +696,15 @@ def test_auto_leaves_other_batches_to_autograd(install, options, changed):
     loss(z, y[: z.shape[-2]])
     assert loss.kernel_ == "dense"
     assert calls == []
+
+
+@not_interpreted
+def test_auto_takes_few_batches_one_by_one(install):
+    calls = install(streaming_loss)
+    z, y = batch(40, 6, 4)
+    loss = ContrastiveLoss("hscl")
+    loss(z.expand(3, *z.shape), y)
+    assert loss.kernel_ == "triton" and calls
 
 
 @not_interpreted

@@ -34,6 +34,8 @@ from sklearn_hscl.runtime.random_state import Draws, next_draws, repeated
 
 ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
 KERNELS = ("dense", "tiled", "streaming", "triton")
+# Triton takes one batch after the other: more small ones are faster at once.
+_MAX_BATCHES = 16
 _MAX_SQUARED_NORM = 1.01  # of a row whose length is 1 up to rounding in bfloat16
 
 
@@ -95,6 +97,7 @@ def _runs_triton(z: Tensor, options: LossOptions) -> bool:
         and not is_functorch_wrapped_tensor(z)  # whose gradient is by autograd
         and z.dtype == torch.float32
         and z.shape[-2] > 2  # with fewer samples there is no loss to check
+        and z[..., 0, 0].numel() <= _MAX_BATCHES
         and scales_are_numbers
         and _slope(options) <= _MAX_CHECKED_SLOPE
     )
