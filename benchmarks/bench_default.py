@@ -14,16 +14,13 @@ of the CPU, so that other work on the machine matters less; the fastest turn cou
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measure import around_centres, extra_memory, print_table
+from measure import around_centres, extra_memory, in_fresh_process, print_table
 from sklearn.linear_model import LogisticRegression
 from tables import FOLDER, TIERS, load_split
 
@@ -101,15 +98,8 @@ PARTS = {
 
 def measure(checkout: Path, part: str, item: str) -> list[float]:
     """Run one measurement in a fresh process that imports a checkout."""
-    result = subprocess.run(
-        [sys.executable, __file__, "--worker", part, item],
-        env=os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode:
-        raise RuntimeError(f"{part} {item} in {checkout} failed:\n{result.stderr}")
-    return [float(number) for number in result.stdout.split()]
+    arguments = (__file__, "--worker", part, item)
+    return in_fresh_process(*arguments, PYTHONPATH=checkout, OMP_NUM_THREADS=1)
 
 
 def compare(part: str, versions: list[Path], n_turns: int) -> Iterator[list[str]]:

@@ -1,5 +1,6 @@
 """Data, clocks, turns, memory and tables that the benchmarks share."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -79,10 +80,16 @@ def resident(field):
     return int(line.split()[1]) * 1024
 
 
-def in_fresh_process(*arguments):
-    """Return the numbers that Python prints when called with these arguments."""
+def in_fresh_process(*arguments, **environment):
+    """Return the numbers that Python prints when called with these arguments.
+
+    `environment` holds variables that the process has besides those of this one.
+    """
     command = [sys.executable, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    variables = os.environ | {name: str(value) for name, value in environment.items()}
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=variables
+    )
     return [float(number) for number in result.stdout.split()]
 
 
