@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl._sklearn_compat import AttrsDict, _fit_context
+from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.data.validation import FitInput, check_rows
 from sklearn_hscl.encoders.inference import EmbeddingOptions, embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
@@ -123,6 +124,8 @@ class HSCLEmbedder(
         - ``"mlp"``: Linear-ReLU layers on columns or pixels.
         - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
           ``"torchvision:NAME"``: for images, with new weights.
+        - ``"sentence-transformers:NAME"``, a ``SentenceTransformer`` or
+          :class:`~sklearn_hscl.encoders.TextEncoder`: for texts, see :ref:`texts`.
         - ``"auto"``: with targets ``"tabular"`` for tables, unless sparse and large, and
           ``"conv"`` for images; else ``"mlp"``.
         - a module from (B, n_features) or (B, C, H, W) in float32 to (B, n_components),
@@ -248,7 +251,7 @@ class HSCLEmbedder(
     n_threads_ : int
         Threads of training.
     input_shape_ : tuple of int
-        Shape of a sample: (n_features,) or (channels, height, width).
+        Shape of a sample: (n_features,), (channels, height, width), or () of a text.
     n_features_in_ : int
         Number of features or channels.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -427,7 +430,8 @@ class HSCLEmbedder(
             rows or images, or of tuples whose first element is one (table rows for a
             built-in encoder are read at once). A list of paths, or a column of images,
             denotes images of the same size, decoded on demand; see
-            :class:`~sklearn_hscl.image_files.ImageFiles`.
+            :class:`~sklearn_hscl.image_files.ImageFiles`. An encoder of texts takes a
+            column of strings.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or continuous
             values; see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
@@ -651,7 +655,9 @@ class HSCLEmbedder(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         tags.input_tags.sparse = True
-        built_in = isinstance(self.encoder, str)
+        tags.input_tags.string = takes_texts = reads_texts(self.encoder)
+        tags.input_tags.one_d_array = takes_texts
+        built_in = isinstance(self.encoder, str) and not takes_texts
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None
         return tags

@@ -174,7 +174,7 @@ def is_internal(module, function):
 
 
 COUNTS = {
-    "modules": (len(FILES), 148),
+    "modules": (len(FILES), 154),
     "modules beside packages at the root": (
         sum(
             path.parent == PACKAGE and path.name != "__init__.py" for path in FILES.values()
@@ -187,9 +187,9 @@ COUNTS = {
             and sum(name in imported for imported in IMPORTS.values()) == 1
             for name, path in FILES.items()
         ),
-        26,
+        28,
     ),
-    "modules that one module imports": (max(map(len, IMPORTS.values())), 14),
+    "modules that one module imports": (max(map(len, IMPORTS.values())), 15),
     "lines that say Any": (
         sum(
             bool(re.search(r"\bAny\b", line))

@@ -100,8 +100,9 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
             shown = path if len(path) <= _MAX_SHOWN else f"{path[:40]}…{path[-40:]}"
             raise ValueError(
                 f"Item {index} of X, {shown!r}, cannot be read as an image: there is no "
-                f"such file, and strings are read as paths. Correct the path; make numbers "
-                f"of texts first, for example by TfidfVectorizer of scikit-learn."
+                f"such file, and strings are read as paths. Correct the path. For texts "
+                f"pass encoder='sentence-transformers:NAME' or a TextEncoder, or make "
+                f"numbers of them first, for example by TfidfVectorizer of scikit-learn."
             )
         try:
             return _decoded(path, self.mode, self.size)

@@ -48,6 +48,7 @@ from sklearn_hscl.data.targets import (
     encode_groups,
     fit_targets,
 )
+from sklearn_hscl.data.texts import Texts, check_texts, reads_texts
 from sklearn_hscl.data.training_data import (
     FittedInput,
     InputSchema,
@@ -243,6 +244,9 @@ def _as_table(X: Any) -> Any:
     return Table.of(X) if is_in_memory and _n_dimensions(X) == 2 else X
 
 
+_CONTENT = {1: "texts", 2: "a sparse X"}  # by number of dimensions
+
+
 def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
     """Learn the columns of a table; custom encoders get categories only if named."""
     chosen = estimator.categorical_features
@@ -250,10 +254,10 @@ def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
     if by_dtype and not isinstance(estimator.encoder, str):
         chosen = None
     ndim = _n_dimensions(X)
-    if not by_dtype and len(chosen) and (ndim > 2 or issparse(X)):
+    if not by_dtype and len(chosen) and (ndim != 2 or issparse(X)):
         raise ValueError(
             f"categorical_features={chosen!r} needs a table that is not sparse, got "
-            f"{'images' if ndim > 2 else 'a sparse X'}. Leave it out."
+            f"{_CONTENT.get(ndim, 'images')}. Leave it out."
         )
     columns = TableColumns.learn(X, chosen) if ndim == 2 else None
     if by_dtype and columns is not None:
@@ -328,6 +332,8 @@ def check_opened(
         Tables in a numeric type, float32 or float64 in fit; images in their own type.
         OutOfCoreRows where X is a memory map or a dataset.
     """
+    if reads_texts(estimator.encoder):
+        return _check_opened_texts(estimator, X, is_fit=fitted_shape is None, name=name)
     given, X = X, X.data if isinstance(X, Table) else X
     ndim = _n_dimensions(X)
     if ndim > 4:
@@ -356,11 +362,28 @@ def check_opened(
     return MappedRows(rows) if is_memory_mapped(rows) else rows
 
 
+def _check_opened_texts(
+    estimator: BaseEstimator, texts: Texts, *, is_fit: bool, name: str
+) -> Texts:
+    """Check the number of texts; the estimator gets `n_features_in_` in fit."""
+    smallest = 2 if is_fit else 1
+    if len(texts) < smallest:
+        raise ValueError(
+            f"{name} holds {len(texts)} texts, but a minimum of {smallest} is required."
+        )
+    if is_fit:
+        estimator.n_features_in_ = 1
+    return texts
+
+
 def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     """Make arrays of tensors and of vectors in cells, and rows of datasets and files.
 
-    Frames, sparse rows, other arrays and nested lists are left as they are.
+    Frames, sparse rows, other arrays and nested lists are left as they are. For encoders
+    of texts, X becomes an array of strings.
     """
+    if reads_texts(estimator.encoder):
+        return None if X is None else check_texts(X, name)
     refuse_single_path(X, name)
     X = ItemList(X) if holds_items(X) else images_of(X, name)
     if not isinstance(X, Dataset):

@@ -9,6 +9,7 @@ from sklearn_hscl.encoders.options import EncoderOptions
 from sklearn_hscl.encoders.registry import ENCODERS, build_module
 from sklearn_hscl.encoders.tabular.column_statistics import ColumnStatistics
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.encoders.text.transformer import TextEncoder
 
 __all__ = [
     "ENCODERS",
@@ -20,5 +21,6 @@ __all__ = [
     "PixelScaling",
     "ResNetEncoder",
     "TabularEncoder",
+    "TextEncoder",
     "build_module",
 ]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sklearn_hscl.data.out_of_core import Rows
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
+from sklearn_hscl.encoders.text.tokens import embed_by_length, is_tokens
 from sklearn_hscl.runtime.device import to_device
 from sklearn_hscl.runtime.global_setting import renewed_in_children
 from sklearn_hscl.runtime.matmul import chosen_products
@@ -144,7 +145,8 @@ def embed_alike(
 ) -> Tensor:
     """Embed rows (n, ...) such that their bits do not depend on the others: (n, D).
 
-    On a CPU, such batches are measured once for each encoder and each shape of rows.
+    On a CPU, such batches are measured once for each encoder and each shape of rows. The
+    last bits of texts may depend on others of similar length.
     """
     _set_to_eval(encoder)
 
@@ -153,6 +155,8 @@ def embed_alike(
         return l2_normalize(embedding) if normalize else embedding
 
     with torch.inference_mode(), precision.products(), precision.autocast():
+        if is_tokens(rows):  # to measure each length would take longer than to embed
+            return embed_by_length(embed, rows)
         if rows.device.type != "cpu":
             return BatchLayout(UNMEASURED_SIZES).embed(embed, rows)
         products = chosen_products() if precision.name == "float32" else ""
@@ -170,6 +174,8 @@ def embed_tensor(encoder: nn.Module, rows: Any, precision: Precision) -> Tensor:
     """
     _set_to_eval(encoder)
     with torch.inference_mode(), precision.products(), precision.autocast():
+        if isinstance(rows, Tensor) and is_tokens(rows):
+            return embed_by_length(partial(_forward, encoder, precision=precision), rows)
         chunks = rows.split(CHUNK_ROWS)
         return torch.cat([_forward(encoder, chunk, precision) for chunk in chunks])
 

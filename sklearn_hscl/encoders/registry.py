@@ -34,6 +34,7 @@ from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
+from sklearn_hscl.encoders.text.tokens import is_tokens
 from sklearn_hscl.runtime.precision import Precision
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -309,7 +310,8 @@ def output_width(
         If the module fails on the rows. Its output must be finite float32 embeddings of
         that width, with a gradient, and each must depend on its row alone.
     """
-    sample = as_float(sample).float()
+    sample = as_float(sample)
+    sample = sample if is_tokens(sample) else sample.float()
     try:
         output = module.eval()(sample)  # also gives lazy modules their shapes
         fewer = module(sample[:2])

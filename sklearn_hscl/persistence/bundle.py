@@ -444,7 +444,7 @@ def _restore_embedder(
     estimator = _with_parameters(cls, params | dict(passed))
     params = estimator.get_params(deep=False)
     input_shape = tuple(entries["input_shape"])
-    _check_inputs(inputs, input_shape[0])
+    _check_inputs(inputs, input_shape[0] if input_shape else 1)
     custom_encoder = None
     if entries["network"]["blueprint"] is None:
         is_double = entries["precision"] == "float64"
@@ -486,12 +486,15 @@ def _check_inputs(inputs: Entries, n_features: int) -> None:
 def _try_encoder(fitted: FittedState, *, is_built_in: bool) -> None:
     """Embed one row, so that a file that cannot produce embeddings fails on load.
 
-    The row contains zeros, for which a custom encoder need not return finite values.
+    The row contains zeros, for which a custom encoder need not return finite values; of
+    texts it is an empty one.
     """
     precision = fitted.precision
     if prod(fitted.input_shape_) > _MAX_TRIED_VALUES:
         return
-    row = fitted.prepare(np.zeros((1, *fitted.input_shape_)), precision.dtype)
+    shape = fitted.input_shape_
+    sample = np.zeros((1, *shape)) if shape else np.array([""], dtype=object)
+    row = fitted.prepare(sample, precision.dtype)
     with torch.inference_mode(), precision.autocast():
         embedding = fitted.module_(row.to(fitted.device_))
     if embedding.shape != (1, fitted.n_features_out):

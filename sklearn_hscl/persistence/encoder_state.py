@@ -6,7 +6,7 @@ the user, and gets its weights from the file.
 
 import copy
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from sklearn_hscl.encoders.registry import (
     get_config,
     to_precision,
 )
+from sklearn_hscl.encoders.text.files import from_files, is_writable, to_files
 from sklearn_hscl.persistence.schema import (
     Array,
     Arrays,
@@ -250,6 +251,7 @@ def _restore_scale(arrays: StoredArrays) -> StandardScaler:
 
 
 ENCODER_PREFIX = "encoder."
+_FILES = "files"  # key of the names of files that hold an encoder
 _STORABLE_DTYPES = {
     torch.float32,
     torch.float64,
@@ -297,8 +299,9 @@ def network_state(
         Whether to return the weights of an encoder that is not built in.
     """
     head, classifier = module.head, module.classifier
+    files = to_files(encoder) if has_custom_weights and is_writable(encoder) else {}
     entries = {
-        "blueprint": get_config(encoder),
+        "blueprint": {_FILES: list(files)} if files else get_config(encoder),
         "n_components": module.n_components,
         "projection_dim": head[-1].out_features
         if isinstance(head, nn.Sequential)
@@ -307,15 +310,19 @@ def network_state(
     }
     is_stored = has_custom_weights or entries["blueprint"] is not None
     parts = {
-        "encoder": encoder if is_stored else None,
+        "encoder": encoder if is_stored and not files else None,
         "head": head,
         "classifier": classifier,
     }
-    return entries, {
+    weights = {
         f"{part}.{name}": cpu_array(value, f"{part}.{name}")
         for part, network in parts.items()
         if network is not None
         for name, value in network.state_dict().items()
+    }
+    contents = (np.frombuffer(content, np.uint8) for content in files.values())
+    return entries, weights | {
+        f"{ENCODER_PREFIX}{index}": content for index, content in enumerate(contents)
     }
 
 
@@ -356,7 +363,10 @@ def restore_network(
     dtype = rows.precision.dtype
     weights = _take_tensors(arrays, ENCODER_PREFIX)
     config = entries["blueprint"]
-    if config is not None:
+    if config is not None and _FILES in config:
+        encoder = _read_encoder(config[_FILES], weights, rows.precision.dtype)
+        custom = CustomEncoder(encoder, is_trained=True)
+    elif config is not None:
         encoder = _build_encoder(config, weights, rows)
     else:
         assert custom is not None  # the callers provide it
@@ -391,6 +401,20 @@ def _build_encoder(
     encoder = build_from_config(config, weights, rows.input_shape, rows.layout)
     _check_weights(encoder, weights, rows.precision.dtype)
     return encoder
+
+
+def _read_encoder(names: Any, contents: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """Read the encoder from the files of its library."""
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or set(contents) != {str(index) for index in range(len(names))}:
+        raise BundleError("the files of the encoder do not match their names")
+    if any(content.dtype != torch.uint8 for content in contents.values()):
+        raise BundleError("expected the files of the encoder as bytes")
+    files = {name: contents[str(k)].numpy().tobytes() for k, name in enumerate(names)}
+    try:
+        return to_precision(from_files(files), dtype)
+    except ValueError as error:
+        raise BundleError(str(error)) from error
 
 
 def _take_tensors(arrays: StoredArrays, prefix: str) -> dict[str, Tensor]:
@@ -467,7 +491,7 @@ def check_encoder_is_storable(
         Parameters that are not stored.
     """
     is_name = isinstance(encoder, str) and "encoder" not in leave_out
-    if is_name and get_config(module) is None:
+    if is_name and get_config(module) is None and not is_writable(module):
         raise ValueError(
             f"Expected the layers of encoder={encoder!r} to be of this library, got "
             f"{type(module).__name__}, which a file without code cannot hold. Call "

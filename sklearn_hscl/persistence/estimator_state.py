@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sklearn_hscl.augment import Augmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.linear_path import path_width
+from sklearn_hscl.encoders.text.tokens import tokenization_of
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.persistence.encoder_state import (
@@ -137,12 +138,15 @@ def restore(
     input_shape = tuple(entries["input_shape"])
     ndim = len(input_shape) + 1
     device = _available_device(params["device"])
-    columns, prepare = restore_table(entries["table"], arrays, input_shape[0])
+    n_features = input_shape[0] if input_shape else 1  # a column of texts
+    columns, prepare = restore_table(entries["table"], arrays, n_features)
     encode_targets = restore_targets(entries["targets"], arrays)
     precision = _restore_precision(entries, device, ndim)
     rows = RowFormat(input_shape, prepare.layout, precision)
     encoder, module = restore_network(entries["network"], arrays, rows, custom_encoder)
     encoder, module = encoder.to(device), module.to(device)
+    if not input_shape:
+        prepare = tokenization_of(encoder)
     net = RestoredNet(
         **vars(
             _restore_loss_state(
@@ -198,7 +202,7 @@ def _check_entries(entries: object) -> Entries:
         **{entry.key: entry.type for entry in ENTRIES.values()},
     )
     shape, seeds = checked["input_shape"], checked["seeds"]
-    if len(shape) not in (1, 3) or not all(type(n) is int and n > 0 for n in shape):
+    if len(shape) not in (0, 1, 3) or not all(type(n) is int and n > 0 for n in shape):
         raise BundleError(f"the rows have the invalid shape {shape!r:.80}")
     n_seeds = len(Seeds._fields)
     if len(seeds) != n_seeds or not all(type(n) is int and n >= 0 for n in seeds):

@@ -85,11 +85,12 @@ def resolve_precision(precision: str, device: torch.device, ndim: int) -> Precis
     ----------
     precision : {"auto", "float64", "float32", "tf32", "bf16"}
         As given by the user. ``"auto"`` is float32 except on NVIDIA GPUs: there it is
-        bf16 for images, whose networks are large enough to benefit, and tf32 for tables.
+        bf16 for images and texts, whose networks are large enough to benefit, and tf32
+        for tables.
     device : torch.device
         Device of the computation.
     ndim : int
-        Number of dimensions of the rows' array: 2 for tables, 4 for images.
+        Number of dimensions of the rows' array: 1 for texts, 2 for tables, 4 for images.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def resolve_precision(precision: str, device: torch.device, ndim: int) -> Precis
         precision = "float32"
         if device.type == "cuda":
             precision = (
-                "bf16" if ndim > 2 and accelerator(device).supports_bf16() else "tf32"
+                "bf16" if ndim != 2 and accelerator(device).supports_bf16() else "tf32"
             )
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sklearn_hscl.encoders.registry import encoder_name
+from sklearn_hscl.encoders.text.transformer import open_text_encoder
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.device import resolve_device
 from sklearn_hscl.runtime.precision import resolve_precision
@@ -73,6 +74,7 @@ def build_run(
     TrainingRun
     """
     seeds, previous = start.seeds, start.previous
+    given = replace(given, encoder=open_text_encoder(given.encoder))
     if previous is not None and given.encoder == "auto":
         given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
     if previous is not None and given.encoder == "mlp" and given.n_components is None:
@@ -140,7 +142,7 @@ def _context(
     if previous is not None:
         prepare = previous.prepare
     else:
-        prepare = split.preprocessing(built_in=isinstance(config.encoder, str))
+        prepare = split.preprocessing(config.encoder)
         # Members of an earlier fit have seen all samples: none would be out of fold.
         folds = member_folds(config, split.data, loss, seeds)
     known = train = split.train(prepare, place)

@@ -13,6 +13,7 @@ from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
+from sklearn_hscl.data.texts import is_texts
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.linear_path import has_rare_classes
 from sklearn_hscl.encoders.preprocessing import Preparation
@@ -219,6 +220,11 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     return max(1, round(n_steps / n_batches))
 
 
+def _text_epochs(n_rows: int, n_batches: int) -> int:
+    n_steps = min(max(8 * n_batches, 40), 500)
+    return max(2, round(n_steps / n_batches))
+
+
 PLAIN = EncoderDefaults(epochs=lambda n_rows, n_batches: 20)
 # Without labels a step teaches less, and a cosine ends too early at the same rate.
 NO_LABELS = replace(PLAIN, lr=4e-3)
@@ -252,6 +258,16 @@ TABULAR = EncoderDefaults(
     without_decay=("*.bias", "*encoder.weights"),
     averaging=0.95,
     n_scores=30,
+)
+
+# Pretrained transformers move little: their weights are better than a few texts can tell.
+TEXTS = EncoderDefaults(
+    epochs=_text_epochs,
+    batch_size=64,
+    projection_dim=None,
+    lr=6e-5,
+    weight_decay=0.01,
+    without_decay=("*.bias", "*LayerNorm*"),
 )
 
 _BY_DIMENSIONS = {2: "tabular", 4: "conv"}
@@ -290,6 +306,8 @@ def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
     """Return the defaults for an encoder and the kind of data."""
     if encoder == "tabular":
         return TABULAR
+    if is_texts(data.train.rows):
+        return TEXTS
     if data.target_kind is None:
         is_image = encoder == "mlp" and data.train.rows.ndim == 4
         return UNLABELED_IMAGES if is_image else NO_LABELS

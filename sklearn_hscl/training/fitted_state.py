@@ -171,7 +171,7 @@ class FittedState:
     def __post_init__(self) -> None:
         """Compute the fields that follow from others."""
         derived: dict[str, object] = {
-            "n_features_in_": self.input_shape_[0],
+            "n_features_in_": self.input_shape_[0] if self.input_shape_ else 1,
             "loss_curve_": [epoch["train_loss"] for epoch in self.history_],
             "n_iter_": len(self.history_),
         }

@@ -18,6 +18,7 @@ from torch import nn
 
 from sklearn_hscl._sklearn_compat import HasMethods, Interval, StrOptions
 from sklearn_hscl.data.categorical import FROM_DTYPE
+from sklearn_hscl.data.texts import NAME_PREFIX, reads_texts
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.image.registry import LIBRARIES, is_library_model
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
@@ -52,10 +53,12 @@ class EncoderNames(StrOptions):
 
     def is_satisfied_by(self, val: Any) -> bool:
         """Say whether this is such a name."""
-        return bool(super().is_satisfied_by(val)) or is_library_model(val)
+        is_text_model = isinstance(val, str) and reads_texts(val) and val != NAME_PREFIX
+        return bool(super().is_satisfied_by(val)) or is_library_model(val) or is_text_model
 
     def __str__(self) -> str:
-        return f"{super().__str__()}, {', '.join(f'{name}:NAME' for name in LIBRARIES)}"
+        libraries = (*(f"{library}:" for library in LIBRARIES), NAME_PREFIX)
+        return f"{super().__str__()}, {', '.join(f'{name}NAME' for name in libraries)}"
 
 
 CONSTRAINTS: dict[str, list[Any]] = {

@@ -17,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
+from sklearn_hscl.data.texts import is_texts
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.preprocessing import Identity, Preparation, TablePreprocessor
 from sklearn_hscl.encoders.tabular.feature_importance import (
@@ -25,6 +26,7 @@ from sklearn_hscl.encoders.tabular.feature_importance import (
 )
 from sklearn_hscl.encoders.tabular.forest_scores import ForestScores, score_forests
 from sklearn_hscl.encoders.tabular.forests import PRUNINGS, GrownForests, grow_forests
+from sklearn_hscl.encoders.text.tokens import Tokenization, tokenization_of
 from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.config import FitConfig
@@ -112,10 +114,12 @@ class PreparedSplit(_Memo):
         super().__init__()
         self.data = data
 
-    def preprocessing(self, *, built_in: bool) -> Preparation:
-        """Fit the preprocessing: of tables for built-in encoders; else none."""
+    def preprocessing(self, encoder: object) -> Preparation:
+        """Fit the preprocessing: of tables for built-in encoders, of texts; else none."""
         rows, is_categorical = self.data.train.rows, self.data.schema.is_categorical
-        if not (built_in and rows.ndim == 2):
+        if is_texts(rows):
+            return tokenization_of(encoder)
+        if not (isinstance(encoder, str) and rows.ndim == 2):
             return Identity()
         return self._once(
             "preprocessing", lambda: TablePreprocessor.fit(rows, is_categorical)
@@ -124,7 +128,10 @@ class PreparedSplit(_Memo):
     def train(self, prepare: Preparation, place: Placement) -> LabelledRows:
         """Return the training samples as tensors; see :func:`to_tensors`."""
         key = ("train", prepare.layout is None, place)
-        return self._once(key, lambda: to_tensors(self.data.train, prepare, *place))
+        train = self._once(key, lambda: to_tensors(self.data.train, prepare, *place))
+        if isinstance(prepare, Tokenization) and isinstance(train.rows, Tensor):
+            prepare.warn_of_cut(train.rows)
+        return train
 
     def held_out(self, prepare: Preparation, place: Placement) -> LabelledRows | None:
         """Return the held-out samples as tensors; None if there are none."""
@@ -271,6 +278,8 @@ def to_tensors(
 def _prepared(
     rows: np.ndarray, prepare: Preparation, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
+    if is_texts(rows):  # as wide as the longest text
+        return prepare(rows, dtype).to(device)
     first = prepare(rows[:_CHUNK_ROWS], dtype)
     result = torch.empty((len(rows), *first.shape[1:]), dtype=first.dtype, device=device)
     result[: len(first)] = first

@@ -153,7 +153,8 @@ def choose_augment(
     n_views : int
         Number of views of each row.
     shape : tuple of int
-        Shape of a training row: (n_features,) of a table, (C, H, W) of images.
+        Shape of a training row: (n_features,) of a table, (C, H, W) of images, () of texts
+        and (2, L) of their tokens.
     has_targets : bool
         Whether labels or values decide about positives.
 
@@ -163,7 +164,8 @@ def choose_augment(
         For "auto", tables are corrupted if a row needs several views. Images are always
         shifted, as shifted images look like real ones, which corrupted rows do not.
         Without targets they are cropped and recoloured: all that is learned is which views
-        are of one image, and shifted ones are too easy to recognize.
+        are of one image, and shifted ones are too easy to recognize. Texts stay as they
+        are: the dropout of a transformer makes their views differ.
     """
     if isinstance(augment, Augmentation):
         return augment
@@ -172,7 +174,9 @@ def choose_augment(
     if not isinstance(augment, str):
         _check_function(augment)
         return FunctionAugmentation(augment)
-    if len(shape) > 1:
+    if len(shape) in (0, 2):
+        return Augmentation()
+    if len(shape) > 2:
         return RandomShift() if has_targets else _crops(n_channels=shape[0])
     return FeatureCorruption() if n_views > 1 else Augmentation()
 

@@ -1,0 +1,1 @@
+"""Encoders of texts: pretrained transformers, and the tokens that they take."""

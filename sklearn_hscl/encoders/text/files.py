@@ -1,0 +1,104 @@
+"""An encoder of texts as the files that its own library writes, and back.
+
+The files are descriptions as JSON, the vocabulary, and weights as safetensors. None of them
+holds code, and none is read that would name code of its own.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from sklearn_hscl.data.texts import is_sentence_transformer
+from sklearn_hscl.encoders.text.transformer import (
+    TextEncoder,
+    open_text_encoder,
+    without_progress,
+)
+
+Files = dict[str, bytes]
+_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
+_DESCRIPTION = "text_encoder.json"  # of a TextEncoder, beside the folders of its parts
+_MODEL, _TOKENIZER = "model", "tokenizer"
+
+
+def is_writable(encoder: object) -> bool:
+    """Return whether an encoder is written as files of its library."""
+    return isinstance(encoder, TextEncoder) or is_sentence_transformer(encoder)
+
+
+def to_files(encoder: Any) -> Files:
+    """Return the content of each file by its path in the folder of the encoder."""
+    with TemporaryDirectory() as name, without_progress():
+        folder = Path(name)
+        if isinstance(encoder, TextEncoder):
+            model: Any = encoder.model
+            model.save_pretrained(folder / _MODEL)
+            encoder.tokenizer.save_pretrained(folder / _TOKENIZER)
+            settings = {"pooling": encoder.pooling, "max_length": encoder.max_length}
+            (folder / _DESCRIPTION).write_text(json.dumps(settings))
+        else:
+            encoder.save_pretrained(name, create_model_card=False)
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in _SUFFIXES
+        }
+
+
+def from_files(files: Mapping[str, bytes]) -> nn.Module:
+    """Return the encoder of the files; the inverse of :func:`to_files`.
+
+    Raises
+    ------
+    ValueError
+        If a file could hold code, or its library cannot read the files.
+    """
+    for name, content in files.items():
+        _check_name(name)
+        if name.endswith(".json"):
+            _check_description(name, content)
+    with TemporaryDirectory() as folder, without_progress():
+        for name, content in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        try:
+            return _read(Path(folder))
+        except (OSError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"the files of the encoder cannot be read: {error}") from error
+
+
+def _read(folder: Path) -> nn.Module:
+    if not (folder / _DESCRIPTION).exists():
+        module: nn.Module = open_text_encoder(f"sentence-transformers:{folder}")
+        return module
+    from transformers import AutoModel, AutoTokenizer
+
+    settings = json.loads((folder / _DESCRIPTION).read_text())
+    model = AutoModel.from_pretrained(folder / _MODEL, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER, local_files_only=True)
+    return TextEncoder(model, tokenizer, settings["pooling"], settings["max_length"])
+
+
+def _check_name(name: str) -> None:
+    """Raise where a file would be written elsewhere, or is of another kind."""
+    path = PurePosixPath(name)
+    is_inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    if not (is_inside and path.suffix in _SUFFIXES):
+        raise ValueError(f"the encoder has the unexpected file {name!r:.80}")
+
+
+def _check_description(name: str, content: bytes) -> None:
+    """Raise where a description names code: classes of other packages, remote code."""
+    value = json.loads(content)
+    if name == "modules.json":
+        types = [module["type"] for module in value]
+        foreign = [t for t in types if not str(t).startswith("sentence_transformers.")]
+        if foreign:
+            raise ValueError(f"the encoder names code of another package: {foreign[0]!r}")
+    if isinstance(value, dict) and "auto_map" in value:
+        raise ValueError(f"the file {name!r} of the encoder names code of its own")

@@ -1,0 +1,66 @@
+"""A SentenceTransformer that takes tokens as well as its own features."""
+
+from typing import Any
+
+import sentence_transformers
+from torch import Tensor
+
+from sklearn_hscl.encoders.text.tokens import Tokenization, cut, embed_in_groups
+
+
+class SentenceTransformer(sentence_transformers.SentenceTransformer):
+    """A ``sentence_transformers.SentenceTransformer`` that also maps tokens.
+
+    It is used and saved as any other one.
+    """
+
+    reads_texts = True
+
+    @property
+    def tokenization(self) -> Tokenization:
+        """Map of texts to the tokens that this module takes."""
+        prompt = self.prompts.get(self.default_prompt_name, "")
+        return Tokenization(self.tokenizer, self.max_seq_length, prompt)
+
+    def forward(self, input: Any, **kwargs: Any) -> Any:  # noqa: A002 - as torch has it
+        """Map tokens (B, 2, L) to embeddings (B, n_components); features as ever."""
+        if not isinstance(input, Tensor):
+            return super().forward(input, **kwargs)
+        return embed_in_groups(self._embed, input) if self.training else self._embed(input)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        indices, mask = cut(tokens)
+        features = {"input_ids": indices, "attention_mask": mask}
+        embedding: Tensor = super().forward(features)["sentence_embedding"]
+        return embedding
+
+
+def load(name: str) -> sentence_transformers.SentenceTransformer:
+    """Load a model by the path of its folder, or by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model in reach.
+    """
+    try:
+        return sentence_transformers.SentenceTransformer(name, device="cpu")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"encoder='sentence-transformers:{name}' cannot be loaded: {error}. Pass the "
+            f"path of a folder with the model, as in 'sentence-transformers:./model', or "
+            f"connect to the network for a name that is not cached."
+        ) from error
+
+
+def of_tokens(model: Any) -> SentenceTransformer:
+    """Turn a model into one that also takes tokens, in place."""
+    tokenizer = getattr(model, "tokenizer", None)
+    if not callable(tokenizer) or model.max_seq_length is None:
+        raise ValueError(
+            f"encoder={type(model).__name__} has no tokenizer of transformers with a "
+            f"maximum length, so that its texts cannot be batched. Pass a model whose "
+            f"first module is a Transformer."
+        )
+    model.__class__ = SentenceTransformer
+    return model

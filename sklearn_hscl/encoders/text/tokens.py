@@ -1,0 +1,109 @@
+"""Texts as tokens: int32 rows (n, 2, L) of token indices, and of 1 where there is one.
+
+The tokens of a text come first, and zeros fill its row. No encoder depends on the filling,
+so that texts of all lengths fit into one array, and batches are cut to their longest text.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+# Texts are embedded together whose lengths are equal when rounded up to this multiple.
+_LENGTH_STEP = 8
+_MAX_TEXTS = 64  # texts that are embedded at a time, which keeps few activations
+_GROUP_SIZE = 16  # texts of a training batch that are embedded at a time
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """Preparation of texts for a transformer.
+
+    Attributes
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        The tokenizer that belongs to the weights.
+    max_length : int
+        Number of tokens that the transformer takes; the rest of a text is cut off.
+    prompt : str
+        What precedes every text.
+    """
+
+    tokenizer: Any
+    max_length: int
+    prompt: str = ""
+    layout: None = None
+
+    def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Map texts (n,) to tokens (n, 2, L), where L is the length of the longest."""
+        texts = [self.prompt + text for text in rows]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length)
+        indices = encoded["input_ids"]
+        lengths = np.fromiter(map(len, indices), dtype=np.int64, count=len(indices))
+        is_token = np.arange(max(1, lengths.max())) < lengths[:, None]  # (n, L)
+        tokens = np.zeros((len(indices), 2, is_token.shape[1]), dtype=np.int32)
+        tokens[:, 0][is_token] = np.concatenate([np.zeros(0, np.int32), *indices])
+        tokens[:, 1] = is_token
+        return torch.from_numpy(tokens)
+
+    def warn_of_cut(self, tokens: Tensor) -> None:
+        """Warn if training texts have as many tokens as the transformer takes."""
+        n_full = int((lengths_of(tokens) >= self.max_length).sum())
+        if n_full:
+            warnings.warn(
+                f"{n_full} of {len(tokens)} texts have {self.max_length} tokens or more, "
+                f"of which the encoder takes the first {self.max_length}. Split long "
+                f"texts, or raise max_seq_length of the encoder if its weights allow it.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def tokenization_of(encoder: Any) -> Tokenization:
+    """Return the map of texts to the tokens that an encoder of texts takes."""
+    return cast(Tokenization, encoder.tokenization)
+
+
+def is_tokens(rows: Tensor) -> bool:
+    """Return whether prepared rows are tokens: no other rows are int32."""
+    return rows.dtype == torch.int32
+
+
+def lengths_of(tokens: Tensor) -> Tensor:
+    """Return the number of tokens of each text, (n,)."""
+    return tokens[:, 1].sum(1)
+
+
+def cut(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return indices and mask (B, L), where L is the length of the longest text."""
+    longest = max(1, int(lengths_of(tokens).max()))
+    indices, mask = tokens[:, :, :longest].long().unbind(1)
+    return indices, mask
+
+
+def embed_in_groups(embed: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Embed a batch (B, 2, L) in groups of similar length, which fill little: (B, D)."""
+    order = lengths_of(tokens).argsort(stable=True)
+    groups = tokens[order].tensor_split(-(-len(tokens) // _GROUP_SIZE))
+    return torch.cat([embed(group) for group in groups])[order.argsort()]
+
+
+def embed_by_length(embed: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """Embed texts (n, 2, L) of similar length together: (n, D).
+
+    Rows are as long as the text's length, rounded up: that depends on no other text.
+    """
+    steps = lengths_of(tokens).clamp(min=1).sub(1) // _LENGTH_STEP
+    indices = [(steps == step).nonzero()[:, 0] for step in steps.unique()]
+    parts: list[Tensor] = []
+    for index in indices:
+        length = (int(steps[index[0]]) + 1) * _LENGTH_STEP
+        rows = pad(tokens[index, :, :length], (0, length - min(length, tokens.shape[2])))
+        parts.extend(embed(some) for some in rows.split(_MAX_TEXTS))
+    joined = torch.cat(parts)
+    return torch.empty_like(joined).index_copy_(0, torch.cat(indices), joined)

@@ -1,0 +1,145 @@
+"""Transformers behind tokens: a model with its tokenizer, or a SentenceTransformer."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_hscl.data.texts import NAME_PREFIX, is_sentence_transformer, reads_texts
+from sklearn_hscl.encoders.text.tokens import Tokenization, cut, embed_in_groups
+from sklearn_hscl.runtime.random_state import scoped_torch_seed
+
+_POOLINGS = ("mean", "first", "last")
+_MAX_LENGTH = 512  # where neither the tokenizer nor the model says what it takes
+
+
+class TextEncoder(nn.Module):
+    """A transformer with its tokenizer, for texts as X.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Maps `input_ids` and `attention_mask` to `last_hidden_state`.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        The tokenizer that belongs to the weights of `model`.
+    pooling : {"mean", "first", "last"}, default="mean"
+        What becomes the embedding of a text: the mean of its tokens, its first token, as
+        in models of the kind of BERT, or its last one, as in decoders.
+    max_length : int or None, default=None
+        Number of tokens that are read of a text. None: what tokenizer and model take.
+
+    Raises
+    ------
+    ValueError
+        If `pooling` is another, or `max_length` is not positive.
+
+    Examples
+    --------
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.encoders import TextEncoder
+    >>> from transformers import AutoModel, AutoTokenizer  # doctest: +SKIP
+    >>> encoder = TextEncoder(  # doctest: +SKIP
+    ...     AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    ... )
+    >>> HSCLEmbedder(encoder=encoder).fit(texts, y)  # doctest: +SKIP
+    """
+
+    reads_texts = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        pooling: str = "mean",
+        max_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in _POOLINGS:
+            raise ValueError(f"pooling={pooling!r} must be one of {list(_POOLINGS)}.")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length={max_length!r} must be a positive integer.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.max_length = (
+            _max_length(model, tokenizer) if max_length is None else max_length
+        )
+
+    @property
+    def tokenization(self) -> Tokenization:
+        """Map of texts to the tokens that this module takes."""
+        return Tokenization(self.tokenizer, self.max_length)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, 2, L) to embeddings (B, n_components)."""
+        return (
+            embed_in_groups(self._embed, tokens) if self.training else self._embed(tokens)
+        )
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        indices, mask = cut(tokens)
+        hidden = self.model(input_ids=indices, attention_mask=mask).last_hidden_state
+        if self.pooling == "first":
+            return hidden[:, 0]
+        n_tokens = mask.sum(1).clamp(min=1)
+        if self.pooling == "last":
+            return hidden[torch.arange(len(hidden)), n_tokens - 1]
+        weight = mask.unsqueeze(2).to(hidden)  # (B, L, 1)
+        return (hidden * weight).sum(1) / n_tokens.unsqueeze(1)
+
+
+def _max_length(model: nn.Module, tokenizer: Any) -> int:
+    """Return the smaller of what tokenizer and model take; some have huge placeholders."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    known = [n for n in (tokenizer.model_max_length, positions) if n and n < 2**20]
+    return min(known, default=_MAX_LENGTH)
+
+
+def open_text_encoder(encoder: Any) -> Any:
+    """Return an encoder of texts as a module of tokens; other encoders as they are.
+
+    Parameters
+    ----------
+    encoder : str, nn.Module or callable
+        The parameter of the embedder.
+
+    Raises
+    ------
+    ImportError
+        If sentence-transformers is not installed.
+    ValueError
+        If a name cannot be loaded, or the model reads something other than texts.
+    """
+    if not reads_texts(encoder) or isinstance(encoder, TextEncoder):
+        return encoder
+    if not (isinstance(encoder, str) or is_sentence_transformer(encoder)):
+        return encoder  # a module of the user, which has a tokenization
+    try:
+        from sklearn_hscl.encoders.text import sentence_transformer
+    except ImportError as error:
+        raise ImportError(
+            f"encoder={encoder!r:.80} needs sentence-transformers. Run pip install "
+            f"sklearn-hscl[texts]."
+        ) from error
+    if isinstance(encoder, str):
+        with without_progress():
+            encoder = sentence_transformer.load(encoder.removeprefix(NAME_PREFIX))
+    return sentence_transformer.of_tokens(copy.copy(encoder))
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Let transformers read or write without progress bars, and leave torch's seed."""
+    from transformers.utils import logging
+
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with scoped_torch_seed(0):  # weights that a file lacks are drawn
+            yield
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,419 @@
+"""Texts as X: what may hold them, what an encoder of texts can be, and the way back."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from helpers.text_models import (
+    bert,
+    texts_and_labels,
+    tokenizer,
+    write_sentence_transformer,
+)
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.diagnostics import diagnose
+from sklearn_hscl.encoders import TextEncoder
+from sklearn_hscl.encoders.text.files import from_files, to_files
+from sklearn_hscl.encoders.text.tokens import Tokenization, embed_by_length, embed_in_groups
+from sklearn_hscl.persistence import BundleError
+
+SHORT = {"max_epochs": 2, "batch_size": 18, "lr": 1e-3, "random_state": 0}
+X, Y = texts_and_labels()
+NEW, NEW_Y = texts_and_labels(seed=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return the folder of a sentence transformer with random weights."""
+    path = tmp_path_factory.mktemp("model")
+    write_sentence_transformer(path)
+    return path / "whole"
+
+
+@pytest.fixture(scope="module")
+def encoders(folder):
+    """Return the same weights in the three forms that `encoder` accepts."""
+    from sentence_transformers import SentenceTransformer
+
+    return {
+        "object": SentenceTransformer(str(folder), device="cpu"),
+        "name": f"sentence-transformers:{folder}",
+        "parts": TextEncoder(*bert()),
+    }
+
+
+@pytest.fixture(scope="module")
+def fitted(encoders):
+    return HSCLEmbedder(encoder=encoders["name"], **SHORT).fit(X, Y)
+
+
+FORMS = pytest.mark.parametrize("form", ["object", "name", "parts"])
+
+# Training ------------------------------------------------------------------------------
+
+
+@FORMS
+def test_training_brings_classes_together(encoders, form):
+    embedder = HSCLEmbedder(encoder=encoders[form], max_epochs=30, lr=3e-3, random_state=0)
+    classifier = KNeighborsClassifier(3)
+    embedder.fit(X, Y)
+    after = classifier.fit(embedder.transform(X), Y).score(embedder.transform(NEW), NEW_Y)
+    frozen = embedder.set_params(max_epochs=1, lr=1e-6).fit(X, Y)
+    before = classifier.fit(frozen.transform(X), Y).score(frozen.transform(NEW), NEW_Y)
+    assert after > before + 0.3
+
+
+@FORMS
+def test_all_forms_train_alike(encoders, fitted, form):
+    embedding = HSCLEmbedder(encoder=encoders[form], **SHORT).fit(X, Y).transform(NEW)
+    np.testing.assert_allclose(embedding, fitted.transform(NEW), rtol=1e-4, atol=1e-5)
+
+
+@FORMS
+def test_the_encoder_of_the_user_stays_as_it_is(encoders, form):
+    encoder = encoders[form]
+    if isinstance(encoder, str):
+        return
+    kind, before = type(encoder), {k: v.clone() for k, v in encoder.state_dict().items()}
+    HSCLEmbedder(encoder=encoder, **SHORT).fit(X, Y)
+    assert type(encoder) is kind
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "y", [None, Y, np.where(Y == "music", "?", Y)], ids=["no", "all", "some"]
+)
+def test_any_labels(encoders, y):
+    unlabeled = {"unlabeled_label": "?"} if y is not None and "?" in y else {}
+    embedder = HSCLEmbedder(encoder=encoders["name"], **SHORT, **unlabeled).fit(X, y)
+    assert np.isfinite(embedder.transform(NEW)).all()
+
+
+def test_the_same_seed_gives_the_same_bits(encoders, fitted):
+    state = torch.get_rng_state()
+    again = HSCLEmbedder(encoder=encoders["name"], **SHORT).fit(X, Y)
+    assert (again.transform(NEW) == fitted.transform(NEW)).all()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_gradients_in_chunks_are_those_of_the_batch(encoders):
+    model, made = bert()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    model.config.attention_probs_dropout_prob = 0.0
+    embeddings = [
+        HSCLEmbedder(encoder=TextEncoder(model, made), device_batch_size=size, **SHORT)
+        .fit(X, Y)
+        .transform(NEW)
+        for size in ("auto", 5)
+    ]
+    np.testing.assert_allclose(*embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_held_out_texts_stop_training(encoders):
+    embedder = HSCLEmbedder(encoder=encoders["name"], **SHORT)
+    embedder.fit(X, Y, X_val=NEW, y_val=NEW_Y)
+    split = clone(embedder).set_params(early_stopping=True, validation_fraction=0.3)
+    split.fit(X, Y)
+    for found in (embedder, split):
+        assert found.valid_score_name_ == "k-NN accuracy"
+
+
+# Containers ----------------------------------------------------------------------------
+
+CONTAINERS = {
+    "tuple": tuple,
+    "array of str": np.array,
+    "array of object": lambda x: np.array(x, dtype=object),
+    "array of StringDType": lambda x: np.array(x, dtype=np.dtypes.StringDType()),
+    "array of one column": lambda x: np.array(x)[:, None],
+    "pandas series": pd.Series,
+    "pandas series of object": lambda x: pd.Series(x, dtype=object),
+    "pandas categorical": lambda x: pd.Series(x, dtype="category"),
+    "pandas frame": lambda x: pd.DataFrame({"text": x}),
+    "polars series": pl.Series,
+    "polars frame": lambda x: pl.DataFrame({"text": x}),
+    "arrow array": pa.array,
+    "arrow chunks": lambda x: pa.chunked_array([x[:3], x[3:]]),
+    "arrow table": lambda x: pa.table({"text": x}),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_containers(fitted, container):
+    contained = CONTAINERS[container](NEW)
+    assert (fitted.transform(contained) == fitted.transform(NEW)).all()
+
+
+BAD = {
+    "single text": ("a ball", "list of texts"),
+    "iterator": (iter(X), "list of texts"),
+    "two columns": (pd.DataFrame({"a": X, "b": X}), "2 columns"),
+    "None": ([*X[:5], None], "1 missing texts, the first in row 5"),
+    "NaN": (pd.Series([X[0], np.nan]), "missing texts, the first in row 1"),
+    "NA": (pd.Series([X[0], pd.NA], dtype="string"), "fillna"),
+    "masked": (np.ma.array(X[:3], mask=[0, 1, 0]), "missing texts"),
+    "null of arrow": (pa.array([None, "a"]), "row 0"),
+    "numbers": (np.arange(6.0), "0.0 of type float in row 0"),
+    "a number among texts": ([*X[:3], 7], "7 of type int in row 3"),
+    "bytes": ([b"a", b"b"], "of type bytes in row 0"),
+    "lists of texts": ([["a", "b"], ["c", "d"]], "2 columns"),
+    "empty": ([], "0 texts"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("method", ["fit", "transform"])
+def test_bad_texts(fitted, case, method):
+    bad, message = BAD[case]
+    arguments = (bad, Y[: len(bad)]) if method == "fit" and hasattr(bad, "__len__") else ()
+    with pytest.raises(ValueError, match=message):
+        getattr(clone(fitted) if method == "fit" else fitted, method)(*arguments or (bad,))
+
+
+def test_one_text_is_too_few_to_fit(fitted):
+    with pytest.raises(ValueError, match="minimum of 2"):
+        clone(fitted).fit(X[:1], Y[:1])
+
+
+def test_an_empty_text_has_an_embedding_of_its_own(fitted):
+    empty, other = fitted.transform(["", "ball"])
+    assert np.isfinite(empty).all()
+    assert not np.allclose(empty, other)
+
+
+def test_texts_for_other_encoders_name_the_remedy():
+    with pytest.raises(ValueError, match="sentence-transformers:"):
+        HSCLEmbedder().fit(X, Y)
+
+
+# Tokens --------------------------------------------------------------------------------
+
+
+def test_an_embedding_depends_on_its_text_alone(fitted):
+    together = fitted.transform(NEW)
+    alone = np.vstack([fitted.transform([text]) for text in NEW])
+    backwards = fitted.transform(NEW[::-1])[::-1]
+    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(backwards, together, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_by_length_keep_the_order():
+    tokens = Tokenization(tokenizer(), 16)(np.array(NEW, dtype=object))
+    assert tokens.dtype == torch.int32
+    assert tokens.shape == (len(NEW), 2, 14)
+
+    def first_and_length(batch):
+        return torch.stack([batch[:, 0, 1], batch[:, 1].sum(1)], 1)
+
+    for embed in (embed_by_length, embed_in_groups):
+        assert torch.equal(embed(first_and_length, tokens), first_and_length(tokens))
+
+
+def test_long_texts_are_cut_and_said_to_be(encoders):
+    long = [f"{text} {' '.join(['very'] * 40)}" for text in X]
+    embedder = HSCLEmbedder(encoder=encoders["name"], **SHORT)
+    with pytest.warns(UserWarning, match="36 of 36 texts have 16 tokens or more") as caught:
+        embedder.fit(long, Y)
+    assert sum("tokens" in str(warning.message) for warning in caught) == 1
+    embedding = embedder.transform(long)  # without a warning
+    longer = embedder.transform([text + " very very" for text in long])
+    np.testing.assert_array_equal(embedding, longer)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_pooling(pooling):
+    model, made = bert()
+    encoder = TextEncoder(model, made, pooling).eval()
+    tokens = encoder.tokenization(np.array(NEW, dtype=object))
+    for text, row in zip(NEW, encoder(tokens), strict=True):
+        hidden = model(**made(text, return_tensors="pt")).last_hidden_state[0]
+        expected = {"mean": hidden.mean(0), "first": hidden[0], "last": hidden[-1]}
+        torch.testing.assert_close(row, expected[pooling], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"pooling": "max"}, "pooling='max'"), ({"max_length": 0}, "0")]
+)
+def test_bad_parameters_of_a_text_encoder(change, message):
+    with pytest.raises(ValueError, match=message):
+        TextEncoder(*bert(), **change)
+
+
+def test_a_tokenizer_without_padding_token():
+    model, made = bert()
+    made.pad_token = None
+    embedder = HSCLEmbedder(encoder=TextEncoder(model, made), **SHORT).fit(X, Y)
+    np.testing.assert_array_equal(
+        embedder.transform(NEW),
+        HSCLEmbedder(encoder=TextEncoder(*bert()), **SHORT).fit(X, Y).transform(NEW),
+    )
+
+
+def test_prompts_precede_texts(folder):
+    from sentence_transformers import SentenceTransformer
+
+    prompts = {"query": "the "}
+    model = SentenceTransformer(
+        str(folder), device="cpu", prompts=prompts, default_prompt_name="query"
+    )
+    embedder = HSCLEmbedder(encoder=model, **SHORT).fit(X, Y)
+    np.testing.assert_allclose(
+        embedder.transform(NEW), embedder.module_.encode(NEW), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["sentence-transformers:./nothing", "sentence-transformers:"]
+)
+def test_names_without_a_model(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="sentence-transformers:"):
+        HSCLEmbedder(encoder=name).fit(X, Y)
+
+
+# Where an embedder is used ---------------------------------------------------------------
+
+
+def test_pipeline_search_and_cross_validation(encoders):
+    pipeline = make_pipeline(
+        HSCLEmbedder(encoder=encoders["object"], **SHORT), LogisticRegression()
+    )
+    assert cross_val_score(pipeline, X, Y, cv=2).shape == (2,)
+    search = GridSearchCV(pipeline, {"hsclembedder__beta": [0.0, 1.0]}, cv=2)
+    assert len(search.fit(X, Y).predict(NEW)) == len(NEW)
+
+
+@pytest.mark.parametrize("columns", ["text", ["text"]], ids=["column", "frame"])
+def test_texts_beside_a_table(encoders, columns):
+    frame = pd.DataFrame({"text": X, "length": [float(len(text)) for text in X]})
+    both = ColumnTransformer(
+        [
+            ("text", HSCLEmbedder(encoder=encoders["name"], **SHORT), columns),
+            ("rest", StandardScaler(), ["length"]),
+        ]
+    ).set_output(transform="pandas")
+    result = both.fit_transform(frame, Y)
+    assert result.shape == (len(X), 17)
+    assert result.columns[0] == "text__hsclembedder0"
+
+
+def test_partial_fit_and_warm_start(encoders):
+    embedder = HSCLEmbedder(encoder=encoders["name"], **SHORT)
+    for _ in range(2):
+        embedder.partial_fit(X, Y)
+    first = embedder.transform(NEW)
+    assert (embedder.partial_fit(NEW, NEW_Y).transform(NEW) != first).any()
+    warm = HSCLEmbedder(encoder=encoders["name"], warm_start=True, **SHORT).fit(X, Y)
+    assert (warm.transform(NEW) != warm.fit(X, Y).transform(NEW)).any()
+
+
+def test_reports(fitted):
+    assert diagnose(fitted, X, Y).to_dict()
+    assert "HSCLEmbedder" in fitted._repr_html_()
+    assert fitted.n_features_in_ == 1
+    assert not hasattr(fitted, "feature_names_in_")
+
+
+def test_other_libraries_are_imported_for_texts_alone():
+    source = (
+        "import sys; from sklearn.datasets import load_iris; import sklearn_hscl as s; "
+        "s.HSCLEmbedder(max_epochs=1).fit(*load_iris(return_X_y=True)); "
+        "sys.exit(bool({'transformers', 'sentence_transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0
+
+
+# The way back ----------------------------------------------------------------------------
+
+
+def test_the_module_is_a_sentence_transformer(fitted, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    assert isinstance(fitted.module_, SentenceTransformer)
+    np.testing.assert_allclose(
+        fitted.module_.encode(NEW), fitted.transform(NEW), rtol=1e-4, atol=1e-5
+    )
+    fitted.module_.save(str(tmp_path), create_model_card=False)
+    assert "sklearn_hscl" not in (tmp_path / "modules.json").read_text()
+    again = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(
+        again.encode(NEW), fitted.transform(NEW), rtol=1e-4, atol=1e-5
+    )
+
+
+@FORMS
+@pytest.mark.parametrize("way", ["pickle", "file"])
+def test_stored_embedders_embed_alike(encoders, tmp_path, form, way, monkeypatch):
+    embedder = HSCLEmbedder(encoder=encoders[form], **SHORT).fit(X, Y)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if way == "pickle":
+        again = pickle.loads(pickle.dumps(embedder))
+    else:
+        is_name = isinstance(encoders[form], str)
+        embedder.save(tmp_path / "file", leave_out=[] if is_name else ["encoder"])
+        passed = {} if is_name else {"encoder": encoders[form]}
+        again = HSCLEmbedder.load(tmp_path / "file", **passed)
+    assert (again.transform(NEW) == embedder.transform(NEW)).all()
+    assert type(again.module_) is type(embedder.module_)
+
+
+def test_a_file_needs_the_folder_no_more(folder, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.rglob("*"):
+        target = copy / path.relative_to(folder)
+        target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
+    embedder = HSCLEmbedder(encoder=f"sentence-transformers:{copy}", **SHORT).fit(X, Y)
+    embedder.save(tmp_path / "file")
+    copy.rename(tmp_path / "moved")
+    again = HSCLEmbedder.load(tmp_path / "file")
+    assert (again.transform(NEW) == embedder.transform(NEW)).all()
+
+
+def _with(files, name, value):
+    return files | {name: json.dumps(value).encode()}
+
+
+SUSPICIOUS = {
+    "class of another package": ("modules.json", [{"type": "os.path"}]),
+    "remote code": ("config.json", {"auto_map": {"AutoModel": "own--code.Model"}}),
+    "file outside": ("../config.json", {}),
+    "absolute path": ("/config.json", {}),
+    "code": ("model.py", {}),
+    "pickle": ("pytorch_model.bin", {}),
+}
+
+
+@pytest.mark.parametrize("case", SUSPICIOUS)
+def test_files_that_could_hold_code_are_refused(fitted, case):
+    files = to_files(fitted.module_)
+    assert from_files(files)
+    with pytest.raises(ValueError, match="the encoder|the file"):
+        from_files(_with(files, *SUSPICIOUS[case]))
+
+
+def test_damaged_files_are_named(fitted, tmp_path):
+    files = to_files(fitted.module_)
+    with pytest.raises(ValueError, match="cannot be"):
+        from_files({name: b"{}" if "modules" in name else files[name] for name in files})
+    fitted.save(tmp_path / "file")
+    with pytest.raises((BundleError, ValueError), match="file"):
+        HSCLEmbedder.load(tmp_path / "file", encoder="mlp")
