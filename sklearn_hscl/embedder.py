@@ -94,9 +94,9 @@ class HSCLEmbedder(
         authors' value.
     top_k : int, default=16
         Negatives per anchor under ``hardening="top_k"``.
-    temperature : float or "auto", default=0.5
-        Scale of the cosines, above 0; the authors' value. Lower values focus on closer
-        samples. ``"auto"``: from 0.2, 0.5 and 1.0, as for `beta`.
+    temperature : float, "auto" or None, default=None
+        Scale of the cosines, above 0; lower ones focus on closer samples. None: 0.5, the
+        authors' value, or 0.1 for texts. ``"auto"``: from 0.2, 0.5 and 1.0, as for `beta`.
     tau_plus : float, default=None
         Class prior τ⁺ in [0, 1) of the debiased loss. For this and the next five
         parameters, None uses the loss's default.
@@ -124,8 +124,7 @@ class HSCLEmbedder(
         - ``"mlp"``: Linear-ReLU layers on columns or pixels.
         - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
           ``"torchvision:NAME"``: for images, with new weights.
-        - ``"sentence-transformers:NAME"``, a ``SentenceTransformer`` or
-          :class:`~sklearn_hscl.encoders.TextEncoder`: for texts, see :ref:`texts`.
+        - ``"sentence-transformers:NAME"`` and others for texts, see :ref:`texts`.
         - ``"auto"``: with targets ``"tabular"`` for tables, unless sparse and large, and
           ``"conv"`` for images; else ``"mlp"``.
         - a module from (B, n_features) or (B, C, H, W) in float32 to (B, n_components),
@@ -251,7 +250,7 @@ class HSCLEmbedder(
     n_threads_ : int
         Threads of training.
     input_shape_ : tuple of int
-        Shape of a sample: (n_features,), (channels, height, width), or () of a text.
+        Shape of a sample: (n_features,), (channels, height, width), or ().
     n_features_in_ : int
         Number of features or channels.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -294,7 +293,7 @@ class HSCLEmbedder(
         beta: float | str | BetaSchedule = 1.0,
         threshold: float = -0.25,
         top_k: int = 16,
-        temperature: float | str = 0.5,
+        temperature: float | str | None = None,
         tau_plus: float | None = None,
         negative_mass: str | float | None = None,
         reduction: str | None = None,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from traceback import walk_stack
 from types import MappingProxyType
+from typing import Any
 
 import joblib
 from numpy.typing import ArrayLike
@@ -18,6 +19,7 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
 from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
+from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.data.validation import (
     FitInput,
     TargetOptions,
@@ -42,6 +44,8 @@ from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun, WarmStart
 from sklearn_hscl.training.stacked.auto_select import (
     DEFAULT_SCALES,
+    TEMPERATURES,
+    TEXT_TEMPERATURE,
     LossScales,
     is_auto,
     loss_scales,
@@ -251,14 +255,20 @@ def contrastive_loss(
 
 def given_scales(estimator: BaseEstimator) -> LossScales:
     """Return beta and temperature as given; neither is to be selected."""
-    return LossScales(estimator.beta, estimator.temperature)
+    return LossScales(estimator.beta, _temperature(estimator))
+
+
+def _temperature(estimator: BaseEstimator) -> Any:
+    """Return the temperature as given, or the default of the encoder."""
+    default = TEXT_TEMPERATURE if reads_texts(estimator.encoder) else TEMPERATURES[0]
+    return default if estimator.temperature is None else estimator.temperature
 
 
 def _scales_to_try(
     estimator: BaseEstimator, data: PreparedData, previous: WarmStart | None
 ) -> list[LossScales]:
     """Return the values of beta and temperature to try; one pair if they are given."""
-    beta, temperature = estimator.beta, estimator.temperature
+    beta, temperature = estimator.beta, _temperature(estimator)
     if not (is_auto(beta) or is_auto(temperature)):
         return [given_scales(estimator)]
     if isinstance(estimator.loss, ContrastiveLoss):

@@ -73,7 +73,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     ],
     "threshold": [Interval(Real, -1, 1, closed="both")],
     "top_k": [POSITIVE],
-    "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+    "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"}), None],
     "tau_plus": [Interval(Real, 0, 1, closed="left"), None],
     "negative_mass": [
         StrOptions({"negatives", "batch"}),
@@ -172,7 +172,7 @@ def surprising_params(
     elif loss in ("auto", *LOSSES):
         preset = PRESETS["hscl" if loss == "auto" else str(loss)]()
         chosen = {
-            name: params[name] for name in COMMON_OPTIONS if not _is_auto(params[name])
+            name: params[name] for name in COMMON_OPTIONS if not _is_open(params[name])
         }
         options = replace(preset, **chosen)
         found = surprises(str(loss), options, given)
@@ -196,13 +196,14 @@ def _unused_beside_loss(
         f"its own {name}. Leave out {name}, or set loss__{name}."
         for name, default in defaults.items()
         # Schedules set the beta of every loss, and "auto" raises an error.
-        if not (isinstance(params[name], BetaSchedule) or _is_auto(params[name]))
+        if not (isinstance(params[name], BetaSchedule) or _is_open(params[name]))
         and (name in given or params[name] != default)
     }
 
 
-def _is_auto(value: object) -> bool:
-    return isinstance(value, str) and value == "auto"
+def _is_open(value: object) -> bool:
+    """Return whether a value is left to the encoder, or to be selected."""
+    return value is None or (isinstance(value, str) and value == "auto")
 
 
 def warn_of_loss_params(estimator: BaseEstimator) -> None:

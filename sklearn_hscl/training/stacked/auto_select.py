@@ -11,6 +11,8 @@ from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
 # The defaults come first: of equal scores the first is retained.
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)
 TEMPERATURES = (0.5, 0.2, 1.0)
+# Pretrained embeddings of texts lie close together (benchmarks/results/finetune.md).
+TEXT_TEMPERATURE = 0.1
 
 
 def is_auto(value: object) -> bool:
