@@ -101,7 +101,7 @@ IMAGES = {
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_images(images, name):
-    X, y = images[0][:32], images[1][:32]
+    X, y = images[0][:16], images[1][:16]
     parameters = {"precision": "float64", "hidden_layer_sizes": None} | IMAGES[name]
     parameters |= {"max_epochs": 1}
     tolerance = 1e-6 if "resnet" in name else TOLERANCE[parameters["precision"]]

@@ -62,11 +62,11 @@ def test_steps_on_tables(monkeypatch, table, name):
 @pytest.mark.parametrize("encoder", ["conv", "resnet18", "own"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_steps_on_images(monkeypatch, images, encoder, precision):
-    X, y = images[0][:48], images[1][:48]
+    X, y = images[0][:16], images[1][:16]
     if encoder == "own":
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
     parameters = {"encoder": encoder, "hidden_layer_sizes": None, "precision": precision}
-    found = waits_by_epoch(monkeypatch, X, y, n_views=2, batch_size=24, **parameters)
+    found = waits_by_epoch(monkeypatch, X, y, n_views=2, batch_size=8, **parameters)
     assert found == [{}, {}, {}]
 
 
