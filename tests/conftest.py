@@ -30,3 +30,9 @@ def digit_images():
     """300 real grey images, (300, 8, 8) in [0, 16]."""
     digits = load_digits()
     return digits.images[:300].astype(np.float32), digits.target[:300]
+
+
+@pytest.fixture
+def few_trees(monkeypatch):
+    """Forests of 10 trees in place of 100, for tests of anything but their quality."""
+    monkeypatch.setattr("sklearn_hscl.encoders.tabular.forests._N_TREES", 10)

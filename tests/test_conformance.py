@@ -6,6 +6,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses.presets import LOSSES
 
+pytestmark = pytest.mark.usefixtures("few_trees")
 VARIANTS = [HSCLEmbedder(loss, max_epochs=2) for loss in ("auto", *LOSSES)] + [
     HSCLEmbedder(max_epochs=2, hardening="threshold"),
     HSCLEmbedder("hucl", max_epochs=2, early_stopping=True),

@@ -20,7 +20,6 @@ import contextlib
 import sys
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "second"
@@ -244,9 +243,29 @@ def is_pinned(self, device=None):
 # Operations -----------------------------------------------------------------------------
 
 
+def leaves(x):
+    """Yield what is in arguments; torch's own functions take most of a fit's time."""
+    if isinstance(x, dict):
+        x = tuple(x.values())
+    if type(x) not in (list, tuple):
+        yield x
+        return
+    for part in x:
+        yield from leaves(part)
+
+
+def mapped(function, x):
+    """Return arguments or results with each leaf replaced."""
+    if isinstance(x, dict):
+        return {key: mapped(function, part) for key, part in x.items()}
+    if type(x) not in (list, tuple):
+        return function(x)
+    return type(x)([mapped(function, part) for part in x])
+
+
 def run(func, args, kwargs):
     """Check devices, compute on the host, wrap what belongs to the device."""
-    flat, _ = tree_flatten((args, kwargs))
+    flat = [*leaves((args, kwargs))]
     tensors = [x for x in flat if isinstance(x, torch.Tensor)]
     here = [isinstance(t, SecondTensor) for t in tensors]
     wanted = kwargs.get("device")
@@ -276,7 +295,7 @@ def run(func, args, kwargs):
             raise TypeError(f"{x.dtype} is not on this device, at {source_line()}")
         return known.get(id(x)) if id(x) in known else SecondTensor(x)
 
-    return tree_map(wrapped, result)
+    return mapped(wrapped, result)
 
 
 def _inner(x):
@@ -284,7 +303,7 @@ def _inner(x):
 
 
 def _on_host(func, args, kwargs, on_device, generator):
-    args, kwargs = tree_map(_inner, args), tree_map(_inner, kwargs)
+    args, kwargs = mapped(_inner, args), mapped(_inner, kwargs)
     if kwargs.get("device") is not None and on_device:
         kwargs["device"] = torch.device("cpu")
     seeded = torch.Tag.nondeterministic_seeded in func.tags
@@ -327,7 +346,7 @@ def _lowered(op):
 
     def call(*args, **kwargs):
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            return op(*tree_map(lower, args), **tree_map(lower, kwargs))
+            return op(*mapped(lower, args), **mapped(lower, kwargs))
 
     return call
 
