@@ -106,9 +106,12 @@ def assert_equal(z, groups, options, tolerance=5e-6, **kernel_options):
 @runs_kernel
 @pytest.mark.parametrize("n_rows", [2, 17, 64, 127, 200])
 @pytest.mark.parametrize("n_columns", [3, 16, 40])
-@pytest.mark.parametrize("detach_weights", [True, False])
-def test_equals_dense_at_every_size(n_rows, n_columns, detach_weights):
-    for n_groups, beta, temperature in [(2, 1.0, 0.5), (10, 2.5, 0.2), (70, 0.0, 0.1)]:
+def test_equals_dense_at_every_size(n_rows, n_columns):
+    for n_groups, beta, temperature, detach_weights in [
+        (2, 1.0, 0.5, True),
+        (10, 2.5, 0.2, False),
+        (70, 0.0, 0.1, True),
+    ]:
         z, groups = batch(n_rows, n_columns, n_groups)
         options = {"beta": beta, "temperature": temperature}
         options = options_with(detach_weights=detach_weights, **options)
@@ -133,8 +136,13 @@ LARGE = [("ucl", 511), ("hscl", 512), ("hscl, official", 512), ("hscl, sharp", 3
 
 
 @runs_kernel
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("claim", "n_rows"), SMALL + LARGE)
+@pytest.mark.parametrize(
+    ("claim", "n_rows", "dtype"),
+    [(*case, torch.float32) for case in SMALL + LARGE]
+    + [(claim, 31, torch.bfloat16) for claim in CLAIMED]
+    + [("hscl", 130, torch.bfloat16), ("hscl, sharp", 385, torch.bfloat16)],
+    ids=str,
+)
 def test_equals_dense_for_every_loss_that_it_claims(claim, n_rows, dtype):
     z, y = batch(n_rows, 24, 11)
     z, views = z.to(dtype), torch.arange(n_rows, device=DEVICE) // 2
@@ -188,7 +196,7 @@ def test_refuses_losses_that_it_does_not_claim(loss, options):
     ids=str,
 )
 def test_groups_of_every_dtype(dtype):
-    z, groups = batch(45, 5, 2 if dtype == torch.bool else 6)
+    z, groups = batch(20, 5, 2 if dtype == torch.bool else 4)
     groups = (groups + 3) // 7
     by_int64 = by_kernel(z, groups, **options_with())
     by_dtype = by_kernel(z, groups.to(dtype), **options_with())
@@ -730,18 +738,31 @@ def test_passes_its_check(on_gpu, matmul_precision, claim, precision):
     assert loss.kernel_ == "triton"
 
 
+# Past the bound of (1 + β) / T, the largest u leaves the exponents.
+UNSHIFTED, SHIFTED = 0.5, 0.03
+
+
 @runs_kernel
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("negative_mass", MASSES)
-@pytest.mark.parametrize("detach_weights", [True, False])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 1.7])
-def test_equals_dense_for_every_option(reduction, negative_mass, detach_weights, beta):
+def test_equals_dense_for_every_option(reduction, negative_mass, beta):
     z, groups = batch(41, 6, 9)
     options = {"reduction": reduction, "negative_mass": negative_mass, "beta": beta}
-    options = options_with(detach_weights=detach_weights, **options)
-    assert_equal(z, groups, options)
-    # (1 + β) / T past the bound: the largest u leaves the exponents.
-    assert_equal(z, groups, {**options, "temperature": 0.03})
+    for detach_weights, temperature in [(True, UNSHIFTED), (False, SHIFTED)]:
+        others = {"detach_weights": detach_weights, "temperature": temperature}
+        assert_equal(z, groups, options_with(**options, **others))
+
+
+@runs_kernel
+@pytest.mark.parametrize(
+    ("detach_weights", "temperature"), [(True, SHIFTED), (False, UNSHIFTED)]
+)
+@pytest.mark.parametrize("beta", [0.0, 1.0, 1.7])
+def test_equals_dense_in_every_kernel(detach_weights, temperature, beta):
+    """Of the kernels that :func:`test_equals_dense_for_every_option` leaves out."""
+    options = {"detach_weights": detach_weights, "temperature": temperature, "beta": beta}
+    assert_equal(*batch(41, 6, 9), options_with(**options))
 
 
 @runs_kernel
