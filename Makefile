@@ -8,8 +8,9 @@ PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 demo: $(VENV)/demo.installed
 	MPLBACKEND=agg $(BIN)/python examples/demo.py
 
+# Each worker is a process; more threads than cores only wait for each other.
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .
