@@ -54,7 +54,7 @@ class HSCLEmbedder(
     PersistenceMixin,
     BaseEstimator,
 ):
-    """Embed table rows or images by contrastive learning with hard negatives.
+    """Embed tables, images or texts by contrastive learning with hard negatives.
 
     Trains an encoder that places samples of one class (or views of one sample) close
     together and all others far apart; negatives that are hard to distinguish from the
@@ -111,7 +111,7 @@ class HSCLEmbedder(
         All samples of the class, or only views of the same sample.
     ce_weight : float, default=None
         Weight in [0, 1] of a jointly trained linear head's cross-entropy, or squared
-        error of numbers. For a loss by name, None selects the encoder's default.
+        error of numbers. For a loss by name, None: the encoder's default.
     target_type : {"auto", "class", "multilabel", "continuous"}, default="auto"
         Type of y: class labels, indicator matrix, or continuous targets, which attract by
         closeness. ``"auto"`` infers it.
@@ -131,19 +131,19 @@ class HSCLEmbedder(
           which is copied; or a callable that returns one.
 
     hidden_layer_sizes : sequence of int, default=None
-        Widths of the hidden layers. None selects the encoder's default.
+        Widths of the hidden layers. None: the encoder's default.
     dropout : float, default=None
-        Fraction in [0, 1) of hidden units. None selects the encoder's default.
+        Fraction in [0, 1) of hidden units. None: the encoder's default.
     freeze : sequence of str, default=None
         Submodules or weights of the encoder, by name, that are not trained.
     n_components : int, default=None
         Embedding dimension. None selects the encoder's default, and often adds scores of
         linear models and forests, see :ref:`linear_path`.
     n_members : int, default=None
-        Ensemble members of ``"tabular"``. None selects the encoder's default.
+        Ensemble members of ``"tabular"``. None: the encoder's default.
     projection_dim : int, "auto" or None, default="auto"
         Output dimension of the head between embedding and loss, which is discarded after
-        training. ``"auto"`` selects the encoder's default. None: no head.
+        training. ``"auto"``: the encoder's default. None: no head.
     normalize : bool, default=False
         Whether :meth:`transform` scales embeddings to unit norm.
     channels : {"auto", "first", "last"}, default="auto"
@@ -162,7 +162,7 @@ class HSCLEmbedder(
     n_views : int or "auto", default="auto"
         Views of each sample; ``"auto"``: 1 if labels give positives, else 2.
     batch_size : int, default=None
-        Samples compared with each other, at least 2 (4 with classes). None selects the
+        Samples compared with each other, at least 2 (4 with classes). None: the
         encoder's default.
     device_batch_size : int or "auto", default="auto"
         Views embedded at a time, for less memory at the same gradient. ``"auto"``: as
@@ -171,26 +171,26 @@ class HSCLEmbedder(
         Batches with classes in proportion, in equal numbers by repetition, or by chance.
         ``"auto"``: ``"stratified"`` if the loss uses classes, else ``"shuffle"``.
     max_epochs : int, default=None
-        Maximum number of epochs. None selects the encoder's default.
+        Maximum epochs. None: the encoder's default.
     lr : float, default=None
-        Learning rate of AdamW, above 0. None selects the encoder's default.
+        Learning rate of AdamW, above 0. None: the encoder's default.
     lr_schedule : {"auto", "cosine", "warm_up", "constant"} or callable, default="auto"
-        Factor of `lr`; a callable maps progress in [0, 1] to it. ``"auto"`` selects the
+        Factor of `lr`; a callable maps progress in [0, 1] to it. ``"auto"``: the
         encoder's default.
     lr_backoff : float, default=None
         If training diverges, restart once from the last finite epoch with the learning
         rate multiplied by this factor in (0, 1), and warn. None raises instead.
     weight_decay : float, default=None
-        Of AdamW, at least 0. None selects the encoder's default.
+        Of AdamW, at least 0. None: the encoder's default.
     clip_norm : float, default=None
         Maximum gradient norm; None: no clipping.
     early_stopping : bool or "auto", default="auto"
         Whether to stop when the held-out score no longer improves, and restore the best
         epoch. ``"auto"``: with `X_val` or in ``"tabular"``, see :ref:`early_stopping`.
     validation_fraction : float, default=0.1
-        Fraction in (0, 1) of samples held out; unused with `X_val` or scored members.
+        Fraction in (0, 1) of samples held out, unless by `X_val`.
     n_iter_no_change : int, default=None
-        Scores without improvement before stopping. None selects the encoder's default.
+        Scores without improvement before stopping. None: the encoder's default.
     tol : float, default=1e-4
         Smallest improvement that counts, at least 0.
     device : str or torch.device, default="auto"
@@ -200,7 +200,7 @@ class HSCLEmbedder(
     compile : bool, default=False
         Use ``torch.compile``, which takes tens of seconds.
     n_threads : int, default=None
-        Threads of torch. None: 1 for small steps and in joblib workers, else its setting.
+        Threads of torch. None: 1 for small steps and joblib workers, else its setting.
     random_state : int, RandomState instance, default=None
         Seed; global generators are not touched.
     warm_start : bool, default=False

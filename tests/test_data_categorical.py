@@ -23,6 +23,8 @@ from sklearn_hscl.data.categorical import warn_of_doubtful_text
 from sklearn_hscl.data.dataframe import Table
 from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 N = 60
 Y = np.arange(N) % 3
 COLOURS = ["red", "green", "blue"]

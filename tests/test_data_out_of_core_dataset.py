@@ -14,6 +14,8 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from sklearn_hscl import HSCLEmbedder
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 class Items(Dataset):
     """Items that are read one by one, and counted."""
@@ -38,13 +40,14 @@ def custom_module():
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_datasets_have_the_bits_of_arrays(array, encoder, early_stopping):
     settings = {"encoder": encoder, "early_stopping": early_stopping}
+    in_memory = fit(array, **settings)
     for items in (
         TensorDataset(torch.from_numpy(array), torch.from_numpy(Y)),
         TensorDataset(torch.from_numpy(array)),
         Items(list(array)),
         Subset(Items(list(array)), range(60)),
     ):
-        assert_same_fit(items, array, **settings)
+        assert_same_fit(items, array, in_memory, **settings)
 
 
 def test_items_of_integers_and_tables_that_miss_values():

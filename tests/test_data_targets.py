@@ -52,6 +52,8 @@ from sklearn_hscl.losses import (
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.theory import verify_embedding
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 def embedder(**parameters):
     return HSCLEmbedder(**({"max_epochs": 3, "random_state": 0} | parameters))

@@ -27,6 +27,8 @@ from sklearn_hscl.encoders.preprocessing import Standardization, TablePreprocess
 from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training.batches.tensors import LazyRows
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), np.arange(30) % 3
 IMAGES = RNG.normal(size=(30, 8, 8))
@@ -268,8 +270,11 @@ def peak_memory(function, *arguments):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.uint8, bool])
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("dtype", "order"),
+    [(dtype, "C") for dtype in (np.float64, np.float32, np.int16, np.uint8, bool)]
+    + [(np.float64, "F"), (np.uint8, "F")],
+)
 def test_memory_maps_are_read_by_the_chunk(tmp_path, dtype, order):
     shape = (100_000, 40)
     rows = np.memmap(tmp_path / "rows", dtype, "w+", shape=shape, order=order)

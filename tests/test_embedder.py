@@ -41,7 +41,7 @@ def same_weights(first, second):
 
 def test_hscl_embeddings_beat_raw_features_on_digits():
     X, y = load_digits(return_X_y=True)
-    splits = StratifiedShuffleSplit(2, test_size=0.3, random_state=0)
+    splits = StratifiedShuffleSplit(1, test_size=0.3, random_state=0)
     raw = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     ours = make_pipeline(HSCLEmbedder("hscl", random_state=0), LogisticRegression())
     assert (
@@ -261,13 +261,13 @@ def test_feature_names_and_set_output(iris):
 def test_grid_search_over_the_hardening(iris):
     pipe = make_pipeline(HSCLEmbedder(max_epochs=2, random_state=0), LogisticRegression())
     grid = [
-        {"hsclembedder__beta": [0.0, 2.0], "hsclembedder__temperature": [0.2, 0.5]},
+        {"hsclembedder__beta": [0.0, 2.0], "hsclembedder__temperature": [0.2]},
         {"hsclembedder__hardening": ["threshold"], "hsclembedder__threshold": [0.0]},
     ]
-    search = GridSearchCV(pipe, grid, cv=3, n_jobs=2).fit(*iris)
-    assert len(search.cv_results_["params"]) == 5
+    search = GridSearchCV(pipe, grid, cv=2, n_jobs=2).fit(*iris)
+    assert len(search.cv_results_["params"]) == 3
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    serial = GridSearchCV(pipe, grid, cv=3).fit(*iris)
+    serial = GridSearchCV(pipe, grid, cv=2, refit=False).fit(*iris)
     assert_array_equal(
         search.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"]
     )

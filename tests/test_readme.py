@@ -8,7 +8,7 @@ from sklearn_hscl import HSCLEmbedder
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_ten_lines(monkeypatch, capsys):
+def test_ten_lines(few_trees, monkeypatch, capsys):
     monkeypatch.setitem(HSCLEmbedder.__init__.__kwdefaults__, "max_epochs", 2)
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from sklearn_hscl.encoders import TextEncoder
 from sklearn_hscl.encoders.text.files import from_files, to_files
 from sklearn_hscl.encoders.text.tokens import Tokenization, embed_by_length, embed_in_groups
 from sklearn_hscl.persistence import BundleError
+from sklearn_hscl.training.config import TEXTS
 
 SHORT = {"max_epochs": 2, "batch_size": 18, "lr": 1e-3, "random_state": 0}
 X, Y = texts_and_labels()
@@ -125,6 +127,19 @@ def test_gradients_in_chunks_are_those_of_the_batch(encoders):
         for size in ("auto", 5)
     ]
     np.testing.assert_allclose(*embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_end_between_those_before_and_after_training(encoders, monkeypatch):
+    start = dict(encoders["object"].named_parameters())
+    between = HSCLEmbedder(encoder=encoders["object"], **SHORT).fit(X, Y)
+    monkeypatch.setattr(
+        "sklearn_hscl.training.config.TEXTS", replace(TEXTS, interpolation=None)
+    )
+    after = HSCLEmbedder(encoder=encoders["object"], **SHORT).fit(X, Y)
+    trained = dict(after.module_.named_parameters())
+    for name, weight in between.module_.named_parameters():
+        expected = start[name] + TEXTS.interpolation * (trained[name] - start[name])
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_held_out_texts_stop_training(encoders):

@@ -27,11 +27,12 @@ from sklearn_hscl.training.config import (
     PLAIN,
     SPARSE,
     TABULAR,
+    TEXTS,
     UNLABELED_IMAGES,
 )
 
 GUIDE = Path(__file__).parent.parent / "docs/user_guide/encoders.rst"
-COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, NO_LABELS, UNLABELED_IMAGES]
+COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, TEXTS, NO_LABELS, UNLABELED_IMAGES]
 SIZES = ["n_components", "hidden_layer_sizes"]  # defaults of the encoders themselves
 
 
@@ -65,7 +66,11 @@ def test_values_of_the_table(name):
     assert ROWS[name] == expected
 
 
-@pytest.mark.parametrize("column", range(len(COLUMNS)))
+def test_sizes_of_texts_are_those_of_their_module():
+    assert [ROWS[name][COLUMNS.index(TEXTS)] for name in SIZES] == [None, None]
+
+
+@pytest.mark.parametrize("column", [k for k, c in enumerate(COLUMNS) if c is not TEXTS])
 def test_sizes_of_the_table(column):
     dense, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
     encoder, X = [
@@ -73,6 +78,7 @@ def test_sizes_of_the_table(column):
         ("conv", dense.repeat(64, axis=1).reshape(40, 3, 8, 8)),
         ("mlp", scipy.sparse.csr_array(dense)),
         ("mlp", dense),
+        None,
         ("mlp", dense),
         ("mlp", dense.repeat(64, axis=1).reshape(40, 3, 8, 8)),
     ][column]

@@ -15,7 +15,11 @@ from sklearn_hscl.training.callbacks.early_stopping import (
     OutOfFoldEarlyStopping,
     StoppingSettings,
 )
-from sklearn_hscl.training.callbacks.weights import AveragedWeights, CalibratedScale
+from sklearn_hscl.training.callbacks.weights import (
+    AveragedWeights,
+    CalibratedScale,
+    InterpolatedWeights,
+)
 from sklearn_hscl.training.config import (
     MIN_ROWS_OUT_OF_FOLD,
     FitConfig,
@@ -67,7 +71,7 @@ def member_folds(
 
 
 def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[TrainingCallback]:
-    """Return the callbacks that average, score and calibrate, in that order."""
+    """Return the callbacks that average, score, interpolate, calibrate, in this order."""
     monitors: list[TrainingCallback] = []
     data, folds = context.data, context.folds
     if config.defaults.averaging is not None:
@@ -83,6 +87,8 @@ def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[Trainin
         monitors.append(HeldOutEarlyStopping(context.held_out, **settings))
     elif folds is not None and _scores_out_of_fold(config, context.loss):
         monitors.append(OutOfFoldEarlyStopping(folds, **settings))
+    if config.defaults.interpolation is not None:
+        monitors.append(InterpolatedWeights(config.defaults.interpolation))
     if folds is not None:
         cross_fit = config.cross_fit is not None
         monitors.append(CalibratedScale(folds, cross_fit=cross_fit))

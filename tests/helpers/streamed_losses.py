@@ -16,8 +16,8 @@ def fit(X=X, y=Y, X_val=None, y_val=None, **parameters):
     return HSCLEmbedder(**settings).fit(X, y, X_val=X_val, y_val=y_val)
 
 
-def assert_same_fit(rows, array, **parameters):
-    streamed, in_memory = fit(rows, **parameters), fit(array, **parameters)
+def assert_same_fit(rows, array, in_memory=None, **parameters):
+    streamed, in_memory = fit(rows, **parameters), in_memory or fit(array, **parameters)
     assert streamed.loss_curve_ == in_memory.loss_curve_
     assert streamed.n_features_in_ == in_memory.n_features_in_
     Z = in_memory.transform(array)

@@ -1,4 +1,4 @@
-"""Callbacks that set the weights: their moving average, and the scale of the embedding."""
+"""Callbacks that set weights: averages, interpolation, scale of the embedding."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -85,6 +85,43 @@ class AveragedWeights(TrainingCallback):
         torch._foreach_copy_(self.weights_, self.other_)
         self.holds_average_ = to_average
         torch._foreach_copy_(self.other_, swapped)
+
+
+# Interpolation -----------------------------------------------------------------------
+
+
+class InterpolatedWeights(TrainingCallback):
+    """Return the encoder a part of the way to its weights before training.
+
+    Pretrained weights serve more texts than the few that are trained on. Weights between
+    both serve new ones best (Wortsman et al., Robust fine-tuning of zero-shot models,
+    arXiv 2109.01903).
+
+    Parameters
+    ----------
+    fraction : float in (0, 1]
+        Fraction of the way from the weights before training to those after it.
+    """
+
+    remembered = ("start_",)
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
+
+    def on_train_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Keep the weights before training."""
+        self.start_ = [weight.detach().clone() for weight in _encoder_weights(net)]
+
+    @torch.no_grad()
+    def on_train_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Set the weights between both, also after an interruption."""
+        if hasattr(self, "start_"):
+            torch._foreach_lerp_(_encoder_weights(net), self.start_, 1 - self.fraction)
+            del self.start_
+
+
+def _encoder_weights(net: ContrastiveNet) -> list[Tensor]:
+    return [w for w in net.module_.encoder.parameters() if w.requires_grad]
 
 
 # Scale of the embedding --------------------------------------------------------------
