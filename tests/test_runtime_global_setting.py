@@ -32,8 +32,6 @@ from sklearn_hscl.model_selection import BatchedGridSearchCV, hardness_path
 from sklearn_hscl.runtime.global_setting import GlobalSetting, default_settings
 from sklearn_hscl.theory import verify_estimator
 
-pytestmark = pytest.mark.usefixtures("few_trees")
-
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 5)), np.arange(60) % 3
 TABLE = pd.DataFrame(X, columns=list("abcde")).assign(c=np.array(list("xyz"))[Y[::-1]])
