@@ -79,6 +79,13 @@ def lengths_of(tokens: Tensor) -> Tensor:
     return tokens[:, 1].sum(1)
 
 
+def costly_rows(rows: Any, n_rows: int) -> Tensor:
+    """Return rows that take as much memory as any: the longest texts, or the first rows."""
+    if isinstance(rows, Tensor) and is_tokens(rows):
+        return rows[lengths_of(rows).topk(min(n_rows, len(rows))).indices]
+    return cast(Tensor, rows[:n_rows])
+
+
 def cut(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Return indices and mask (B, L), where L is the length of the longest text."""
     longest = max(1, int(lengths_of(tokens).max()))

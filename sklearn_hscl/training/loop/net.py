@@ -17,6 +17,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.encoders.registry import get_config
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
+from sklearn_hscl.encoders.text.tokens import costly_rows
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.tensors import Batch, LazyRows
@@ -321,7 +322,7 @@ class EpochLoop:
     def _gradient_cache(self, rows: Tensor | LazyRows) -> GradientCache:
         net = self.net
         net._set_training(True)
-        sample = as_float(rows[:N_SAMPLE_ROWS], self.views.dtype)
+        sample = as_float(costly_rows(rows, N_SAMPLE_ROWS), self.views.dtype)
         chunk_rows, can_halve = choose_chunk_rows(
             net.device_batch_size, net.module_, sample
         )
