@@ -7,9 +7,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
-# Other builds of torch are gigabytes; the extras of developers need be new only.
+# Other builds of torch are gigabytes; the extras of developers and of texts need be new
+# only.
 NEW_ONLY = {"torch"}
-EXTRAS = ("images", "progress", "onnx", "plots", "test")
+EXTRAS = ("images", "progress", "onnx", "plots", "test-core")
 
 
 def floors():
