@@ -1,5 +1,6 @@
 """Texts as X: what may hold them, what an encoder of texts can be, and the way back."""
 
+import copy
 import json
 import pickle
 import subprocess
@@ -31,6 +32,7 @@ from sklearn_hscl.diagnostics import diagnose
 from sklearn_hscl.encoders import TextEncoder
 from sklearn_hscl.encoders.text.files import from_files, to_files
 from sklearn_hscl.encoders.text.tokens import Tokenization, embed_by_length, embed_in_groups
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.persistence import BundleError
 from sklearn_hscl.training.config import TEXTS
 
@@ -64,6 +66,7 @@ def fitted(encoders):
     return HSCLEmbedder(encoder=encoders["name"], **SHORT).fit(X, Y)
 
 
+CUT = pytest.mark.filterwarnings("ignore:.*tokens or more:UserWarning")
 FORMS = pytest.mark.parametrize("form", ["object", "name", "parts"])
 
 # Training ------------------------------------------------------------------------------
@@ -149,6 +152,69 @@ def test_held_out_texts_stop_training(encoders):
     split.fit(X, Y)
     for found in (embedder, split):
         assert found.valid_score_name_ == "k-NN accuracy"
+
+
+@CUT
+def test_a_search_tokenizes_for_each_encoder():
+    model, made = bert()
+    lengths = [TextEncoder(model, made, max_length=length) for length in (4, 16)]
+    pipeline = make_pipeline(HSCLEmbedder(**SHORT), LogisticRegression())
+    grid = {"hsclembedder__encoder": lengths}
+    scores = [
+        search(pipeline, grid, cv=2, refit=False).fit(X, Y).cv_results_["mean_test_score"]
+        for search in (GridSearchCV, BatchedGridSearchCV)
+    ]
+    np.testing.assert_allclose(*scores)
+
+
+@CUT
+def test_the_tokenizer_of_the_user_stays_as_it_is():
+    model, made = bert()
+    embedder = HSCLEmbedder(encoder=TextEncoder(model, made, max_length=4), **SHORT)
+    embedder.fit(X, Y)
+    assert len(made.backend_tokenizer.encode("a very very very ball").ids) == 7
+    before = embedder.transform(NEW)
+    made.add_tokens(["ball drum"])
+    np.testing.assert_array_equal(embedder.transform(NEW), before)
+
+
+@CUT
+def test_a_warm_start_has_the_tokens_of_its_encoder():
+    model, made = bert()
+    embedder = HSCLEmbedder(encoder=TextEncoder(model, made), warm_start=True, **SHORT)
+    embedder.fit(X, Y)
+    embedder.set_params(encoder=TextEncoder(model, made, max_length=4)).fit(X, Y)
+    again = pickle.loads(pickle.dumps(embedder))
+    np.testing.assert_array_equal(again.transform(NEW), embedder.transform(NEW))
+
+
+def test_chunks_keep_their_weights(encoders, monkeypatch):
+    one = HSCLEmbedder(encoder=encoders["name"], **SHORT).partial_fit(X, Y).transform(NEW)
+    monkeypatch.setattr(
+        "sklearn_hscl.training.config.TEXTS", replace(TEXTS, interpolation=None)
+    )
+    other = HSCLEmbedder(encoder=encoders["name"], **SHORT).partial_fit(X, Y)
+    np.testing.assert_array_equal(other.transform(NEW), one)
+
+
+def test_subclasses_are_refused(folder):
+    from sentence_transformers import SentenceTransformer
+
+    class Mine(SentenceTransformer):
+        pass
+
+    with pytest.raises(ValueError, match="Mine is a subclass"):
+        HSCLEmbedder(encoder=Mine(str(folder), device="cpu"), **SHORT).fit(X, Y)
+
+
+def test_embeddings_are_cut_as_by_encode(folder):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", truncate_dim=8)
+    embedder = HSCLEmbedder(encoder=model, **SHORT).fit(X, Y)
+    np.testing.assert_allclose(
+        embedder.transform(NEW), embedder.module_.encode(NEW), rtol=1e-4, atol=1e-5
+    )
 
 
 # Containers ----------------------------------------------------------------------------
@@ -401,6 +467,7 @@ def test_a_file_needs_the_folder_no_more(folder, tmp_path):
     copy.rename(tmp_path / "moved")
     again = HSCLEmbedder.load(tmp_path / "file")
     assert (again.transform(NEW) == embedder.transform(NEW)).all()
+    assert (again.partial_fit(X, Y).transform(NEW) != embedder.transform(NEW)).any()
 
 
 def _with(files, name, value):
@@ -411,6 +478,7 @@ SUSPICIOUS = {
     "class of another package": ("modules.json", [{"type": "os.path"}]),
     "remote code": ("config.json", {"auto_map": {"AutoModel": "own--code.Model"}}),
     "file outside": ("../config.json", {}),
+    "drive": ("C:/config.json", {}),
     "absolute path": ("/config.json", {}),
     "code": ("model.py", {}),
     "pickle": ("pytorch_model.bin", {}),
@@ -423,6 +491,14 @@ def test_files_that_could_hold_code_are_refused(fitted, case):
     assert from_files(files)
     with pytest.raises(ValueError, match="the encoder|the file"):
         from_files(_with(files, *SUSPICIOUS[case]))
+
+
+def test_weights_that_are_nan_are_refused(fitted):
+    files = to_files(fitted.module_)
+    broken = copy.deepcopy(fitted.module_)
+    next(broken.parameters()).data[0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        from_files(files | {n: c for n, c in to_files(broken).items() if "safe" in n})
 
 
 def test_damaged_files_are_named(fitted, tmp_path):

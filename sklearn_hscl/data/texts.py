@@ -81,7 +81,7 @@ def check_texts(X: Any, name: str) -> Texts:
 
 def _column(X: Any, name: str) -> Texts:
     """Return one column of values as objects (n,)."""
-    if isinstance(X, str | bytes | Dataset | Iterator):
+    if X is None or isinstance(X, str | bytes | Dataset | Iterator):
         raise ValueError(
             f"Expected {name} to be a list, an array or a column of texts, got "
             f"{X!r:.{_MAX_SHOWN}} of type {type(X).__name__}. Pass a list of texts."

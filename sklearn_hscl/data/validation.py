@@ -383,7 +383,7 @@ def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
     of texts, X becomes an array of strings.
     """
     if reads_texts(estimator.encoder):
-        return None if X is None else check_texts(X, name)
+        return None if X is None and name == "X_val" else check_texts(X, name)
     refuse_single_path(X, name)
     X = ItemList(X) if holds_items(X) else images_of(X, name)
     if not isinstance(X, Dataset):

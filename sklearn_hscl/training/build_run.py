@@ -74,7 +74,8 @@ def build_run(
     TrainingRun
     """
     seeds, previous = start.seeds, start.previous
-    given = replace(given, encoder=open_text_encoder(given.encoder))
+    fitted = None if previous is None else previous.net.plain_module.encoder
+    given = replace(given, encoder=open_text_encoder(given.encoder, fitted))
     if previous is not None and given.encoder == "auto":
         given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
     if previous is not None and given.encoder == "mlp" and given.n_components is None:
@@ -84,6 +85,8 @@ def build_run(
     resolve_loss(loss, config, data.data)
     if previous is None:  # whose members have seen all samples
         config = score_folds_if_few(config, data.data, loss)
+    if previous is not None or start.is_chunk:  # each of whose calls would go back
+        config = replace(config, defaults=replace(config.defaults, interpolation=None))
     split = data.split(config, seeds)
     path: nn.Module | bool = choose_path(given, config, split.data, is_chunk=start.is_chunk)
     if previous is not None:
@@ -139,10 +142,11 @@ def _context(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device, split.data.train.rows.ndim)
     place, folds = Placement(device, precision.dtype), None
-    if previous is not None:
+    if previous is not None and split.data.schema.shape:  # all but texts
         prepare = previous.prepare
     else:
         prepare = split.preprocessing(config.encoder)
+    if previous is None:
         # Members of an earlier fit have seen all samples: none would be out of fold.
         folds = member_folds(config, split.data, loss, seeds)
     known = train = split.train(prepare, place)

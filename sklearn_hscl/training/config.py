@@ -269,7 +269,7 @@ TEXTS = EncoderDefaults(
     projection_dim=None,
     lr=2e-4,
     weight_decay=0.01,
-    without_decay=("*.bias", "*LayerNorm*"),
+    without_decay=("*.bias", "*[Nn]orm*", "*ln_*"),
     interpolation=0.7,
 )
 

@@ -127,7 +127,7 @@ class PreparedSplit(_Memo):
 
     def train(self, prepare: Preparation, place: Placement) -> LabelledRows:
         """Return the training samples as tensors; see :func:`to_tensors`."""
-        key = ("train", prepare.layout is None, place)
+        key = ("train", _kind(prepare), place)
         train = self._once(key, lambda: to_tensors(self.data.train, prepare, *place))
         if isinstance(prepare, Tokenization) and isinstance(train.rows, Tensor):
             prepare.warn_of_cut(train.rows)
@@ -138,7 +138,7 @@ class PreparedSplit(_Memo):
         held_out = self.data.held_out
         if held_out is None:
             return None
-        key = ("held out", prepare.layout is None, place)
+        key = ("held out", _kind(prepare), place)
         return self._once(key, lambda: to_tensors(held_out, prepare, *place))
 
     def completed(self, train: LabelledRows, prepare: Preparation) -> LabelledRows:
@@ -187,6 +187,11 @@ class PreparedSplit(_Memo):
         *_, n_members, seeds = key
         seen = train.rows, train.targets, folds, n_members, seeds.weights
         return self._once(("forests", key), lambda: grow_forests(*seen))
+
+
+def _kind(prepare: Preparation) -> Hashable:
+    """Return what tells the preparations of a split apart."""
+    return prepare.key if isinstance(prepare, Tokenization) else prepare.layout is None
 
 
 def _scores(grown: GrownForests | None) -> list[ForestScores]:

@@ -38,15 +38,21 @@ def to_files(encoder: Any) -> Files:
             model: Any = encoder.model
             model.save_pretrained(folder / _MODEL)
             encoder.tokenizer.save_pretrained(folder / _TOKENIZER)
-            settings = {"pooling": encoder.pooling, "max_length": encoder.max_length}
+            settings = {
+                "model": type(model).__name__,
+                "pooling": encoder.pooling,
+                "max_length": encoder.max_length,
+            }
             (folder / _DESCRIPTION).write_text(json.dumps(settings))
         else:
             encoder.save_pretrained(name, create_model_card=False)
-        return {
+        files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
             if path.suffix in _SUFFIXES
         }
+    _check(files)  # what would not be read is not written
+    return files
 
 
 def from_files(files: Mapping[str, bytes]) -> nn.Module:
@@ -55,39 +61,53 @@ def from_files(files: Mapping[str, bytes]) -> nn.Module:
     Raises
     ------
     ValueError
-        If a file could hold code, or its library cannot read the files.
+        If a file could hold code, its library cannot read the files, or weights are NaN.
     """
-    for name, content in files.items():
-        _check_name(name)
-        if name.endswith(".json"):
-            _check_description(name, content)
+    _check(files)
     with TemporaryDirectory() as folder, without_progress():
-        for name, content in files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
         try:
-            return _read(Path(folder))
-        except (OSError, KeyError, TypeError, RuntimeError) as error:
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            encoder = _read(Path(folder))
+        except Exception as error:  # of several libraries
             raise ValueError(f"the files of the encoder cannot be read: {error}") from error
+    if not all(weight.isfinite().all() for weight in encoder.parameters()):
+        raise ValueError("the weights of the encoder hold NaN or infinity")
+    return encoder
 
 
 def _read(folder: Path) -> nn.Module:
     if not (folder / _DESCRIPTION).exists():
         module: nn.Module = open_text_encoder(f"sentence-transformers:{folder}")
         return module
-    from transformers import AutoModel, AutoTokenizer
+    import transformers
 
     settings = json.loads((folder / _DESCRIPTION).read_text())
-    model = AutoModel.from_pretrained(folder / _MODEL, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER, local_files_only=True)
+    model_type = getattr(transformers, settings["model"])
+    if not issubclass(model_type, transformers.PreTrainedModel):
+        raise TypeError(f"{settings['model']!r} is not a model")
+    model = model_type.from_pretrained(folder / _MODEL, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder / _TOKENIZER, local_files_only=True
+    )
     return TextEncoder(model, tokenizer, settings["pooling"], settings["max_length"])
+
+
+def _check(files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        _check_name(name)
+        if name.endswith(".json"):
+            _check_description(name, content)
 
 
 def _check_name(name: str) -> None:
     """Raise where a file would be written elsewhere, or is of another kind."""
     path = PurePosixPath(name)
-    is_inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    is_inside = (
+        not path.is_absolute() and ".." not in path.parts and not {"\\", ":"} & set(name)
+    )
     if not (is_inside and path.suffix in _SUFFIXES):
         raise ValueError(f"the encoder has the unexpected file {name!r:.80}")
 

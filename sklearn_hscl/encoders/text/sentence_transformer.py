@@ -5,7 +5,11 @@ from typing import Any
 import sentence_transformers
 from torch import Tensor
 
-from sklearn_hscl.encoders.text.tokens import Tokenization, cut, embed_in_groups
+from sklearn_hscl.encoders.text.tokens import (
+    Tokenization,
+    embed_in_groups,
+    indices_and_mask,
+)
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -29,10 +33,10 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         return embed_in_groups(self._embed, input) if self.training else self._embed(input)
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        indices, mask = cut(tokens)
+        indices, mask = indices_and_mask(tokens, cut=self.training)
         features = {"input_ids": indices, "attention_mask": mask}
         embedding: Tensor = super().forward(features)["sentence_embedding"]
-        return embedding
+        return embedding[:, : self.truncate_dim]
 
 
 def load(name: str) -> sentence_transformers.SentenceTransformer:
@@ -61,6 +65,17 @@ def of_tokens(model: Any) -> SentenceTransformer:
             f"encoder={type(model).__name__} has no tokenizer of transformers with a "
             f"maximum length, so that its texts cannot be batched. Pass a model whose "
             f"first module is a Transformer."
+        )
+    if type(model) not in (SentenceTransformer, sentence_transformers.SentenceTransformer):
+        raise ValueError(
+            f"encoder={type(model).__name__} is a subclass of SentenceTransformer, whose "
+            f"own methods would be lost. Pass a SentenceTransformer of the same modules."
+        )
+    has_prompt = bool(model.prompts.get(model.default_prompt_name))
+    if has_prompt and not all(getattr(part, "include_prompt", True) for part in model):
+        raise ValueError(
+            "encoder pools without its prompt (include_prompt=False), which is not "
+            "supported here. Set include_prompt=True, or default_prompt_name=None."
         )
     model.__class__ = SentenceTransformer
     return model

@@ -6,9 +6,10 @@ so that texts of all lengths fit into one array, and batches are cut to their lo
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,6 +39,13 @@ class Tokenization:
     max_length: int
     prompt: str = ""
     layout: None = None
+    key: str = field(init=False)
+    """Equal for tokenizations that give equal tokens."""
+
+    def __post_init__(self) -> None:
+        """Take the key now, as a tokenizer remembers how it was called last."""
+        key = joblib.hash((self.tokenizer, self.max_length, self.prompt))
+        object.__setattr__(self, "key", key)
 
     def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Map texts (n,) to tokens (n, 2, L), where L is the length of the longest."""
@@ -58,7 +66,7 @@ class Tokenization:
             warnings.warn(
                 f"{n_full} of {len(tokens)} texts have {self.max_length} tokens or more, "
                 f"of which the encoder takes the first {self.max_length}. Split long "
-                f"texts, or raise max_seq_length of the encoder if its weights allow it.",
+                f"texts, or raise the maximum of the encoder if its weights allow it.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -86,9 +94,9 @@ def costly_rows(rows: Any, n_rows: int) -> Tensor:
     return cast(Tensor, rows[:n_rows])
 
 
-def cut(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return indices and mask (B, L), where L is the length of the longest text."""
-    longest = max(1, int(lengths_of(tokens).max()))
+def indices_and_mask(tokens: Tensor, *, cut: bool) -> tuple[Tensor, Tensor]:
+    """Return indices and mask (B, L); L is the length of the longest text if cut."""
+    longest = max(1, int(lengths_of(tokens).max())) if cut else tokens.shape[2]
     indices, mask = tokens[:, :, :longest].long().unbind(1)
     return indices, mask
 

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.data.texts import NAME_PREFIX, is_sentence_transformer, reads_texts
-from sklearn_hscl.encoders.text.tokens import Tokenization, cut, embed_in_groups
+from sklearn_hscl.encoders.text.tokens import (
+    Tokenization,
+    embed_in_groups,
+    indices_and_mask,
+)
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
 
 _POOLINGS = ("mean", "first", "last")
@@ -80,7 +84,7 @@ class TextEncoder(nn.Module):
         )
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        indices, mask = cut(tokens)
+        indices, mask = indices_and_mask(tokens, cut=self.training)
         hidden = self.model(input_ids=indices, attention_mask=mask).last_hidden_state
         if self.pooling == "first":
             return hidden[:, 0]
@@ -98,13 +102,15 @@ def _max_length(model: nn.Module, tokenizer: Any) -> int:
     return min(known, default=_MAX_LENGTH)
 
 
-def open_text_encoder(encoder: Any) -> Any:
+def open_text_encoder(encoder: Any, fitted: nn.Module | None = None) -> Any:
     """Return an encoder of texts as a module of tokens; other encoders as they are.
 
     Parameters
     ----------
     encoder : str, nn.Module or callable
         The parameter of the embedder.
+    fitted : nn.Module or None
+        Encoder of an earlier fit, which replaces one by name: its folder may be gone.
 
     Raises
     ------
@@ -113,10 +119,14 @@ def open_text_encoder(encoder: Any) -> Any:
     ValueError
         If a name cannot be loaded, or the model reads something other than texts.
     """
-    if not reads_texts(encoder) or isinstance(encoder, TextEncoder):
+    if not reads_texts(encoder):
         return encoder
+    if isinstance(encoder, str) and fitted is not None:
+        encoder = fitted
+    if not isinstance(encoder, str):
+        encoder = copy.deepcopy(encoder)  # tokenizers change when they are called
     if not (isinstance(encoder, str) or is_sentence_transformer(encoder)):
-        return encoder  # a module of the user, which has a tokenization
+        return encoder
     try:
         from sklearn_hscl.encoders.text import sentence_transformer
     except ImportError as error:
@@ -127,7 +137,7 @@ def open_text_encoder(encoder: Any) -> Any:
     if isinstance(encoder, str):
         with without_progress():
             encoder = sentence_transformer.load(encoder.removeprefix(NAME_PREFIX))
-    return sentence_transformer.of_tokens(copy.copy(encoder))
+    return sentence_transformer.of_tokens(encoder)
 
 
 @contextmanager

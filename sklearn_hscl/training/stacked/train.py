@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.preprocessing import as_float
+from sklearn_hscl.encoders.text.tokens import costly_rows
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.runtime.random_state import (
     set_torch_random_state,
@@ -168,7 +169,8 @@ def stack_key(run: TrainingRun) -> tuple[Hashable, ...]:
 def models_at_once(run: TrainingRun) -> int:
     """Return for how many models the activations of a batch fit into memory."""
     net = run.net
-    sample = as_float(run.train.rows[:N_SAMPLE_ROWS], net.module_.precision.dtype)
+    rows = costly_rows(run.train.rows, N_SAMPLE_ROWS)
+    sample = as_float(rows, net.module_.precision.dtype)
     with run.generator():  # dropout draws
         n_views, _ = choose_chunk_rows("auto", net.module_, sample)
     return n_views // (net.n_views * net.batch_size)
