@@ -190,7 +190,7 @@ class PreparedSplit(_Memo):
 
 
 def _kind(prepare: Preparation) -> Hashable:
-    """Return what tells the preparations of a split apart."""
+    """Return a key that is equal for equal preparations of a split."""
     return prepare.key if isinstance(prepare, Tokenization) else prepare.layout is None
 
 
