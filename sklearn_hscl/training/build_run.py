@@ -76,8 +76,8 @@ def build_run(
     seeds, previous = start.seeds, start.previous
     fitted = None if previous is None else previous.net.plain_module.encoder
     given = replace(given, encoder=open_text_encoder(given.encoder, fitted))
-    if previous is not None and given.encoder == "auto":
-        given = replace(given, encoder=encoder_name(previous.net.plain_module.encoder))
+    if fitted is not None and given.encoder == "auto":
+        given = replace(given, encoder=encoder_name(fitted))
     if previous is not None and given.encoder == "mlp" and given.n_components is None:
         # The default width may have been another one.
         given = replace(given, n_components=previous.net.plain_module.n_components)

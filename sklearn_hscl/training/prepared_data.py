@@ -128,10 +128,14 @@ class PreparedSplit(_Memo):
     def train(self, prepare: Preparation, place: Placement) -> LabelledRows:
         """Return the training samples as tensors; see :func:`to_tensors`."""
         key = ("train", _kind(prepare), place)
-        train = self._once(key, lambda: to_tensors(self.data.train, prepare, *place))
-        if isinstance(prepare, Tokenization) and isinstance(train.rows, Tensor):
-            prepare.warn_of_cut(train.rows)
-        return train
+
+        def read() -> LabelledRows:
+            train = to_tensors(self.data.train, prepare, *place)
+            if isinstance(prepare, Tokenization) and isinstance(train.rows, Tensor):
+                prepare.warn_of_cut(train.rows)
+            return train
+
+        return self._once(key, read)
 
     def held_out(self, prepare: Preparation, place: Placement) -> LabelledRows | None:
         """Return the held-out samples as tensors; None if there are none."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from sklearn_hscl.data.texts import is_sentence_transformer
+from sklearn_hscl.data.texts import NAME_PREFIX, is_sentence_transformer
 from sklearn_hscl.encoders.text.transformer import (
     TextEncoder,
     open_text_encoder,
@@ -80,7 +80,7 @@ def from_files(files: Mapping[str, bytes]) -> nn.Module:
 
 def _read(folder: Path) -> nn.Module:
     if not (folder / _DESCRIPTION).exists():
-        module: nn.Module = open_text_encoder(f"sentence-transformers:{folder}")
+        module: nn.Module = open_text_encoder(f"{NAME_PREFIX}{folder}")
         return module
     import transformers
 

@@ -5,11 +5,7 @@ from typing import Any
 import sentence_transformers
 from torch import Tensor
 
-from sklearn_hscl.encoders.text.tokens import (
-    Tokenization,
-    embed_in_groups,
-    indices_and_mask,
-)
+from sklearn_hscl.encoders.text.tokens import Tokenization, embed_batch
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -30,10 +26,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         """Map tokens (B, 2, L) to embeddings (B, n_components); features as ever."""
         if not isinstance(input, Tensor):
             return super().forward(input, **kwargs)
-        return embed_in_groups(self._embed, input) if self.training else self._embed(input)
+        return embed_batch(self._embed, input, self.max_seq_length, training=self.training)
 
-    def _embed(self, tokens: Tensor) -> Tensor:
-        indices, mask = indices_and_mask(tokens, cut=self.training)
+    def _embed(self, indices: Tensor, mask: Tensor) -> Tensor:
         features = {"input_ids": indices, "attention_mask": mask}
         embedding: Tensor = super().forward(features)["sentence_embedding"]
         return embedding[:, : self.truncate_dim]

@@ -94,11 +94,25 @@ def costly_rows(rows: Any, n_rows: int) -> Tensor:
     return cast(Tensor, rows[:n_rows])
 
 
-def indices_and_mask(tokens: Tensor, *, cut: bool) -> tuple[Tensor, Tensor]:
-    """Return indices and mask (B, L); L is the length of the longest text if cut."""
-    longest = max(1, int(lengths_of(tokens).max())) if cut else tokens.shape[2]
-    indices, mask = tokens[:, :, :longest].long().unbind(1)
-    return indices, mask
+def embed_batch(
+    embed: Callable[[Tensor, Tensor], Tensor],
+    tokens: Tensor,
+    max_length: int,
+    *,
+    training: bool,
+) -> Tensor:
+    """Embed tokens (B, 2, L) by a function of indices and mask (B, L'): (B, D).
+
+    In training, texts of similar length are embedded together, and cut to the longest of
+    them. Else L' depends on L alone; it is `max_length` at most, as filling may exceed it.
+    """
+
+    def embed_part(part: Tensor) -> Tensor:
+        longest = max(1, int(lengths_of(part).max())) if training else max_length
+        indices, mask = part[:, :, :longest].long().unbind(1)
+        return embed(indices, mask)
+
+    return embed_in_groups(embed_part, tokens) if training else embed_part(tokens)
 
 
 def embed_in_groups(embed: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
@@ -114,11 +128,12 @@ def embed_by_length(embed: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor
     Rows are as long as the text's length, rounded up: that depends on no other text.
     """
     steps = lengths_of(tokens).clamp(min=1).sub(1) // _LENGTH_STEP
-    indices = [(steps == step).nonzero()[:, 0] for step in steps.unique()]
+    indices: list[Tensor] = []
     parts: list[Tensor] = []
-    for index in indices:
-        length = (int(steps[index[0]]) + 1) * _LENGTH_STEP
-        rows = pad(tokens[index, :, :length], (0, length - min(length, tokens.shape[2])))
+    for step in steps.unique().tolist():
+        indices.append((steps == step).nonzero()[:, 0])
+        # A negative padding cuts.
+        rows = pad(tokens[indices[-1]], (0, (step + 1) * _LENGTH_STEP - tokens.shape[2]))
         parts.extend(embed(some) for some in rows.split(_MAX_TEXTS))
     joined = torch.cat(parts)
     return torch.empty_like(joined).index_copy_(0, torch.cat(indices), joined)

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.data.texts import NAME_PREFIX, is_sentence_transformer, reads_texts
-from sklearn_hscl.encoders.text.tokens import (
-    Tokenization,
-    embed_in_groups,
-    indices_and_mask,
-)
+from sklearn_hscl.encoders.text.tokens import Tokenization, embed_batch
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
 
 _POOLINGS = ("mean", "first", "last")
@@ -79,12 +75,9 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, 2, L) to embeddings (B, n_components)."""
-        return (
-            embed_in_groups(self._embed, tokens) if self.training else self._embed(tokens)
-        )
+        return embed_batch(self._embed, tokens, self.max_length, training=self.training)
 
-    def _embed(self, tokens: Tensor) -> Tensor:
-        indices, mask = indices_and_mask(tokens, cut=self.training)
+    def _embed(self, indices: Tensor, mask: Tensor) -> Tensor:
         hidden = self.model(input_ids=indices, attention_mask=mask).last_hidden_state
         if self.pooling == "first":
             return hidden[:, 0]
@@ -124,7 +117,9 @@ def open_text_encoder(encoder: Any, fitted: nn.Module | None = None) -> Any:
     if isinstance(encoder, str) and fitted is not None:
         encoder = fitted
     if not isinstance(encoder, str):
-        encoder = copy.deepcopy(encoder)  # tokenizers change when they are called
+        # Tokenizers change when they are called. The weights are copied later.
+        shared = (*encoder.parameters(), *encoder.buffers())
+        encoder = copy.deepcopy(encoder, {id(tensor): tensor for tensor in shared})
     if not (isinstance(encoder, str) or is_sentence_transformer(encoder)):
         return encoder
     try:
