@@ -19,7 +19,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,9 +28,11 @@ from finetune_report import report
 from sklearn.linear_model import LogisticRegression
 from texts import few_texts
 
+from sklearn_hscl.metrics import map_at_r
+
 CELLS = RESULTS / "finetune.jsonl"
 SETS = ("banking77", "trec_fine", "trec", "ag_news_test", "sms_spam", "newsgroups20")
-CALIBRATION = (1.0, 10.0)  # C of the logistic regression
+STRENGTHS = (1.0, 10.0)  # C of the logistic regression
 
 
 def readouts(
@@ -40,32 +41,18 @@ def readouts(
     """Return the scores of an embedding, in percent."""
     scores = {
         f"lr{c:g}": LogisticRegression(C=c, max_iter=2000).fit(train, y).score(test, truth)
-        for c in CALIBRATION
+        for c in STRENGTHS
     }
     train, test = unit(train), unit(test)
     classes = np.unique(y)
     means = unit(np.stack([train[y == label].mean(0) for label in classes]))
     scores["means"] = np.mean(classes[(test @ means.T).argmax(1)] == truth)
-    scores["map"] = mean_average_precision(test @ train.T, y, truth)
+    scores["map"] = map_at_r(train, y, X_query=test, y_query=truth)
     return {name: round(100 * float(score), 2) for name, score in scores.items()}
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
-
-
-def mean_average_precision(
-    similarity: np.ndarray, y: np.ndarray, truth: np.ndarray
-) -> float:
-    """Return MAP@R: precision at each hit among the R nearest, R texts of the class."""
-    values = []
-    for row, label in zip(similarity, truth, strict=True):
-        n_relevant = int((y == label).sum())
-        nearest = np.argsort(-row, kind="stable")[:n_relevant]
-        hits = y[nearest] == label
-        precision = np.cumsum(hits) / np.arange(1, n_relevant + 1)
-        values.append((precision * hits).sum() / n_relevant)
-    return float(np.mean(values))
 
 
 def evaluate(options: argparse.Namespace) -> dict[str, object]:
@@ -143,5 +130,4 @@ def main() -> None:
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    Path(RESULTS).mkdir(exist_ok=True)
     main()

@@ -1,5 +1,6 @@
 """Methods of bench_finetune.py: each trains on texts, and returns how it embeds others."""
 
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -9,12 +10,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.training.config import TEXTS
 
 Embed = Callable[[list[str]], np.ndarray]
 # Pairs that SetFit draws by default grow with the square of the texts: at most so many
 # steps of 16 pairs.
 _MAX_SETFIT_STEPS = 400
-_STEP_SIZE = 64  # texts of a step of the losses of others, as of ours
+_STEP_SIZE = TEXTS.batch_size  # texts of a step of the losses of others, as of ours
 
 
 def frozen(model: str, texts: list[str], y: np.ndarray, seed: int) -> Embed:
@@ -115,9 +117,9 @@ def classifier(model: str, texts: list[str], y: np.ndarray, seed: int) -> Embed:
 
 
 def _n_steps(n_texts: int) -> int:
-    """Return the number of our steps by default, of at most _STEP_SIZE texts."""
-    n_batches = -(-n_texts // _STEP_SIZE)
-    return n_batches * max(2, round(min(max(8 * n_batches, 40), 500) / n_batches))
+    """Return the number of our steps by default."""
+    n_batches = -(-n_texts // TEXTS.batch_size)
+    return n_batches * TEXTS.epochs(n_texts, n_batches)
 
 
 def _by_sentence_transformers(
@@ -133,7 +135,7 @@ def _by_sentence_transformers(
     n_columns = sum(name != "label" for name in columns)
     n_texts = n_columns * len(next(iter(columns.values())))
     arguments = SentenceTransformerTrainingArguments(
-        output_dir="/tmp/bench_finetune",
+        output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=_STEP_SIZE // n_columns,
         max_steps=_n_steps(n_texts) if "label" in columns else n_texts // _STEP_SIZE,
         learning_rate=6e-5,
