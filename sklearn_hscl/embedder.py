@@ -23,12 +23,12 @@ from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.data.validation import FitInput, check_rows
 from sklearn_hscl.encoders.inference import EmbeddingOptions, embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
-from sklearn_hscl.losses import ContrastiveLoss
-from sklearn_hscl.losses.beta_schedules import BetaSchedule
+from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.hardening import LogHardening
 from sklearn_hscl.persistence.bundle import PersistenceMixin
 from sklearn_hscl.reports.training_report import AttributesWithReport
 from sklearn_hscl.runtime.global_setting import default_settings
+from sklearn_hscl.runtime.processes import training_together
 from sklearn_hscl.training.config import AugmentParameter, Schedule
 from sklearn_hscl.training.ensemble import norm_of_means
 from sklearn_hscl.training.fitting import (
@@ -480,6 +480,7 @@ class HSCLEmbedder(
         self._fit(FitInput(X, y, X_val, y_val, groups))
         return self
 
+    @training_together
     @default_settings()
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, given: FitInput) -> torch.Tensor | None:
@@ -544,6 +545,7 @@ class HSCLEmbedder(
             return unseeing
         return unseeing * (scale * norm_of_means(members, unseeing))
 
+    @training_together
     @default_settings()
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -30,6 +30,7 @@ from sklearn_hscl.losses.kernels.streaming import streaming_loss
 from sklearn_hscl.losses.pair_sets import BatchPairs, LabelPairs
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
+from sklearn_hscl.runtime.processes import Processes, sharers_of_pairs
 from sklearn_hscl.runtime.random_state import Draws, next_draws, repeated
 
 ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
@@ -361,6 +362,9 @@ def tiled_loss(
     n_rows = z.shape[-2]
     pairs_per_anchor = z[..., 0].numel()  # samples of all batches on the leading axes
     height = max(1, BLOCK_PAIRS // pairs_per_anchor)
+    sharers = sharers_of_pairs() if _can_share(options) else None
+    anchors = slice(0, n_rows) if sharers is None else sharers.own(n_rows)
+    z = z if sharers is None else _SummedGradient.apply(z, sharers)
     block = partial(block_losses, pairs=pairs, options=options)
     if _can_recompute():
         block = partial(
@@ -369,11 +373,52 @@ def tiled_loss(
             use_reentrant=False,
             preserve_rng_state=False,  # torch forgets that of devices such as mps
         )
-    blocks = [
-        block(z, start, min(start + height, n_rows)) for start in range(0, n_rows, height)
-    ]
+    starts = range(anchors.start, anchors.stop, height)
+    blocks = [block(z, start, min(start + height, anchors.stop)) for start in starts]
     joined = AnchorLosses(*(torch.cat(parts, -1) for parts in zip(*blocks, strict=True)))
+    if sharers is not None:
+        joined = _gathered(joined, sharers, n_rows)
     return reduced_loss(joined, options)
+
+
+# By several processes: each one computes its own anchors. ----------------------------
+
+
+def _can_share(options: LossOptions) -> bool:
+    """Return whether all that is random, or learned, is in the embeddings."""
+    scales = options.beta, options.temperature, options.threshold
+    is_fixed = all(not isinstance(scale, Tensor) or _is_constant(scale) for scale in scales)
+    return is_fixed and isinstance(options.hardening, str) and not options.n_synthetic
+
+
+class _SummedGradient(torch.autograd.Function):
+    """Identity, whose gradient is the sum over all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, sharers: Processes) -> Tensor:
+        ctx.sharers = sharers
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone()
+        ctx.sharers.add_up([total])
+        return total, None
+
+
+def _gathered(own: AnchorLosses, sharers: Processes, n_rows: int) -> AnchorLosses:
+    """Join the anchors of all processes; only the losses of own ones are differentiable."""
+    fields = torch.stack([field.detach().to(own.loss) for field in own], -1)
+    everywhere = sharers.gather(fields, n_rows).unbind(-1)
+    joined = AnchorLosses(
+        *(field.to(part.dtype) for field, part in zip(everywhere, own, strict=True))
+    )
+    start, stop = sharers.own(n_rows).start, sharers.own(n_rows).stop
+    loss = [joined.loss[..., :start], own.loss, joined.loss[..., stop:]]
+    return joined._replace(loss=torch.cat(loss, -1))
+
+
+# Blocks that are computed twice. ------------------------------------------------------
 
 
 def _repeatable(

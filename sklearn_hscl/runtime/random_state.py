@@ -6,8 +6,9 @@ generators, which are then seeded for the time of the fit.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
+from math import prod
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -60,6 +61,8 @@ class _Thread(threading.local):
     generator: torch.Generator | None = None
     uses_torch = True
     """Whether modules of users may draw from torch's global generators."""
+    rows: tuple[slice, int] | None = None
+    """Which rows of a batch this process embeds, and the number of all."""
 
 
 _THREAD = _Thread()
@@ -175,18 +178,57 @@ def _one_node(draw: Callable[..., Tensor], empty: Callable[..., Tensor]) -> Any:
     return call
 
 
+@contextmanager
+def draws_of_rows(own: slice, n_rows: int) -> Iterator[None]:
+    """Draw masks of a whole batch inside the block, of which its own rows get theirs.
+
+    Parameters
+    ----------
+    own : slice
+        The rows (..., B, F) that are embedded, all at once; parts of them have their own
+        draws.
+    n_rows : int
+        Number of rows of the batch.
+    """
+    before, _THREAD.rows = _THREAD.rows, (own, n_rows)
+    try:
+        yield
+    finally:
+        _THREAD.rows = before
+
+
+def _own_rows(like: Tensor, draw: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    """Draw for all rows (..., B, F) of the batch; return the draws of those at hand."""
+    if _THREAD.rows is None:
+        return draw(like.shape)
+    own, n_rows = _THREAD.rows
+    if like.shape[-2] != own.stop - own.start:
+        return draw(like.shape)
+    return draw((*like.shape[:-2], n_rows, like.shape[-1]))[..., own, :]
+
+
 def _dropout_mask(like: Tensor, p: float) -> Tensor:
     """Draw a tensor of zeros, a fraction `p` of it, and of 1 / (1 - p)."""
-    mask = torch.empty_like(like, requires_grad=False)
-    return mask.bernoulli_(1 - p, generator=generator_of_fit(like.device)).div_(1 - p)
+    generator = generator_of_fit(like.device)
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        mask = like.new_empty(shape, requires_grad=False)
+        return mask.bernoulli_(1 - p, generator=generator).div_(1 - p)
+
+    return _own_rows(like, draw)
 
 
 def _byte_mask(like: Tensor, n_retained: int) -> Tensor:
     """Draw a mask that is True for `n_retained` of 256 values."""
-    words = torch.empty(-(-like.numel() // 8), dtype=torch.long, device=like.device)
-    words.random_(-(2**63), None, generator=generator_of_fit(like.device))
-    draws = words.view(torch.uint8)[: like.numel()]
-    return draws.view(like.shape) < n_retained
+    generator = generator_of_fit(like.device)
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        n_values = prod(shape)
+        words = torch.empty(-(-n_values // 8), dtype=torch.long, device=like.device)
+        words.random_(-(2**63), None, generator=generator)
+        return words.view(torch.uint8)[:n_values].view(*shape) < n_retained
+
+    return _own_rows(like, draw)
 
 
 dropout_mask = _one_node(_dropout_mask, torch.empty_like)
@@ -310,3 +352,57 @@ def repeated(draws: Draws, device: torch.device) -> Iterator[None]:
             yield
         finally:
             set_torch_random_state(device, present)
+
+
+@contextmanager
+def apart(
+    rank: int, device: torch.device, *, of_fit: bool
+) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Draw other numbers in each process inside the block, and equal ones after it.
+
+    Parameters
+    ----------
+    rank : int
+        Index of this process.
+    device : torch.device
+        Device of what is drawn.
+    of_fit : bool
+        Whether the generator of the fit differs as well, and not only torch's, from which
+        modules of users draw.
+
+    Yields
+    ------
+    callable
+        Returns a context in which draws are equal again.
+    """
+    own = generator_of_fit(device) if of_fit else None
+    if own is None and not _THREAD.uses_torch:
+        yield nullcontext
+        return
+    seed = int(torch.randint(MAX_SEED, (), generator=own, device=device)) + rank
+    common = torch_random_state(device)
+    if _THREAD.uses_torch:
+        seed_torch(seed, device)
+    if own is not None:
+        own.manual_seed(seed)
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        nonlocal common
+        present = torch_random_state(device)
+        set_torch_random_state(device, _of(common, present, of_fit))
+        try:
+            yield
+        finally:
+            common = torch_random_state(device)
+            set_torch_random_state(device, _of(present, common, of_fit))
+
+    try:
+        yield together
+    finally:
+        set_torch_random_state(device, _of(common, torch_random_state(device), of_fit))
+
+
+def _of(state: RandomState, other: RandomState, of_fit: bool) -> RandomState:
+    """Return a state whose generator of the fit is another's, unless it is its own."""
+    return state if of_fit else state._replace(fit=other.fit)

@@ -19,7 +19,6 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackContext
 
 from sklearn_hscl._sklearn_compat import WRAPPER_MODULES
-from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.data.validation import (
     FitInput,
     TargetOptions,
@@ -27,12 +26,14 @@ from sklearn_hscl.data.validation import (
 )
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
 from sklearn_hscl.losses.presets import REQUIRE_LABELS, check_one_loss
+from sklearn_hscl.runtime.processes import is_first, processes_of_fit
 from sklearn_hscl.runtime.random_state import Seeds, draw_seeds
 from sklearn_hscl.training.build_run import FitStart, build_run
 from sklearn_hscl.training.callbacks.checkpoint import (
     Checkpoint,
     environment_of_fit,
     fingerprint_of_fit,
+    hash_of_weights,
     open_checkpoint,
     refuse_checkpoint,
 )
@@ -44,9 +45,8 @@ from sklearn_hscl.training.prepared_data import PreparedData
 from sklearn_hscl.training.run import TrainingRun, WarmStart
 from sklearn_hscl.training.stacked.auto_select import (
     DEFAULT_SCALES,
-    TEMPERATURES,
-    TEXT_TEMPERATURE,
     LossScales,
+    default_temperature,
     is_auto,
     loss_scales,
     train_best,
@@ -54,6 +54,11 @@ from sklearn_hscl.training.stacked.auto_select import (
 
 # Width of the kernel of continuous targets, in their standard deviations.
 TARGET_BANDWIDTH = 0.5
+_SAME_DATA = (
+    "Pass the same data and parameters in all of them, which share the batches; seed torch "
+    "before modules of your own are created."
+)
+_SAME_MACHINE = "Use processors and versions of one kind, whose results do not differ."
 # Parameters of a fit to one chunk of the data.
 _CHUNK_PARAMS = {
     "max_epochs": 1,
@@ -260,8 +265,8 @@ def given_scales(estimator: BaseEstimator) -> LossScales:
 
 def _temperature(estimator: BaseEstimator) -> Any:
     """Return the temperature as given, or the default of the encoder."""
-    default = TEXT_TEMPERATURE if reads_texts(estimator.encoder) else TEMPERATURES[0]
-    return default if estimator.temperature is None else estimator.temperature
+    given = estimator.temperature
+    return default_temperature(estimator.encoder) if given is None else given
 
 
 def _scales_to_try(
@@ -294,9 +299,12 @@ def _draw_seeds(
     if previous is not None:
         # Another chunk gets other random numbers, but always the same ones.
         return draw_seeds(previous.seeds.batches)
-    if estimator.random_state is None and checkpoint is not None:
-        return checkpoint.seeds or draw_seeds(None)
-    return draw_seeds(estimator.random_state)
+    if estimator.random_state is not None:
+        return draw_seeds(estimator.random_state)
+    processes, seeds = processes_of_fit(), draw_seeds(None)
+    if processes is not None:
+        seeds = processes.from_first(seeds)
+    return (checkpoint and checkpoint.seeds) or seeds
 
 
 def prepare_run(
@@ -326,10 +334,18 @@ def prepare_run(
     TrainingRun
     """
     params = plain_value(estimator.get_params(deep=False) | scales._asdict() | changes)
+    if not is_first():
+        params["verbose"] = 0
     loss = contrastive_loss(estimator, data.data.has_labels, scales)
     run = build_run(GivenConfig.of(params), data, loss, start)
+    processes = processes_of_fit()
+    if start.checkpoint is None and processes is None:
+        return run
+    fingerprint = fingerprint_of_fit(params, data.data, start.seeds, run.net)
+    if processes is not None:
+        found = {"checkpoints": "" if start.checkpoint is None else start.checkpoint.key}
+        processes.check_equal(fingerprint | found, _SAME_DATA)
     if start.checkpoint is not None:
-        fingerprint = fingerprint_of_fit(params, data.data, start.seeds, run.net)
         environment = environment_of_fit(run.n_threads)
         start.checkpoint.start_fit(fingerprint, environment, start.seeds)
     return run
@@ -337,10 +353,12 @@ def prepare_run(
 
 def _train(run: TrainingRun, report: TrainingCallback | None = None) -> None:
     """Train; after Ctrl-C by the user, keep the completed epochs."""
+    processes = processes_of_fit()
     try:
         run.train_with(report)
     except KeyboardInterrupt:
-        if run.net.n_completed == 0 or _is_called_by_another_estimator():
+        # Several processes are not interrupted in the same epoch.
+        if run.net.n_completed == 0 or processes or _is_called_by_another_estimator():
             raise
         run.end_early()
         warnings.warn(
@@ -350,6 +368,9 @@ def _train(run: TrainingRun, report: TrainingCallback | None = None) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+    if processes:
+        processes.check_equal({"weights": hash_of_weights(run.net)}, _SAME_MACHINE)
 
 
 def _is_called_by_another_estimator() -> bool:

@@ -5,6 +5,7 @@ outside of the slice of an anchor is a negative.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -223,34 +224,39 @@ def add_small_groups(
 # Positives of large groups, tile by tile -----------------------------------------------
 
 
-def add_large_group(
+def tiles_of_group(start: int, stop: int) -> Iterator[tuple[slice, slice]]:
+    """Yield tiles of the pairs of one large group, on and above the diagonal."""
+    pieces = cut(start, stop, _MAX_TILE)
+    for k, upper in enumerate(pieces):
+        yield from ((upper, lower) for lower in pieces[k:])
+
+
+def add_tile_of_group(
     rows: SortedRows,
     scaled: Tensor,
-    group: slice,
+    tile: tuple[slice, slice],
     factors: AnchorFactors,
     terms: PositiveTerms,
     gradient: GradientSum | None,
 ) -> None:
-    """Add one large group, tile by tile, to `terms` and its M z to `gradient`.
+    """Add pairs of one large group to `terms`, and their M z to `gradient`.
 
     Parameters as in :func:`add_small_groups`; scaled : Tensor of shape (B, D) is
-    z log2(e) / T.
+    z log2(e) / T, and tile is one of :func:`tiles_of_group`.
     """
-    pieces = cut(group.start, group.stop, _MAX_TILE)
-    weight = factors.weight[group.start]  # the same in the whole group
-    for k, upper in enumerate(pieces):
-        for lower in pieces[k:]:
-            inverse = mm_t(scaled[upper], rows.z[lower]).neg_().exp2_()  # (t, t), e^{-s}
-            if upper == lower:
-                inverse.fill_diagonal_(0.0)  # as if infinitely close: no loss, no gradient
-                tile = _add_direction(inverse, weight, factors.mass, upper, 1, terms)
-                tile = tile + tile.T
-            else:
-                there = inverse.clone()
-                tile = _add_direction(there, weight, factors.mass, upper, 1, terms)
-                tile += _add_direction(inverse, weight, factors.mass, lower, 0, terms)
-            if gradient is not None:
-                gradient.add(tile.neg_(), upper, lower)
+    upper, lower = tile
+    weight = factors.weight[upper.start]  # the same in the whole group
+    inverse = mm_t(scaled[upper], rows.z[lower]).neg_().exp2_()  # (t, t), e^{-s}
+    if upper == lower:
+        inverse.fill_diagonal_(0.0)  # as if infinitely close: no loss, no gradient
+        block = _add_direction(inverse, weight, factors.mass, upper, 1, terms)
+        block = block + block.T
+    else:
+        there = inverse.clone()
+        block = _add_direction(there, weight, factors.mass, upper, 1, terms)
+        block += _add_direction(inverse, weight, factors.mass, lower, 0, terms)
+    if gradient is not None:
+        gradient.add(block.neg_(), upper, lower)
 
 
 def _add_direction(

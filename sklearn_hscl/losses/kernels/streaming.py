@@ -35,16 +35,18 @@ from sklearn_hscl.losses.kernels.label_sorted import (
     PaddedGroups,
     PositiveTerms,
     SortedRows,
-    add_large_group,
     add_small_groups,
+    add_tile_of_group,
     cut,
     negative_count,
     padded_groups,
     pair_weight,
     sort_rows,
+    tiles_of_group,
 )
 from sklearn_hscl.runtime.device import accelerator
 from sklearn_hscl.runtime.matmul import mm_t
+from sklearn_hscl.runtime.processes import sharers_of_pairs
 
 # Up to this many samples the whole matrix of pairs is faster than sorted rows and tiles.
 _MAX_DENSE_ROWS = 384
@@ -261,17 +263,25 @@ def tiled_closed_form(
     """
     # 2^u with u = s log2(e), because torch's exp2 is several times faster than exp.
     scaled = rows.z * (math.log2(math.e) / options.temperature)  # (B, D)
-    batch = _TiledBatch(rows, scaled, list(_tiles(rows.bounds)), options)
+    sharers = sharers_of_pairs()
+    share = slice(None) if sharers is None else slice(sharers.rank, None, sharers.size)
+    batch = _TiledBatch(rows, scaled, list(_tiles(rows.bounds))[share], options, share)
     cache = TileCache.with_positives(batch)
     sums = _sum_negatives(batch, cache)
+    if sharers is not None:
+        sharers.add_up(_accumulated(sums, options))
     gradient = GradientSum(rows.z) if options.wants_gradient else None
     factors = factors._replace(mass=factors.mass * sums.hard / sums.plain)
     terms = _sum_positives(batch, factors, cache, gradient)
+    if sharers is not None:
+        sharers.add_up(terms)
     requested = options.effective_negatives
     effective = sums.plain.square() / sums.squared if requested else None
     if gradient is None:
         return ClosedFormResult(terms.value, None, effective)
     _add_negatives(batch, cache, sums, terms.strength, gradient)
+    if sharers is not None:
+        sharers.add_up([gradient.total])
     return ClosedFormResult(
         terms.value, gradient.total.div_(options.temperature), effective
     )
@@ -290,8 +300,9 @@ class _TiledBatch:
 
     rows: SortedRows
     scaled: Tensor  # (B, D), z log2(e) / T
-    tiles: list[Tile]
+    tiles: list[Tile]  # of this process, if several share the pairs
     options: ClosedFormOptions
+    share: slice  # which tiles of large groups are those of this process
 
 
 @dataclass(frozen=True)
@@ -371,6 +382,13 @@ def _empty_sums(rows: SortedRows, options: ClosedFormOptions) -> NegativeSums:
     return NegativeSums(plain, hard, torch.full_like(hard, initial))
 
 
+def _accumulated(sums: NegativeSums, options: ClosedFormOptions) -> list[Tensor]:
+    """Return those sums that tiles were added to, rather than counted."""
+    if options.beta == 0:
+        return [sums.hard]
+    return [sums.plain, sums.hard] + [sums.squared] * (sums.squared is not sums.hard)
+
+
 def _add_plain(
     sums: NegativeSums, plain: Tensor, tile: Tile, options: ClosedFormOptions
 ) -> None:
@@ -403,10 +421,10 @@ def _sum_positives(
     terms = PositiveTerms(weight.new_zeros(()), torch.zeros_like(weight))
     for groups in chain.from_iterable(cache.positives.values()):
         add_small_groups(groups, factors, terms)
-    for start, stop in pairwise(rows.bounds):
-        if stop - start > _MAX_SMALL_GROUP:
-            group = slice(start, stop)
-            add_large_group(rows, batch.scaled, group, factors, terms, gradient)
+    large = [ends for ends in pairwise(rows.bounds) if ends[1] - ends[0] > _MAX_SMALL_GROUP]
+    tiles = [tile for ends in large for tile in tiles_of_group(*ends)]
+    for tile in tiles[batch.share]:
+        add_tile_of_group(rows, batch.scaled, tile, factors, terms, gradient)
     return terms
 
 

@@ -28,6 +28,7 @@ from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.atomic_write import atomic_write
 from sklearn_hscl.runtime.matmul import chosen_products
+from sklearn_hscl.runtime.processes import is_first
 from sklearn_hscl.runtime.random_state import (
     Seeds,
     set_torch_random_state,
@@ -267,6 +268,11 @@ class Checkpoint(TrainingCallback):
         """The seeds of the fit to resume; None if there is none."""
         return None if self.saved is None else Seeds(*self.saved["seeds"])
 
+    @property
+    def key(self) -> str:
+        """Equal for equal files."""
+        return "none" if self.saved is None else self.saved.get("checksum", "")
+
     def start_fit(
         self, fingerprint: Fingerprint, environment: Fingerprint, seeds: Seeds
     ) -> None:
@@ -311,6 +317,8 @@ class Checkpoint(TrainingCallback):
         """Resume from the file, or write the state from which training starts."""
         self.next_, self.gave_up_ = 0.0, False
         if self.saved is None:
+            if not is_first():
+                return
             with self._explain_errors("written"):
                 self._write(net)
             self._read()  # fail now, rather than when it is needed
@@ -323,7 +331,8 @@ class Checkpoint(TrainingCallback):
     def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
         """Write the state, unless it was written a moment ago."""
         is_last = net.stops_ or net.n_completed == net.loop.n_epochs
-        if self.gave_up_ or (not is_last and time.perf_counter() < self.next_):
+        is_early = not is_last and time.perf_counter() < self.next_
+        if self.gave_up_ or is_early or not is_first():
             return
         try:
             self._write(net)
@@ -495,8 +504,13 @@ def fingerprint_of_fit(
         **described,
         "device": torch.device(net.device).type,
         "random_state": ", ".join(map(str, seeds)),
-        "weights that training starts from": _hash(net.plain_module.state_dict().values()),
+        "weights that training starts from": hash_of_weights(net),
     }
+
+
+def hash_of_weights(net: ContrastiveNet) -> str:
+    """Return a digest of all weights of a net."""
+    return _hash(net.plain_module.state_dict().values())
 
 
 def environment_of_fit(n_threads: int) -> Fingerprint:

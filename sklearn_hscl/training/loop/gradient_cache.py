@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sklearn_hscl.encoders.preprocessing import as_float
+from sklearn_hscl.encoders.text.tokens import costly_rows
 from sklearn_hscl.losses import LossStats
 from sklearn_hscl.runtime.device import accelerator
 from sklearn_hscl.runtime.random_state import (
@@ -24,12 +26,14 @@ from sklearn_hscl.runtime.random_state import (
     set_torch_random_state,
     torch_random_state,
 )
+from sklearn_hscl.training.batches.tensors import LazyRows
 from sklearn_hscl.training.loop.step import Objective, whole_batch
 
 # Memory for the activations of one chunk: a fraction of what is free on a GPU. On CPU it
 # is a constant, so that a machine cuts the same chunks whatever else runs on it.
 _GPU_MEMORY_FRACTION = 0.5
 _CPU_BYTES = 2**31
+_N_SAMPLE_ROWS = 4  # rows on which the memory of a forward pass is measured
 
 
 class GradientCache:
@@ -101,6 +105,28 @@ class GradientCache:
                 f"device_batch_size, or use a smaller encoder."
             )
         self.chunk_rows = tried // 2
+
+
+def gradient_cache(
+    device_batch_size: int | str,
+    module: nn.Module,
+    rows: Tensor | LazyRows,
+    dtype: torch.dtype,
+) -> GradientCache:
+    """Return the gradient cache of a training.
+
+    Parameters
+    ----------
+    device_batch_size, module
+        As in :func:`choose_chunk_rows`.
+    rows : Tensor or LazyRows of shape (n_samples, ...)
+        Training rows.
+    dtype : torch.dtype
+        Type of numbers that the module takes.
+    """
+    sample = as_float(costly_rows(rows, _N_SAMPLE_ROWS), dtype)
+    chunk_rows, can_halve = choose_chunk_rows(device_batch_size, module, sample)
+    return GradientCache(chunk_rows, can_halve=can_halve)
 
 
 def in_chunks(

@@ -14,10 +14,8 @@ from torch.optim import Optimizer
 
 from sklearn_hscl.augment import Augmentation, FunctionAugmentation
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
-from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.encoders.registry import get_config
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
-from sklearn_hscl.encoders.text.tokens import costly_rows
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, LossStats
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.tensors import Batch, LazyRows
@@ -34,11 +32,10 @@ from sklearn_hscl.training.loop.epoch import (
     run_epoch,
     weight_norm,
 )
-from sklearn_hscl.training.loop.gradient_cache import GradientCache, choose_chunk_rows
+from sklearn_hscl.training.loop.gradient_cache import gradient_cache
 from sklearn_hscl.training.loop.learning_rate import LearningRate, Schedule
+from sklearn_hscl.training.loop.shared_batch import shared_if_launched
 from sklearn_hscl.training.loop.step import TrainingStep
-
-N_SAMPLE_ROWS = 4  # rows on which the memory of a forward pass is measured
 
 
 class ContrastiveNet(CallbackNet):
@@ -264,13 +261,16 @@ class EpochLoop:
         if net.target_kind is None:
             check_views_differ(self.augment, net.n_views, net.module_, net.criterion_)
         self.views = self.seeded_views(X.device)
-        self.gradient_cache = self._gradient_cache(X)
+        net._set_training(True)
+        self.gradient_cache = gradient_cache(
+            net.device_batch_size, net.module_, X, self.views.dtype
+        )
         self.step = TrainingStep(
             net.module_,
             net.criterion_,
             net.optimizer_,
             self.views,
-            self.gradient_cache,
+            shared_if_launched(self.gradient_cache, net.module_),
             net.clip_norm,
         )
         self.learning_rate: LearningRate | None = None
@@ -318,15 +318,6 @@ class EpochLoop:
         history.record_batch("train_loss", loss)
         history.record("skipped_anchors", n_skipped)
         history.record("effective_negatives", stats.effective_negatives.item())
-
-    def _gradient_cache(self, rows: Tensor | LazyRows) -> GradientCache:
-        net = self.net
-        net._set_training(True)
-        sample = as_float(costly_rows(rows, N_SAMPLE_ROWS), self.views.dtype)
-        chunk_rows, can_halve = choose_chunk_rows(
-            net.device_batch_size, net.module_, sample
-        )
-        return GradientCache(chunk_rows, can_halve=can_halve)
 
     def _run_remaining(self) -> None:
         datasets = {"dataset_train": self.dataset, "dataset_valid": None}

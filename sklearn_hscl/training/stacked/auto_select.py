@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
@@ -10,9 +11,9 @@ from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
 
 # The defaults come first: of equal scores the first is retained.
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)
-TEMPERATURES = (0.5, 0.2, 1.0)
+_TEMPERATURES = (0.5, 0.2, 1.0)
 # Pretrained embeddings of texts lie close together (benchmarks/results/finetune.md).
-TEXT_TEMPERATURE = 0.1
+_TEXT_TEMPERATURE = 0.1
 
 
 def is_auto(value: object) -> bool:
@@ -27,7 +28,12 @@ class LossScales(NamedTuple):
     temperature: float
 
 
-DEFAULT_SCALES = LossScales(BETAS[0], TEMPERATURES[0])
+DEFAULT_SCALES = LossScales(BETAS[0], _TEMPERATURES[0])
+
+
+def default_temperature(encoder: object) -> float:
+    """Return the temperature of an encoder, by the parameter of the embedder."""
+    return _TEXT_TEMPERATURE if reads_texts(encoder) else _TEMPERATURES[0]
 
 
 def loss_scales(
@@ -38,7 +44,7 @@ def loss_scales(
     return [
         LossScales(b, t)
         for b in ((beta,) if not isinstance(beta, str) else betas)
-        for t in ((temperature,) if not isinstance(temperature, str) else TEMPERATURES)
+        for t in ((temperature,) if not isinstance(temperature, str) else _TEMPERATURES)
     ]
 
 

@@ -8,8 +8,6 @@ from collections.abc import Hashable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.encoders.preprocessing import as_float
-from sklearn_hscl.encoders.text.tokens import costly_rows
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
 from sklearn_hscl.runtime.random_state import (
     set_torch_random_state,
@@ -21,11 +19,10 @@ from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
 from sklearn_hscl.training.loop.epoch import run_epoch, weight_norm
 from sklearn_hscl.training.loop.gradient_cache import (
-    choose_chunk_rows,
+    gradient_cache,
     has_batch_statistics,
 )
 from sklearn_hscl.training.loop.learning_rate import LearningRate
-from sklearn_hscl.training.loop.net import N_SAMPLE_ROWS
 from sklearn_hscl.training.loop.step import TrainingStep
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.module import (
@@ -169,11 +166,10 @@ def stack_key(run: TrainingRun) -> tuple[Hashable, ...]:
 def models_at_once(run: TrainingRun) -> int:
     """Return for how many models the activations of a batch fit into memory."""
     net = run.net
-    rows = costly_rows(run.train.rows, N_SAMPLE_ROWS)
-    sample = as_float(rows, net.module_.precision.dtype)
+    dtype = net.module_.precision.dtype
     with run.generator():  # dropout draws
-        n_views, _ = choose_chunk_rows("auto", net.module_, sample)
-    return n_views // (net.n_views * net.batch_size)
+        cache = gradient_cache("auto", net.module_, run.train.rows, dtype)
+    return cache.chunk_rows // (net.n_views * net.batch_size)
 
 
 # Stack -------------------------------------------------------------------------------
