@@ -1,6 +1,7 @@
 """The examples run, on a third of the digits and with one epoch where they set none."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -37,6 +38,15 @@ def test_example(example, fast, capsys):
     runpy.run_path(str(example))
     assert plt.get_fignums()
     assert "embedding" in capsys.readouterr().out
+
+
+def test_vector_index_names_the_missing_package(fast, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    runpy.run_path(str(EXAMPLES / "plot_vector_index.py"))
+    printed = capsys.readouterr().out
+    assert "pip install usearch" in printed
+    assert printed.count("MAP@R") == 2
+    assert "recall@10" not in printed
 
 
 def test_demo(fast, capsys, tmp_path):
