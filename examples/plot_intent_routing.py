@@ -176,7 +176,7 @@ for method in draws[0]:
 # are hard for each method: a fourth of them is not refused at best.
 #
 # Words are not always this misleading. On real questions of a bank with few texts of each
-# intent, a logistic regression on TF-IDF routes as well as on an embedding of it, and a
+# intent, a logistic regression on TF-IDF routes better than on an embedding of it, and a
 # pretrained encoder is much better than both; see :doc:`/user_guide/texts`.
 #
 # The figure has class means in the last draw; thin curves on the right are those before

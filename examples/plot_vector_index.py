@@ -106,7 +106,8 @@ train, query, stored = slice(1000), slice(1000, 1500), slice(1500, None)
 if ENCODER:
     from sentence_transformers import SentenceTransformer
 
-    before = SentenceTransformer(ENCODER.partition(":")[2], device="cpu").encode(texts)
+    pretrained = SentenceTransformer(ENCODER.partition(":")[2], device="cpu")
+    before = pretrained.encode(texts.tolist())
     embedder = HSCLEmbedder(encoder=ENCODER, random_state=0)
 else:
     before = TfidfVectorizer().fit(texts[train]).transform(texts).toarray()
