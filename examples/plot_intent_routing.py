@@ -171,13 +171,12 @@ for method in draws[0]:
 # %%
 # The threshold refuses about 5 % in scope, as it was chosen to. With trained embedding and
 # class means, routing is right more often, and far more of what has no intent is refused.
-# The probabilities of a logistic regression serve routing as well, but not refusal: of a
-# question that is far from all intents they may still be certain. And pairs without intent
-# are hard for each method: a fourth of them is not refused at best.
+# The probabilities of a logistic regression serve routing as well, but refusal less. And
+# pairs without intent are hard for each method: a fourth of them is not refused at best.
 #
 # Words are not always this misleading. On real questions of a bank with few texts of each
-# intent, a logistic regression on TF-IDF routes better than on an embedding of it, and a
-# pretrained encoder is much better than both; see :doc:`/user_guide/texts`.
+# intent, a logistic regression on TF-IDF routes better than on an embedding of it, and one
+# on a pretrained encoder better than both; see :doc:`/user_guide/texts`.
 #
 # The figure has class means in the last draw; thin curves on the right are those before
 # training.

@@ -2,9 +2,9 @@
 A vector index
 ==============
 
-Which earlier support tickets have the same cause as a new one? An approximate index answers
-faster than a comparison with all of them. How many neighbours does it miss, and how much
-better are the neighbours after training?
+Which earlier support tickets have the same cause as a new one? An approximate index need
+not compare it with all of them. How many neighbours does it miss, and how much better are
+the neighbours after training?
 """
 
 # %%
@@ -159,10 +159,9 @@ for name, vectors in rows.items():
 
 # %%
 # Words find hardly any ticket of the same cause: places, times and asides are as similar as
-# what matters. Training makes MAP@R ten times as large, and the index works better, too: it
-# misses hardly any neighbour and answers faster, as tickets of a cause are close together.
-# On 8,500 tickets exact search is quick as well, and with many candidates the index can be
-# slower; its time hardly grows with their number, while that of exact search does.
+# what matters. Training makes MAP@R ten times as large, and the index misses hardly any
+# neighbour. On 8,500 tickets exact search is quick as well, and with many candidates the
+# index can be slower; the time of exact search grows with the number of tickets.
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
 axes[0].bar(list(quality), list(quality.values()), color=["0.6", "#0072B2"], width=0.5)
 axes[0].set(ylabel="MAP@R by exact search", ylim=(0, 1))
