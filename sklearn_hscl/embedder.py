@@ -42,8 +42,8 @@ from sklearn_hscl.training.fitting import (
 from sklearn_hscl.training.param_constraints import (
     CONSTRAINTS,
     warn_if_below_floor,
-    warn_of_loss_params,
     warn_of_lr,
+    warn_of_params,
 )
 
 
@@ -96,7 +96,7 @@ class HSCLEmbedder(
         Negatives per anchor under ``hardening="top_k"``.
     temperature : float, "auto" or None, default=None
         Scale of the cosines, above 0; lower ones focus on closer samples. None: 0.5, the
-        authors' value, or 0.1 for texts. ``"auto"``: from 0.2, 0.5 and 1.0, as for `beta`.
+        authors' value, or 0.1 for texts. ``"auto"``: from three values, as for `beta`.
     tau_plus : float, default=None
         Class prior τ⁺ in [0, 1) of the debiased loss. For this and the next five
         parameters, None uses the loss's default.
@@ -473,8 +473,8 @@ class HSCLEmbedder(
             If Ctrl-C ends training after at least one epoch of a `fit` that the user
             called directly: the embedder keeps the model from the last completed epoch.
             The ``KeyboardInterrupt`` is raised inside a pipeline or a search, and while
-            `beta` or `temperature` is selected. If a parameter of the loss has no effect
-            with the others, or if `temperature` or `lr` is extreme.
+            `beta` or `temperature` is selected. If a parameter of the loss or of layers
+            has no effect with the others, or if `temperature` or `lr` is extreme.
         """
         refuse_fit_params("fit", unknown)
         self._fit(FitInput(X, y, X_val, y_val, groups))
@@ -485,7 +485,7 @@ class HSCLEmbedder(
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, given: FitInput) -> torch.Tensor | None:
         """Train; return the member that does not see each sample, if there is one."""
-        warn_of_loss_params(self)
+        warn_of_params(self)
         tasks = self._init_callback_context(max_subtasks=self.max_epochs)
         tasks.call_on_fit_task_begin(estimator=self, X=given.X, y=given.y)
         run = fit(
@@ -596,7 +596,7 @@ class HSCLEmbedder(
         if run is not None:
             take_over(self, run)
         if is_first:
-            warn_of_loss_params(self)
+            warn_of_params(self)
             warn_of_lr(self)
         return self
 

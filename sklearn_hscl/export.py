@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from sklearn_hscl.data.texts import is_sentence_transformer
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import (
     MAX_Z_SCORE,
@@ -63,8 +64,8 @@ def to_onnx(
     sklearn.exceptions.NotFittedError
         If the embedder is not fitted.
     ValueError
-        If a column is categorical, `dtype` is not supported, or the encoder cannot be
-        exported.
+        If a column is categorical, the embedder takes texts, `dtype` is not supported, or
+        the encoder cannot be exported.
     ImportError
         If onnx or onnxscript is not installed.
     OSError
@@ -82,6 +83,7 @@ def to_onnx(
     ...     to_onnx(embedder, f"{folder}/iris.onnx")
     """
     check_is_fitted(embedder)
+    _check_no_texts(embedder)
     _check_numeric(embedder)
     fitted = FittedState.of(embedder)
     transform = _Transform(fitted, normalize=embedder.normalize).eval()
@@ -92,6 +94,23 @@ def to_onnx(
     model = _export(transform, sample)
     with atomic_file(Path(path)) as file:
         file.write(model)
+
+
+def _check_no_texts(embedder: HSCLEmbedder) -> None:
+    if embedder.input_shape_:
+        return
+    if is_sentence_transformer(embedder.module_):
+        remedy = (
+            "Call module_.save(folder), and load it by a backend of sentence-transformers, "
+            "as in SentenceTransformer(folder, backend='onnx'), or"
+        )
+    else:
+        remedy = "Store the parts of module_ by their save_pretrained(folder), and"
+    raise ValueError(
+        f"Expected an embedder of tables or images, got one of texts, whose tokenizer "
+        f"an ONNX model does not hold. {remedy} export the transformer alone by "
+        f"torch.onnx.export."
+    )
 
 
 def _check_numeric(embedder: HSCLEmbedder) -> None:

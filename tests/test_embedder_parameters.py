@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, LinearBeta
@@ -93,6 +94,9 @@ SURPRISES = [
     ({"loss": ContrastiveLoss(), "tau_plus": 0.1}, "tau_plus=0.1 .*set loss__tau_plus"),
     ({"temperature": 1e-4}, "temperature=0.0001 is extreme"),
     ({"temperature": 1e4}, "temperature=10000.0 is extreme"),
+    ({"n_members": 3}, "n_members=3 has no effect with encoder='mlp'.*'tabular'"),
+    ({"encoder": nn.Linear(4, 3), "dropout": 0.3}, "dropout=0.3 .*encoder=Linear. Leave"),
+    ({"encoder": lambda: nn.Linear(4, 3), "hidden_layer_sizes": [5]}, "sizes=.5. has no"),
     ({"lr": 50.0}, "lr=50.0 is extreme: its steps destroy"),
     ({"lr": 1e-12}, "lr=1e-12 is extreme: its steps change no weight"),
 ]
@@ -107,6 +111,19 @@ def test_one_warning_for_a_value_that_surprises(iris, params, message):
     with pytest.warns(UserWarning, match=message) as caught:
         HSCLEmbedder(**(QUICK | params)).partial_fit(*iris).partial_fit(*iris)
     assert len(caught) == 1
+
+
+SILENT = [
+    {"n_members": 1, "dropout": 0.3, "hidden_layer_sizes": [5]},
+    {"encoder": "tabular", "n_members": 2, "dropout": 0.3, "hidden_layer_sizes": [5, 5]},
+    {"encoder": "auto", "n_members": 2, "dropout": 0.3},
+    {"encoder": nn.Linear(4, 3), "n_members": 1, "dropout": 0.0},
+]
+
+
+@pytest.mark.parametrize("params", SILENT)
+def test_parameters_of_layers_that_draw_no_warning(iris, params):
+    HSCLEmbedder(**(QUICK | params)).fit(*iris)
 
 
 def test_a_beta_without_effect_is_not_selected(iris):

@@ -338,6 +338,11 @@ SILENT_GRIDS = {
         {"temperature": [0.5, 1e4]},
         r"temperature=10000.0 is extreme.*\(In 1 of 2 candidates",
     ),
+    "members": (
+        {"encoder": "mlp"},
+        {"n_members": [1, 2, 3]},
+        r"n_members=2 has no effect with encoder='mlp'.*\(In 2 of 3 candidates",
+    ),
     "rate": ({}, {"lr": [50.0, 70.0]}, r"lr=50.0 is extreme.*\(In 2 of 2 candidates"),
 }
 

@@ -14,7 +14,13 @@ import pyarrow as pa
 import pytest
 import torch
 from helpers.text_models import (
+    WithAdapter,
     bert,
+    cross_encoder,
+    llama,
+    phobert,
+    roberta,
+    sparse_encoder,
     texts_and_labels,
     tokenizer,
     write_sentence_transformer,
@@ -28,13 +34,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_hscl import HSCLEmbedder
+from sklearn_hscl.data.texts import OBJECT_NAME
 from sklearn_hscl.diagnostics import diagnose
 from sklearn_hscl.encoders import TextEncoder
 from sklearn_hscl.encoders.text.files import from_files, to_files
 from sklearn_hscl.encoders.text.tokens import Tokenization, embed_by_length, embed_in_groups
+from sklearn_hscl.export import to_onnx
 from sklearn_hscl.model_selection import BatchedGridSearchCV
-from sklearn_hscl.persistence import BundleError
+from sklearn_hscl.persistence import BundleError, read_card
+from sklearn_hscl.training.callbacks import checkpoint
+from sklearn_hscl.training.callbacks.early_stopping import HeldOutEarlyStopping
+from sklearn_hscl.training.callbacks.weights import InterpolatedWeights
 from sklearn_hscl.training.config import TEXTS
+from sklearn_hscl.training.stacked.auto_select import TEMPERATURES, TEXT_TEMPERATURES
 
 SHORT = {"max_epochs": 2, "batch_size": 18, "lr": 1e-3, "random_state": 0}
 X, Y = texts_and_labels()
@@ -153,6 +165,68 @@ def test_held_out_texts_stop_training(encoders):
         assert found.valid_score_name_ == "k-NN accuracy"
 
 
+def test_held_out_scores_are_of_the_weights_that_are_retained(encoders, monkeypatch):
+    scored, score = [], HeldOutEarlyStopping.score
+
+    def remember(monitor, net):
+        scored.append(copy.deepcopy(net.module_.encoder.state_dict()))
+        return score(monitor, net)
+
+    monkeypatch.setattr(HeldOutEarlyStopping, "score", remember)
+    embedder = HSCLEmbedder(encoder=encoders["name"], **SHORT | {"max_epochs": 4})
+    embedder.fit(X, Y, X_val=NEW, y_val=NEW_Y)
+    best = scored[embedder.best_epoch_ - 1]
+    for name, value in embedder.module_.state_dict().items():
+        assert torch.equal(value, best[name])
+
+
+def test_a_resumed_fit_gives_the_same_bits(encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_MAX_TIME_FRACTION", 1.0)  # written in every epoch
+    settings = SHORT | {"encoder": encoders["name"], "max_epochs": 4}
+    begun = HSCLEmbedder(checkpoint_dir=tmp_path, resume=True, **settings)
+    begin = InterpolatedWeights.on_epoch_begin
+
+    def fail(monitor, net, **kwargs):
+        if net.n_completed == 2:
+            raise RuntimeError("the machine stops")
+        begin(monitor, net, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InterpolatedWeights, "on_epoch_begin", fail)
+        with pytest.raises(RuntimeError, match="stops"):
+            begun.fit(X, Y)
+    whole = HSCLEmbedder(**settings).fit(X, Y)
+    np.testing.assert_array_equal(begun.fit(X, Y).transform(NEW), whole.transform(NEW))
+
+
+def test_temperatures_to_select_from_hold_the_default(encoders, monkeypatch):
+    class Seen(Exception):  # noqa: N818 - it ends a fit
+        pass
+
+    def see(prepare, scales):
+        raise Seen({pair.temperature for pair in scales})
+
+    monkeypatch.setattr("sklearn_hscl.training.fitting.train_best", see)
+    rows = np.arange(len(X), dtype=float)[:, None]
+    cases = ((encoders["name"], X, TEXT_TEMPERATURES), ("mlp", rows, TEMPERATURES))
+    for encoder, samples, temperatures in cases:
+        embedder = HSCLEmbedder(encoder=encoder, temperature="auto", **SHORT)
+        with pytest.raises(Seen) as seen:
+            embedder.fit(samples, Y)
+        default = embedder.set_params(temperature=None).fit(samples, Y).temperature_
+        assert default in seen.value.args[0] == set(temperatures)
+
+
+def test_frozen_weights_stay_and_an_adapter_trains():
+    model, made = bert()
+    model.requires_grad_(False)
+    encoder = TextEncoder(WithAdapter(model), made)
+    embedder = HSCLEmbedder(encoder=encoder, **SHORT).fit(X, Y)
+    before = dict(encoder.named_parameters())
+    for name, weight in embedder.module_.named_parameters():
+        assert torch.equal(weight, before[name]) == (not before[name].requires_grad)
+
+
 @CUT
 def test_a_search_tokenizes_for_each_encoder():
     model, made = bert()
@@ -254,7 +328,16 @@ BAD = {
     "numbers": (np.arange(6.0), "0.0 of type float in row 0"),
     "a number among texts": ([*X[:3], 7], "7 of type int in row 3"),
     "bytes": ([b"a", b"b"], "of type bytes in row 0"),
-    "lists of texts": ([["a", "b"], ["c", "d"]], "2 columns"),
+    "lists of texts": ([["a", "b"], ["c", "d"]], "in row 0, 2 values.*one text in each"),
+    "ragged lists": ([["a"], ["c", "d"]], "in row 1, 2 values.*' '.join"),
+    "tuples of words": ([("a", "b", "c"), "d"], "tuple in row 0, 3 values"),
+    "no words": ([*X[:2], []], "in row 2, 0 values"),
+    "a dictionary": ([*X[:2], {"text": "a"}], "of type dict in row 2"),
+    "lone surrogate": (
+        [*X[:2], "a \ud800"],
+        r"surrogate '\\ud800' in row 2, as character 2",
+    ),
+    "half a pair": (pd.Series([*X[:2], "\udc00"], dtype=object), "row 2.*'replace'"),
     "empty": ([], "0 texts"),
 }
 
@@ -279,9 +362,98 @@ def test_an_empty_text_has_an_embedding_of_its_own(fitted):
     assert not np.allclose(empty, other)
 
 
+def test_nested_lists_of_one_column(fitted):
+    assert (fitted.transform([[text] for text in NEW]) == fitted.transform(NEW)).all()
+
+
 def test_texts_for_other_encoders_name_the_remedy():
     with pytest.raises(ValueError, match="sentence-transformers:"):
         HSCLEmbedder().fit(X, Y)
+
+
+# Encoders that cannot be used -----------------------------------------------------------
+
+
+def _class_of_library():
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer
+
+
+def _factory():
+    return lambda: TextEncoder(*bert())
+
+
+NO_ENCODERS = {
+    "class": (lambda: TextEncoder, "encoder=TextEncoder is a class. Pass an instance"),
+    "class of the library": (_class_of_library, "is a class. Pass a SentenceTransformer"),
+    "sparse": (sparse_encoder, "SparseEncoder does not embed.*Pass a SentenceTransformer"),
+    "cross": (cross_encoder, "CrossEncoder does not embed.*Pass a SentenceTransformer"),
+    "factory": (_factory, "a TextEncoder, not a function that returns one"),
+    "without tokenizer": (lambda: bert()[0], "or a TextEncoder"),
+}
+
+
+@pytest.mark.parametrize("case", NO_ENCODERS)
+def test_encoders_that_are_none_of_texts(case):
+    make, message = NO_ENCODERS[case]
+    with pytest.raises((TypeError, ValueError), match=message):
+        HSCLEmbedder(encoder=make(), **SHORT).fit(X, Y)
+
+
+def test_a_factory_of_an_encoder_of_texts_for_a_table():
+    with pytest.raises(ValueError, match="returns a TextEncoder.*Pass encoder=TextEncoder"):
+        HSCLEmbedder(encoder=_factory(), **SHORT).fit(np.ones((36, 2)), Y)
+
+
+OTHERS = {"auto": "auto", "mlp": "mlp", "module": torch.nn.Linear(1, 3)}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_an_encoder_that_is_set_after_the_fit(fitted, other):
+    changed = copy.copy(fitted).set_params(encoder=OTHERS[other], warm_start=True)
+    np.testing.assert_array_equal(changed.transform(NEW), fitted.transform(NEW))
+    with pytest.raises(ValueError, match=r"takes tables.*Set encoder back"):
+        changed.fit(X, Y)
+    with pytest.raises(ValueError, match=r"takes tables.*warm_start=False"):
+        changed.partial_fit(X, Y)
+
+
+def test_an_encoder_of_texts_that_is_set_after_the_fit_of_a_table(encoders):
+    rows = np.arange(len(X), dtype=float)[:, None]
+    table = HSCLEmbedder(encoder="mlp", **SHORT).fit(rows, Y)
+    before = table.transform(rows)
+    table.set_params(encoder=encoders["name"], warm_start=True)
+    np.testing.assert_array_equal(table.transform(rows), before)
+    with pytest.raises(ValueError, match="takes texts, but the fit to continue does not"):
+        table.fit(X, Y)
+
+
+@FORMS
+def test_parameters_without_effect_draw_warnings(encoders, form):
+    ignored = {"dropout": 0.3, "hidden_layer_sizes": [5], "n_members": 3}
+    with pytest.warns(UserWarning, match="has no effect with encoder=") as caught:
+        HSCLEmbedder(encoder=encoders[form], **SHORT, **ignored).fit(X, Y)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == len(ignored)
+    for name in ignored:
+        assert any(m.startswith(f"{name}=") and "has no effect" in m for m in messages)
+
+
+def test_cross_fit_names_the_type_of_the_encoder(encoders):
+    with pytest.raises(ValueError, match="got encoder=SentenceTransformer and") as caught:
+        HSCLEmbedder(encoder=encoders["object"], cross_fit=3, **SHORT).fit(X, Y)
+    assert len(str(caught.value)) < 250
+
+
+def test_views_of_a_text_need_dropout():
+    embedder = HSCLEmbedder(encoder=TextEncoder(*llama(), "last"), **SHORT)
+    with pytest.raises(ValueError, match=r"2 views of a text are equal.*attention_dropout"):
+        embedder.fit(X)
+    assert np.isfinite(embedder.fit(X, Y).transform(NEW)).all()
+    with_dropout = TextEncoder(*llama(attention_dropout=0.1), "last")
+    fits = [HSCLEmbedder(encoder=with_dropout, **SHORT).fit(X) for _ in range(2)]
+    np.testing.assert_array_equal(*(embedder.transform(NEW) for embedder in fits))
 
 
 # Tokens --------------------------------------------------------------------------------
@@ -313,6 +485,7 @@ def test_long_texts_are_cut_and_said_to_be(encoders):
     with pytest.warns(UserWarning, match="36 of 36 texts have 16 tokens or more") as caught:
         embedder.fit(long, Y)
     assert sum("tokens" in str(warning.message) for warning in caught) == 1
+    assert caught[0].filename == __file__
     embedding = embedder.transform(long)  # without a warning
     longer = embedder.transform([text + " very very" for text in long])
     np.testing.assert_array_equal(embedding, longer)
@@ -336,20 +509,75 @@ def test_pooling(pooling):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"pooling": "max"}, "pooling='max'"), ({"max_length": 0}, "0")]
+    ("change", "message"),
+    [
+        ({"pooling": "max"}, "pooling='max'"),
+        ({"max_length": 0}, "max_length=0 must be a positive integer of at most 16"),
+        ({"max_length": -3}, "max_length=-3"),
+        ({"max_length": 17}, "max_length=17.*of at most 16, the positions of the model"),
+        ({"max_length": 2.5}, "max_length=2.5 must be a positive integer, or None"),
+        ({"max_length": "12"}, "max_length='12'"),
+        ({"max_length": True}, "max_length=True"),
+        ({"model": "bert"}, "Expected model .* got 'bert'.*AutoModel"),
+        ({"model": torch.nn.Linear}, "Expected model"),
+        ({"tokenizer": "bert"}, "Expected tokenizer .* got 'bert'.*AutoTokenizer"),
+    ],
 )
 def test_bad_parameters_of_a_text_encoder(change, message):
-    with pytest.raises(ValueError, match=message):
-        TextEncoder(*bert(), **change)
+    parts = dict(zip(("model", "tokenizer"), bert(), strict=True))
+    with pytest.raises((TypeError, ValueError), match=message):
+        TextEncoder(**parts | change)
 
 
-def test_a_tokenizer_without_padding_token():
-    model, made = bert()
-    made.pad_token = None
-    embedder = HSCLEmbedder(encoder=TextEncoder(model, made), **SHORT).fit(X, Y)
+@CUT
+def test_positions_of_models_of_the_kind_of_roberta():
+    model, made = roberta(n_positions=12)
+    assert model.config.max_position_embeddings == 14
+    with pytest.raises(ValueError, match="max_length=13 .*at most 12"):
+        TextEncoder(model, made, max_length=13)
+    encoder = TextEncoder(model, made)
+    assert encoder.max_length == TextEncoder(model, made, max_length=12).max_length == 12
+    assert type(TextEncoder(model, made, max_length=np.int64(5)).max_length) is int
+    long = [" ".join([text] * 4) for text in X]
+    assert np.isfinite(
+        HSCLEmbedder(encoder=encoder, **SHORT).fit(long, Y).transform(long)
+    ).all()
+
+
+@CUT
+def test_a_maximum_beyond_the_positions_is_lowered(folder):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    model.max_seq_length = 1000
+    long = [" ".join([text] * 9) for text in X]
+    embedder = HSCLEmbedder(encoder=model, **SHORT).fit(long, Y)
+    assert (embedder.module_.max_seq_length, model.max_seq_length) == (16, 1000)
+    np.testing.assert_allclose(
+        embedder.module_.encode(long), embedder.transform(long), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_models_without_a_table_of_positions_take_any_number():
+    model, made = llama()
+    assert TextEncoder(model, made).max_length == 16
+    assert TextEncoder(model, made, max_length=40).max_length == 40
+
+
+@pytest.mark.parametrize("form", ["object", "parts"])
+def test_a_tokenizer_without_padding_token(folder, form):
+    from sentence_transformers import SentenceTransformer
+
+    def encoder():
+        if form == "parts":
+            return TextEncoder(*bert())
+        return SentenceTransformer(str(folder), device="cpu")
+
+    without = encoder()
+    without.tokenizer.pad_token = None
     np.testing.assert_array_equal(
-        embedder.transform(NEW),
-        HSCLEmbedder(encoder=TextEncoder(*bert()), **SHORT).fit(X, Y).transform(NEW),
+        HSCLEmbedder(encoder=without, **SHORT).fit(X, Y).transform(NEW),
+        HSCLEmbedder(encoder=encoder(), **SHORT).fit(X, Y).transform(NEW),
     )
 
 
@@ -453,10 +681,8 @@ def test_stored_embedders_embed_alike(encoders, tmp_path, form, way, monkeypatch
     if way == "pickle":
         again = pickle.loads(pickle.dumps(embedder))
     else:
-        is_name = isinstance(encoders[form], str)
-        embedder.save(tmp_path / "file", leave_out=[] if is_name else ["encoder"])
-        passed = {} if is_name else {"encoder": encoders[form]}
-        again = HSCLEmbedder.load(tmp_path / "file", **passed)
+        embedder.save(tmp_path / "file")
+        again = HSCLEmbedder.load(tmp_path / "file")
     assert (again.transform(NEW) == embedder.transform(NEW)).all()
     assert type(again.module_) is type(embedder.module_)
 
@@ -473,6 +699,103 @@ def test_a_file_needs_the_folder_no_more(folder, tmp_path):
     again = HSCLEmbedder.load(tmp_path / "file")
     assert (again.transform(NEW) == embedder.transform(NEW)).all()
     assert (again.partial_fit(X, Y).transform(NEW) != embedder.transform(NEW)).any()
+
+
+@pytest.fixture(scope="module", params=["object", "parts"])
+def stored(request, encoders, tmp_path_factory):
+    """Return an embedder whose encoder was passed as an object, and its file."""
+    embedder = HSCLEmbedder(encoder=encoders[request.param], **SHORT).fit(X, Y)
+    path = tmp_path_factory.mktemp("stored") / "file"
+    embedder.save(path)
+    return embedder, path
+
+
+def test_a_file_holds_the_weights_of_an_object_once(stored):
+    embedder, path = stored
+    n_bytes = sum(4 * weight.numel() for weight in embedder.module_.parameters())
+    assert path.stat().st_size < 2 * n_bytes
+    assert read_card(path)["parameters"]["encoder"] == OBJECT_NAME
+    assert read_card(path)["left_out"] == []
+
+
+def test_a_new_fit_after_loading_needs_the_object(stored):
+    embedder, path = stored
+    again = HSCLEmbedder.load(path)
+    with pytest.raises(ValueError, match=r"weights after training alone.*set_params"):
+        clone(again).fit(X, Y)
+    np.testing.assert_array_equal(again.transform(NEW), embedder.transform(NEW))
+    anew = clone(again).set_params(encoder=embedder.encoder).fit(X, Y)
+    np.testing.assert_array_equal(anew.transform(NEW), embedder.transform(NEW))
+    further = clone(again).set_params(encoder=again.module_).fit(X, Y)
+    assert (further.transform(NEW) != embedder.transform(NEW)).any()
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_further_training_after_loading_needs_no_object(stored, tmp_path, method):
+    embedder, path = stored
+    again = HSCLEmbedder.load(path).set_params(warm_start=True)
+    getattr(again, method)(X, Y)
+    expected = getattr(copy.deepcopy(embedder).set_params(warm_start=True), method)(X, Y)
+    assert (again.transform(NEW) != embedder.transform(NEW)).any()
+    again.save(tmp_path / "second")
+    twice = HSCLEmbedder.load(tmp_path / "second")
+    np.testing.assert_array_equal(twice.transform(NEW), again.transform(NEW))
+    assert expected.n_iter_ == twice.n_iter_
+
+
+def test_an_object_may_be_left_out(stored, tmp_path):
+    embedder, _ = stored
+    embedder.save(tmp_path / "file", leave_out=["encoder"])
+    with pytest.raises(ValueError, match="encoder="):
+        HSCLEmbedder.load(tmp_path / "file")
+    again = HSCLEmbedder.load(tmp_path / "file", encoder=embedder.encoder)
+    assert again.encoder is embedder.encoder
+    np.testing.assert_array_equal(again.transform(NEW), embedder.transform(NEW))
+
+
+@pytest.mark.parametrize("form", ["object", "parts"])
+def test_onnx_names_what_to_do_instead(encoders, tmp_path, form):
+    embedder = HSCLEmbedder(encoder=encoders[form], **SHORT).fit(X, Y)
+    with pytest.raises(ValueError, match=r"save.*\(folder\).*torch.onnx.export"):
+        to_onnx(embedder, tmp_path / "file.onnx")
+
+
+# Files -----------------------------------------------------------------------------------
+
+
+def test_all_files_of_a_tokenizer_are_stored(tmp_path):
+    embedder = HSCLEmbedder(encoder=TextEncoder(*phobert(tmp_path)), **SHORT).fit(FEW, Y)
+    assert "tokenizer/bpe.codes" in to_files(embedder.module_)
+    embedder.save(tmp_path / "file")
+    again = HSCLEmbedder.load(tmp_path / "file")
+    np.testing.assert_array_equal(again.transform(FEW), embedder.transform(FEW))
+
+
+class _PickledVocabulary:
+    """A part of an encoder of which its library writes a pickle."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __call__(self, folder):
+        self.part(folder)
+        (folder / "vocab.pkl").write_bytes(pickle.dumps({"a": 1}))
+
+
+def test_files_that_could_be_code_are_not_written(tmp_path):
+    encoder = TextEncoder(*bert())
+    encoder.tokenizer.save_pretrained = _PickledVocabulary(
+        encoder.tokenizer.save_pretrained
+    )
+    with pytest.raises(ValueError, match=r"unexpected file 'tokenizer/vocab.pkl'.*pickle"):
+        to_files(encoder)
+
+
+def test_adapters_of_peft_are_merged_before_saving():
+    model, made = bert()
+    model.adapter = type("Adapter", (torch.nn.Linear,), {"__module__": "peft.lora"})(2, 2)
+    with pytest.raises(ValueError, match=r"adapters of peft.*module_.model.merge_and_unl"):
+        to_files(TextEncoder(model, made))
 
 
 def _with(files, name, value):

@@ -101,8 +101,9 @@ class ImageFiles(Dataset[NDArray[np.uint8]]):
             raise ValueError(
                 f"Item {index} of X, {shown!r}, cannot be read as an image: there is no "
                 f"such file, and strings are read as paths. Correct the path. For texts "
-                f"pass encoder='sentence-transformers:NAME' or a TextEncoder, or make "
-                f"numbers of them first, for example by TfidfVectorizer of scikit-learn."
+                f"pass encoder='sentence-transformers:NAME', a SentenceTransformer or a "
+                f"TextEncoder, not a function that returns one; or make numbers of them, "
+                f"for example by TfidfVectorizer of scikit-learn."
             )
         try:
             return _decoded(path, self.mode, self.size)

@@ -12,6 +12,9 @@ from sklearn_hscl.data.missing import column_array, missing_mask
 Texts = NDArray[np.object_]
 NAME_PREFIX = "sentence-transformers:"
 """Names of encoders of texts start with it; a name or a folder follows."""
+OBJECT_NAME = f"{NAME_PREFIX}(an object)"
+"""Name in a file of an encoder that was passed as an object."""
+_LIBRARY = "sentence_transformers"
 _MAX_SHOWN = 60  # characters of a value in a message
 
 
@@ -25,16 +28,69 @@ def reads_texts(encoder: object) -> bool:
     """
     if isinstance(encoder, str):
         return encoder.startswith(NAME_PREFIX)
+    if isinstance(encoder, type):
+        return False
     return bool(getattr(encoder, "reads_texts", False)) or is_sentence_transformer(encoder)
 
 
 def is_sentence_transformer(encoder: object) -> bool:
     """Return whether an object is a ``SentenceTransformer``, which is not imported."""
-    return any(
-        base.__name__ == "SentenceTransformer"
-        and base.__module__.partition(".")[0] == "sentence_transformers"
-        for base in type(encoder).__mro__
-    )
+    names = [base.__name__ for base in type(encoder).__mro__ if _is_of_library(base)]
+    return "SentenceTransformer" in names
+
+
+def _is_of_library(base: type) -> bool:
+    return base.__module__.partition(".")[0] == _LIBRARY
+
+
+def check_reader(encoder: object, shape: tuple[int, ...]) -> None:
+    """Raise where an encoder cannot continue a fit: one of texts, or one of none.
+
+    Parameters
+    ----------
+    encoder : str, nn.Module or callable
+        The parameter of the embedder.
+    shape : tuple of int
+        Shape of a sample of that fit; () of texts.
+
+    Raises
+    ------
+    ValueError
+        If one of both reads texts, and the other does not.
+    """
+    takes = "texts" if reads_texts(encoder) else "tables or images"
+    if reads_texts(encoder) == bool(shape):
+        raise ValueError(
+            f"encoder={encoder_label(encoder)} takes {takes}, but the fit to continue "
+            f"does not. Set encoder back, or fit anew with warm_start=False."
+        )
+
+
+def check_no_reader(encoder: object) -> None:
+    """Raise where an encoder that is not one of texts was meant to be one.
+
+    Raises
+    ------
+    TypeError
+        If it is a class of encoders of texts, or another model of sentence-transformers.
+    """
+    is_class = isinstance(encoder, type)
+    kind = encoder if isinstance(encoder, type) else type(encoder)
+    if is_class and getattr(encoder, "reads_texts", False):
+        problem, remedy = "is a class", "Pass an instance of it"
+    elif any(map(_is_of_library, kind.__mro__)):
+        problem = "is a class" if is_class else "does not embed texts as dense vectors"
+        remedy = "Pass a SentenceTransformer object, or 'sentence-transformers:NAME'"
+    else:
+        return
+    raise TypeError(f"encoder={encoder_label(encoder)} {problem}. {remedy}.")
+
+
+def encoder_label(encoder: object) -> str:
+    """Return an encoder as messages show it: a name, that of a function or of a type."""
+    if isinstance(encoder, str):
+        return repr(encoder)
+    return str(getattr(encoder, "__name__", type(encoder).__name__))
 
 
 def is_texts(rows: object) -> bool:
@@ -60,7 +116,8 @@ def check_texts(X: Any, name: str) -> Texts:
     Raises
     ------
     ValueError
-        If X is not a column of texts, or a text is missing; the message names the row.
+        If X is not a column of texts, a text is missing, or holds half a character; the
+        message names the row.
     """
     texts = _column(X, name)
     missing = missing_mask(texts)
@@ -76,7 +133,21 @@ def check_texts(X: Any, name: str) -> Texts:
                 f"{name} holds {text!r:.{_MAX_SHOWN}} of type {type(text).__name__} in row "
                 f"{row}, but the encoder takes texts. Pass strings."
             )
+        _check_characters(text, row, name)
     return texts
+
+
+def _check_characters(text: str, row: int, name: str) -> None:
+    """Raise where a text cannot be encoded: it holds one half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} holds the lone surrogate {text[error.start]!r} in row {row}, as "
+            f"character {error.start} of its text, which is half a character. "
+            f"Read the text again with its encoding, or replace it: "
+            f"text.encode('utf-8', 'replace').decode()."
+        ) from error
 
 
 def _column(X: Any, name: str) -> Texts:
@@ -86,11 +157,9 @@ def _column(X: Any, name: str) -> Texts:
             f"Expected {name} to be a list, an array or a column of texts, got "
             f"{X!r:.{_MAX_SHOWN}} of type {type(X).__name__}. Pass a list of texts."
         )
-    is_plain = isinstance(X, list | tuple) and not any(
-        isinstance(text, list | tuple | np.ndarray) for text in X
-    )
-    if is_plain:  # an array of numpy's own strings is as wide as the longest text
-        return np.fromiter(X, dtype=object, count=len(X))
+    if isinstance(X, list | tuple):  # numpy's own strings are as wide as the longest text
+        rows = (_text_of(row, index, name) for index, row in enumerate(X))
+        return np.fromiter(rows, dtype=object, count=len(X))
     values = column_array(X, name)
     n_columns = 1 if values.ndim == 1 else values.shape[1]
     if values.ndim > 2 or n_columns != 1:
@@ -101,3 +170,17 @@ def _column(X: Any, name: str) -> Texts:
         )
     texts: Texts = values.reshape(-1).astype(object)
     return texts
+
+
+def _text_of(row: Any, index: int, name: str) -> Any:
+    """Return a row of a list; of a nested one, the only value in it."""
+    is_array = isinstance(row, np.ndarray) and row.ndim > 0
+    if not (is_array or isinstance(row, list | tuple)):
+        return row
+    if len(row) != 1:
+        raise ValueError(
+            f"{name} holds {row!r:.{_MAX_SHOWN}} of type {type(row).__name__} in row "
+            f"{index}, {len(row)} values, but the encoder takes one text in each row. "
+            f"Join words by ' '.join(row), or select one column."
+        )
+    return row[0]

@@ -48,7 +48,13 @@ from sklearn_hscl.data.targets import (
     encode_groups,
     fit_targets,
 )
-from sklearn_hscl.data.texts import Texts, check_texts, reads_texts
+from sklearn_hscl.data.texts import (
+    Texts,
+    check_no_reader,
+    check_reader,
+    check_texts,
+    reads_texts,
+)
 from sklearn_hscl.data.training_data import (
     FittedInput,
     InputSchema,
@@ -130,6 +136,8 @@ def read_training_data(
     """
     if given.X_val is None and given.y_val is not None:
         raise ValueError("y_val was passed without X_val. Pass both, or neither.")
+    if fitted is not None:
+        check_reader(estimator.encoder, fitted.shape)
     reader = _reader(estimator, INPUT_ATTRIBUTES if fitted is None else ())
     X, y = _open_labelled(reader, given.X, given.y, options, "X")
     X_val, y_val = _open_labelled(reader, given.X_val, given.y_val, options, "X_val")
@@ -277,7 +285,7 @@ def check_rows(
     has_names = columns is not None or hasattr(estimator, "feature_names_in_")
     if not has_names and _is_plain_table(X, fitted_shape):
         return X
-    X = open_rows(estimator, X, name)
+    X = open_rows(estimator, X, name, takes_texts=not fitted_shape)
     return check_opened(estimator, X, columns=columns, fitted_shape=fitted_shape, name=name)
 
 
@@ -332,8 +340,9 @@ def check_opened(
         Tables in a numeric type, float32 or float64 in fit; images in their own type.
         OutOfCoreRows where X is a memory map or a dataset.
     """
-    if reads_texts(estimator.encoder):
-        return _check_opened_texts(estimator, X, is_fit=fitted_shape is None, name=name)
+    is_fit = fitted_shape is None
+    if fitted_shape == () or (is_fit and reads_texts(estimator.encoder)):
+        return _check_opened_texts(estimator, X, is_fit=is_fit, name=name)
     given, X = X, X.data if isinstance(X, Table) else X
     ndim = _n_dimensions(X)
     if ndim > 4:
@@ -341,15 +350,14 @@ def check_opened(
             f"{name} has {ndim} dimensions: expected a table (n_samples, n_features) "
             f"or images (n_samples, H, W), (n_samples, H, W, C), (n_samples, C, H, W)."
         )
-    if isinstance(X, OutOfCoreRows) and fitted_shape is None and len(X) < 2:
+    if isinstance(X, OutOfCoreRows) and is_fit and len(X) < 2:
         raise ValueError(
             f"{name} holds 1 row, but a minimum of 2 is required: there is nothing to "
             f"compare it with."
         )
     if ndim > 2:
-        rows: Rows = check_images(estimator, X, is_fit=fitted_shape is None, name=name)
+        rows: Rows = check_images(estimator, X, is_fit=is_fit, name=name)
     elif fitted_shape is None or len(fitted_shape) == 1:
-        is_fit = fitted_shape is None
         rows = check_table(estimator, given, columns=columns, is_fit=is_fit, name=name)
     else:
         rows = X if isinstance(X, OutOfCoreRows) else np.asarray(X)
@@ -376,14 +384,19 @@ def _check_opened_texts(
     return texts
 
 
-def open_rows(estimator: BaseEstimator, X: Any, name: str = "X") -> Any:
+def open_rows(
+    estimator: BaseEstimator, X: Any, name: str = "X", *, takes_texts: bool | None = None
+) -> Any:
     """Make arrays of tensors and of vectors in cells, and rows of datasets and files.
 
-    Frames, sparse rows, other arrays and nested lists are left as they are. For encoders
-    of texts, X becomes an array of strings.
+    Frames, sparse rows, other arrays and nested lists are left as they are. Where the
+    embedder takes texts, X becomes an array of strings; in fit, its encoder decides.
     """
-    if reads_texts(estimator.encoder):
+    if takes_texts is None:
+        takes_texts = reads_texts(estimator.encoder)
+    if takes_texts:
         return None if X is None and name == "X_val" else check_texts(X, name)
+    check_no_reader(estimator.encoder)
     refuse_single_path(X, name)
     X = ItemList(X) if holds_items(X) else images_of(X, name)
     if not isinstance(X, Dataset):

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.forest_path import ForestPath
 from sklearn_hscl.encoders.image.conv import ConvEncoder
@@ -245,6 +246,11 @@ def _call_factory(
         "n_components": DEFAULT_N_COMPONENTS if n_components is None else n_components,
     }
     built = factory(**_accepted_arguments(factory, offered))
+    if reads_texts(built):
+        raise ValueError(
+            f"encoder={factory!r} returns a {type(built).__name__}, which reads texts, and "
+            f"is not built by a function. Pass encoder={type(built).__name__}(...)."
+        )
     if not isinstance(built, nn.Module):
         raise ValueError(
             f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."

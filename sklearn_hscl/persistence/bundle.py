@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
+from sklearn_hscl.data.texts import OBJECT_NAME
+from sklearn_hscl.encoders.text.files import is_writable
 from sklearn_hscl.losses.contrastive import with_current_values
 from sklearn_hscl.persistence.encoder_state import (
     CustomEncoder,
@@ -57,6 +59,7 @@ from sklearn_hscl.training.fitted_state import (
     INPUT_ATTRIBUTES,
     SERIALIZED_ATTRIBUTES,
     FittedState,
+    n_features_of,
 )
 
 _PICKLE_VERSION = 1
@@ -332,6 +335,8 @@ def _encode_parameters(
     estimator: BaseEstimator, leave_out: Sequence[str], encode: JsonEncoder
 ) -> dict[str, Json]:
     params = estimator.get_params(deep=False)
+    if is_writable(params["encoder"]) and is_writable(estimator.module_):
+        params["encoder"] = OBJECT_NAME  # its weights before training would double the file
     unknown = set(leave_out) - params.keys()
     if unknown:
         raise ValueError(
@@ -444,7 +449,7 @@ def _restore_embedder(
     estimator = _with_parameters(cls, params | dict(passed))
     params = estimator.get_params(deep=False)
     input_shape = tuple(entries["input_shape"])
-    _check_inputs(inputs, input_shape[0] if input_shape else 1)
+    _check_inputs(inputs, n_features_of(input_shape))
     custom_encoder = None
     if entries["network"]["blueprint"] is None:
         is_double = entries["precision"] == "float64"

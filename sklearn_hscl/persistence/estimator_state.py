@@ -51,6 +51,7 @@ from sklearn_hscl.training.fitted_state import (
     EpochRecord,
     FittedNet,
     FittedState,
+    n_features_of,
 )
 
 
@@ -138,7 +139,7 @@ def restore(
     input_shape = tuple(entries["input_shape"])
     ndim = len(input_shape) + 1
     device = _available_device(params["device"])
-    n_features = input_shape[0] if input_shape else 1  # a column of texts
+    n_features = n_features_of(input_shape)
     columns, prepare = restore_table(entries["table"], arrays, n_features)
     encode_targets = restore_targets(entries["targets"], arrays)
     precision = _restore_precision(entries, device, ndim)

@@ -71,11 +71,13 @@ def member_folds(
 
 
 def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[TrainingCallback]:
-    """Return the callbacks that average, score, interpolate, calibrate, in this order."""
+    """Return the callbacks that average, interpolate, score, calibrate, in this order."""
     monitors: list[TrainingCallback] = []
     data, folds = context.data, context.folds
     if config.defaults.averaging is not None:
         monitors.append(AveragedWeights(config.defaults.averaging))
+    if config.defaults.interpolation is not None:
+        monitors.append(InterpolatedWeights(config.defaults.interpolation))
     settings = StoppingSettings(
         patience=config.n_iter_no_change,
         tol=config.tol,
@@ -87,8 +89,6 @@ def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[Trainin
         monitors.append(HeldOutEarlyStopping(context.held_out, **settings))
     elif folds is not None and _scores_out_of_fold(config, context.loss):
         monitors.append(OutOfFoldEarlyStopping(folds, **settings))
-    if config.defaults.interpolation is not None:
-        monitors.append(InterpolatedWeights(config.defaults.interpolation))
     if folds is not None:
         cross_fit = config.cross_fit is not None
         monitors.append(CalibratedScale(folds, cross_fit=cross_fit))

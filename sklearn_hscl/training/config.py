@@ -13,7 +13,7 @@ from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
-from sklearn_hscl.data.texts import is_texts
+from sklearn_hscl.data.texts import encoder_label, is_texts
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.linear_path import has_rare_classes
 from sklearn_hscl.encoders.preprocessing import Preparation
@@ -497,9 +497,9 @@ def _check_cross_fit(config: FitConfig, data: TrainingData) -> None:
     if config.encoder != "tabular" or data.target_kind != "class":
         raise ValueError(
             f"cross_fit={n_folds} needs class labels and encoder='tabular', whose members "
-            f"can be kept from rows; got encoder={config.encoder!r} and "
-            f"target type {data.target_kind!r}. Pass a table, "
-            f"encoder='tabular' and y with classes, or cross_fit=None."
+            f"can be kept from rows; got encoder={encoder_label(config.encoder)} and "
+            f"target type {data.target_kind!r}. Pass a table, encoder='tabular' and y with "
+            f"classes, or cross_fit=None."
         )
     if config.n_members != n_folds:
         raise ValueError(

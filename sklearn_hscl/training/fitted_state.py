@@ -99,6 +99,11 @@ _COMPOSITE = {_STORAGE: Storage.COMPOSITE}
 _DERIVED = {_STORAGE: Storage.DERIVED}
 
 
+def n_features_of(shape: tuple[int, ...]) -> int:
+    """Return the number of columns or channels of a sample; of texts, the one column."""
+    return shape[0] if shape else 1
+
+
 def _sizes(shape: torch.Size | tuple[int, ...]) -> list[int]:
     return [int(size) for size in shape]
 
@@ -171,7 +176,7 @@ class FittedState:
     def __post_init__(self) -> None:
         """Compute the fields that follow from others."""
         derived: dict[str, object] = {
-            "n_features_in_": self.input_shape_[0] if self.input_shape_ else 1,
+            "n_features_in_": n_features_of(self.input_shape_),
             "loss_curve_": [epoch["train_loss"] for epoch in self.history_],
             "n_iter_": len(self.history_),
         }

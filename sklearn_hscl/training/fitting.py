@@ -46,7 +46,7 @@ from sklearn_hscl.training.run import TrainingRun, WarmStart
 from sklearn_hscl.training.stacked.auto_select import (
     DEFAULT_SCALES,
     LossScales,
-    default_temperature,
+    default_temperatures,
     is_auto,
     loss_scales,
     train_best,
@@ -266,7 +266,7 @@ def given_scales(estimator: BaseEstimator) -> LossScales:
 def _temperature(estimator: BaseEstimator) -> Any:
     """Return the temperature as given, or the default of the encoder."""
     given = estimator.temperature
-    return default_temperature(estimator.encoder) if given is None else given
+    return default_temperatures(estimator.encoder)[0] if given is None else given
 
 
 def _scales_to_try(
@@ -286,7 +286,12 @@ def _scales_to_try(
         temperature = estimator.temperature_ if is_auto(temperature) else temperature
         return [LossScales(beta, temperature)]
     options = contrastive_loss(estimator, data.data.has_labels).options
-    return loss_scales(beta, temperature, uses_beta=options.uses("beta"))
+    return loss_scales(
+        beta,
+        temperature,
+        uses_beta=options.uses("beta"),
+        temperatures=default_temperatures(estimator.encoder),
+    )
 
 
 # Run --------------------------------------------------------------------------------

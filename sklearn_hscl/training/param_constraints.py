@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -18,7 +18,7 @@ from torch import nn
 
 from sklearn_hscl._sklearn_compat import HasMethods, Interval, StrOptions
 from sklearn_hscl.data.categorical import FROM_DTYPE
-from sklearn_hscl.data.texts import NAME_PREFIX, reads_texts
+from sklearn_hscl.data.texts import NAME_PREFIX, encoder_label, reads_texts
 from sklearn_hscl.encoders import ENCODERS
 from sklearn_hscl.encoders.image.registry import LIBRARIES, is_library_model
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss
@@ -142,6 +142,13 @@ _OF_PRESET = (
     "preset", "tau_plus", "negative_mass", "reduction", "detach_weights", "positives",
     "ce_weight",
 )  # fmt: skip
+# Parameters of layers, with the value that promises nothing, and the encoders that have
+# such layers. Encoders of images that have none refuse the first two.
+_OF_LAYERS: dict[str, tuple[object, str]] = {
+    "hidden_layer_sizes": (None, "'tabular', 'mlp' or 'conv'"),
+    "dropout": (0.0, "'tabular', 'mlp' or 'conv'"),
+    "n_members": (1, "'tabular'"),
+}
 _is_announced: ContextVar[bool] = ContextVar("_is_announced", default=False)
 
 
@@ -176,6 +183,7 @@ def surprising_params(
         }
         options = replace(preset, **chosen)
         found = surprises(str(loss), options, given)
+    found |= _unused_by_encoder(params)
     lr, (least, largest) = params["lr"], _USUAL_RATES
     if isinstance(lr, Real) and not least <= float(lr) <= largest:
         effect = "destroy what was learned" if float(lr) > largest else "change no weight"
@@ -201,13 +209,33 @@ def _unused_beside_loss(
     }
 
 
+def _unused_by_encoder(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return messages about parameters of layers that the encoder does not have."""
+    encoder = params["encoder"]
+    has_name = isinstance(encoder, str) and not reads_texts(encoder)
+    if has_name and encoder in ("auto", "tabular"):
+        return {}
+    unused = ["n_members"] if has_name else list(_OF_LAYERS)
+    return {
+        name: f"{name}={params[name]!r} has no effect with encoder="
+        f"{encoder_label(encoder)}. Leave out {name}, or use encoder={having}."
+        for name, (silent, having) in _OF_LAYERS.items()
+        if name in unused and not _is_one_of(params[name], (None, silent))
+    }
+
+
+def _is_one_of(value: object, numbers: Collection[object]) -> bool:
+    """Return whether a value is None or a number among others; arrays are not."""
+    return (value is None or isinstance(value, Real)) and value in numbers
+
+
 def _is_open(value: object) -> bool:
     """Return whether a value is left to the encoder, or to be selected."""
     return value is None or (isinstance(value, str) and value == "auto")
 
 
-def warn_of_loss_params(estimator: BaseEstimator) -> None:
-    """Warn of parameters of the loss that have no effect, or are extreme."""
+def warn_of_params(estimator: BaseEstimator) -> None:
+    """Warn of parameters that have no effect, and of extreme ones of the loss."""
     messages = surprising_params(estimator.get_params(deep=False))
     _warn([messages[name] for name in messages if name != "lr"])
 
@@ -238,8 +266,13 @@ def warn_if_below_floor(estimator: BaseEstimator) -> None:
 
 
 def _warn(messages: list[str]) -> None:
-    if messages and not _is_announced.get():
-        warn_of_surprises(messages, stacklevel=_level_of_caller())
+    if not _is_announced.get():
+        warn_user(messages)
+
+
+def warn_user(messages: Iterable[str]) -> None:
+    """Issue a UserWarning for each message, which points at the code of the user."""
+    warn_of_surprises(messages, stacklevel=_level_of_caller())
 
 
 # Where decorators of ours and of scikit-learn are.
@@ -247,7 +280,7 @@ _INSIDE = ("sklearn_hscl", "sklearn", "contextlib")
 
 
 def _level_of_caller() -> int:
-    """Return how many calls lie between `_warn` and the code of the user."""
+    """Return how many calls lie between `warn_user` and the code of the user."""
     names = (f.f_globals.get("__name__", "") for f, _ in walk_stack(sys._getframe(1)))
     inside = takewhile(lambda name: name.partition(".")[0] in _INSIDE, names)
     return 1 + sum(1 for _ in inside)

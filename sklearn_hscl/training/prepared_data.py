@@ -32,6 +32,7 @@ from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.config import FitConfig
 from sklearn_hscl.training.ensemble import hold_out_groups
 from sklearn_hscl.training.missing_labels import complete_labels, principal_components
+from sklearn_hscl.training.param_constraints import warn_user
 
 _Value = TypeVar("_Value")
 
@@ -132,7 +133,7 @@ class PreparedSplit(_Memo):
         def read() -> LabelledRows:
             train = to_tensors(self.data.train, prepare, *place)
             if isinstance(prepare, Tokenization) and isinstance(train.rows, Tensor):
-                prepare.warn_of_cut(train.rows)
+                warn_user(prepare.messages_of_cut(train.rows))
             return train
 
         return self._once(key, read)

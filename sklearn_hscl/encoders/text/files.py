@@ -20,7 +20,11 @@ from sklearn_hscl.encoders.text.transformer import (
 )
 
 Files = dict[str, bytes]
-_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
+# Descriptions, vocabularies of all tokenizers of transformers, weights.
+_SUFFIXES = (
+    ".json", ".txt", ".model", ".codes", ".spm", ".tokenizer", ".safetensors"
+)  # fmt: skip
+_LEFT_OUT = (".md", ".jinja")  # of no effect on embeddings
 _DESCRIPTION = "text_encoder.json"  # of a TextEncoder, beside the folders of its parts
 _MODEL, _TOKENIZER = "model", "tokenizer"
 
@@ -31,7 +35,14 @@ def is_writable(encoder: object) -> bool:
 
 
 def to_files(encoder: Any) -> Files:
-    """Return the content of each file by its path in the folder of the encoder."""
+    """Return the content of each file by its path in the folder of the encoder.
+
+    Raises
+    ------
+    ValueError
+        If its library writes a file that :func:`from_files` refuses.
+    """
+    _check_no_adapters(encoder)
     with TemporaryDirectory() as name, without_progress():
         folder = Path(name)
         if isinstance(encoder, TextEncoder):
@@ -49,9 +60,15 @@ def to_files(encoder: Any) -> Files:
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
-            if path.suffix in _SUFFIXES
+            if path.is_file() and path.suffix not in _LEFT_OUT
         }
-    _check(files)  # what would not be read is not written
+    try:
+        _check(files)  # what would not be read is not written
+    except ValueError as error:
+        raise ValueError(
+            f"A file without code cannot hold this encoder of texts: {error}. Use pickle, "
+            f"or a tokenizer and a model that transformers itself defines."
+        ) from error
     return files
 
 
@@ -93,6 +110,16 @@ def _read(folder: Path) -> nn.Module:
         folder / _TOKENIZER, local_files_only=True
     )
     return TextEncoder(model, tokenizer, settings["pooling"], settings["max_length"])
+
+
+def _check_no_adapters(encoder: nn.Module) -> None:
+    """Raise where the library would write adapters without the weights that they adapt."""
+    if any(type(part).__module__.partition(".")[0] == "peft" for part in encoder.modules()):
+        model = "module_.model" if isinstance(encoder, TextEncoder) else "module_[0].model"
+        raise ValueError(
+            f"A file without code cannot hold the adapters of peft in this encoder. Merge "
+            f"them first, {model} = {model}.merge_and_unload(), or use pickle."
+        )
 
 
 def _check(files: Mapping[str, bytes]) -> None:

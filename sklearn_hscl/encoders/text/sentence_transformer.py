@@ -5,7 +5,7 @@ from typing import Any
 import sentence_transformers
 from torch import Tensor
 
-from sklearn_hscl.encoders.text.tokens import Tokenization, embed_batch
+from sklearn_hscl.encoders.text.tokens import Tokenization, embed_batch, n_positions
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -72,5 +72,8 @@ def of_tokens(model: Any) -> SentenceTransformer:
             "encoder pools without its prompt (include_prompt=False), which is not "
             "supported here. Set include_prompt=True, or default_prompt_name=None."
         )
+    positions = n_positions(model)
+    if positions is not None and model.max_seq_length > positions:
+        model.max_seq_length = positions
     model.__class__ = SentenceTransformer
     return model

@@ -4,7 +4,6 @@ The tokens of a text come first, and zeros fill its row. No encoder depends on t
 so that texts of all lengths fit into one array, and batches are cut to their longest text.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,7 +11,7 @@ from typing import Any, cast
 import joblib
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 # Texts are embedded together whose lengths are equal when rounded up to this multiple.
@@ -43,7 +42,8 @@ class Tokenization:
     """Equal for tokenizations that give equal tokens."""
 
     def __post_init__(self) -> None:
-        """Take the key now, as a tokenizer remembers how it was called last."""
+        """Take the key after a call: a tokenizer remembers how it was called last."""
+        self.tokenizer([""], truncation=True, max_length=self.max_length)
         key = joblib.hash((self.tokenizer, self.max_length, self.prompt))
         object.__setattr__(self, "key", key)
 
@@ -59,17 +59,41 @@ class Tokenization:
         tokens[:, 1] = is_token
         return torch.from_numpy(tokens)
 
-    def warn_of_cut(self, tokens: Tensor) -> None:
-        """Warn if training texts have as many tokens as the transformer takes."""
+    def messages_of_cut(self, tokens: Tensor) -> list[str]:
+        """Return a message if texts have as many tokens as the transformer takes."""
         n_full = int((lengths_of(tokens) >= self.max_length).sum())
-        if n_full:
-            warnings.warn(
-                f"{n_full} of {len(tokens)} texts have {self.max_length} tokens or more, "
-                f"of which the encoder takes the first {self.max_length}. Split long "
-                f"texts, or raise the maximum of the encoder if its weights allow it.",
-                UserWarning,
-                stacklevel=2,
-            )
+        message = (
+            f"{n_full} of {len(tokens)} texts have {self.max_length} tokens or more, of "
+            f"which the encoder takes the first {self.max_length}. Split long texts, or "
+            f"raise the maximum of the encoder if its weights allow it."
+        )
+        return [message] if n_full else []
+
+
+def n_positions(transformer: nn.Module) -> int | None:
+    """Return the number of tokens that have a position; None where any number has.
+
+    A table of positions has one for each; models of the kind of RoBERTa leave out those
+    up to that of the padding.
+    """
+    tables = [
+        part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+        for name, part in transformer.named_modules()
+        if isinstance(part, nn.Embedding) and _is_of_positions(name)
+    ]
+    if not tables:
+        return None
+    configs = (getattr(part, "config", None) for part in transformer.modules())
+    stated = (getattr(config, "max_position_embeddings", None) for config in configs)
+    return min(*tables, *(n for n in stated if n))
+
+
+def _is_of_positions(name: str) -> bool:
+    """Return whether a table is one of the positions of tokens, by its name."""
+    if "vision" in name or "relative" in name:
+        return False
+    last = name.rpartition(".")[2]
+    return last == "wpe" or "position" in last
 
 
 def tokenization_of(encoder: Any) -> Tokenization:

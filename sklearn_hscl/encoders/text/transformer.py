@@ -3,13 +3,19 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_hscl.data.texts import NAME_PREFIX, is_sentence_transformer, reads_texts
-from sklearn_hscl.encoders.text.tokens import Tokenization, embed_batch
+from sklearn_hscl.data.texts import (
+    NAME_PREFIX,
+    OBJECT_NAME,
+    is_sentence_transformer,
+    reads_texts,
+)
+from sklearn_hscl.encoders.text.tokens import Tokenization, embed_batch, n_positions
 from sklearn_hscl.runtime.random_state import scoped_torch_seed
 
 _POOLINGS = ("mean", "first", "last")
@@ -33,8 +39,11 @@ class TextEncoder(nn.Module):
 
     Raises
     ------
+    TypeError
+        If `model` or `tokenizer` is a name or a class, or `max_length` is not an integer.
     ValueError
-        If `pooling` is another, or `max_length` is not positive.
+        If `pooling` is another, or `max_length` is not positive or more than the model
+        has positions.
 
     Examples
     --------
@@ -59,14 +68,11 @@ class TextEncoder(nn.Module):
         super().__init__()
         if pooling not in _POOLINGS:
             raise ValueError(f"pooling={pooling!r} must be one of {list(_POOLINGS)}.")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"max_length={max_length!r} must be a positive integer.")
+        _check_parts(model, tokenizer)
         self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling
-        self.max_length = (
-            _max_length(model, tokenizer) if max_length is None else max_length
-        )
+        self.max_length = _max_length(model, tokenizer, max_length)
 
     @property
     def tokenization(self) -> Tokenization:
@@ -88,11 +94,44 @@ class TextEncoder(nn.Module):
         return (hidden * weight).sum(1) / n_tokens.unsqueeze(1)
 
 
-def _max_length(model: nn.Module, tokenizer: Any) -> int:
-    """Return the smaller of what tokenizer and model take; some have huge placeholders."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    known = [n for n in (tokenizer.model_max_length, positions) if n and n < 2**20]
-    return min(known, default=_MAX_LENGTH)
+def _check_parts(model: object, tokenizer: object) -> None:
+    """Raise where model and tokenizer are names or classes."""
+    if not (isinstance(model, nn.Module) and hasattr(model, "config")):
+        raise TypeError(
+            f"Expected model to be one of transformers, got {model!r:.80}. Pass "
+            f"AutoModel.from_pretrained(path)."
+        )
+    if isinstance(tokenizer, type) or not hasattr(tokenizer, "model_max_length"):
+        raise TypeError(
+            f"Expected tokenizer to be one of transformers, got {tokenizer!r:.80}. Pass "
+            f"AutoTokenizer.from_pretrained(path)."
+        )
+
+
+def _max_length(model: nn.Module, tokenizer: Any, given: int | None) -> int:
+    """Return what was given, or else the smaller of what tokenizer and model take."""
+    positions = n_positions(model)
+    if given is None:
+        longest = positions or getattr(model.config, "max_position_embeddings", None)
+        # Some have huge placeholders.
+        known = [n for n in (tokenizer.model_max_length, longest) if n and n < 2**20]
+        return min(known, default=_MAX_LENGTH)
+    if not isinstance(given, Integral) or isinstance(given, bool):
+        raise TypeError(
+            f"max_length={given!r} must be a positive integer, or None for what tokenizer "
+            f"and model take."
+        )
+    if given < 1 or (positions is not None and given > positions):
+        most = (
+            ""
+            if positions is None
+            else f" of at most {positions}, the positions of the model"
+        )
+        raise ValueError(
+            f"max_length={given!r} must be a positive integer{most}. Pass None for what "
+            f"tokenizer and model take."
+        )
+    return int(given)
 
 
 def open_text_encoder(encoder: Any, fitted: nn.Module | None = None) -> Any:
@@ -116,6 +155,13 @@ def open_text_encoder(encoder: Any, fitted: nn.Module | None = None) -> Any:
         return encoder
     if isinstance(encoder, str) and fitted is not None:
         encoder = fitted
+    if isinstance(encoder, str) and encoder == OBJECT_NAME:
+        raise ValueError(
+            "encoder was an object when this embedder was saved, and its file holds the "
+            "weights after training alone. Pass the object again by "
+            "set_params(encoder=...) to train from its weights, or the module_ of the "
+            "loaded embedder to train from those."
+        )
     if not isinstance(encoder, str):
         # Tokenizers change when they are called. The weights are copied later.
         shared = (*encoder.parameters(), *encoder.buffers())

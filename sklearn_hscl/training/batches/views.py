@@ -17,6 +17,7 @@ from sklearn_hscl.augment.base import (
 )
 from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
+from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.runtime.random_state import ByteDropout
@@ -235,6 +236,12 @@ def check_views_differ(
     """
     if not augment.is_identity or any(map(_drops_units, module.modules())):
         return
+    if any(map(reads_texts, module.modules())):
+        raise ValueError(
+            f"The {n_views} views of a text are equal, as the transformer drops no units, "
+            f"so that loss={loss.loss!r} has nothing to learn from. Pass y, or a model "
+            f"with dropout, such as AutoModel.from_pretrained(path, attention_dropout=0.1)."
+        )
     given = None if type(augment) is Augmentation else augment
     raise ValueError(
         f"augment={given!r} makes the {n_views} views of a row equal, so that "
@@ -246,4 +253,7 @@ def check_views_differ(
 def _drops_units(part: nn.Module) -> bool:
     if isinstance(part, ByteDropout):
         return part.drops
+    of_attention = getattr(part, "attention_dropout", None)  # of decoders, by a function
+    if isinstance(of_attention, float) and of_attention > 0:
+        return True
     return isinstance(part, _DropoutNd) and part.p > 0

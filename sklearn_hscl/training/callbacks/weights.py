@@ -91,11 +91,12 @@ class AveragedWeights(TrainingCallback):
 
 
 class InterpolatedWeights(TrainingCallback):
-    """Return the encoder a part of the way to its weights before training.
+    """Put weights between those before training and those in training into the encoder.
 
-    Pretrained weights serve more texts than the few that are trained on. Weights between
-    both serve new ones best (Wortsman et al., Robust fine-tuning of zero-shot models,
-    arXiv 2109.01903).
+    Training continues from the last weights. Between epochs, when they are scored, and
+    after training, the encoder has those in between. Pretrained weights serve more texts
+    than the few that are trained on; weights between both serve new ones best (Wortsman et
+    al., Robust fine-tuning of zero-shot models, arXiv 2109.01903).
 
     Parameters
     ----------
@@ -103,25 +104,39 @@ class InterpolatedWeights(TrainingCallback):
         Fraction of the way from the weights before training to those after it.
     """
 
-    remembered = ("start_",)
+    remembered = ("start_", "trained_")
 
     def __init__(self, fraction: float) -> None:
         self.fraction = fraction
 
     def on_train_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
         """Keep the weights before training."""
-        self.start_ = [weight.detach().clone() for weight in _encoder_weights(net)]
+        self.start_ = [weight.clone() for weight in _encoder_weights(net)]
+        self.trained_: list[Tensor] = []
 
-    @torch.no_grad()
+    def on_epoch_begin(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Restore the weights in training."""
+        if self.trained_:
+            torch._foreach_copy_(_encoder_weights(net), self.trained_)
+        self.trained_ = []
+
+    def on_epoch_end(self, net: ContrastiveNet, **kwargs: object) -> None:
+        """Set the weights between both."""
+        if not self.trained_:
+            weights = _encoder_weights(net)
+            self.trained_ = [weight.clone() for weight in weights]
+            torch._foreach_lerp_(weights, self.start_, 1 - self.fraction)
+
     def on_train_end(self, net: ContrastiveNet, **kwargs: object) -> None:
-        """Set the weights between both, also after an interruption."""
+        """Leave the weights between both in the encoder, also after an interruption."""
         if hasattr(self, "start_"):
-            torch._foreach_lerp_(_encoder_weights(net), self.start_, 1 - self.fraction)
-            del self.start_
+            self.on_epoch_end(net)
+            del self.start_, self.trained_
 
 
 def _encoder_weights(net: ContrastiveNet) -> list[Tensor]:
-    return [w for w in net.module_.encoder.parameters() if w.requires_grad]
+    weights = net.module_.encoder.parameters()
+    return [weight.detach() for weight in weights if weight.requires_grad]
 
 
 # Scale of the embedding --------------------------------------------------------------

@@ -13,7 +13,7 @@ from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)
 _TEMPERATURES = (0.5, 0.2, 1.0)
 # Pretrained embeddings of texts lie close together (benchmarks/results/finetune.md).
-_TEXT_TEMPERATURE = 0.1
+_TEXT_TEMPERATURES = (0.1, 0.05, 0.2)
 
 
 def is_auto(value: object) -> bool:
@@ -31,20 +31,24 @@ class LossScales(NamedTuple):
 DEFAULT_SCALES = LossScales(BETAS[0], _TEMPERATURES[0])
 
 
-def default_temperature(encoder: object) -> float:
-    """Return the temperature of an encoder, by the parameter of the embedder."""
-    return _TEXT_TEMPERATURE if reads_texts(encoder) else _TEMPERATURES[0]
+def default_temperatures(encoder: object) -> tuple[float, ...]:
+    """Return the temperatures that ``"auto"`` tries for an encoder, the default first."""
+    return _TEXT_TEMPERATURES if reads_texts(encoder) else _TEMPERATURES
 
 
 def loss_scales(
-    beta: float | str | BetaSchedule, temperature: float | str, *, uses_beta: bool
+    beta: float | str | BetaSchedule,
+    temperature: float | str,
+    *,
+    uses_beta: bool,
+    temperatures: Sequence[float] = TEMPERATURES,
 ) -> list[LossScales]:
     """Return the pairs to try; one if both are given, or `beta` has no effect."""
     betas = BETAS if uses_beta else BETAS[:1]
     return [
         LossScales(b, t)
         for b in ((beta,) if not isinstance(beta, str) else betas)
-        for t in ((temperature,) if not isinstance(temperature, str) else _TEMPERATURES)
+        for t in ((temperature,) if not isinstance(temperature, str) else temperatures)
     ]
 
 
