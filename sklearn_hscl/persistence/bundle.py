@@ -136,7 +136,8 @@ class PersistenceMixin:
             unchanged.
         leave_out : sequence of str, default=()
             Parameters that are not stored, but passed to :meth:`load`: those that are
-            code, such as a module or a callback.
+            code, such as a callback or a module, except an encoder of texts, see
+            :ref:`texts`.
         metrics : mapping of str to float, default=None
             Metrics to store in addition to those of the best epoch.
         optimizer : bool, default=False

@@ -18,6 +18,8 @@ def embedder(**parameters):
         "random_state": 0,
         "precision": "float64",
     }
+    if not isinstance(parameters.get("encoder", "mlp"), str):
+        settings["hidden_layer_sizes"] = None  # of no effect
     return HSCLEmbedder(**(settings | parameters))
 
 
