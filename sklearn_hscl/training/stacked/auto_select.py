@@ -41,7 +41,7 @@ def loss_scales(
     temperature: float | str,
     *,
     uses_beta: bool,
-    temperatures: Sequence[float] = TEMPERATURES,
+    temperatures: Sequence[float] = _TEMPERATURES,
 ) -> list[LossScales]:
     """Return the pairs to try; one if both are given, or `beta` has no effect."""
     betas = BETAS if uses_beta else BETAS[:1]
