@@ -4,19 +4,17 @@ import tempfile
 from collections.abc import Callable
 
 import numpy as np
-import torch
+from finetune_classifier import STEP_SIZE, n_steps, train_classifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from torch import nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.training.config import TEXTS
 
 Embed = Callable[[list[str]], np.ndarray]
 # Pairs that SetFit draws by default grow with the square of the texts: at most so many
 # steps of 16 pairs.
 _MAX_SETFIT_STEPS = 400
-_STEP_SIZE = TEXTS.batch_size  # texts of a step of the losses of others, as of ours
+_RATE = 6e-5  # of the losses of others
 
 
 def frozen(model: str, texts: list[str], y: np.ndarray, seed: int) -> Embed:
@@ -77,7 +75,7 @@ def in_batch(model: str, texts: list[str], y: np.ndarray, seed: int) -> Embed:
     )
 
     rng = np.random.default_rng(seed)
-    n_pairs = _n_steps(len(texts)) * _STEP_SIZE // 2
+    n_pairs = n_steps(len(texts)) * STEP_SIZE // 2
     anchors = np.resize(rng.permutation(len(texts)), n_pairs)
     others = [rng.choice(np.flatnonzero(y == y[anchor])) for anchor in anchors]
     columns = {
@@ -91,35 +89,15 @@ def in_batch(model: str, texts: list[str], y: np.ndarray, seed: int) -> Embed:
 
 def classifier(model: str, texts: list[str], y: np.ndarray, seed: int) -> Embed:
     """Fine-tune encoder and linear classifier by cross-entropy, in our number of steps."""
-    codes = torch.from_numpy(np.unique(y, return_inverse=True)[1])
-    torch.manual_seed(seed)
-    encoder = _load(model).train()
-    width = encoder.get_embedding_dimension()
-    head = nn.Linear(width, int(codes.max()) + 1)
-    groups = [{"params": encoder.parameters()}, {"params": head.parameters(), "lr": 1e-2}]
-    optimizer = torch.optim.AdamW(groups, lr=6e-5, weight_decay=0.01)
-    n_steps, rng = _n_steps(len(texts)), np.random.default_rng(seed)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [6e-5, 1e-2], total_steps=n_steps, pct_start=0.05
-    )
-    order = np.concatenate([rng.permutation(len(texts)) for _ in range(n_steps)])
-    size = min(_STEP_SIZE, len(texts))
-    for step in range(n_steps):
-        batch = order[step * size : (step + 1) * size]
+    encoder = _load(model)
+
+    def embed(batch: np.ndarray) -> Tensor:
         features = encoder.preprocess([texts[i] for i in batch])
         # Scores of embeddings of norm 1 are too small otherwise.
-        scores = head(10 * encoder(features)["sentence_embedding"])
-        optimizer.zero_grad()
-        cross_entropy(scores, codes[batch]).backward()
-        optimizer.step()
-        schedule.step()
-    return _encode(encoder.eval())
+        return 10 * encoder(features)["sentence_embedding"]
 
-
-def _n_steps(n_texts: int) -> int:
-    """Return the number of our steps by default."""
-    n_batches = -(-n_texts // TEXTS.batch_size)
-    return n_batches * TEXTS.epochs(n_texts, n_batches)
+    train_classifier(encoder, embed, y, _RATE, seed)
+    return _encode(encoder)
 
 
 def _by_sentence_transformers(
@@ -136,9 +114,9 @@ def _by_sentence_transformers(
     n_texts = n_columns * len(next(iter(columns.values())))
     arguments = SentenceTransformerTrainingArguments(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=_STEP_SIZE // n_columns,
-        max_steps=_n_steps(n_texts) if "label" in columns else n_texts // _STEP_SIZE,
-        learning_rate=6e-5,
+        per_device_train_batch_size=STEP_SIZE // n_columns,
+        max_steps=n_steps(n_texts) if "label" in columns else n_texts // STEP_SIZE,
+        learning_rate=_RATE,
         warmup_steps=0.05,
         batch_sampler=sampler,
         seed=seed,

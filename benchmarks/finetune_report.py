@@ -1,37 +1,51 @@
-"""The report of bench_finetune.py."""
+"""The report of a benchmark of fine-tuning."""
 
 import statistics
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 SCORES = ("lr1", "lr10", "means", "map")
 NAMES = {"lr1": "LR, C = 1", "lr10": "LR, C = 10", "means": "class means", "map": "MAP@R"}
 INTRODUCTION = """\
-# Fine-tuning a sentence encoder on few texts
+# {title}
 
-`python benchmarks/bench_finetune.py --model FOLDER`, one thread. Scores in percent:
-logistic regression with C of 1 and 10, nearest class mean, and MAP@R of test texts among
-training texts, means over seeds. Seconds are those of the CPU until the encoder is
+`{command}`, one thread. Scores in percent:
+logistic regression with C of 1 and 10, nearest class mean, and MAP@R of test {samples} \
+among
+training {samples}, means over seeds. Seconds are those of the CPU until the encoder is
 trained, beside other work; memory is the peak of the process.
 """
 
 
-def report(cells: list[dict[str, Any]]) -> str:
-    """Return a page with a table for each set and number of texts."""
+@dataclass(frozen=True)
+class Page:
+    """Words of a report."""
+
+    title: str
+    command: str
+    samples: str
+    """What is embedded, in the plural."""
+
+
+def report(cells: list[dict[str, Any]], page: Page) -> str:
+    """Return a page with a table for each set and number of samples."""
     groups: dict[tuple[str, int], dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         groups[cell["set"], cell["shots"]][cell["method"]].append(cell)
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION.format(**vars(page))]
     for (name, shots), methods in sorted(groups.items()):
-        parts.append(_table(name, shots, methods))
+        parts.append(_table(name, shots, methods, page.samples))
     return "\n".join(parts)
 
 
-def _table(name: str, shots: int, methods: dict[str, list[dict[str, Any]]]) -> str:
+def _table(
+    name: str, shots: int, methods: dict[str, list[dict[str, Any]]], samples: str
+) -> str:
     some = next(cell for found in methods.values() for cell in found if "scores" in cell)
-    texts = f"{shots} texts a class" if shots else "all texts"
+    drawn = f"{shots} {samples} a class" if shots else f"all {samples}"
     lines = [
-        f"## {name}, {texts} ({some['n_train']} texts, {some['n_classes']} classes)\n",
+        f"## {name}, {drawn} ({some['n_train']} {samples}, {some['n_classes']} classes)\n",
         "| method | " + " | ".join(NAMES.values()) + " | seeds | s | MB |",
         "|---|" + "---|" * (len(NAMES) + 3),
     ]

@@ -96,7 +96,7 @@ class HSCLEmbedder(
         Negatives per anchor under ``hardening="top_k"``.
     temperature : float, "auto" or None, default=None
         Scale of the cosines, above 0; lower ones focus on closer samples. None: 0.5, the
-        authors' value, or 0.1 for texts. ``"auto"``: from three values, as for `beta`.
+        authors' value, or 0.1 if pretrained. ``"auto"``: from three values, as for `beta`.
     tau_plus : float, default=None
         Class prior τ⁺ in [0, 1) of the debiased loss. For this and the next five
         parameters, None uses the loss's default.
@@ -123,7 +123,8 @@ class HSCLEmbedder(
         - ``"tabular"``: :class:`~sklearn_hscl.encoders.TabularEncoder`, for tables.
         - ``"mlp"``: Linear-ReLU layers on columns or pixels.
         - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
-          ``"torchvision:NAME"``: for images, with new weights.
+          ``"torchvision:NAME"``: for images, untrained.
+        - :class:`~sklearn_hscl.encoders.PretrainedImageEncoder`: for images.
         - ``"sentence-transformers:NAME"`` and others for texts, see :ref:`texts`.
         - ``"auto"``: with targets ``"tabular"`` for tables, unless sparse and large, and
           ``"conv"`` for images; else ``"mlp"``.

@@ -45,7 +45,7 @@ from sklearn_hscl.persistence import BundleError, read_card
 from sklearn_hscl.training.callbacks import checkpoint
 from sklearn_hscl.training.callbacks.early_stopping import HeldOutEarlyStopping
 from sklearn_hscl.training.callbacks.weights import InterpolatedWeights
-from sklearn_hscl.training.config import TEXTS
+from sklearn_hscl.training.config import PRETRAINED
 from sklearn_hscl.training.stacked.auto_select import default_temperatures
 
 SHORT = {"max_epochs": 2, "batch_size": 18, "lr": 1e-3, "random_state": 0}
@@ -147,12 +147,12 @@ def test_weights_end_between_those_before_and_after_training(encoders, monkeypat
     start = dict(encoders["object"].named_parameters())
     between = HSCLEmbedder(encoder=encoders["object"], **SHORT).fit(X, Y)
     monkeypatch.setattr(
-        "sklearn_hscl.training.config.TEXTS", replace(TEXTS, interpolation=None)
+        "sklearn_hscl.training.config.PRETRAINED", replace(PRETRAINED, interpolation=None)
     )
     after = HSCLEmbedder(encoder=encoders["object"], **SHORT).fit(X, Y)
     trained = dict(after.module_.named_parameters())
     for name, weight in between.module_.named_parameters():
-        expected = start[name] + TEXTS.interpolation * (trained[name] - start[name])
+        expected = start[name] + PRETRAINED.interpolation * (trained[name] - start[name])
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -263,7 +263,7 @@ def test_a_warm_start_has_the_tokens_of_its_encoder():
 def test_chunks_keep_their_weights(encoders, monkeypatch):
     one = HSCLEmbedder(encoder=encoders["name"], **SHORT).partial_fit(X, Y).transform(NEW)
     monkeypatch.setattr(
-        "sklearn_hscl.training.config.TEXTS", replace(TEXTS, interpolation=None)
+        "sklearn_hscl.training.config.PRETRAINED", replace(PRETRAINED, interpolation=None)
     )
     other = HSCLEmbedder(encoder=encoders["name"], **SHORT).partial_fit(X, Y)
     np.testing.assert_array_equal(other.transform(NEW), one)

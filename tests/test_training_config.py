@@ -25,14 +25,14 @@ from sklearn_hscl.training.config import (
     CONVOLUTION,
     NO_LABELS,
     PLAIN,
+    PRETRAINED,
     SPARSE,
     TABULAR,
-    TEXTS,
     UNLABELED_IMAGES,
 )
 
 GUIDE = Path(__file__).parent.parent / "docs/user_guide/encoders.rst"
-COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, TEXTS, NO_LABELS, UNLABELED_IMAGES]
+COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, PRETRAINED, NO_LABELS, UNLABELED_IMAGES]
 SIZES = ["n_components", "hidden_layer_sizes"]  # defaults of the encoders themselves
 
 
@@ -67,10 +67,12 @@ def test_values_of_the_table(name):
 
 
 def test_sizes_of_texts_are_those_of_their_module():
-    assert [ROWS[name][COLUMNS.index(TEXTS)] for name in SIZES] == [None, None]
+    assert [ROWS[name][COLUMNS.index(PRETRAINED)] for name in SIZES] == [None, None]
 
 
-@pytest.mark.parametrize("column", [k for k, c in enumerate(COLUMNS) if c is not TEXTS])
+@pytest.mark.parametrize(
+    "column", [k for k, c in enumerate(COLUMNS) if c is not PRETRAINED]
+)
 def test_sizes_of_the_table(column):
     dense, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
     encoder, X = [

@@ -2,7 +2,7 @@
 
 import io
 import os
-from itertools import pairwise
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ def load(dataset: str, n_train: int | None, n_test: int | None = None) -> Images
     """Read the images, optionally a stratified part of the training images."""
     with np.load(DATA / f"{dataset}.npz") as file:
         if "blob" in file:
-            images = _decoded(file["blob"], file["offsets"])
+            images = decoded(file["blob"], file["offsets"], range(len(file["y"])))
             train = file["split"] == 0
             data = Images(
                 images[train], file["y"][train], images[~train], file["y"][~train]
@@ -45,13 +45,12 @@ def load(dataset: str, n_train: int | None, n_test: int | None = None) -> Images
     return data._replace(X_train=X, y_train=y)
 
 
-def _decoded(blob: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def decoded(blob: np.ndarray, offsets: np.ndarray, indices: Iterable[int]) -> np.ndarray:
+    """Return images (n, H, W, C) of files that are stored end to end."""
     from PIL import Image
 
-    images = (
-        Image.open(io.BytesIO(blob[start:stop].tobytes())).convert("RGB")
-        for start, stop in pairwise(offsets)
-    )
+    files = (blob[offsets[i] : offsets[i + 1]].tobytes() for i in indices)
+    images = (Image.open(io.BytesIO(file)).convert("RGB") for file in files)
     return np.stack([np.asarray(image) for image in images])
 
 

@@ -3,6 +3,7 @@
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
+from sklearn_hscl.encoders.image.registry import PretrainedImageEncoder
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
 from sklearn_hscl.encoders.mlp import MLPEncoder
 from sklearn_hscl.encoders.options import EncoderOptions
@@ -19,6 +20,7 @@ __all__ = [
     "EncoderOptions",
     "MLPEncoder",
     "PixelScaling",
+    "PretrainedImageEncoder",
     "ResNetEncoder",
     "TabularEncoder",
     "TextEncoder",

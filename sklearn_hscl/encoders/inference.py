@@ -19,6 +19,7 @@ from scipy.sparse import issparse
 from torch import Tensor, nn
 
 from sklearn_hscl.data.out_of_core import Rows
+from sklearn_hscl.encoders.image.registry import LibraryEncoder
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
 from sklearn_hscl.encoders.text.tokens import embed_by_length, is_tokens
 from sklearn_hscl.runtime.device import to_device
@@ -335,7 +336,8 @@ class LayoutCache:
         return known
 
     def _of_shapes(self, module: nn.Module) -> dict[Hashable, BatchLayout]:
-        if not type(module).__module__.startswith("sklearn_hscl."):
+        is_foreign = isinstance(module, LibraryEncoder)  # shapes do not tell its layers
+        if is_foreign or not type(module).__module__.startswith("sklearn_hscl."):
             return {}
         shapes = tuple(_shapes(module))
         if len(self._built_in) >= _MAX_ARCHITECTURES:

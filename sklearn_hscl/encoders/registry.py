@@ -19,7 +19,11 @@ from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.forest_path import ForestPath
 from sklearn_hscl.encoders.image.conv import ConvEncoder
-from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS, build_library_encoder
+from sklearn_hscl.encoders.image.registry import (
+    IMAGE_BUILDERS,
+    PretrainedImageEncoder,
+    build_library_encoder,
+)
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
 from sklearn_hscl.encoders.linear_path import LinearPath
 from sklearn_hscl.encoders.mlp import MLPEncoder, OneHotColumns
@@ -101,7 +105,10 @@ def build_module(
 def _build_encoder(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
     name = options.encoder
     if not isinstance(name, str):
-        return custom_encoder(name, inputs.shape, options.n_components)
+        encoder = custom_encoder(name, inputs.shape, options.n_components)
+        if isinstance(encoder, PretrainedImageEncoder):
+            encoder.check_images(as_float(inputs.rows[:_N_CHECKED_ROWS].cpu()))
+        return encoder
     if inputs.layout is not None:
         _check_any_feature(inputs.layout)
     return _BUILDERS.get(name, build_library_encoder)(options, inputs)
@@ -196,6 +203,19 @@ def encoder_name(module: nn.Module) -> str:
 
 
 # Custom encoders ---------------------------------------------------------------------
+
+
+def is_pretrained(encoder: object) -> bool:
+    """Return whether an encoder is known to have pretrained weights.
+
+    Those of texts are, and :class:`~sklearn_hscl.encoders.PretrainedImageEncoder`.
+
+    Parameters
+    ----------
+    encoder : str, nn.Module or callable
+        The parameter of the embedder.
+    """
+    return reads_texts(encoder) or isinstance(encoder, PretrainedImageEncoder)
 
 
 def custom_encoder(

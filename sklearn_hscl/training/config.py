@@ -13,10 +13,11 @@ from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 
 from sklearn_hscl.data.targets import UNLABELED
-from sklearn_hscl.data.texts import encoder_label, is_texts
+from sklearn_hscl.data.texts import encoder_label
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.encoders.linear_path import has_rare_classes
 from sklearn_hscl.encoders.preprocessing import Preparation
+from sklearn_hscl.encoders.registry import is_pretrained
 from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
 from sklearn_hscl.losses import ContrastiveLoss
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
@@ -222,7 +223,7 @@ def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     return max(1, round(n_steps / n_batches))
 
 
-def _text_epochs(n_rows: int, n_batches: int) -> int:
+def _pretrained_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = min(max(8 * n_batches, 40), 500)
     return max(2, round(n_steps / n_batches))
 
@@ -262,9 +263,10 @@ TABULAR = EncoderDefaults(
     n_scores=30,
 )
 
-# Measured in benchmarks/results/finetune.md: smaller steps without interpolation lose.
-TEXTS = EncoderDefaults(
-    epochs=_text_epochs,
+# Measured in benchmarks/results/finetune.md and finetune_images.md: of texts, smaller steps
+# without interpolation lose.
+PRETRAINED = EncoderDefaults(
+    epochs=_pretrained_epochs,
     batch_size=64,
     projection_dim=None,
     lr=2e-4,
@@ -309,8 +311,8 @@ def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
     """Return the defaults for an encoder and the kind of data."""
     if encoder == "tabular":
         return TABULAR
-    if is_texts(data.train.rows):
-        return TEXTS
+    if is_pretrained(encoder):
+        return PRETRAINED
     if data.target_kind is None:
         is_image = encoder == "mlp" and data.train.rows.ndim == 4
         return UNLABELED_IMAGES if is_image else NO_LABELS

@@ -1,13 +1,18 @@
-"""Image encoders by name: built-in ones, and models of timm and torchvision."""
+"""Image encoders by name, and models of other libraries with new or pretrained weights."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from numbers import Integral
 from types import ModuleType
-from typing import TypeGuard
+from typing import Any, Self, TypeGuard
 
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
+from sklearn_hscl.encoders.contrastive_module import freeze_batch_statistics
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.resnet import ResNetEncoder
@@ -191,3 +196,139 @@ _MODEL_BUILDERS: dict[str, Callable[[ModuleType, str, int | None], nn.Module]] =
 }
 LIBRARIES = tuple(_MODEL_BUILDERS)
 """Libraries whose models `encoder` accepts."""
+
+
+# Pretrained weights ---------------------------------------------------------------------
+
+# Of ImageNet, which most weights were trained on.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Pixels from 0 to 1 are at most 10 stds from the mean, for stds of at least 0.1.
+_MAX_Z_SCORE = 50.0
+
+
+class PretrainedImageEncoder(LibraryEncoder):
+    """A module with pretrained weights, and the images that these weights expect.
+
+    Images are resized, and their channels standardised. Training is that of pretrained
+    encoders, see :ref:`encoder_defaults`: few small steps, and final weights between those
+    before and after training. Batch normalisation keeps its running statistics.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps (B, C, H, W) to (B, n_components). A classifier at its end is kept, but
+        features serve better than its scores: remove it first, for example by
+        ``num_classes=0`` in timm or ``model.fc = nn.Identity()``.
+    size : int, (int, int) or None, default=None
+        Height and width to which images are resized. None: they are taken as they are.
+    mean, std : array-like of shape (C,)
+        Statistics of the channels that the weights were trained with, for pixels from 0
+        to 1. The defaults are those of ImageNet; grey images are repeated to as many
+        channels. ``mean=(0, 0, 0)`` and ``std=(1, 1, 1)`` leave pixels as they are.
+
+    Raises
+    ------
+    ValueError
+        If `model` is not a module, `size` is not positive, or `mean` and `std` are not of
+        equal length and for pixels from 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from sklearn_hscl import HSCLEmbedder
+    >>> from sklearn_hscl.encoders import PretrainedImageEncoder
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(), nn.Flatten())
+    >>> encoder = PretrainedImageEncoder(model, size=16)  # a model with its weights
+    >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    >>> embedder = HSCLEmbedder(encoder=encoder, max_epochs=1)
+    >>> embedder.fit(images, np.arange(20) % 2).transform(images).shape
+    (20, 128)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        size: int | tuple[int, int] | None = None,
+        mean: ArrayLike = _MEAN,
+        std: ArrayLike = _STD,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"Expected model to be a torch.nn.Module, got {type(model).__name__}. "
+                f"Build it and load its weights first."
+            )
+        super().__init__(_scaling(mean, std), model)
+        self.size = _checked_size(size)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or eval mode; batch normalisation stays in eval mode."""
+        super().train(mode)
+        freeze_batch_statistics(self, ("model",))
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, C, H, W) of pixels from 0 to 1 to embeddings (B, n_components)."""
+        if self.size not in (None, tuple(images.shape[2:])):
+            images = interpolate(images, self.size, mode="bilinear", antialias=True)
+        images = self.scaling(images)  # grey ones get the channels of mean and std
+        return self.model(images.contiguous(memory_format=torch.channels_last))
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise where images have other channels, or another scale, than the weights take.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, ...)
+            Some training images, of pixels from 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            Naming the shape, or the largest value.
+        """
+        n_channels = self.scaling.n_channels
+        if images.ndim != 4 or images.shape[1] not in (1, n_channels):
+            raise ValueError(
+                f"Expected images with 1 or {n_channels} channels, got rows of shape "
+                f"{tuple(images.shape[1:])}. Pass mean and std of other channels, or "
+                f"convert the images."
+            )
+        if self.scaling(images).abs().max() > _MAX_Z_SCORE:
+            raise ValueError(
+                f"Expected pixels from 0 to 1, to which mean and std refer, got values up "
+                f"to {images.abs().max():g}. Pass uint8, or divide X by 255."
+            )
+
+    def get_extra_state(self) -> Tensor:
+        """Return the size, which goes with the weights into files."""
+        return torch.tensor(self.size or (), dtype=torch.int64)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the size of stored weights."""
+        self.size = _checked_size(tuple(torch.as_tensor(state).tolist()) or None)
+
+
+def _scaling(mean: ArrayLike, std: ArrayLike) -> PixelScaling:
+    found = [np.asarray(values) for values in (mean, std)]
+    are_numbers = all(v.dtype.kind in "iuf" and v.ndim == 1 and v.size for v in found)
+    if not are_numbers or len(found[0]) != len(found[1]):
+        raise ValueError(
+            f"mean={mean!r} and std={std!r} must hold one number for each channel."
+        )
+    means, stds = (torch.tensor(values, dtype=torch.float32) for values in found)
+    if not ((means >= 0) & (means <= 1) & (stds > 0) & (stds <= 1)).all():
+        raise ValueError(
+            f"mean={mean!r} and std={std!r} must be those of pixels from 0 to 1. Divide "
+            f"statistics of pixels up to 255 by 255."
+        )
+    return PixelScaling(means, stds)
+
+
+def _checked_size(size: object) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(isinstance(n, Integral) and int(n) > 0 for n in sides):
+        raise ValueError(f"size={size!r} must be a positive integer, or two of them.")
+    return int(sides[0]), int(sides[1])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sklearn_hscl.data.texts import reads_texts
+from sklearn_hscl.encoders.registry import is_pretrained
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
@@ -12,8 +12,8 @@ from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
 # The defaults come first: of equal scores the first is retained.
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)
 _TEMPERATURES = (0.5, 0.2, 1.0)
-# Pretrained embeddings of texts lie close together (benchmarks/results/finetune.md).
-_TEXT_TEMPERATURES = (0.1, 0.05, 0.2)
+# Pretrained embeddings lie close together (benchmarks/results/finetune.md).
+_PRETRAINED_TEMPERATURES = (0.1, 0.05, 0.2)
 
 
 def is_auto(value: object) -> bool:
@@ -33,7 +33,7 @@ DEFAULT_SCALES = LossScales(BETAS[0], _TEMPERATURES[0])
 
 def default_temperatures(encoder: object) -> tuple[float, ...]:
     """Return the temperatures that ``"auto"`` tries for an encoder, the default first."""
-    return _TEXT_TEMPERATURES if reads_texts(encoder) else _TEMPERATURES
+    return _PRETRAINED_TEMPERATURES if is_pretrained(encoder) else _TEMPERATURES
 
 
 def loss_scales(
