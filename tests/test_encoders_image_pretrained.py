@@ -94,7 +94,8 @@ def test_wrong_arguments(arguments, message):
 
 
 WRONG_IMAGES = {
-    "floats up to 255": (X.astype(float), "pixels from 0 to 1, .* divide X by 255"),
+    "floats up to 255": (X.astype(float), "from 0 to 255. .* divide X by 255"),
+    "standardised": (X / 127.5 - 1, "from -1 to 1. .* standardised already"),
     "table": (X.reshape(48, -1), r"1 or 3 channels, got rows of shape \(192,\)"),
     "transparency": (np.concatenate([X, X[..., :1]], 3), r"got rows of shape \(4, 8, 8\)"),
 }
@@ -105,6 +106,18 @@ def test_wrong_images(images, message):
     encoder = PretrainedImageEncoder(network())
     with pytest.raises(ValueError, match=message):
         HSCLEmbedder(encoder=encoder, **SHORT).fit(images, Y)
+
+
+def test_a_function_that_returns_one_is_refused():
+    embedder = HSCLEmbedder(encoder=lambda: PretrainedImageEncoder(network()), **SHORT)
+    with pytest.raises(ValueError, match=r"got PretrainedImageEncoder\. Pass that module"):
+        embedder.fit(X, Y)
+
+
+def test_images_of_any_scale_for_models_that_take_them():
+    encoder = PretrainedImageEncoder(network(), mean=(0, 0, 0), std=(1, 1, 1))
+    for images in (X.astype(float), X / 127.5 - 1):
+        assert HSCLEmbedder(encoder=encoder, **SHORT).fit(images, Y).n_iter_ == 2
 
 
 # Training ------------------------------------------------------------------------------

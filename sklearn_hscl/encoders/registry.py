@@ -275,6 +275,11 @@ def _call_factory(
         raise ValueError(
             f"encoder={factory!r} must return a torch.nn.Module, got {type(built)}."
         )
+    if is_pretrained(built):  # the defaults were chosen for new weights
+        raise ValueError(
+            f"encoder={factory!r} must return a module with new weights, got "
+            f"{type(built).__name__}. Pass that module itself."
+        )
     with suppress(Exception):  # of lazy modules, and of hooks that compute weights
         built = copy.deepcopy(built)  # the factory may keep a reference to its result
     return _trainable(built.cpu().float())

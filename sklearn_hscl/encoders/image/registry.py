@@ -202,8 +202,7 @@ LIBRARIES = tuple(_MODEL_BUILDERS)
 
 # Of ImageNet, which most weights were trained on.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Pixels from 0 to 1 are at most 10 stds from the mean, for stds of at least 0.1.
-_MAX_Z_SCORE = 50.0
+_MARGIN = 0.1  # by which resizing may leave the range from 0 to 1
 
 
 class PretrainedImageEncoder(LibraryEncoder):
@@ -285,7 +284,7 @@ class PretrainedImageEncoder(LibraryEncoder):
         Raises
         ------
         ValueError
-            Naming the shape, or the largest value.
+            Naming the shape, or the range of values.
         """
         n_channels = self.scaling.n_channels
         if images.ndim != 4 or images.shape[1] not in (1, n_channels):
@@ -294,10 +293,13 @@ class PretrainedImageEncoder(LibraryEncoder):
                 f"{tuple(images.shape[1:])}. Pass mean and std of other channels, or "
                 f"convert the images."
             )
-        if self.scaling(images).abs().max() > _MAX_Z_SCORE:
+        low, high = images.min().item(), images.max().item()
+        is_scaled = bool((self.scaling.mean != 0).any() or (self.scaling.spread != 1).any())
+        if is_scaled and not -_MARGIN <= low <= high <= 1 + _MARGIN:
             raise ValueError(
-                f"Expected pixels from 0 to 1, to which mean and std refer, got values up "
-                f"to {images.abs().max():g}. Pass uint8, or divide X by 255."
+                f"Expected pixels from 0 to 1, to which mean and std refer, got values "
+                f"from {low:g} to {high:g}. Pass uint8, or divide X by 255; for images "
+                f"that are standardised already pass a mean of 0 and a std of 1."
             )
 
     def get_extra_state(self) -> Tensor:
