@@ -52,7 +52,9 @@ class SharedBatch:
         is_split = processes.sizes(n_views)[0] > self.cache.chunk_rows
         with apart(processes.rank, views.device, of_fit=is_split) as together:
 
-            def objective_of_all(z: Tensor, logits: Tensor | None) -> Any:
+            def objective_of_all(
+                z: Tensor, logits: Tensor | None
+            ) -> tuple[Tensor, LossStats]:
                 with together(), sharing_pairs():
                     scores = None if logits is None else gather(logits)
                     return objective(gather(z), scores)
