@@ -43,7 +43,9 @@ IMAGES = RNG.integers(0, 255, (12, 8, 8), dtype=np.uint8)
 
 
 def embedder(encoder="mlp", **parameters):
-    settings = {"max_epochs": 1, "random_state": 0, "hidden_layer_sizes": (8, 8)}
+    settings = {"max_epochs": 1, "random_state": 0}
+    if isinstance(encoder, str):
+        settings["hidden_layer_sizes"] = (8, 8)
     return HSCLEmbedder(encoder=encoder, **settings | parameters)
 
 

@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -72,7 +72,7 @@ class Processes:
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by their sums over all processes."""
         parts = list(tensors)
-        for dtype in {part.dtype for part in parts}:
+        for dtype in dict.fromkeys(part.dtype for part in parts):  # in one order
             alike = [part for part in parts if part.dtype == dtype]
             joined = torch.cat([part.flatten() for part in alike])
             dist.all_reduce(joined, group=self.group)
@@ -164,7 +164,7 @@ def training_together(
     def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         if _THREAD.processes is not None or not is_launched():
             return fit(*args, **kwargs)
-        with _group() as processes, _quiet(processes):
+        with _group() as processes, nullcontext() if processes.rank == 0 else _quiet():
             return fit(*args, **kwargs)
 
     return call
@@ -181,11 +181,10 @@ def is_launched() -> bool:
 
 
 @contextmanager
-def _quiet(processes: Processes) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Leave warnings to process 0."""
     with warnings.catch_warnings():
-        if processes.rank:
-            warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")
         yield
 
 
@@ -199,7 +198,7 @@ def _group() -> Iterator[Processes]:
         If another process has left the block by an error, or does not answer.
     """
     _connect()
-    group = dist.new_group(timeout=_TIMEOUT)
+    group = dist.new_group(timeout=_TIMEOUT, backend=_backend())
     rank, size = dist.get_rank(), dist.get_world_size()
     key = f"sklearn_hscl/fit/{next(_NUMBERS)}"
     _THREAD.processes = Processes(rank, size, group)
@@ -215,6 +214,11 @@ def _group() -> Iterator[Processes]:
         _THREAD.processes = None
         # Whoever waits for this process gets an error at once.
         dist.destroy_process_group(group)
+
+
+def _backend() -> str | None:
+    """Return backends for all devices that a fit may use; None for those in use."""
+    return "cpu:gloo,cuda:nccl" if dist.get_backend() == "nccl" else None
 
 
 def _meet(group: Any) -> None:
@@ -255,7 +259,7 @@ def _cause(key: str, rank: int, error: BaseException) -> str | None:
         return (
             f"Process {rank} got no answer from another process, which was ended or hangs. "
             f"See the output of the other processes, and start all of them again; "
-            f"`checkpoint` continues after the last epoch."
+            f"`checkpoint_dir` continues after the last epoch."
         )
     return None
 

@@ -382,8 +382,12 @@ def parameters(draw):
 
 def small_embedder(**changes):
     """Return an embedder that fits in milliseconds."""
-    settings = {"max_epochs": 1, "batch_size": 8, "hidden_layer_sizes": (4,),
-                "n_components": 3, "random_state": 0, "n_members": 2}  # fmt: skip
+    settings = {"max_epochs": 1, "batch_size": 8, "n_components": 3, "random_state": 0}
+    encoder = changes.get("encoder", "auto")
+    if isinstance(encoder, str):
+        settings["hidden_layer_sizes"] = (4,)
+    if encoder in ("auto", "tabular"):
+        settings["n_members"] = 2
     return HSCLEmbedder(**(settings | changes))
 
 

@@ -32,6 +32,8 @@ def embedder(**parameters):
         "random_state": 0,
         "precision": "float64",
     }
+    if not isinstance(parameters.get("encoder", "mlp"), str):
+        del settings["hidden_layer_sizes"]
     return HSCLEmbedder(**(settings | parameters))
 
 

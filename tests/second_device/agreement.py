@@ -20,7 +20,10 @@ TOLERANCE = {"float64": 1e-9, "float32": 4e-5, "bf16": 3e-3}
 
 def embedder(device, **parameters):
     """Return a small embedder, of the perceptron unless told otherwise."""
-    return HSCLEmbedder(device=device, **SMALL | {"encoder": "mlp"} | parameters)
+    settings = SMALL | {"encoder": "mlp"} | parameters
+    if not isinstance(settings["encoder"], str):
+        del settings["hidden_layer_sizes"]
+    return HSCLEmbedder(device=device, **settings)
 
 
 def assert_agree(compute, tolerance=4e-5):
