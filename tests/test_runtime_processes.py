@@ -46,14 +46,14 @@ def faulty(folder):
     return launch("faulty", folder)
 
 
-@pytest.mark.parametrize("case", fits.EQUAL)
+@pytest.mark.parametrize("case", fits.EQUAL | fits.SHARED)
 def test_two_processes_train_what_one_trains(equal, case):
     expected = fits.embedding(case)
     for rank in RANKS:
         assert_allclose(equal[rank][case], expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("case", ["unseeded", "dropout of a user", "partial_fit"])
+@pytest.mark.parametrize("case", ["unseeded", "dropout of a user", "routed", "partial_fit"])
 def test_all_processes_end_with_one_model(equal, case):
     assert_array_equal(equal[0][case], equal[1][case])
 
@@ -70,6 +70,10 @@ def test_a_checkpoint_is_resumed_by_another_number_of_processes(equal, folder):
     assert len(resumed.history_) == 4
     whole = fits.fitted(max_epochs=4, lr_schedule="constant")
     assert_allclose(resumed.transform(fits.X), whole.transform(fits.X), atol=1e-10)
+
+
+def test_a_callback_that_stops_one_process_stops_all(equal):
+    assert [equal[rank]["epochs of a stopped fit"] for rank in RANKS] == [2, 2]
 
 
 def test_process_0_alone_warns(equal):

@@ -30,7 +30,7 @@ from sklearn_hscl.losses.kernels.streaming import streaming_loss
 from sklearn_hscl.losses.pair_sets import BatchPairs, LabelPairs
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
-from sklearn_hscl.runtime.processes import Processes, sharers_of_pairs
+from sklearn_hscl.runtime.processes import Processes, sharers_of_pairs, sharing_pairs
 from sklearn_hscl.runtime.random_state import Draws, next_draws, repeated
 
 ClosedFormKernel = Callable[[Tensor, Tensor, ClosedFormOptions], tuple[Tensor, LossStats]]
@@ -276,7 +276,8 @@ def _fault(
     closed_form: ClosedFormOptions,
 ) -> str:
     """Return what is wrong with a kernel, or an empty string."""
-    with torch.inference_mode(False), torch.enable_grad():
+    # Other processes may have compared them before.
+    with torch.inference_mode(False), torch.enable_grad(), sharing_pairs(False):
         rows, groups = _random_batch(z)
         expected, expected_gradient = _value_and_gradient(
             lambda rows: tiled_loss(rows.double(), LabelPairs(groups), options), rows
@@ -408,10 +409,8 @@ class _SummedGradient(torch.autograd.Function):
 
 def _gathered(own: AnchorLosses, sharers: Processes, n_rows: int) -> AnchorLosses:
     """Join the anchors of all processes; only the losses of own ones are differentiable."""
-    fields = torch.stack([field.detach().to(own.loss) for field in own], -1)
-    everywhere = sharers.gather(fields, n_rows).unbind(-1)
     joined = AnchorLosses(
-        *(field.to(part.dtype) for field, part in zip(everywhere, own, strict=True))
+        *(sharers.gather(field.detach()[..., None], n_rows)[..., 0] for field in own)
     )
     start, stop = sharers.own(n_rows).start, sharers.own(n_rows).stop
     loss = [joined.loss[..., :start], own.loss, joined.loss[..., stop:]]

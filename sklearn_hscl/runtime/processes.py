@@ -46,7 +46,7 @@ class Processes:
 
     rank: int
     size: int
-    group: Any
+    group: "dist.ProcessGroup"
 
     def sizes(self, n_rows: int) -> list[int]:
         """Return the number of rows of each process, as ``torch.tensor_split`` cuts."""
@@ -90,6 +90,10 @@ class Processes:
         """Return the value of process 0."""
         return self.gather_objects(value)[0]
 
+    def any(self, value: bool) -> bool:
+        """Return whether a value is true in one of the processes."""
+        return any(self.gather_objects(value))
+
     def check_equal(self, description: Mapping[str, str], remedy: str) -> None:
         """Raise where processes do not agree.
 
@@ -129,16 +133,16 @@ def processes_of_fit() -> Processes | None:
 
 
 @contextmanager
-def sharing_pairs() -> Iterator[None]:
-    """Let the processes of the fit share the pairs of a loss inside the block.
+def sharing_pairs(shares: bool = True) -> Iterator[None]:
+    """Let the processes of the fit share the pairs of a loss inside the block, or not.
 
     All of them compute the loss of the same embeddings there.
     """
-    _THREAD.shares_pairs = True
+    before, _THREAD.shares_pairs = _THREAD.shares_pairs, shares
     try:
         yield
     finally:
-        _THREAD.shares_pairs = False
+        _THREAD.shares_pairs = before
 
 
 def sharers_of_pairs() -> Processes | None:
@@ -198,8 +202,8 @@ def _group() -> Iterator[Processes]:
         If another process has left the block by an error, or does not answer.
     """
     _connect()
-    group = dist.new_group(timeout=_TIMEOUT, backend=_backend())
     rank, size = dist.get_rank(), dist.get_world_size()
+    group = _new_group(rank)
     key = f"sklearn_hscl/fit/{next(_NUMBERS)}"
     _THREAD.processes = Processes(rank, size, group)
     try:
@@ -216,12 +220,19 @@ def _group() -> Iterator[Processes]:
         dist.destroy_process_group(group)
 
 
-def _backend() -> str | None:
-    """Return backends for all devices that a fit may use; None for those in use."""
-    return "cpu:gloo,cuda:nccl" if dist.get_backend() == "nccl" else None
+def _new_group(rank: int) -> "dist.ProcessGroup":
+    # For all devices that a fit may use.
+    backend = "cpu:gloo,cuda:nccl" if dist.get_backend() == "nccl" else None
+    try:
+        return dist.new_group(timeout=_TIMEOUT, backend=backend)
+    except RuntimeError as error:
+        raise ProcessError(
+            f"Process {rank} got no answer from another process at the start of a fit. "
+            f"Call `fit` in all processes, equally often, and see the output of the others."
+        ) from error
 
 
-def _meet(group: Any) -> None:
+def _meet(group: "dist.ProcessGroup") -> None:
     dist.all_gather_object([None] * dist.get_world_size(), None, group=group)
 
 
@@ -238,7 +249,7 @@ def _connect() -> None:
             f"process."
         ) from error
     # Without `cpu` it takes each process on a CPU for the only one.
-    PartialState(cpu=not torch.accelerator.is_available())
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=_TIMEOUT)
 
 
 def _cause(key: str, rank: int, error: BaseException) -> str | None:

@@ -204,7 +204,8 @@ def _own_rows(like: Tensor, draw: Callable[[Sequence[int]], Tensor]) -> Tensor:
     own, n_rows = _THREAD.rows
     if like.shape[-2] != own.stop - own.start:
         return draw(like.shape)
-    return draw((*like.shape[:-2], n_rows, like.shape[-1]))[..., own, :]
+    # Compiled networks expect it as :func:`_one_node` describes it.
+    return draw((*like.shape[:-2], n_rows, like.shape[-1]))[..., own, :].contiguous()
 
 
 def _dropout_mask(like: Tensor, p: float) -> Tensor:
@@ -360,6 +361,8 @@ def apart(
 ) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Draw other numbers in each process inside the block, and equal ones after it.
 
+    Where nothing is drawn, those after it are the ones of a process that trains alone.
+
     Parameters
     ----------
     rank : int
@@ -379,30 +382,68 @@ def apart(
     if own is None and not _THREAD.uses_torch:
         yield nullcontext
         return
-    seed = int(torch.randint(MAX_SEED, (), generator=own, device=device)) + rank
-    common = torch_random_state(device)
-    if _THREAD.uses_torch:
-        seed_torch(seed, device)
-    if own is not None:
-        own.manual_seed(seed)
+    streams = _Apart(rank, device, own)
+    try:
+        yield streams.together
+    finally:
+        streams.end()
+
+
+class _Apart:
+    """Random states while processes draw different numbers.
+
+    Parameters
+    ----------
+    rank, device
+        As in :func:`apart`.
+    own : torch.Generator or None
+        The generator of the fit, if it differs as well.
+    """
+
+    def __init__(
+        self, rank: int, device: torch.device, own: torch.Generator | None
+    ) -> None:
+        self.device, self.of_fit = device, own is not None
+        alone = torch_random_state(device)
+        seed = int(torch.randint(MAX_SEED, (), generator=own, device=device)) + rank
+        drawn = torch_random_state(device)
+        if _THREAD.uses_torch:
+            seed_torch(seed, device)
+        if own is not None:
+            own.manual_seed(seed)
+        self.start: RandomState | None = torch_random_state(device)
+        self.if_drawn, self.common = drawn, alone
 
     @contextmanager
-    def together() -> Iterator[None]:
-        nonlocal common
-        present = torch_random_state(device)
-        set_torch_random_state(device, _of(common, present, of_fit))
+    def together(self) -> Iterator[None]:
+        """Draw equal numbers in all processes inside the block."""
+        present = self.end()
         try:
             yield
         finally:
-            common = torch_random_state(device)
-            set_torch_random_state(device, _of(present, common, of_fit))
+            self.common = torch_random_state(self.device)
+            self._set(present)
 
-    try:
-        yield together
-    finally:
-        set_torch_random_state(device, _of(common, torch_random_state(device), of_fit))
+    def end(self) -> RandomState:
+        """Return to the common state; return that of this process."""
+        present = torch_random_state(self.device)
+        if self.start is not None and not _equal(present, self._with_fit(self.start)):
+            self.common = self.if_drawn
+        self.start = None
+        self._set(self.common)
+        return present
+
+    def _set(self, state: RandomState) -> None:
+        set_torch_random_state(self.device, self._with_fit(state))
+
+    def _with_fit(self, state: RandomState) -> RandomState:
+        """Return a state with the fit's present one, unless that differs as well."""
+        if self.of_fit:
+            return state
+        return state._replace(fit=torch_random_state(self.device).fit)
 
 
-def _of(state: RandomState, other: RandomState, of_fit: bool) -> RandomState:
-    """Return a state whose generator of the fit is another's, unless it is its own."""
-    return state if of_fit else state._replace(fit=other.fit)
+def _equal(state: RandomState, other: RandomState) -> bool:
+    """Compare two states of the same generators."""
+    pairs = zip(state, other, strict=True)
+    return all(torch.equal(a, b) for a, b in pairs if a is not None and b is not None)

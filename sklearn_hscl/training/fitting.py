@@ -33,7 +33,7 @@ from sklearn_hscl.training.callbacks.checkpoint import (
     Checkpoint,
     environment_of_fit,
     fingerprint_of_fit,
-    hash_of_weights,
+    hashes_of_result,
     open_checkpoint,
     refuse_checkpoint,
 )
@@ -58,7 +58,10 @@ _SAME_DATA = (
     "Pass the same data and parameters in all of them, which share the batches; seed torch "
     "before modules of your own are created."
 )
-_SAME_MACHINE = "Use processors and versions of one kind, whose results do not differ."
+_SAME_MACHINE = (
+    "Use processors and versions of one kind, whose results do not differ, and modules and "
+    "callbacks that do the same in all processes."
+)
 # Parameters of a fit to one chunk of the data.
 _CHUNK_PARAMS = {
     "max_epochs": 1,
@@ -102,7 +105,9 @@ def fit(
     seeds = _draw_seeds(estimator, previous, checkpoint)  # data that are refused draw none
     if len(scales) > 1:
         refuse_checkpoint(estimator, "beta='auto' and temperature='auto' train several")
-        return train_best(partial(prepare_run, estimator, data, FitStart(seeds)), scales)
+        run = train_best(partial(prepare_run, estimator, data, FitStart(seeds)), scales)
+        _check_processes(run)
+        return run
     start = FitStart(seeds, previous, checkpoint)
     run = prepare_run(estimator, data, start, scales[0])
     _train(run, report(run))
@@ -358,12 +363,12 @@ def prepare_run(
 
 def _train(run: TrainingRun, report: TrainingCallback | None = None) -> None:
     """Train; after Ctrl-C by the user, keep the completed epochs."""
-    processes = processes_of_fit()
     try:
         run.train_with(report)
     except KeyboardInterrupt:
         # Several processes are not interrupted in the same epoch.
-        if run.net.n_completed == 0 or processes or _is_called_by_another_estimator():
+        is_shared = processes_of_fit() is not None
+        if run.net.n_completed == 0 or is_shared or _is_called_by_another_estimator():
             raise
         run.end_early()
         warnings.warn(
@@ -373,9 +378,14 @@ def _train(run: TrainingRun, report: TrainingCallback | None = None) -> None:
             UserWarning,
             stacklevel=4,
         )
+    _check_processes(run)
 
-    if processes:
-        processes.check_equal({"weights": hash_of_weights(run.net)}, _SAME_MACHINE)
+
+def _check_processes(run: TrainingRun) -> None:
+    """Raise if processes that train one model have got different ones."""
+    processes = processes_of_fit()
+    if processes is not None:
+        processes.check_equal(hashes_of_result(run.net), _SAME_MACHINE)
 
 
 def _is_called_by_another_estimator() -> bool:

@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_hscl import HSCLEmbedder
-from sklearn_hscl.losses import LinearBeta
+from sklearn_hscl.losses import LinearBeta, dispatch
+from sklearn_hscl.losses.kernels import streaming
 from sklearn_hscl.runtime.processes import is_launched
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -36,6 +38,8 @@ SETTINGS = {
     "batch_size": 50,
     "n_threads": 1,
 }
+# A class that fills several tiles, and small ones.
+UNEVEN = np.where(np.arange(N_ROWS) < 135, 0, 1 + np.arange(N_ROWS) % 5)
 PIXELS = RNG.normal(size=(24, 1, 8, 8))
 
 
@@ -48,6 +52,24 @@ class Dropped(nn.Module):
 
     def forward(self, rows):
         return self.layers(rows)
+
+
+class Routed(nn.Module):
+    """A module whose second half is not used by all rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.never = (nn.Linear(6, 4) for _ in range(3))
+
+    def forward(self, rows):
+        if bool((rows == X[0, 0]).any()):  # in the part of one process
+            return self.first(rows) + self.second(rows)
+        return self.first(rows)
+
+
+def noisy(rows, generator):
+    """Draw from torch's global generator instead."""
+    return rows + 0.1 * torch.randn(rows.shape, dtype=rows.dtype)
 
 
 # Fits that give what one process gives -------------------------------------------------
@@ -71,6 +93,19 @@ EQUAL = {
     "balanced": {"sampler": "balanced", "batch_size": 64},
     "beta that is selected": {"beta": "auto", "early_stopping": True},
     "beta on a schedule": {"beta": LinearBeta(0.0, 2.0)},
+    "views of a user": {"augment": noisy, "loss": "schane", "n_views": 2},
+    "cross-fitted": {"encoder": "tabular", "cross_fit": 3},
+}
+# The same in small blocks, which the processes share.
+SHARED = {
+    "tiles": {"y": UNEVEN, "batch_size": N_ROWS},
+    "tiles of small groups": {"y": np.arange(N_ROWS) % 40, "batch_size": N_ROWS},
+    "tiles of members": {"y": UNEVEN, "batch_size": N_ROWS, "encoder": "tabular"},
+    "anchors": {"y": INDICATORS},
+    "anchors of members": {"y": INDICATORS, "encoder": "tabular"},
+    "anchors of numbers": {"y": X[:, 0], "device_batch_size": 9},
+    "anchors of views": {"loss": "schane", "n_views": 2},
+    "anchors with synthetic negatives": {"loss": "sscl"},
 }
 
 
@@ -84,14 +119,22 @@ def fitted(X=X, y=LABELS, **params):
 
 
 def embedding(case):
-    params = dict(EQUAL[case])
+    params = EQUAL[case] if case in EQUAL else SHARED[case]
     rows = params.get("X", X)
-    return fitted(**params).transform(rows)
+    if case in EQUAL:
+        return fitted(**params).transform(rows)
+    with (
+        patch.object(streaming, "_MAX_DENSE_ROWS", 8),
+        patch.object(streaming, "_TILE_WIDTH", 32),
+        patch.object(streaming, "_TILE_HEIGHT", 16),
+        patch.object(dispatch, "BLOCK_PAIRS", 300),
+    ):
+        return fitted(**params).transform(rows)
 
 
 def equal(folder):
     """Return the embedding of each case, and what other fits say."""
-    found = {case: embedding(case).tolist() for case in EQUAL}
+    found = {case: embedding(case).tolist() for case in EQUAL | SHARED}
     chunks = HSCLEmbedder(**SETTINGS)
     for half in (slice(0, 75), slice(75, None)):
         chunks.partial_fit(X[half], LABELS[half], classes=[0, 1, 2, 3])
@@ -101,6 +144,10 @@ def equal(folder):
         encoder=seeded(Dropped), precision="float32"
     ).transform(X)
     found["dropout of a user"] = found["dropout of a user"].tolist()
+    found["routed"] = fitted(encoder=seeded(Routed), precision="float32").transform(X)
+    found["routed"] = found["routed"].tolist()
+    stopped = fitted(net_callbacks=[Stop()], max_epochs=4)
+    found["epochs of a stopped fit"] = len(stopped.history_)
     resumed(folder, max_epochs=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -134,6 +181,14 @@ class Fault(Callback):
             if self.how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise {"error": ValueError, "memory": MemoryError}[self.how]("of process 1")
+
+
+class Stop(Callback):
+    """Stop process 1 after two epochs."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if RANK == 1 and len(net.history) == 2:
+            raise KeyboardInterrupt
 
 
 class BatchStatistics(nn.Module):

@@ -504,13 +504,17 @@ def fingerprint_of_fit(
         **described,
         "device": torch.device(net.device).type,
         "random_state": ", ".join(map(str, seeds)),
-        "weights that training starts from": hash_of_weights(net),
+        "weights that training starts from": _hash(net.plain_module.state_dict().values()),
     }
 
 
-def hash_of_weights(net: ContrastiveNet) -> str:
-    """Return a digest of all weights of a net."""
-    return _hash(net.plain_module.state_dict().values())
+def hashes_of_result(net: ContrastiveNet) -> Fingerprint:
+    """Describe what training has changed."""
+    return {
+        "weights": _hash(weight.data for weight in net.plain_module.parameters()),
+        "buffers": _hash(net.plain_module.buffers()),
+        "settings of the loss": _hash(net.criterion_.state_dict().values()),
+    }
 
 
 def environment_of_fit(n_threads: int) -> Fingerprint:

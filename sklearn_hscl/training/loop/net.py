@@ -1,7 +1,7 @@
 """The thin skorch net, the loop of its epochs, and its start from an earlier fit."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -17,6 +17,7 @@ from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.registry import get_config
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.losses import BetaSchedule, ContrastiveLoss, LossStats
+from sklearn_hscl.runtime.processes import processes_of_fit
 from sklearn_hscl.training.batches.batch_sampler import EpochBatches
 from sklearn_hscl.training.batches.tensors import Batch, LazyRows
 from sklearn_hscl.training.batches.views import Views, check_views_differ, fitted_augment
@@ -327,7 +328,20 @@ class EpochLoop:
             norm = partial(weight_norm, self.net.optimizer_)
             stats = run_epoch(self.batches, self._run_batch, norm)
             self.record(stats.on_host(), self.batches)
+            self._end_epoch(datasets)
+
+    def _end_epoch(self, datasets: Mapping[str, object]) -> None:
+        """Notify the callbacks; if they stop one process of the fit, stop all."""
+        stops = False
+        try:
             self.net.notify("on_epoch_end", **datasets)
+        except StopTraining:
+            stops = True
+        processes = processes_of_fit()
+        if processes is not None:
+            stops = processes.any(stops)
+        if stops:
+            raise StopTraining
 
     def _run_batch(self, batch: Batch) -> tuple[Tensor, LossStats]:
         if self.learning_rate is not None:

@@ -6,11 +6,12 @@ weights are summed over the processes: value and gradient are those of one proce
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.losses import LossStats
@@ -45,8 +46,8 @@ class SharedBatch:
         processes, n_views = self.processes, len(views)
         if n_views < 2 * processes.size:
             raise ValueError(
-                f"A batch has {n_views} views, too few for {processes.size} processes. "
-                f"Raise `batch_size`, or launch at most {n_views // 2} processes."
+                f"Expected batches of at least {2 * processes.size} views for "
+                f"{processes.size} processes, got one of {n_views}. {_remedy(n_views)}"
             )
         own, gather = processes.own(n_views), partial(gathered, processes, n_views)
         is_split = processes.sizes(n_views)[0] > self.cache.chunk_rows
@@ -61,9 +62,24 @@ class SharedBatch:
 
             with draws_of_rows(own, n_views):
                 value, stats = self.cache(module, objective_of_all, views[own])
-        gradients = [weight.grad for weight in module.parameters()]
-        processes.add_up(gradient for gradient in gradients if gradient is not None)
+        _add_up_gradients(processes, module)
         return value, stats
+
+
+def _add_up_gradients(processes: Processes, module: nn.Module) -> None:
+    """Sum the gradients; a weight has none where no process has used it."""
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    if not weights:
+        return
+    is_used = torch.tensor([float(weight.grad is not None) for weight in weights])
+    is_used = is_used.to(weights[0].device)
+    for weight in weights:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+    processes.add_up([*(cast(Tensor, weight.grad) for weight in weights), is_used])
+    for weight, n_users in zip(weights, is_used.tolist(), strict=True):
+        if not n_users:
+            weight.grad = None
 
 
 def shared_if_launched(
@@ -92,8 +108,16 @@ def shared_if_launched(
 
 
 def _normalizes_own_rows(part: nn.Module) -> bool:
-    has_statistics = isinstance(part, _BatchNorm) and part.training
-    return has_statistics and not isinstance(part, nn.SyncBatchNorm)
+    if isinstance(part, _InstanceNorm):
+        return part.training and part.track_running_stats
+    is_batch_norm = isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+    return is_batch_norm and part.training
+
+
+def _remedy(n_views: int) -> str:
+    if n_views < 4:
+        return "Raise `batch_size`, or start one process."
+    return f"Raise `batch_size`, or launch at most {n_views // 2} processes."
 
 
 class _Gathered(torch.autograd.Function):

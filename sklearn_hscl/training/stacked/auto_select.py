@@ -7,7 +7,11 @@ from sklearn_hscl.encoders.registry import is_pretrained
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
-from sklearn_hscl.training.stacked.train import train_all, train_one_by_one
+from sklearn_hscl.training.stacked.train import (
+    are_stackable,
+    train_one_by_one,
+    train_stacked_everywhere,
+)
 
 # The defaults come first: of equal scores the first is retained.
 BETAS = (1.0, 0.0, 0.5, 2.0, 4.0)
@@ -85,15 +89,24 @@ def train_best(
             "accuracy, which requires class labels and held-out samples. Pass class "
             "labels, and early_stopping=True or X_val; or pass numbers."
         )
-    try:
-        errors = train_all(runs)
-    except Exception:  # a module that cannot be stacked after all
-        runs = [prepare(pair) for pair in scales]
+    errors = _errors_of_stack(runs)
+    if errors is None:
+        runs = [prepare(pair) for pair in scales]  # the stack has changed them
         errors = train_one_by_one(runs)
     trained = [run for run, error in zip(runs, errors, strict=True) if error is None]
     if not trained:
         raise next(error for error in errors if error is not None)
     return max(trained, key=_score)
+
+
+def _errors_of_stack(runs: Sequence[TrainingRun]) -> list[Exception | None] | None:
+    """Train runs as one stack; return their errors, or None if that is impossible."""
+    if not are_stackable(runs):
+        return None
+    try:
+        return train_stacked_everywhere(runs)
+    except Exception:  # such as of a module that torch.func cannot map
+        return None
 
 
 def _score(run: TrainingRun) -> float:

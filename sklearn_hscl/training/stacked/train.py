@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_hscl.losses import ContrastiveLoss, LossStats
+from sklearn_hscl.runtime.processes import processes_of_fit
 from sklearn_hscl.runtime.random_state import (
     set_torch_random_state,
     torch_random_state,
@@ -17,7 +18,7 @@ from sklearn_hscl.runtime.threads import torch_threads
 from sklearn_hscl.training.batches.tensors import Batch, LabelledRows
 from sklearn_hscl.training.callbacks.weights import AveragedWeights
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
-from sklearn_hscl.training.loop.epoch import run_epoch, weight_norm
+from sklearn_hscl.training.loop.epoch import DivergenceError, run_epoch, weight_norm
 from sklearn_hscl.training.loop.gradient_cache import (
     gradient_cache,
     has_batch_statistics,
@@ -38,24 +39,11 @@ from sklearn_hscl.training.stacked.module import (
 _WARM_UP_BYTES = 31 * 2**20
 
 
-def train_all(runs: Sequence[TrainingRun]) -> list[Exception | None]:
-    """Train runs on the same rows as one stack if possible, else one by one.
-
-    Parameters
-    ----------
-    runs : sequence of TrainingRun
-        The prepared runs.
-
-    Returns
-    -------
-    list of Exception or None
-        The error of each run.
-    """
+def are_stackable(runs: Sequence[TrainingRun]) -> bool:
+    """Return whether runs on the same rows can be one stack."""
     keys = [stack_key(run) for run in runs]
     are_alike = len(runs) > 1 and keys.count(keys[0]) == len(runs)
-    if are_alike and not any(reason_not_stackable(run) for run in runs):
-        return train_stacked(runs)
-    return train_one_by_one(runs)
+    return are_alike and not any(reason_not_stackable(run) for run in runs)
 
 
 def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
@@ -66,7 +54,28 @@ def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
             run.train_with(TrainingCallback())
             errors.append(None)
         except Exception as error:
+            # A divergence is one of all processes that share the run.
+            if processes_of_fit() and not isinstance(error, DivergenceError):
+                raise
             errors.append(error)
+    return errors
+
+
+def train_stacked_everywhere(runs: Sequence[TrainingRun]) -> list[Exception | None]:
+    """Train a stack in each process of the fit; if it fails in one, raise in all.
+
+    Parameters and results are those of :func:`train_stacked`.
+    """
+    processes, failure = processes_of_fit(), None
+    errors: list[Exception | None] = []
+    try:
+        errors = train_stacked(runs)
+    except Exception as error:
+        failure = error
+    if processes is not None and processes.any(failure is not None) and failure is None:
+        failure = RuntimeError("another process cannot train the stack")
+    if failure is not None:
+        raise failure
     return errors
 
 
