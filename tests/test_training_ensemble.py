@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import cross_val_score
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 from torch.nn.functional import one_hot
@@ -412,6 +413,15 @@ def test_cross_fit_shows_training_rows_as_new_rows_look():
         new = classifier.predict_proba(embedder.transform(X[300:]))
         gaps.append(log_loss(y[300:], new) - log_loss(y[:300], classifier.predict_proba(Z)))
     assert abs(gaps[1]) < gaps[0]
+
+
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(60, 200), (120, 100), (200, 20)])
+def test_members_say_nothing_of_random_labels_that_they_have_not_seen(n_rows, n_columns):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(n_rows, n_columns)), rng.permutation(np.arange(n_rows) % 4)
+    embedder = HSCLEmbedder(cross_fit=4, random_state=0)
+    scores = cross_val_score(LogisticRegression(), embedder.fit_transform(X, y), y)
+    assert scores.mean() < 0.45  # 0.25 by chance
 
 
 @pytest.mark.parametrize("settings", [{"early_stopping": False}, {"ce_weight": 0}])

@@ -189,8 +189,8 @@ class TabularEncoder(nn.Module):
     quantile bins, times a matrix per column, is added to these features. Categories are
     looked up. Each member multiplies the features by its own weights, which start as
     random signs. Residual layers follow, with shared weights and a bias per member, then a
-    linear map per member. A shared linear map of the features is added. Members have
-    embeddings of norm 1, and their mean is multiplied by the buffer ``output_scale``.
+    linear map per member. A linear map of the features, one per member, is added. Members
+    have embeddings of norm 1, and their mean is multiplied by the buffer ``output_scale``.
     :meth:`scale_by_importance` makes some columns count more from the start.
 
     Parameters
@@ -250,7 +250,8 @@ class TabularEncoder(nn.Module):
             MemberLinear(n_members, *pair) for pair in pairwise(sizes)
         )
         self.last = MemberLinear(n_members, sizes[-1], n_components, shared=False)
-        self.skip = MemberLinear(n_members, n_inputs, n_components)
+        # A shared one would fit the rows that a member does not see, if columns are many.
+        self.skip = MemberLinear(n_members, n_inputs, n_components, shared=False)
         self.dropout = ByteDropout(dropout)
         self.register_buffer("output_scale", torch.ones(()))
         self.pooling = pooling
@@ -303,12 +304,12 @@ class TabularEncoder(nn.Module):
         Parameters
         ----------
         importance : Tensor of shape (M, F)
-            Factor of each column for each member; shared weights get the mean.
+            Factor of each column for each member.
         """
         columns = torch.cat([self.numbers.columns, self.categories.columns])  # (n_inputs,)
         factors = importance.to(self.weights)[:, columns]  # (M, n_inputs)
         self.weights.mul_(factors.unsqueeze(1))
-        self.skip.weight.mul_(factors.mean(0).unsqueeze(1))
+        self.skip.weight.mul_(factors.unsqueeze(-1))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Embed rows.
@@ -340,6 +341,15 @@ class TabularEncoder(nn.Module):
         for layer in others:
             hidden = hidden + self._activate(layer(hidden, member))
         return l2_normalize(self.last(hidden, member) + self.skip(features, member))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
+        """Load states of earlier versions, whose members shared the map of the features."""
+        name = f"{prefix}skip.weight"
+        if name in state_dict and state_dict[name].shape[:1] == (1,):
+            state_dict[name] = state_dict[name].repeat(self.n_members, 1, 1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _activate(self, hidden: Tensor) -> Tensor:
         return self.dropout(functional.silu(hidden))

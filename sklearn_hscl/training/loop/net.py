@@ -465,11 +465,18 @@ def _reordered_state(
     earlier_names = _parameter_names(earlier)
     state = earlier.optimizer_.state_dict()["state"]
     by_name = {earlier_names[index]: entries for index, entries in state.items()}
+    shapes = {name: weight.shape for name, weight in net.plain_module.named_parameters()}
     return {
         index: copy.deepcopy(by_name[name])
         for index, name in enumerate(_parameter_names(net))
-        if name in by_name
+        if name in by_name and _has_shape(by_name[name], shapes.get(name))
     }
+
+
+def _has_shape(entries: ParameterState, shape: torch.Size | None) -> bool:
+    """Return whether the entries fit a parameter, which may have grown since."""
+    tensors = [e for e in entries.values() if isinstance(e, Tensor) and e.ndim]
+    return shape is None or all(tensor.shape == shape for tensor in tensors)
 
 
 def _parameter_names(net: ContrastiveNet) -> list[str]:
