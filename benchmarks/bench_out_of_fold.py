@@ -18,6 +18,7 @@ from sklearn_hscl import HSCLEmbedder
 
 N_ROWS, N_TRAIN = 150, 120
 N_COLUMNS = (5, 20, 100, 500)
+SETTINGS = {"defaults": {}, "no stopping": {"early_stopping": False}}
 
 
 def accuracy(n_columns: int, seed: int, **settings: object) -> float:
