@@ -53,8 +53,8 @@ mermaid_height = "auto"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # What takes at most half a minute is executed, some three minutes in all on one core. The
-    # others have an image of an earlier run, and the test suite runs them. The demo is no page.
+    # What takes at most half a minute is executed. The others have an image of an earlier
+    # run, and the test suite runs them. The demo is no page.
     "filename_pattern": r"/plot_(?!beta_images|imbalance|intent_routing|retrieval)",
     "ignore_pattern": r"demo\.py",
     "download_all_examples": False,

@@ -1,8 +1,8 @@
 """Look at the built pages in a real browser, and take a screenshot of each.
 
-The script fails on images that do not load, style sheets that are missing, pages that scroll
-horizontally on a telephone, and common words that the search does not find. Continuous
-integration does not run it. It needs Chromium of the system and the package playwright:
+The script fails on images and style sheets that are missing, pages that are too wide for a
+telephone, and common words that the search does not find. It is not part of continuous
+integration, and needs Chromium of the system and the package playwright:
 
     make docs
     pip install playwright
