@@ -66,3 +66,5 @@ print(f"accuracy on test images: {search.score(X_test, y_test):.3f}")
 plain = pipe.set_params(hsclembedder__beta=0.0, hsclembedder__temperature=0.5)
 accuracy = plain.fit(X_train, y_train).score(X_test, y_test)
 print(f"without a tilt, at temperature 0.5: {accuracy:.3f}")
+
+# sphinx_gallery_thumbnail_path = "images/plot_beta_images.png"

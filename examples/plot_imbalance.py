@@ -72,3 +72,5 @@ for name, values in scores.items():
     ax.errorbar(name, np.mean(values), np.std(values), fmt="o", capsize=4)
 ax.set_ylabel("balanced accuracy")
 plt.show()
+
+# sphinx_gallery_thumbnail_path = "images/plot_imbalance.png"

@@ -205,3 +205,5 @@ lines = [plt.Line2D([], [], color=color, ls=line, lw=1.8) for color, line in sty
 lines += [plt.Line2D([], [], color="k", lw=1)]
 fig.legend(lines, [*names, "threshold; 5 %"], loc="outside lower center", ncols=4)
 plt.show()
+
+# sphinx_gallery_thumbnail_path = "images/plot_intent_routing.png"

@@ -77,3 +77,5 @@ for row, query in zip(axes, queries, strict=True):
 for i, name in enumerate(nearest):
     axes[0, 6 * i].set_title(name, loc="left")
 plt.show()
+
+# sphinx_gallery_thumbnail_path = "images/plot_retrieval.png"

@@ -5,6 +5,8 @@ import sys
 from sklearn_hscl.data import image_files
 from sklearn_hscl.diagnostics import diagnose
 from sklearn_hscl.embedder import HSCLEmbedder
+from sklearn_hscl.losses import ContrastiveLoss
+from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.runtime import matmul as gemm
 
 # Public names whose modules live in internal packages.
@@ -12,4 +14,10 @@ sys.modules["sklearn_hscl.image_files"] = image_files
 sys.modules["sklearn_hscl.gemm"] = gemm
 
 __version__ = "0.1.0"
-__all__ = ["HSCLEmbedder", "__version__", "diagnose"]
+__all__ = [
+    "BatchedGridSearchCV",
+    "ContrastiveLoss",
+    "HSCLEmbedder",
+    "__version__",
+    "diagnose",
+]

@@ -32,8 +32,13 @@ PUBLIC = {
     "gemm": ["use_fast_gemm", "uses_fast_gemm"],
     "image_files": ["ImageFiles"],
 }
-# Listed once, by their shortest name, or not a name to document.
-ELSEWHERE = {"diagnostics.diagnose", "__version__"}
+# Listed by their other name, or not a name to document.
+ELSEWHERE = {
+    "BatchedGridSearchCV",
+    "ContrastiveLoss",
+    "diagnostics.diagnose",
+    "__version__",
+}
 
 
 def reference():
@@ -69,3 +74,13 @@ def test_packages_are_public_or_say_that_they_are_internal():
         if module.name[0] != "_" and module.name not in {*PUBLIC, "embedder"}:
             imported = importlib.import_module(f"sklearn_hscl.{module.name}")
             assert imported.__doc__.startswith("Internal."), module.name
+
+
+@pytest.mark.parametrize(
+    "name", ["losses.ContrastiveLoss", "model_selection.BatchedGridSearchCV"]
+)
+def test_short_names(name):
+    package, _, attribute = f"sklearn_hscl.{name}".rpartition(".")
+    assert attribute in dir(sklearn_hscl)
+    documented = getattr(importlib.import_module(package), attribute)
+    assert getattr(sklearn_hscl, attribute) is documented
