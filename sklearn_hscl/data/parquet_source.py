@@ -146,6 +146,10 @@ class ParquetSource:
         )
         return fragment.to_table(schema=self.schema, columns=list(columns))
 
+    def table(self, columns: Sequence[str]) -> "pa.Table":
+        """Return all rows of some columns."""
+        return self.dataset.to_table(columns=list(columns))
+
     def _check_schema(self, fragment: "ParquetFileFragment", *, exactly: bool) -> None:
         """Compare the columns of a file with those of the schema, by name and type."""
         found = fragment.physical_schema
