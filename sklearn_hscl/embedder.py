@@ -430,21 +430,24 @@ class HSCLEmbedder(
             rows or images, or of tuples whose first element is one (table rows for a
             built-in encoder are read at once). A list of paths, or a column of images,
             denotes images of the same size, decoded on demand; see
-            :class:`~sklearn_hscl.image_files.ImageFiles`. An encoder of texts takes a
-            column of strings.
+            :class:`~sklearn_hscl.image_files.ImageFiles`. A Parquet file, a folder of
+            them or a ``pyarrow.dataset.Dataset`` is read by the row group. An encoder of
+            texts takes a column of strings.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or continuous
             values; see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for
             ``"auto"`` and ``"sscl"``, required by the others. For those, None takes the
-            second elements of the items of a ``Dataset``, which is read once for this.
+            second elements of the items of a ``Dataset``, which is read once for this. The
+            name of a column if X is Parquet files.
         X_val : array-like, default=None
             Held-out samples for early stopping, in the form of `X`; replaces
             `validation_fraction`. A pipeline passes them through its earlier steps
             with ``Pipeline(..., transform_input=["X_val"])``.
         y_val : array-like, default=None
-            Labels of `X_val`, if the loss uses labels.
+            Labels of `X_val`, if the loss uses labels; or the name of their column.
         groups : array-like of shape (n_samples,), default=None
-            Group labels of the samples, e.g. patient or session. Samples of a group are
+            Group labels of the samples, e.g. patient or session; or the name of their
+            column if X is Parquet files. Samples of a group are
             on the same side of every split in `fit`: that of `validation_fraction`, which
             is then approximate, and the folds that members of ``"tabular"`` do not see,
             for early stopping and for `cross_fit`. Unused without a split, as with
@@ -612,7 +615,8 @@ class HSCLEmbedder(
         Parameters
         ----------
         X : array-like, frame, sparse or Dataset of shape (n_samples, n_features), or images
-            Samples in the form that `fit` got; at least one. Arrays, memory maps, sparse
+            Samples in the form that `fit` got; at least one. Of Parquet files, the columns
+            of `fit` are read by name. Arrays, memory maps, sparse
             rows and torch datasets are read in chunks and never copied as a whole.
 
         Returns

@@ -174,7 +174,7 @@ def is_internal(module, function):
 
 
 COUNTS = {
-    "modules": (len(FILES), 156),
+    "modules": (len(FILES), 159),
     "modules beside packages at the root": (
         sum(
             path.parent == PACKAGE and path.name != "__init__.py" for path in FILES.values()
@@ -187,7 +187,7 @@ COUNTS = {
             and sum(name in imported for imported in IMPORTS.values()) == 1
             for name, path in FILES.items()
         ),
-        29,
+        30,
     ),
     "modules that one module imports": (max(map(len, IMPORTS.values())), 15),
     "lines that say Any": (

@@ -16,6 +16,7 @@ PUBLIC = {
     **{
         name: importlib.import_module(f"sklearn_hscl.{name}").__all__
         for name in (
+            "arrow",
             "augment",
             "diagnostics",
             "display",

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn_hscl.data.dataframe import FloatArray, Table, level_type, sort_levels
 
 FROM_DTYPE = "from_dtype"
+# More levels hardly fit into memory, and each of them has few rows.
+_MAX_LEVELS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,42 @@ class TableColumns:
             fit the table.
         """
         table = Table.of(X)
-        is_categorical = _categorical_mask(table, categorical_features)
+        return cls.learn_in_parts(table, [table], categorical_features)
+
+    @classmethod
+    def learn_in_parts(
+        cls,
+        header: object,
+        parts: Iterable[object],
+        categorical_features: ArrayLike | None,
+    ) -> Self | None:
+        """Learn the columns of a training table that is read part by part.
+
+        Parameters
+        ----------
+        header : Table or array-like of shape (n, n_features)
+            Names and types of the columns, with any number of rows.
+        parts : iterable of Table, or array-like of shape (n_samples, n_features)
+            All rows; read only if there are categorical columns.
+        categorical_features : "from_dtype", array-like or None
+            As in :class:`~sklearn_hscl.HSCLEmbedder`.
+        """
+        is_categorical = _categorical_mask(Table.of(header), categorical_features)
         if is_categorical is None:
             return None
-        indices = np.flatnonzero(is_categorical).tolist()
-        categories = [sort_levels(table.factorize(index)[1]) for index in indices]
+        levels: dict[int, dict[Hashable, None]] = {
+            index: {} for index in np.flatnonzero(is_categorical).tolist()
+        }
+        for table in map(Table.of, parts):
+            for index, known in levels.items():
+                known.update(dict.fromkeys(table.factorize(index)[1]))
+                if len(known) > _MAX_LEVELS:
+                    raise ValueError(
+                        f"{table.label(index)} has more than {_MAX_LEVELS:,} different "
+                        f"values, too many for categories: drop it, or turn texts into "
+                        f"numbers, for example by embeddings."
+                    )
+        categories = [sort_levels(list(known)) for known in levels.values()]
         return cls(is_categorical, categories, level_types_of(categories))
 
     def encode(self, X: object) -> FloatArray:

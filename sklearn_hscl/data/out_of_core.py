@@ -56,6 +56,22 @@ class OutOfCoreRows:
         """Read the value of each column in the row with its index in `indices` (B, F)."""
         raise NotImplementedError
 
+    def windows(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Split all rows into windows that are read one after the other, each at random."""
+        return [np.arange(len(self))]
+
+    def in_reading_order(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return indices of rows in an order in which they can be read fast."""
+        return indices
+
+    def loaded(self) -> "NDArray[np.number] | Self":
+        """Return the rows as an array where that is faster and takes little memory."""
+        return self
+
+    def donors(self) -> NDArray[np.int64] | None:
+        """Return indices of rows that augmentations draw values from; None for all rows."""
+        return None
+
     def _read(self, indices: Indices) -> NDArray[np.number]:
         raise NotImplementedError
 

@@ -19,6 +19,7 @@ from sklearn_hscl.data.out_of_core import (
     SparseRows,
     is_memory_mapped,
 )
+from sklearn_hscl.data.parquet_rows import ParquetRows
 
 # Rows that are checked at a time, as an array may be larger than memory.
 _CHUNK_ROWS = 16_384
@@ -59,6 +60,9 @@ def check_table(
         raise ValueError(f"{name} holds {DATE_REMEDY}.")
     tags = estimator.__sklearn_tags__().input_tags
     try:
+        if isinstance(data, ParquetRows):  # values are checked when they are decoded
+            _check_features(estimator, _names_of(data), is_fit)
+            return data.encoded(columns)
         if columns is not None:
             if isinstance(data, OutOfCoreRows):
                 table = Table(data[:])
@@ -87,6 +91,11 @@ def check_table(
 def _check_features(estimator: BaseEstimator, X: Frame, is_fit: bool) -> None:
     """Set number and names of features in fit, and compare X with them later."""
     validate_data(estimator, X, skip_check_array=True, reset=is_fit)
+
+
+def _names_of(rows: ParquetRows) -> Frame:
+    """Return what has the number and the names of columns: vectors have no names."""
+    return rows if rows.holds_vectors else rows.header
 
 
 def _convert(estimator: BaseEstimator, table: Table, tags: InputTags, is_fit: bool) -> Rows:

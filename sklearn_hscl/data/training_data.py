@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from sklearn_hscl.data.categorical import TableColumns
-from sklearn_hscl.data.out_of_core import Rows, SparseRows, take_rows
+from sklearn_hscl.data.out_of_core import (
+    OutOfCoreRows,
+    Rows,
+    SparseRows,
+    take_rows,
+)
 from sklearn_hscl.data.targets import TargetEncoder
 
 
@@ -28,6 +33,12 @@ class LabelledArrays:
         targets = None if self.targets is None else self.targets[index]
         groups = None if self.groups is None else self.groups[index]
         return LabelledArrays(take_rows(self.rows, index), targets, groups)
+
+    def loaded(self) -> "LabelledArrays":
+        """Return the samples with rows in memory where that is faster, as they are few."""
+        if not isinstance(self.rows, OutOfCoreRows):
+            return self
+        return replace(self, rows=self.rows.loaded())
 
     def dense(self) -> "LabelledArrays":
         """Return the samples with dense rows, if theirs are sparse."""

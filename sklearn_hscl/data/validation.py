@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from traceback import walk_stack
-from typing import Any
+from typing import Any, TypeAlias
 
 import narwhals as nw
 import numpy as np
@@ -30,7 +30,13 @@ from sklearn_hscl.data.image_files import (
     refuse_single_path,
 )
 from sklearn_hscl.data.image_validation import check_images
-from sklearn_hscl.data.missing import array_of, column_array, in_native_order, unmasked
+from sklearn_hscl.data.missing import (
+    array_of,
+    column_array,
+    in_native_order,
+    is_missing,
+    unmasked,
+)
 from sklearn_hscl.data.out_of_core import (
     DatasetRows,
     ItemList,
@@ -40,6 +46,14 @@ from sklearn_hscl.data.out_of_core import (
     holds_items,
     is_memory_mapped,
 )
+from sklearn_hscl.data.parquet_rows import (
+    Files,
+    ParquetRows,
+    is_parquet,
+    parquet_rows,
+    read_column,
+)
+from sklearn_hscl.data.parquet_source import ParquetSource
 from sklearn_hscl.data.table_validation import check_table
 from sklearn_hscl.data.targets import (
     UNLABELED,
@@ -139,6 +153,7 @@ def read_training_data(
     if fitted is not None:
         check_reader(estimator.encoder, fitted.shape)
     reader = _reader(estimator, INPUT_ATTRIBUTES if fitted is None else ())
+    given = _read_named_columns(reader, given)
     X, y = _open_labelled(reader, given.X, given.y, options, "X")
     X_val, y_val = _open_labelled(reader, given.X_val, given.y_val, options, "X_val")
     if options.requires_labels and y is None:
@@ -219,6 +234,60 @@ def _held_out_targets(
     return _encoded(encode, values, "y_val")
 
 
+Labelled: TypeAlias = tuple[Any, list[ArrayLike | None]]
+"""Rows, and the values of columns that parameters name."""
+
+
+def _read_named_columns(reader: BaseEstimator, given: FitInput) -> FitInput:
+    """Open Parquet files, and read the columns of them that y and groups name."""
+    named = (given.y, given.groups)
+    X, (y, groups) = _open_with_labels(reader, given.X, named, "X", ("y", "groups"))
+    X_val, (y_val,) = _open_with_labels(
+        reader, given.X_val, (given.y_val, *named), "X_val", ("y_val",)
+    )
+    return FitInput(X, y, X_val, y_val, groups)
+
+
+def _open_with_labels(
+    reader: BaseEstimator,
+    X: ArrayLike | None,
+    named: Sequence[ArrayLike | None],
+    name: str,
+    parameters: Sequence[str],
+) -> Labelled:
+    """Return the rows of Parquet files, and the columns that parameters name.
+
+    Other X, and parameters that are not names of columns, are left as they are.
+    """
+    values = list(named[: len(parameters)])
+    if not is_parquet(X):
+        return X, values
+    source = ParquetSource(X, name)
+    for index, (value, parameter) in enumerate(zip(values, parameters, strict=False)):
+        if isinstance(value, str):
+            unlabeled = reader.unlabeled_label
+            takes_nulls = unlabeled is not None and is_missing(unlabeled)
+            values[index] = read_column(
+                source, value, parameter, takes_nulls=takes_nulls and parameter != "groups"
+            )
+    labels = [value for value in named if isinstance(value, str)]
+    rows = _open_parquet(reader, source, name, labels)
+    is_text = reads_texts(reader.encoder)
+    return check_texts(source.table(rows.features), name) if is_text else rows, values
+
+
+def _open_parquet(
+    estimator: BaseEstimator,
+    X: "Files | ParquetSource",
+    name: str,
+    leave_out: Sequence[str] = (),
+) -> ParquetRows:
+    allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
+    return parquet_rows(
+        X, vars(estimator), leave_out=leave_out, allow_nan=allow_nan, name=name
+    )
+
+
 def _open_labelled(
     estimator: BaseEstimator, X: Any, y: Any, options: TargetOptions, name: str
 ) -> tuple[Any, Any]:
@@ -261,6 +330,11 @@ def _learn_columns(estimator: BaseEstimator, X: Any) -> TableColumns | None:
     by_dtype = chosen is None or isinstance(chosen, str)
     if by_dtype and not isinstance(estimator.encoder, str):
         chosen = None
+    if isinstance(X, ParquetRows):
+        columns = X.learn_columns(chosen)
+        if by_dtype and columns is not None:
+            warn_of_doubtful_text(Table(X.first_table()), columns.is_categorical)
+        return columns
     ndim = _n_dimensions(X)
     if not by_dtype and len(chosen) and (ndim != 2 or issparse(X)):
         raise ValueError(
@@ -293,7 +367,7 @@ def check_rows(
 _MAX_PLAIN_ROWS = 16_384
 
 
-def _is_plain_table(X: Any, fitted_shape: tuple[int, ...]) -> bool:
+def _is_plain_table(X: object, fitted_shape: tuple[int, ...]) -> bool:
     """Return whether X is an array of finite floats of the fitted width.
 
     No check finds fault with it, and all of them together take longer than to embed a row.
@@ -392,8 +466,13 @@ def open_rows(
     Frames, sparse rows, other arrays and nested lists are left as they are. Where the
     embedder takes texts, X becomes an array of strings; in fit, its encoder decides.
     """
+    if isinstance(X, OutOfCoreRows):
+        return X
     if takes_texts is None:
         takes_texts = reads_texts(estimator.encoder)
+    if is_parquet(X):
+        X = _open_parquet(estimator, X, name)
+        return check_texts(X.source.table(X.features), name) if takes_texts else X
     if takes_texts:
         return None if X is None and name == "X_val" else check_texts(X, name)
     check_no_reader(estimator.encoder)

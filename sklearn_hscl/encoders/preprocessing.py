@@ -4,7 +4,7 @@ The sections are the layout of the columns, clipping bounds and standardisation 
 columns, and the preprocessors, which map validated rows to tensors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -110,7 +110,7 @@ _MAX_FAULTY_FRACTION = 0.02
 _NO_BOUND = float(np.finfo(np.float64).max)
 
 
-def outlier_bounds(rows: DenseRows, max_rows: int) -> tuple[Floats, Floats]:
+def outlier_bounds(rows: np.ndarray) -> tuple[Floats, Floats]:
     """Return the lower and the upper clipping bound of each column.
 
     Bounds lie `_MAX_DISTANCE` typical distances from the median. Distances of 0 are left
@@ -120,18 +120,15 @@ def outlier_bounds(rows: DenseRows, max_rows: int) -> tuple[Floats, Floats]:
 
     Parameters
     ----------
-    rows : ndarray or OutOfCoreRows of shape (n, F)
-        Numeric columns, NaN for missing values.
-    max_rows : int
-        Largest number of rows to read. A random sample is read of more rows: every n-th
+    rows : ndarray of shape (n, F)
+        Numeric columns, NaN for missing values. Of many rows, a random sample: every n-th
         row of a time series might be one at night.
 
     Returns
     -------
     lowest, highest : ndarray of float64, shape (F,)
     """
-    some = rows[:] if len(rows) <= max_rows else rows[_sample_indices(len(rows), max_rows)]
-    bounds = np.array([_bounds(column.astype(np.float64)) for column in some.T])
+    bounds = np.array([_bounds(column.astype(np.float64)) for column in rows.T])
     lowest, highest = bounds.reshape(-1, 2).T.copy()
     return lowest, highest
 
@@ -209,12 +206,15 @@ class Standardization:
     @classmethod
     def fit(cls, rows: TableRows) -> Self:
         """Fit to training rows (n, F): an array, CSR array or OutOfCoreRows."""
-        return cls._fit_sparse(rows) if _is_sparse(rows) else cls._fit_dense(rows)
+        if _is_sparse(rows):
+            return cls._fit_sparse(rows)
+        return cls.fit_surveyed(rows, Survey.of(rows))
 
     @classmethod
-    def _fit_dense(cls, rows: DenseRows) -> Self:
-        lowest, highest = outlier_bounds(rows, _CHUNK_ROWS)
-        smallest, largest = np.clip(_range(rows), lowest, highest)
+    def fit_surveyed(cls, rows: DenseRows, survey: "Survey") -> Self:
+        """Fit to training rows (n, F) after a first pass of them; read them twice."""
+        lowest, highest = outlier_bounds(survey.sample)
+        smallest, largest = np.clip(survey.range, lowest, highest)
         magnitude = _ones_for_zeros(np.fmax(np.abs(smallest), np.abs(largest)))
         count = np.zeros(rows.shape[1])
         total, squares = np.zeros_like(count), np.zeros_like(count)
@@ -279,13 +279,52 @@ def _chunks(rows: DenseRows) -> Iterator[np.ndarray]:
         yield rows[start : start + _CHUNK_ROWS]
 
 
-def _range(rows: DenseRows) -> tuple[Floats, Floats]:
-    """Return the minimum and maximum of each column, NaN if all its values are missing."""
-    smallest = largest = np.full(rows.shape[1], np.nan)
-    for chunk in _chunks(rows):
-        smallest = np.fmin(smallest, np.fmin.reduce(chunk, axis=0))
-        largest = np.fmax(largest, np.fmax.reduce(chunk, axis=0))
-    return smallest, largest
+@dataclass(frozen=True)
+class Survey:
+    """What a first pass of a table (n, F) finds."""
+
+    range: Floats
+    """Minimum and maximum of each column (2, F); NaN if all its values are missing."""
+    has_missing: NDArray[np.bool_]
+    """Mask of the columns with missing values (F,)."""
+    sample: np.ndarray
+    """Some rows, drawn at random (at most `_CHUNK_ROWS`, F)."""
+    counts: tuple[NDArray[np.int64], ...]
+    """Counts of the codes of each column that holds some."""
+
+    @classmethod
+    def of(cls, rows: DenseRows, with_codes: Sequence[int] = ()) -> Self:
+        """Read all rows once; some columns hold codes."""
+        smallest = largest = np.full(rows.shape[1], np.nan)
+        has_missing = np.zeros(rows.shape[1], dtype=bool)
+        counts = [np.zeros(1, dtype=np.int64) for _ in with_codes]
+        sampled = _sample_indices(len(rows), min(len(rows), _CHUNK_ROWS))
+        bounds = np.searchsorted(
+            sampled, np.arange(0, len(rows) + _CHUNK_ROWS, _CHUNK_ROWS)
+        )
+        sample = []
+        for number, chunk in enumerate(_chunks(rows)):
+            smallest = np.fmin(smallest, np.fmin.reduce(chunk, axis=0))
+            largest = np.fmax(largest, np.fmax.reduce(chunk, axis=0))
+            has_missing |= np.isnan(chunk).any(axis=0)
+            here = sampled[bounds[number] : bounds[number + 1]] - number * _CHUNK_ROWS
+            sample.append(chunk[here])
+            for i, column in enumerate(with_codes):
+                counts[i] = _add_counts(counts[i], chunk[:, column])
+        range_ = np.stack([smallest, largest])
+        return cls(range_, has_missing, np.concatenate(sample), tuple(counts))
+
+    def of_columns(self, columns: NDArray[np.int64]) -> "Survey":
+        """Return the same of some columns, without codes."""
+        some = self.range[:, columns], self.has_missing[columns], self.sample[:, columns]
+        return Survey(*some, ())
+
+
+def _add_counts(counts: NDArray[np.int64], codes: np.ndarray) -> NDArray[np.int64]:
+    known = codes[~np.isnan(codes)].astype(np.intp)
+    total = np.bincount(known, minlength=len(counts))
+    total[: len(counts)] += counts
+    return total
 
 
 def _scaled_chunks(
@@ -366,20 +405,25 @@ class TablePreprocessor:
         Parameters
         ----------
         rows : ndarray, CSR array or OutOfCoreRows of shape (n, F)
-            Numbers and codes, NaN for missing values. Only an array can hold codes.
+            Numbers and codes, NaN for missing values. Sparse rows hold no codes.
         is_categorical : ndarray of bool, shape (F,), or None
             Mask of the columns that hold codes; None if all are numeric.
         """
-        has_missing = _has_missing(rows)
-        if is_categorical is None or not is_categorical.any():
-            layout = ColumnLayout.all_numeric(has_missing)
+        if _is_sparse(rows):
+            layout = ColumnLayout.all_numeric(_has_missing(rows))
             return cls(layout, Standardization.fit(rows), ())
-        assert isinstance(rows, np.ndarray)  # others are refused by validation
-        lookups = tuple(_fit_lookup(rows[:, i]) for i in np.flatnonzero(is_categorical))
+        if is_categorical is None or not is_categorical.any():
+            survey = Survey.of(rows)
+            layout = ColumnLayout.all_numeric(survey.has_missing)
+            return cls(layout, Standardization.fit_surveyed(rows, survey), ())
+        survey = Survey.of(rows, np.flatnonzero(is_categorical).tolist())
+        lookups = tuple(map(_fit_lookup, survey.counts))
         n_levels = np.zeros(rows.shape[1], dtype=np.int64)
         n_levels[is_categorical] = [int(lookup.max()) for lookup in lookups]
-        layout = ColumnLayout(n_levels, is_categorical, has_missing)
-        return cls(layout, Standardization.fit(rows[:, ~is_categorical]), lookups)
+        layout = ColumnLayout(n_levels, is_categorical, survey.has_missing)
+        numeric = _SomeColumns(rows, layout.numeric)
+        seen = survey.of_columns(layout.numeric)
+        return cls(layout, Standardization.fit_surveyed(numeric, seen), lookups)
 
     def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return preprocessed rows as a tensor (B, F) of `dtype`."""
@@ -401,17 +445,28 @@ def _numpy_dtype(dtype: torch.dtype) -> type[np.float64 | np.float32]:
     return np.float64 if dtype == torch.float64 else np.float32
 
 
-def _has_missing(rows: TableRows) -> NDArray[np.bool_]:
-    if not _is_sparse(rows):
-        return np.logical_or.reduce([np.isnan(c).any(axis=0) for c in _chunks(rows)])
+def _has_missing(rows: SparseRows) -> NDArray[np.bool_]:
     missing = rows.indices[np.isnan(rows.data)]
     return np.bincount(missing, minlength=rows.shape[1]) > 0
 
 
-def _fit_lookup(codes: np.ndarray) -> NDArray[np.float32]:
-    """Return the codes of a column's levels: 1, 2, ... by frequency, 0 if they are rare."""
-    known = codes[~np.isnan(codes)].astype(np.intp)
-    counts = np.bincount(known, minlength=1)
+class _SomeColumns:
+    """Some columns of rows (n, F), which are read when they are indexed."""
+
+    def __init__(self, rows: DenseRows, columns: NDArray[np.int64]) -> None:
+        self.rows = rows
+        self.columns = columns
+        self.shape = (len(rows), len(columns))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> np.ndarray:
+        return self.rows[index][:, self.columns]
+
+
+def _fit_lookup(counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the codes of levels: 1, 2, ... by their counts, 0 if they are rare."""
     counts[0] = 0
     ranked = np.argsort(-counts, kind="stable")
     frequent = ranked[counts[ranked] >= _MIN_LEVEL_COUNT]

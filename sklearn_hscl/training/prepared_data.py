@@ -144,7 +144,7 @@ class PreparedSplit(_Memo):
         if held_out is None:
             return None
         key = ("held out", _kind(prepare), place)
-        return self._once(key, lambda: to_tensors(held_out, prepare, *place))
+        return self._once(key, lambda: to_tensors(held_out.loaded(), prepare, *place))
 
     def completed(self, train: LabelledRows, prepare: Preparation) -> LabelledRows:
         """Return samples of a table with predictions in place of missing labels."""
@@ -239,6 +239,8 @@ def split_held_out(
             f"{'' if data.groups is None else 'pass finer groups, '}"
             f"or set early_stopping=False."
         )
+    if isinstance(data.rows, OutOfCoreRows):
+        train, held_out = map(data.rows.in_reading_order, (train, held_out))
     return data.select(train), data.select(held_out)
 
 

@@ -31,7 +31,8 @@ class Dataset(Protocol):
 class EpochBatches:
     """Iterator over the batches of one epoch, on the device.
 
-    Replaces the torch ``DataLoader`` in skorch. Each row occurs once per epoch; batches
+    Replaces the torch ``DataLoader`` in skorch. Rows that are read in windows are split
+    window by window, by the same rule. Each row occurs once per epoch; batches
     differ in size by a few rows, and none is dropped. Rows in host memory or in files are
     gathered in a background thread, ahead of the training.
 
@@ -129,14 +130,41 @@ class EpochBatches:
 
     def _split(self) -> tuple[Integers, list[int]]:
         """Return row indices in the order of the batches, and the batch sizes."""
+        every = np.arange(len(self.rows))
+        rows = self.rows
+        windows = rows.windows(self.rng) if isinstance(rows, LazyRows) else [every]
+        orders, sizes = [], []
+        for window, n_batches in _batches_of(windows, self.n_batches):
+            order, sizes_here = self._split_window(window, n_batches)
+            orders.append(window[order])
+            sizes += sizes_here
+        return np.concatenate(orders), sizes
+
+    def _split_window(self, window: Integers, n_batches: int) -> tuple[Integers, list[int]]:
+        """Return positions in a window of rows in the order of its batches, and sizes."""
         if self.codes is None:
-            order = self.rng.permutation(len(self.rows))
-            return order, [len(p) for p in np.array_split(order, self.n_batches)]
+            order = self.rng.permutation(len(window))
+            return order, [len(p) for p in np.array_split(order, n_batches)]
+        codes = self.codes[window]
         if self.sampler == "stratified":
-            return stratified_split(self.codes, self.n_batches, self.rng)
-        repeated = _balanced(self.codes, self._n_classes, self.rng)
-        order, sizes = stratified_split(self.codes[repeated], self.n_batches, self.rng)
+            return stratified_split(codes, n_batches, self.rng)
+        repeated = _balanced(codes, self._n_classes, self.rng)
+        order, sizes = stratified_split(codes[repeated], n_batches, self.rng)
         return repeated[order], sizes
+
+
+def _batches_of(windows: list[Integers], n_batches: int) -> Iterator[tuple[Integers, int]]:
+    """Spread batches over windows by their numbers of rows; join those without a batch."""
+    n_rows = sum(map(len, windows))
+    parts: list[Integers] = []
+    n_seen, n_before = 0, 0
+    for window in windows:
+        parts.append(window)
+        n_seen += len(window)
+        n_until = round(n_batches * n_seen / n_rows)
+        if n_until > n_before:
+            yield np.concatenate(parts), n_until - n_before
+            parts, n_before = [], n_until
 
 
 def choose_sampler(sampler: str, target_kind: str | None) -> str:

@@ -77,6 +77,17 @@ class LazyRows:
             values = self.rows[donors, columns]
         return to_device(self._prepared(values), self.device)
 
+    def windows(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Split all rows into windows that are read one after the other, each at random."""
+        if isinstance(self.rows, OutOfCoreRows):
+            return self.rows.windows(rng)
+        return [np.arange(len(self))]
+
+    def donors(self) -> Tensor | None:
+        """Return indices of rows that augmentations draw values from; None for all rows."""
+        found = self.rows.donors() if isinstance(self.rows, OutOfCoreRows) else None
+        return None if found is None else torch.from_numpy(found)
+
     def _prepared(self, rows: np.ndarray | csr_array) -> Tensor:
         values: np.ndarray = cast(csr_array, rows).toarray() if issparse(rows) else rows
         prepared = self.prepare(values, self.dtype)

@@ -78,12 +78,20 @@ def fitted_augment(
     Returns
     -------
     Augmentation
-        The fitted copy.
+        The fitted copy. Of rows that are read in windows, some are its donors.
     """
+    some = rows.donors() if isinstance(rows, LazyRows) else None
+    if some is not None:
+        targets, folds = (_take(part, some) for part in (targets, folds))
+        rows = rows[some]
     dense = cast(Tensor, rows)  # LazyRows have the methods that augmentations use
     if isinstance(augment, ClassAugmentation):
         return augment.fitted(dense, codes_within_folds(targets, folds, n_members))
     return augment.fitted(dense)
+
+
+def _take(values: Tensor | None, index: Tensor) -> Tensor | None:
+    return None if values is None else values[index.to(values.device)]
 
 
 def codes_within_folds(

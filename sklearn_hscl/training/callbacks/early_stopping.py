@@ -352,6 +352,12 @@ class OutOfFoldEarlyStopping(BestWeights):
         scored = labelled[:: -(-len(labelled) // _MAX_SCORED_ROWS)]
         folds = self.folds[scored]
         self.scored_ = [scored[folds == member] for member in range(net.n_members)]
+        if isinstance(X, LazyRows) and X.donors() is not None:  # each score would read all
+            rows, targets = X[scored], y[scored]
+            self.train_ = LabelledRows(rows, targets)
+            self.scored_ = [
+                (folds == member).nonzero()[:, 0] for member in range(net.n_members)
+            ]
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
