@@ -18,7 +18,7 @@ check: $(VENV)/dev.installed
 	$(BIN)/mypy
 
 docs: $(VENV)/dev.installed
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html $(SPHINXOPTS) docs docs/_build/html
 
 # One stamp an extra: `make dev.installed` in the virtual environment, and so on.
 $(VENV)/%.installed: setup.cfg pyproject.toml constraints.txt
