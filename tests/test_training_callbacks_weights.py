@@ -29,8 +29,7 @@ def test_scale_stays_where_the_gain_is_doubtful():
 
 def test_overlap_shortens_embeddings_and_certainty_lengthens_them():
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(400, 5))
-    y = X[:, 0] + rng.normal(size=400) > 0
+    X, y = rng.normal(size=(200, 30)), rng.random(200) > 0.5
     fit = HSCLEmbedder(max_epochs=40, random_state=0).fit
     assert fit(X, y).net_.module_.encoder.output_scale < 1
     assert fit(X + 6 * y[:, None], y).net_.module_.encoder.output_scale > 1

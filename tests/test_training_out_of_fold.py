@@ -120,8 +120,8 @@ def fitted_scores(rows, y):
 
 def test_scores_weigh_more_and_trees_are_deeper_where_there_is_no_noise():
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(400, 4)).astype(np.float32)
-    is_deep, spread = fitted_scores(rows, (np.sin(8 * rows[:, 0]) > 0).astype(int))
+    rows = rng.normal(size=(400, 1)).astype(np.float32)
+    is_deep, spread = fitted_scores(rows, (np.sin(20 * rows[:, 0]) > 0).astype(int))
     assert is_deep
     assert_allclose(spread, 2, rtol=1e-3)
     rows = rng.normal(size=(1200, 3)).astype(np.float32)

@@ -54,9 +54,13 @@ class MemberLinear(nn.Module):
         if member is not None:
             bias = bias[member : member + 1]
             weight = weight[member : member + 1] if len(weight) > 1 else weight
+        if len(weight) > 1 and rows.ndim == 2:
+            joined = weight.transpose(0, 1).flatten(1)  # (n_in, M * n_out)
+            product = (rows @ joined).unflatten(1, (len(weight), -1))
+            return product.transpose(0, 1) + bias
         if len(weight) > 1:
             # The bits of one batched product could depend on the number of rows.
-            maps = zip(bias, rows.expand(len(bias), -1, -1), weight, strict=True)
+            maps = zip(bias, rows, weight, strict=True)
             return torch.stack([torch.addmm(*parts) for parts in maps])
         product = rows.flatten(0, -2) @ weight[0]
         return product.unflatten(0, rows.shape[:-1]) + bias
