@@ -91,7 +91,7 @@ def train_best(
         )
     errors = _errors_of_stack(runs)
     if errors is None:
-        runs = [prepare(pair) for pair in scales]  # the stack has changed them
+        runs = [prepare(pair) for pair in scales]  # a stack that fails has changed them
         errors = train_one_by_one(runs)
     trained = [run for run, error in zip(runs, errors, strict=True) if error is None]
     if not trained:
