@@ -101,6 +101,19 @@ def test_folders_that_name_values(embedder, tmp_path, as_dataset):
     assert_array_equal(vectors(written), embedder.transform(TABLE.select(FEATURES)))
 
 
+def test_chosen_row_groups_of_a_file(embedder, files, tmp_path):
+    whole = next(iter(ds.dataset(files).get_fragments()))
+    chosen = whole.subset(row_group_ids=[1, 2])
+    source = ds.FileSystemDataset(
+        [chosen], whole.physical_schema, ds.ParquetFileFormat(), whole.filesystem
+    )
+    embedded = embed_dataset(embedder, source, tmp_path / "out", keep=["id"]).to_table()
+    expected = source.to_table()
+    assert embedded["id"].to_pylist() == expected["id"].to_pylist()
+    found = np.stack(embedded["embedding"].to_numpy())
+    assert_array_equal(found, embedder.transform(expected.select(FEATURES)))
+
+
 def test_the_year_in_the_path_is_a_feature_too(tmp_path):
     embedder = small().fit(TABLE.select(["a", "year"]), Y)
     pq.write_to_dataset(TABLE, tmp_path / "rows", partition_cols=["year"])

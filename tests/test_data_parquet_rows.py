@@ -117,6 +117,14 @@ def test_embeddings_and_scales_of_files_beyond_memory_have_the_bits_of_tables(
     assert np.abs(np.subtract(streamed.loss_curve_, in_memory.loss_curve_)).max() < 0.2
 
 
+def test_all_rows_in_memory_give_values_to_views(files, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "_MAX_DONORS", 50)
+    model = HSCLEmbedder(loss="hucl", encoder="mlp", max_epochs=1, random_state=0)
+    rows = ds.dataset(files, schema=X.schema)
+    expected = model.fit(X).transform(X)
+    assert_array_equal(model.fit(rows).transform(rows), expected)
+
+
 def test_vectors_numbers_lists_and_texts_as_columns(tmp_path):
     vectors = NUMBERS.astype(np.float32)
     table = pa.table(

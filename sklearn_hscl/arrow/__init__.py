@@ -169,7 +169,7 @@ class _Job:
         in_path = self.source.keys[group.path]
         kept = [name for name in self.keep if name not in in_path]
         read = list(dict.fromkeys([*self.columns, *kept]))
-        for table in self.source.batches([group], read, _batch_rows(group)):
+        for table in self.source.batches(group, read, _batch_rows(group)):
             values = self.embed(table)
             flat = pa.array(np.ascontiguousarray(values).ravel())
             vectors = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
@@ -182,12 +182,11 @@ class _Job:
             groups.setdefault(group.path, []).append(group.n_rows)
         infos = self.source.dataset.filesystem.get_file_info(list(groups))
         base = _base(self.source)
-        sizes = zip(groups, infos, strict=True)
-        files = {_below(path, base): [info.size, info.mtime_ns] for path, info in sizes}
+        files = zip(groups.items(), infos, strict=True)
         return {
             "source": {
-                name: [*file, rows]
-                for (name, file), rows in zip(files.items(), groups.values(), strict=True)
+                _below(path, base): [info.size, info.mtime_ns, rows]
+                for (path, rows), info in files
             },
             "columns": self.columns,
             "keep": self.keep,
@@ -197,9 +196,8 @@ class _Job:
     def probe(self) -> list[list[float]]:
         """Return the embeddings of the first rows."""
         read = list(dict.fromkeys(self.columns))
-        first = self.source.row_groups[0]
-        table = next(self.source.batches([first], read, _N_PROBES))
-        return self.embed(table.slice(0, _N_PROBES)).astype(float).tolist()
+        table = next(self.source.batches(self.source.row_groups[0], read, _N_PROBES))
+        return self.embed(table).astype(float).tolist()
 
 
 # Columns ---------------------------------------------------------------------------------
@@ -279,8 +277,7 @@ def _name(piece: list[RowGroup], base: str) -> str:
 
 
 def _batch_rows(group: RowGroup) -> int:
-    size = group.fragment.row_groups[0].total_byte_size if group.n_rows else 0
-    n_rows = _BATCH_BYTES * group.n_rows // max(1, size)
+    n_rows = _BATCH_BYTES * group.n_rows // max(1, group.n_bytes)
     return max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, n_rows))
 
 

@@ -62,9 +62,10 @@ class ParquetRows(OutOfCoreRows):
         """The columns without rows."""
         self.blocks = _blocks(source.row_groups)
         self.ends = np.cumsum([_n_rows(block) for block in self.blocks])
-        self.holds_vectors = len(self.features) == 1 and _is_list(self.header.schema[0])
+        is_list = _is_list(self.header.schema[0].type)
+        self.holds_vectors = is_list and len(self.features) == 1
         if self.holds_vectors:
-            sample = _stacked(self._read_table(0), self, first=0)
+            sample = _stacked(self._read_table(0), source.name)
             super().__init__((int(self.ends[-1]), sample.shape[1]), sample.dtype)
         else:
             numbers = _numeric_indices(self.header)
@@ -138,7 +139,7 @@ class ParquetRows(OutOfCoreRows):
 
     def donors(self) -> NDArray[np.int64]:
         """Return indices of rows that stand in for all of them in augmentations."""
-        n_donors = min(len(self), _MAX_DONORS)
+        n_donors = len(self) if self._fits_in_memory else min(len(self), _MAX_DONORS)
         return np.linspace(0, len(self) - 1, n_donors).astype(np.int64)
 
     def _read(self, indices: Indices) -> NDArray[np.number]:
@@ -171,7 +172,7 @@ class ParquetRows(OutOfCoreRows):
     def _decoded(self, number: int) -> FloatArray:
         table, first = self._read_table(number), self._first(number)
         if self.holds_vectors:
-            rows = _stacked(table, self, first)
+            rows = _stacked(table, self.source.name, first, self.shape[1])
         else:
             rows = self.decode(table).astype(self.dtype, order="C", copy=False)
         bad = np.isinf(rows) if self.allow_nan else ~np.isfinite(rows)
@@ -251,7 +252,7 @@ def parquet_rows(
     source = X if isinstance(X, ParquetSource) else ParquetSource(X, name)
     features = [column for column in source.schema.names if column not in leave_out]
     names = fitted.get("feature_names_in_")
-    vectors = [column for column in features if _is_list(source.schema.field(column))]
+    vectors = [column for column in features if _is_list(source.schema.field(column).type)]
     if names is not None:
         features = cast(np.ndarray, names).tolist()
         for column in features:
@@ -336,15 +337,28 @@ def _numeric_indices(header: "pa.Table") -> list[int]:
     return [i for i in range(len(table.names)) if not table.is_categorical(i)]
 
 
-def _is_list(field: "pa.Field") -> bool:
+def _is_list(kind: "pa.DataType") -> bool:
     import pyarrow.types as types
 
     kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-    return any(is_kind(field.type) for is_kind in kinds)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
-def _stacked(table: "pa.Table", rows: ParquetRows, first: int) -> FloatArray:
+def _stacked(
+    table: "pa.Table", name: str, first: int = 0, width: int | None = None
+) -> FloatArray:
     """Return a column of vectors as an array (n, D).
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The column.
+    name : str
+        Name of the files, for messages.
+    first : int
+        Index of the first row in the files.
+    width : int or None
+        Length D of the vectors; None for that of the first one.
 
     Raises
     ------
@@ -356,7 +370,7 @@ def _stacked(table: "pa.Table", rows: ParquetRows, first: int) -> FloatArray:
 
     column = table.column(0).combine_chunks()
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    name, column_name = rows.source.name, table.column_names[0]
+    column_name = table.column_names[0]
     if column.null_count:
         row = first + int(
             np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]
@@ -366,7 +380,7 @@ def _stacked(table: "pa.Table", rows: ParquetRows, first: int) -> FloatArray:
             f"row out, with its label."
         )
     lengths = pc.list_value_length(column).to_numpy()
-    width = rows.shape[1] if hasattr(rows, "shape") else int(lengths[0])
+    width = int(lengths[0]) if width is None else width
     if (lengths != width).any():
         row = int(np.flatnonzero(lengths != width)[0])
         raise ValueError(
@@ -401,7 +415,7 @@ def _values(column: "pa.ChunkedArray") -> NDArray[np.generic]:
         levels = np.array([*column.dictionary.to_pylist(), None], dtype=object)
         codes = column.indices.fill_null(len(levels) - 1)
         return levels[codes.to_numpy(zero_copy_only=False)]
-    if _is_list(pa.field("", kind)):
+    if _is_list(kind):
         return np.array(column.to_pylist())
     series = nw.from_native(column, series_only=True)
     return np.asarray(series.to_numpy())

@@ -43,6 +43,8 @@ class RowGroup:
     fragment: "ParquetFileFragment"
     index: int
     n_rows: int
+    n_bytes: int
+    """Size of its values before compression."""
 
     @property
     def path(self) -> str:
@@ -92,10 +94,10 @@ class ParquetSource:
         for fragment in self.dataset.get_fragments():
             self.keys[fragment.path] = _partition_keys(arrow, fragment)
             self._check_schema(fragment, exactly=is_path)
-            groups = enumerate(fragment.row_groups)
             self.row_groups += [
-                RowGroup(fragment, index, group.num_rows)
-                for index, group in groups
+                # A fragment may hold some groups of its file, so their positions differ.
+                RowGroup(fragment, group.id, group.num_rows, group.total_byte_size)
+                for group in fragment.row_groups
                 if group.num_rows
             ]
         if not self.row_groups:
@@ -103,11 +105,6 @@ class ParquetSource:
                 f"{name} holds no rows in {len(self.keys)} Parquet files: pass files with "
                 f"at least one row."
             )
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of all files."""
-        return sum(group.n_rows for group in self.row_groups)
 
     def check_column(self, column: str, parameter: str) -> None:
         """Raise a ValueError if there is no column of this name."""
@@ -118,18 +115,15 @@ class ParquetSource:
             )
 
     def batches(
-        self, groups: Sequence[RowGroup], columns: Sequence[str], batch_rows: int
+        self, group: RowGroup, columns: Sequence[str], batch_rows: int
     ) -> "Iterator[pa.Table]":
-        """Yield the rows of row groups of one file, at most `batch_rows` at a time.
+        """Yield the rows of a row group, at most `batch_rows` at a time.
 
         pyarrow decodes two batches ahead.
         """
         import pyarrow as pa
 
-        fragment = groups[0].fragment.subset(
-            row_group_ids=[group.index for group in groups]
-        )
-        scanned = fragment.scanner(
+        scanned = _fragment([group]).scanner(
             schema=self.schema,
             columns=list(columns),
             batch_size=batch_rows,
@@ -141,10 +135,7 @@ class ParquetSource:
 
     def read(self, groups: Sequence[RowGroup], columns: Sequence[str]) -> "pa.Table":
         """Return the rows of row groups of one file."""
-        fragment = groups[0].fragment.subset(
-            row_group_ids=[group.index for group in groups]
-        )
-        return fragment.to_table(schema=self.schema, columns=list(columns))
+        return _fragment(groups).to_table(schema=self.schema, columns=list(columns))
 
     def table(self, columns: Sequence[str]) -> "pa.Table":
         """Return all rows of some columns."""
@@ -177,6 +168,11 @@ class ParquetSource:
                 f"{fragment.path} has it. Add it to all files, or pass a "
                 f"pyarrow.dataset.dataset whose schema leaves it out."
             )
+
+
+def _fragment(groups: Sequence[RowGroup]) -> "ParquetFileFragment":
+    """Return row groups of one file as a part of it."""
+    return groups[0].fragment.subset(row_group_ids=[group.index for group in groups])
 
 
 def pyarrow_of(name: str) -> ModuleType:

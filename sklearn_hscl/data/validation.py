@@ -271,9 +271,8 @@ def _open_with_labels(
                 source, value, parameter, takes_nulls=takes_nulls and parameter != "groups"
             )
     labels = [value for value in named if isinstance(value, str)]
-    rows = _open_parquet(reader, source, name, labels)
-    is_text = reads_texts(reader.encoder)
-    return check_texts(source.table(rows.features), name) if is_text else rows, values
+    takes_texts = reads_texts(reader.encoder)
+    return _open_parquet(reader, source, name, labels, takes_texts=takes_texts), values
 
 
 def _open_parquet(
@@ -281,11 +280,15 @@ def _open_parquet(
     X: "Files | ParquetSource",
     name: str,
     leave_out: Sequence[str] = (),
-) -> ParquetRows:
+    *,
+    takes_texts: bool,
+) -> ParquetRows | NDArray[np.object_]:
+    """Return the rows of Parquet files, or the texts of an only column."""
     allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
-    return parquet_rows(
+    rows = parquet_rows(
         X, vars(estimator), leave_out=leave_out, allow_nan=allow_nan, name=name
     )
+    return check_texts(rows.source.table(rows.features), name) if takes_texts else rows
 
 
 def _open_labelled(
@@ -471,8 +474,7 @@ def open_rows(
     if takes_texts is None:
         takes_texts = reads_texts(estimator.encoder)
     if is_parquet(X):
-        X = _open_parquet(estimator, X, name)
-        return check_texts(X.source.table(X.features), name) if takes_texts else X
+        return _open_parquet(estimator, X, name, takes_texts=takes_texts)
     if takes_texts:
         return None if X is None and name == "X_val" else check_texts(X, name)
     check_no_reader(estimator.encoder)

@@ -80,7 +80,8 @@ def fitted_augment(
     Augmentation
         The fitted copy. Of rows that are read in windows, some are its donors.
     """
-    some = rows.donors() if isinstance(rows, LazyRows) else None
+    is_read = _reads_rows(augment) and isinstance(rows, LazyRows)
+    some = cast(LazyRows, rows).donors() if is_read else None
     if some is not None:
         targets, folds = (_take(part, some) for part in (targets, folds))
         rows = rows[some]
@@ -88,6 +89,11 @@ def fitted_augment(
     if isinstance(augment, ClassAugmentation):
         return augment.fitted(dense, codes_within_folds(targets, folds, n_members))
     return augment.fitted(dense)
+
+
+def _reads_rows(augment: Augmentation) -> bool:
+    ignoring = Augmentation.fitted, ClassAugmentation.fitted
+    return type(augment).fitted not in ignoring
 
 
 def _take(values: Tensor | None, index: Tensor) -> Tensor | None:
