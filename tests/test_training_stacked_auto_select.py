@@ -105,7 +105,7 @@ def test_all_that_is_tried_sees_the_same_rows_and_random_numbers(random_state, m
         seen.extend(runs)
         return train_stacked(runs)
 
-    monkeypatch.setattr("sklearn_hscl.training.stacked.train.train_stacked", train)
+    monkeypatch.setattr("sklearn_hscl.training.stacked.auto_select.train_stacked", train)
     embedder(beta="auto", random_state=random_state).fit(X, Y)
     assert len(seen) == len(BETAS)
     assert len({run.seeds for run in seen}) == 1

@@ -1,16 +1,18 @@
 """Select beta and temperature by a held-out score, in one stacked training run."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from sklearn_hscl.encoders.registry import is_pretrained
 from sklearn_hscl.losses.beta_schedules import BetaSchedule
+from sklearn_hscl.runtime.processes import processes_of_fit
 from sklearn_hscl.training.callbacks.early_stopping import BestWeights
 from sklearn_hscl.training.run import TrainingRun
 from sklearn_hscl.training.stacked.train import (
     are_stackable,
     train_one_by_one,
-    train_stacked_everywhere,
+    train_stacked,
 )
 
 # The defaults come first: of equal scores the first is retained.
@@ -89,9 +91,12 @@ def train_best(
             "accuracy, which requires class labels and held-out samples. Pass class "
             "labels, and early_stopping=True or X_val; or pass numbers."
         )
-    errors = _errors_of_stack(runs)
+    errors = None
+    if are_stackable(runs):
+        errors = _errors_of_stack(runs)
+        if errors is None:  # which has changed the runs
+            runs = [prepare(pair) for pair in scales]
     if errors is None:
-        runs = [prepare(pair) for pair in scales]  # a stack that fails has changed them
         errors = train_one_by_one(runs)
     trained = [run for run, error in zip(runs, errors, strict=True) if error is None]
     if not trained:
@@ -100,13 +105,17 @@ def train_best(
 
 
 def _errors_of_stack(runs: Sequence[TrainingRun]) -> list[Exception | None] | None:
-    """Train runs as one stack; return their errors, or None if that is impossible."""
-    if not are_stackable(runs):
+    """Train a stack; return the errors of its runs, or None if it fails.
+
+    Each process of the fit trains all of it. It counts as failed in all if it fails in one.
+    """
+    errors = None
+    with suppress(Exception):  # such as of a module that torch.func cannot map
+        errors = train_stacked(runs)
+    processes = processes_of_fit()
+    if processes is not None and processes.any(errors is None):
         return None
-    try:
-        return train_stacked_everywhere(runs)
-    except Exception:  # such as of a module that torch.func cannot map
-        return None
+    return errors
 
 
 def _score(run: TrainingRun) -> float:

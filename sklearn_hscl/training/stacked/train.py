@@ -61,24 +61,6 @@ def train_one_by_one(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     return errors
 
 
-def train_stacked_everywhere(runs: Sequence[TrainingRun]) -> list[Exception | None]:
-    """Train a stack in each process of the fit; if it fails in one, raise in all.
-
-    Parameters and results are those of :func:`train_stacked`.
-    """
-    processes, failure = processes_of_fit(), None
-    errors: list[Exception | None] = []
-    try:
-        errors = train_stacked(runs)
-    except Exception as error:
-        failure = error
-    if processes is not None and processes.any(failure is not None) and failure is None:
-        failure = RuntimeError("another process cannot train the stack")
-    if failure is not None:
-        raise failure
-    return errors
-
-
 def train_stacked(runs: Sequence[TrainingRun]) -> list[Exception | None]:
     """Train runs with the same stack key, rows and seeds as one stack.
 
