@@ -71,8 +71,7 @@ def _add_up_gradients(processes: Processes, module: nn.Module) -> None:
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     if not weights:
         return
-    is_used = torch.tensor([float(weight.grad is not None) for weight in weights])
-    is_used = is_used.to(weights[0].device)
+    is_used = weights[0].new_tensor([weight.grad is not None for weight in weights])
     for weight in weights:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
