@@ -192,7 +192,7 @@ def test_the_encoder_ignores_a_column_of_weight_zero(column):
 
 
 def test_few_useful_columns_of_many_are_found_in_a_fit():
-    rows, codes = (part.numpy() for part in table(n_rows=400, n_columns=300))
+    rows, codes = (part.numpy() for part in table(n_rows=1200, n_columns=300))
     classifier = make_pipeline(HSCLEmbedder(random_state=0), LogisticRegression())
 
     def accuracy() -> float:
@@ -200,7 +200,7 @@ def test_few_useful_columns_of_many_are_found_in_a_fit():
 
     with patch.object(prepared_data, "feature_importance", return_value=None):
         alike = accuracy()
-    assert accuracy() > alike + 0.05
+    assert accuracy() > alike + 0.15
 
 
 def test_only_first_fits_with_classes_use_importances():
