@@ -13,7 +13,7 @@ from sklearn_hscl.data.out_of_core import take_rows
 from sklearn_hscl.data.training_data import LabelledArrays
 from sklearn_hscl.diagnostics.sample import Codes, DiagnosisSample
 from sklearn_hscl.losses.dispatch import choose_kernel, compute
-from sklearn_hscl.losses.equation import anchor_losses, tilt_weights
+from sklearn_hscl.losses.equation import anchor_losses, block_weights, tilt_weights
 from sklearn_hscl.losses.pair_sets import BatchPairs, PairWeights
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
@@ -35,7 +35,7 @@ class LossBatch:
     Parameters
     ----------
     z : Tensor of shape (B, P)
-        L2-normalized projections.
+        Projections, scaled as the loss scales them.
     targets : BatchPairs
         Define which rows are positives and negatives of each other.
     options : LossOptions
@@ -54,7 +54,8 @@ class LossBatch:
     @property
     def pairs(self) -> PairWeights:
         """Positives and negatives of these anchors, (A, B)."""
-        return self.targets.block(0, self.n_anchors, self.z.dtype)
+        anchors = slice(0, self.n_anchors)
+        return block_weights(self.targets, anchors, self.z.dtype, self.options)
 
     def cosines(self) -> Tensor:
         """Return the cosines of these anchors with all rows, (A, B)."""
@@ -179,4 +180,5 @@ def _loss_batch(sample: DiagnosisSample, indices: Codes, seed: int) -> LossBatch
     if module.has_members:
         z = z[view_ids % len(z), torch.arange(len(view_ids), device=device)]
     y = None if targets is None else torch.cat([on_device] * net.n_views)
-    return LossBatch(l2_normalize(z), *net.criterion_.resolve(z, y, view_ids))
+    resolved = net.criterion_.resolve(z, y, view_ids)
+    return LossBatch(net.criterion_.scaled(z), *resolved)

@@ -42,7 +42,11 @@ from sklearn_hscl.losses.supervised import (
     cross_entropy,
     squared_error,
 )
-from sklearn_hscl.runtime.normalize import l2_normalize, refuse_nested_forward_mode
+from sklearn_hscl.runtime.normalize import (
+    into_unit_ball,
+    l2_normalize,
+    refuse_nested_forward_mode,
+)
 
 TARGET_TYPES = ("class", "multilabel", "continuous")
 # Options that the named loss decides on unless they are given.
@@ -56,6 +60,11 @@ _PRESET_OPTIONS = (
     "detach_weights",
     "n_synthetic",
     "n_hardest",
+    "synthetic",
+    "n_sampled",
+    "include_self",
+    "positive_beta",
+    "tilted_sum",
     "ce_weight",
 )
 # Options that no named loss changes.
@@ -118,8 +127,9 @@ class ContrastiveLoss(nn.Module):
     top_k : int, default=16
         Number of negatives that count under ``"top_k"``.
     preset : {None, "official"}, default=None
-        ``"official"`` is the loss of the authors' code of ``"hscl"``, ``"scl"`` or
-        ``"hucl"``; options that are given override it.
+        ``"official"`` is the loss of the authors' code of ``"hscl"``, ``"scl"``,
+        ``"hucl"`` or ``"sscl"``, or of the only public code of ``"schane"``, which is not
+        the authors'; options that are given override it.
     tau_plus : float in [0, 1), optional
         Class prior τ⁺ of the debiased loss: the expected fraction of false negatives,
         which it removes from E.
@@ -140,6 +150,24 @@ class ContrastiveLoss(nn.Module):
         it (the authors' code), which attracts easy negatives.
     n_synthetic, n_hardest : int, optional
         Number of synthetic negatives per anchor, and of the hardest ones to mix.
+    synthetic : {"mixed", "copied"}, optional
+        Mix two hard negatives, or repeat one, as the stored code of SSCL does.
+    n_sampled : int, optional
+        Number of negatives that are drawn for each positive, with replacement and chances
+        η; their mean replaces E (arXiv 2311.05139, where 256 are drawn). 0, the default of
+        all losses, takes the exact E. Draws are those of the fit's `random_state`, or of
+        torch's global generator outside of fits. The loss is then computed on all pairs
+        at once (``kernel="dense"``).
+    include_self : bool, optional
+        Count each anchor as a positive of itself (the code of arXiv 2311.05139), so that
+        it is an anchor even where it has no other positive.
+    positive_beta : float, optional
+        Weight positives by e^{-positive_beta·s}, so that dissimilar ones count more; 0 is
+        none. SCHaNe (arXiv 2308.14893) describes such weights, whose equation was not at
+        hand. `detach_weights` applies to them as well.
+    tilted_sum : {"negatives", "all"}, optional
+        Whether Σ η e^s in E runs over the negatives, or over the positives as well, while
+        its divisor does not (the public code of arXiv 2402.14551).
     ce_weight : float in [0, 1], optional
         Weight of the supervised loss of `logits`; the contrastive loss has the rest. It
         is the cross-entropy of class labels, the mean binary cross-entropy of label
@@ -154,8 +182,9 @@ class ContrastiveLoss(nn.Module):
         Width of that kernel, in units of y.
     unlabeled_label : int, optional
         Class label that marks unlabeled samples. Each of them is a separate class.
-    normalize : bool, default=True
-        Scale the rows of z to unit norm first.
+    normalize : bool or "ball", default=True
+        Scale the rows of z to unit norm first; ``"ball"`` scales those of a norm above 1
+        only, which maps into the unit ball (arXiv 2311.05139).
     kernel : {"auto", "dense", "tiled", "streaming", "triton"}, default="auto"
         Implementation: autograd on all pairs or in tiles; in closed form, with memory
         linear in the batch, on CPU or (``"triton"``) CUDA. ``"auto"`` selects the
@@ -215,12 +244,17 @@ class ContrastiveLoss(nn.Module):
         detach_weights: bool | None = None,
         n_synthetic: int | None = None,
         n_hardest: int | None = None,
+        synthetic: str | None = None,
+        n_sampled: int | None = None,
+        include_self: bool | None = None,
+        positive_beta: float | None = None,
+        tilted_sum: str | None = None,
         ce_weight: float | None = None,
         label_smoothing: float = 0.0,
         target_type: str = "class",
         bandwidth: float = 1.0,
         unlabeled_label: int | None = None,
-        normalize: bool = True,
+        normalize: bool | str = True,
         kernel: str = "auto",
     ) -> None:
         super().__init__()
@@ -236,6 +270,11 @@ class ContrastiveLoss(nn.Module):
             "detach_weights": detach_weights,
             "n_synthetic": n_synthetic,
             "n_hardest": n_hardest,
+            "synthetic": synthetic,
+            "n_sampled": n_sampled,
+            "include_self": include_self,
+            "positive_beta": positive_beta,
+            "tilted_sum": tilted_sum,
             "ce_weight": ce_weight,
         }
         given = {name: value for name, value in given.items() if value is not None}
@@ -251,6 +290,7 @@ class ContrastiveLoss(nn.Module):
         check_options(self.options)
         check_choice("target_type", target_type, TARGET_TYPES)
         check_choice("kernel", kernel, ("auto", *KERNELS))
+        check_choice("normalize", normalize, (True, False, "ball"))
         check_number("bandwidth", bandwidth, "above 0", lambda width: width > 0)
         check_unlabeled(unlabeled_label)
         check_number(
@@ -399,14 +439,15 @@ class ContrastiveLoss(nn.Module):
                     z, y, view_ids, logits=logits, return_stats=return_stats
                 )
         pairs, options = self.resolve(z, y, view_ids)
-        z = l2_normalize(z) if self.normalize else z
+        z = self.scaled(z)
+        has_unit_rows = self.normalize != "ball" and bool(self.normalize)
         self.kernel_ = self.kernel
         if self.kernel == "auto":
-            self.kernel_ = choose_kernel(z, pairs, options, unit_rows=self.normalize)
+            self.kernel_ = choose_kernel(z, pairs, options, unit_rows=has_unit_rows)
         value, stats = compute(
             *(self.kernel_, z, pairs, options),
             effective_negatives=return_stats,
-            unit_rows=self.normalize,
+            unit_rows=has_unit_rows,
         )
         if isinstance(options.ce_weight, Tensor) or options.ce_weight:
             weight = options.ce_weight
@@ -416,6 +457,12 @@ class ContrastiveLoss(nn.Module):
                 weight = value.new_full((), weight)  # a copy would be waited for
             value = (1 - weight) * value + weight * self._supervised(logits, y, z)
         return (value, stats) if return_stats else value
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """Scale embeddings (..., B, D) as `normalize` says."""
+        if self.normalize == "ball":
+            return into_unit_ball(z)
+        return l2_normalize(z) if self.normalize else z
 
     def resolve(
         self, z: Tensor, y: Entries | None = None, view_ids: Entries | None = None

@@ -61,7 +61,8 @@ def choose_kernel(
     {"dense", "tiled", "streaming", "triton"}
         The closed form if there is one: streaming on a CPU, Triton on a GPU where its
         kernel is found right. Otherwise autograd, in tiles if the (..., B, B) temporaries
-        would be larger than a tile.
+        would be larger than a tile. Sampled negatives are drawn for all anchors at once,
+        so that the draws do not depend on tiles: they are always dense.
     """
     if z.shape[-2] > 1 and closed_form_groups(z, pairs, options) is not None:
         if _runs_streaming(z) and (unit_rows or _has_unit_rows(z)):
@@ -72,7 +73,7 @@ def choose_kernel(
         ):
             return "triton"
     n_pairs = z[..., 0].numel() * z.shape[-2]
-    return "dense" if n_pairs <= BLOCK_PAIRS else "tiled"
+    return "dense" if n_pairs <= BLOCK_PAIRS or options.n_sampled else "tiled"
 
 
 def _runs_streaming(z: Tensor) -> bool:
@@ -122,6 +123,10 @@ def closed_form_groups(z: Tensor, pairs: BatchPairs, options: LossOptions) -> Te
         and options.pooling == "out"
         and not options.tau_plus
         and not options.n_synthetic
+        and not options.n_sampled
+        and not options.include_self
+        and not options.positive_beta
+        and options.tilted_sum == "negatives"
     )
     groups = pairs.groups if has_closed_form else None
     return groups if groups is not None and groups.ndim == 1 else None
@@ -161,18 +166,25 @@ def compute(
     ValueError
         If the kernel cannot compute this loss.
     """
+    if kernel == "tiled" and options.n_sampled:
+        raise ValueError(
+            f"kernel='tiled' computes the loss in blocks of anchors, but n_sampled="
+            f"{options.n_sampled} draws negatives for all anchors at once. Pass "
+            f"kernel='auto' or 'dense'."
+        )
     if kernel in ("dense", "tiled"):
         return {"dense": dense_loss, "tiled": tiled_loss}[kernel](z, pairs, options)
     groups = closed_form_groups(z, pairs, options)
     if groups is None:
         raise ValueError(
-            f"kernel={kernel!r} computes losses with exponential hardening or none, with "
+            f"kernel={kernel!r} computes losses with exponential hardening or none, in "
+            f"which neither the anchor itself nor a weighted positive counts, with "
             f"beta and temperature that require no gradient, and with classes or views "
             f"that all batches share. Use kernel='auto'."
         )
     if kernel == "streaming" and not (unit_rows or _has_unit_rows(z)):
         raise ValueError(
-            "kernel='streaming' needs rows of unit length, got longer ones. Pass "
+            "kernel='streaming' needs rows of unit length at most, got longer ones. Pass "
             "normalize=True or kernel='auto'."
         )
     closed_form = _closed_form(

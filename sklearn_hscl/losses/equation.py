@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_hscl.losses.hardening import HardeningInput, log_eta
-from sklearn_hscl.losses.pair_sets import BatchPairs, PairWeights
+from sklearn_hscl.losses.pair_sets import BatchPairs, PairWeights, with_self
 from sklearn_hscl.losses.presets import LossOptions
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.runtime.random_state import generator_of_fit
@@ -66,17 +66,21 @@ def anchor_losses(
     temperature = per_pair(options.temperature, z)
     cosine = anchors @ z.mT  # (..., A, B)
     negatives = _with_synthetic(anchors, z, cosine, pairs.log_negative, options)
-    tilted = tilted_mean(*negatives, temperature, options)
+    tilted = tilted_mean(*negatives, temperature, options, pairs.positive)
     log_negative = negatives[1]
-    log_mass = _log_mass(log_negative, z.shape[-2], options)  # (..., A)
+    log_mass = _log_mass(log_negative, z.shape[-2], options).unsqueeze(-1)  # (..., A, 1)
     similarity = cosine / temperature
     pi, positive = _pooled_positives(similarity, pairs.positive, options)
-    log_negatives = tilted.log_mean, log_mass
+    log_mean = tilted.log_mean.unsqueeze(-1)  # (..., A, 1)
+    if options.n_sampled:
+        log_weight = tilted.log_weight
+        log_mean = sampled_log_mean(negatives[0] / temperature, log_weight, pi, options)
     if options.denominator == "all":
-        log_total = _log_sum_of_all(similarity, pairs.positive, *log_negatives)
+        log_total = _log_sum_of_all(similarity, pairs.positive, log_mean + log_mass)
         pair_loss = log_total - positive
     else:
-        pair_loss = _one_positive_loss(positive, *log_negatives, temperature, options)
+        scales = log_mass, temperature
+        pair_loss = _one_positive_loss(positive, log_mean, *scales, options.tau_plus)
     mass = pairs.positive.sum(-1)
     log_weight = tilted.log_weight.detach()
     log_count = 2 * log_weight.logsumexp(-1) - (2 * log_weight).logsumexp(-1)
@@ -141,14 +145,25 @@ def block_losses(
     z: Tensor, start: int, stop: int, pairs: BatchPairs, options: LossOptions
 ) -> AnchorLosses:
     """Compute the losses of the anchors start, ..., stop - 1."""
-    weights = pairs.block(start, stop, z.dtype)
+    weights = block_weights(pairs, slice(start, stop), z.dtype, options)
     return anchor_losses(z[..., start:stop, :], z, weights, options)
+
+
+def block_weights(
+    pairs: BatchPairs, anchors: slice, dtype: torch.dtype, options: LossOptions
+) -> PairWeights:
+    """Return the pairs of some anchors, with themselves if these are positives."""
+    weights = pairs.block(anchors.start, anchors.stop, dtype)
+    return with_self(weights, anchors) if options.include_self else weights
 
 
 def reduced_loss(anchors: AnchorLosses, options: LossOptions) -> tuple[Tensor, LossStats]:
     """Average the losses of all anchors of a batch."""
     usable = anchors.usable
-    weights = anchor_weights(options.reduction, anchors.positive_mass, usable)
+    others = anchors.positive_mass
+    if options.include_self and options.reduction == "classes":
+        others = others - 1  # which counts the anchor itself
+    weights = anchor_weights(options.reduction, others, usable)
     value = (weights * torch.where(usable, anchors.loss, 0.0)).sum(-1)
     counts = torch.where(usable, anchors.effective_negatives, 0.0)
     return value, LossStats(  # all batches may share their pairs
@@ -170,9 +185,16 @@ class TiltedMean(NamedTuple):
 
 
 def tilted_mean(
-    cosine: Tensor, log_negative: Tensor, temperature: Tensor, options: LossOptions
+    cosine: Tensor,
+    log_negative: Tensor,
+    temperature: Tensor,
+    options: LossOptions,
+    positive: Tensor | None = None,
 ) -> TiltedMean:
     """Average e^s over the negatives of each anchor, with weights νη.
+
+    With ``tilted_sum="all"`` the sum of η e^s runs over the positives as well, and is
+    divided by the sum of νη over the negatives alone.
 
     Parameters
     ----------
@@ -184,6 +206,8 @@ def tilted_mean(
         Scale of the cosine.
     options : LossOptions
         The loss configuration.
+    positive : Tensor of shape (..., A, B'), optional
+        Weights of positives, needed for that sum; synthetic negatives follow them.
 
     Returns
     -------
@@ -194,15 +218,20 @@ def tilted_mean(
     hardest = similarity.detach().masked_fill(absent, -torch.inf).amax(-1, keepdim=True)
     hardest = hardest.masked_fill(hardest.isinf(), 0.0)  # anchors without negatives
     excess = similarity - hardest  # <= 0 on the negatives, (..., A, B)
-    log_weight = _log_eta(similarity, excess, cosine, log_negative, options)
-    log_weight = (log_weight + log_negative).masked_fill(absent, -torch.inf)
+    log_eta = _log_eta(similarity, excess, cosine, log_negative, options)
+    log_weight = (log_eta + log_negative).masked_fill(absent, -torch.inf)
     zero_weight = log_weight.isneginf().all(-1, keepdim=True)
     no_negatives = absent.all(-1, keepdim=True)
     # Anchors without negatives must stay finite, or their NaN gradient would spread.
     use_all = no_negatives | (zero_weight & ~absent & (excess.detach() >= 0))
     log_weight = torch.where(use_all, 0.0, log_weight)
-    excess = excess.masked_fill(absent & ~no_negatives, 0.0)
-    log_mean = (log_weight + excess).logsumexp(-1) - log_weight.logsumexp(-1)
+    log_summands = log_weight + excess.masked_fill(absent & ~no_negatives, 0.0)
+    if options.tilted_sum == "all" and positive is not None:
+        n_rows = positive.shape[-1]
+        log_positive = positive.log() + (log_eta + excess)[..., :n_rows]
+        log_positive = log_positive.masked_fill(no_negatives, -torch.inf)
+        log_summands = torch.cat([log_summands, log_positive], -1)
+    log_mean = log_summands.logsumexp(-1) - log_weight.logsumexp(-1)
     fell_back = (zero_weight & ~no_negatives).squeeze(-1)
     return TiltedMean(hardest.squeeze(-1) + log_mean, log_weight, fell_back)
 
@@ -254,10 +283,15 @@ def _pooled_positives(
     """Return weights π and similarities, of each positive or of their pooled one."""
     mass = positive.sum(-1, keepdim=True)
     pi = positive / torch.where(mass > 0, mass, 1.0)  # (..., A, B)
-    if options.pooling == "out":
-        return pi, similarity
     no_positives = mass == 0
     log_pi = torch.where(no_positives, 0.0, pi.log())
+    if options.positive_beta:
+        scaled = options.positive_beta * similarity
+        scaled = scaled.detach() if options.detach_weights else scaled
+        log_pi = (log_pi - scaled).log_softmax(-1)
+        pi = log_pi.exp().masked_fill(no_positives, 0.0)
+    if options.pooling == "out":
+        return pi, similarity
     pooled = (log_pi + similarity).logsumexp(-1, keepdim=True)  # (..., A, 1)
     return (~no_positives).to(pi.dtype), pooled
 
@@ -270,13 +304,12 @@ def _one_positive_loss(
     log_mean: Tensor,
     log_mass: Tensor,
     temperature: Tensor,
-    options: LossOptions,
+    tau_plus: float,
 ) -> Tensor:
     """Return -log( e^{s_ip} / (e^{s_ip} + Q E) ), (..., A, B) or (..., A, 1)."""
-    log_mean = log_mean.unsqueeze(-1)
-    if options.tau_plus:
-        log_mean = _debiased(log_mean, positive, temperature, options.tau_plus)
-    log_odds = log_mass.unsqueeze(-1) + log_mean - positive
+    if tau_plus:
+        log_mean = _debiased(log_mean, positive, temperature, tau_plus)
+    log_odds = log_mass + log_mean - positive
     # logaddexp, not softplus, which is linear above 20 and so loses digits.
     return torch.logaddexp(torch.zeros_like(log_odds), log_odds)
 
@@ -292,14 +325,14 @@ def _debiased(
     return torch.maximum(debiased, -1 / temperature)
 
 
-def _log_sum_of_all(
-    similarity: Tensor, positive: Tensor, log_mean: Tensor, log_mass: Tensor
-) -> Tensor:
-    """Return the logarithm of Q E plus the sum of e^s over all positives, (..., A, 1)."""
+def _log_sum_of_all(similarity: Tensor, positive: Tensor, log_negatives: Tensor) -> Tensor:
+    """Return the logarithm of Q E plus the sum of e^s over all positives.
+
+    Its shape is that of log Q E: (..., A, 1), or (..., A, B) if positives have their own.
+    """
     absent = positive == 0
     similarity = similarity.masked_fill(absent & ~absent.all(-1, keepdim=True), -torch.inf)
-    log_negatives = log_mean + log_mass
-    return torch.logaddexp(similarity.logsumexp(-1), log_negatives).unsqueeze(-1)
+    return torch.logaddexp(similarity.logsumexp(-1, keepdim=True), log_negatives)
 
 
 # Reduction: from anchors to one number -------------------------------------------------
@@ -330,6 +363,49 @@ def anchor_weights(reduction: str, positive_mass: Tensor, usable: Tensor) -> Ten
     return weight / weight.sum(-1, keepdim=True).clamp_min(tiny)
 
 
+# Sampled negatives ---------------------------------------------------------------------
+
+
+def sampled_log_mean(
+    similarity: Tensor, log_weight: Tensor, pi: Tensor, options: LossOptions
+) -> Tensor:
+    """Average e^s over negatives that are drawn for each positive.
+
+    Each positive gets `n_sampled` draws with replacement, with the chances νη, which are
+    constants in the gradient. The expected mean is that of :func:`tilted_mean`.
+
+    Parameters
+    ----------
+    similarity : Tensor of shape (..., A, N)
+        s of the anchors and samples, and synthetic negatives.
+    log_weight : Tensor of shape (..., A, N)
+        log νη, -inf for samples that are not negatives.
+    pi : Tensor of shape (..., A, B) or (..., A, 1)
+        Weights of positives, or of their pooled one; 0 elsewhere.
+    options : LossOptions
+        The loss configuration.
+
+    Returns
+    -------
+    Tensor of the shape of `pi`, with the leading axes of `similarity`
+        Meaningless where pi is 0.
+    """
+    present = (pi > 0).expand(*similarity.shape[:-1], pi.shape[-1])
+    slot = (present.cumsum(-1) - 1).clamp_min(0)  # which draws are those of a positive
+    n_slots = int(slot.max()) + 1
+    chances = log_weight.detach().softmax(-1)  # (..., A, N)
+    chances = torch.where(chances.isfinite(), chances, 1.0)  # of NaN, which the loss keeps
+    drawn = torch.multinomial(
+        chances.flatten(0, -2),
+        n_slots * options.n_sampled,
+        replacement=True,
+        generator=generator_of_fit(similarity.device),
+    ).view(*similarity.shape[:-1], -1)
+    picked = similarity.gather(-1, drawn).unflatten(-1, (n_slots, options.n_sampled))
+    log_means = picked.logsumexp(-1) - log(options.n_sampled)  # (..., A, n_slots)
+    return log_means.gather(-1, slot)
+
+
 # Synthetic negatives -------------------------------------------------------------------
 
 
@@ -341,9 +417,9 @@ def _with_synthetic(
         return cosine, log_negative
     absent = log_negative.isneginf()
     hardness = cosine.detach().masked_fill(absent, -torch.inf)
-    synthetic = synthetic_cosines(
-        anchors, z, hardness, options.n_hardest, options.n_synthetic
-    )
+    counts = options.n_hardest, options.n_synthetic
+    mixes = options.synthetic == "mixed"
+    synthetic = synthetic_cosines(anchors, z, hardness, *counts, mixes=mixes)
     no_negatives = absent.all(-1, keepdim=True)  # nothing to mix
     log_synthetic = torch.zeros_like(synthetic).masked_fill(no_negatives, -torch.inf)
     log_negative = log_negative.expand(cosine.shape)
@@ -351,7 +427,13 @@ def _with_synthetic(
 
 
 def synthetic_cosines(
-    anchors: Tensor, z: Tensor, hardness: Tensor, n_hardest: int, n_synthetic: int
+    anchors: Tensor,
+    z: Tensor,
+    hardness: Tensor,
+    n_hardest: int,
+    n_synthetic: int,
+    *,
+    mixes: bool = True,
 ) -> Tensor:
     """Return the cosines of each anchor with its synthetic negatives.
 
@@ -372,6 +454,8 @@ def synthetic_cosines(
         Number of hardest negatives to mix; anchors with fewer negatives use all of them.
     n_synthetic : int
         Number of synthetic negatives per anchor.
+    mixes : bool, default=True
+        Whether to mix n_1 and n_2; False repeats n_1, as the stored code of SSCL does.
 
     Returns
     -------
@@ -387,7 +471,7 @@ def synthetic_cosines(
     first, second = (
         _sample_rows(z.detach(), hardest.indices, chance, n_usable) for chance in chances
     )
-    mixture = mixture.unsqueeze(-1)  # (..., A, S, 1)
+    mixture = mixture.unsqueeze(-1) if mixes else 1.0  # (..., A, S, 1)
     synthetic = l2_normalize(mixture * first + (1 - mixture) * second)  # (..., A, S, D)
     return (synthetic @ anchors.unsqueeze(-1)).squeeze(-1)
 

@@ -345,5 +345,12 @@ def _without_self(
     )
 
 
+def with_self(weights: PairWeights, anchors: slice) -> PairWeights:
+    """Add the pair of each anchor with itself to its positives, with weight 1."""
+    every = torch.arange(weights.positive.shape[-1], device=weights.positive.device)
+    itself = every[anchors].unsqueeze(-1) == every  # (A, B)
+    return weights._replace(positive=weights.positive.masked_fill(itself, 1.0))
+
+
 def _equal(identity: Tensor, anchors: slice) -> Tensor:
     return identity[..., anchors].unsqueeze(-1) == identity.unsqueeze(-2)

@@ -30,6 +30,11 @@ class LossOptions:
     detach_weights: bool = True
     n_synthetic: int = 0
     n_hardest: int = 64
+    synthetic: str = "mixed"
+    n_sampled: int = 0
+    include_self: bool = False
+    positive_beta: float = 0.0
+    tilted_sum: str = "negatives"
     ce_weight: float | Tensor = 0.0
     beta: float | Tensor = 1.0
     temperature: float | Tensor = 0.5
@@ -133,6 +138,9 @@ def sscl() -> LossOptions:
     Sources: the abstract of arXiv 2304.02971 (mixing, sampling by hardness, debiasing)
     and the authors' code for the values. Open choices: the draw of mixtures, uniform
     with replacement as in that code, and Q_i, which counts the synthetic negatives.
+    ``preset="official"`` is that code, with gradient through η and Q = batch size - 2 + 32.
+    As stored, the code repeats hard negatives, because its line that mixes them is
+    commented out: ``synthetic="copied"``.
     """
     return LossOptions(pairs="either", n_synthetic=32, tau_plus=0.1)
 
@@ -148,7 +156,10 @@ def schane() -> LossOptions:
 
     Sources: the abstracts of arXiv 2308.14893 and 2402.14551, and an unofficial
     implementation for the form of L, with its sum over negatives taken over N_i. Open
-    choices: w (0.5 here), and the weighting of dissimilar positives, omitted here.
+    choices: w (0.5 here), and the weighting of dissimilar positives, which
+    `positive_beta` > 0 adds. ``preset="official"`` is L of that implementation, the only
+    one in public and not the authors': with gradient through η, and with
+    E_i = Σ_{j≠i} e^{2 s_ij} / Σ_{j∈N_i} e^{s_ij}, a sum that includes the positives.
     """
     return LossOptions(denominator="all", pooling="in", ce_weight=0.5)
 
@@ -171,24 +182,29 @@ def official(loss: str) -> LossOptions:
 
     ``hscl`` and ``scl`` follow the training code of arXiv 2209.00078: mean over all
     ordered positive pairs, Q = batch size - 2, gradient through η. ``hucl`` follows the
-    code of arXiv 2010.04592: the same, with τ⁺ = 0.1 and its clamp. All at T = 0.5.
+    code of arXiv 2010.04592: the same, with τ⁺ = 0.1 and its clamp. ``sscl`` follows the
+    code of arXiv 2304.02971: as ``hucl``, with 32 synthetic negatives. ``schane`` follows
+    the only public code of arXiv 2402.14551, which is not the authors'. All at T = 0.5.
 
     Raises
     ------
     ValueError
         If there is no such code for the loss.
     """
-    if loss not in ("scl", "hscl", "hucl"):
+    options = PRESETS[loss]()
+    if loss == "schane":
+        return replace(options, tilted_sum="all", detach_weights=False)
+    if loss not in ("scl", "hscl", "hucl", "sscl"):
         raise ValueError(
-            f"preset='official' is available for 'scl', 'hscl' and 'hucl', got "
-            f"loss={loss!r}."
+            f"preset='official' is available for 'scl', 'hscl', 'hucl', 'sscl' and "
+            f"'schane', got loss={loss!r}."
         )
     return replace(
-        PRESETS[loss](),
+        options,
         negative_mass="batch",
         reduction="pairs",
         detach_weights=False,
-        tau_plus=0.1 if loss == "hucl" else 0.0,
+        tau_plus=0.1 if loss == "hucl" else options.tau_plus,
     )
 
 
@@ -207,16 +223,37 @@ def check_options(options: LossOptions) -> None:
     check_choice("pooling", options.pooling, ("out", "in"))
     check_choice("positives", options.positives, ("all", "view"))
     _check_scales(options)
-    for name, least in (("top_k", 1), ("n_synthetic", 0), ("n_hardest", 1)):
+    check_choice("synthetic", options.synthetic, ("mixed", "copied"))
+    check_choice("tilted_sum", options.tilted_sum, ("negatives", "all"))
+    check_choice("include_self", options.include_self, (True, False))
+    counts = (("top_k", 1), ("n_synthetic", 0), ("n_hardest", 1), ("n_sampled", 0))
+    for name, least in counts:
         count = getattr(options, name)
         if not (isinstance(count, Integral) and int(count) >= least):
             raise ValueError(f"{name} must be an integer from {least} up, got {count!r}.")
     check_number("tau_plus", options.tau_plus, "in [0, 1)", lambda prior: 0 <= prior < 1)
     check_number("ce_weight", options.ce_weight, "in [0, 1]", lambda part: 0 <= part <= 1)
+    _check_sampling(options)
     if options.denominator == "all" and options.tau_plus:
         raise ValueError(
             f"tau_plus must be 0 with denominator='all', got {options.tau_plus!r}: it "
             f"debiases the denominator of one positive."
+        )
+
+
+def _check_sampling(options: LossOptions) -> None:
+    """Reject what draws of negatives cannot express."""
+    if not options.n_sampled:
+        return
+    if not options.detach_weights:
+        raise ValueError(
+            f"n_sampled must be 0 with detach_weights=False, got {options.n_sampled}: no "
+            f"gradient flows through the chances of draws. Pass detach_weights=True."
+        )
+    if options.tilted_sum == "all":
+        raise ValueError(
+            f"n_sampled must be 0 with tilted_sum='all', got {options.n_sampled}: only "
+            f"negatives are drawn. Pass tilted_sum='negatives'."
         )
 
 
@@ -233,6 +270,7 @@ def _check_scales(options: LossOptions) -> None:
     _check_range("temperature", options.temperature, least, _MAX_SCALE)
     _check_range("beta", options.beta, 0, _MAX_SCALE)
     _check_range("threshold", options.threshold, -1, 1)
+    _check_range("positive_beta", options.positive_beta, 0, _MAX_SCALE)
 
 
 def _check_range(name: str, value: object, least: float, largest: float) -> None:
@@ -276,7 +314,7 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def check_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise a ValueError that lists the choices unless the value is one of them."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")

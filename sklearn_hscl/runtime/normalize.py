@@ -24,6 +24,22 @@ def l2_normalize(z: Tensor) -> Tensor:
     return rows.apply(z)[0]
 
 
+def into_unit_ball(z: Tensor) -> Tensor:
+    """Scale rows of a norm above 1 to unit norm; others stay as they are.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., D)
+        Finite rows of any norm.
+
+    Returns
+    -------
+    Tensor of shape (..., D)
+    """
+    norm = torch.linalg.vector_norm(z.detach(), dim=-1, keepdim=True)  # (..., 1)
+    return torch.where(norm > 1, l2_normalize(z), z)
+
+
 class _Context(Protocol):
     """Attributes of torch's context that :class:`_UnitRows` uses."""
 

@@ -183,3 +183,95 @@ def supcon_in(z, y, temperature):
         terms = [exp_s[i, p] / everyone for p in range(len(z)) if p != i and y[p] == y[i]]
         losses.append(-torch.log(torch.stack(terms).mean()))
     return torch.stack(losses).mean()
+
+
+def in_ball(z):
+    """Rows scaled to unit norm only where they are longer."""
+    return torch.stack([row / row.norm() if row.norm() > 1 else row for row in z])
+
+
+def collapse_loss(z, y, beta, drawn=None):
+    """Jiang et al., arXiv 2311.05139: their training loss by the formula, T = 1, Q = 1.
+
+    Mean over all pairs (i, p) of one class, the pair (i, i) among them. Each pair has its
+    own negatives, drawn with chances e^{beta cos} that are constants; ``drawn`` maps i to
+    their indices, (number of positives, k). Without it the expected mean is taken.
+    """
+    z = in_ball(z)
+    losses = []
+    for i in range(len(z)):
+        negatives = [j for j in range(len(z)) if y[j] != y[i]]
+        cosines = torch.stack([z[i] @ z[j] for j in negatives])
+        chances = torch.exp(beta * cosines).detach()
+        expected = (chances * cosines.exp()).sum() / chances.sum()
+        positives = [p for p in range(len(z)) if y[p] == y[i]]
+        for slot, p in enumerate(positives):
+            e_pos = torch.exp(z[i] @ z[p])
+            mean = expected
+            if drawn is not None:
+                mean = sum(torch.exp(z[i] @ z[j]) for j in drawn[i][slot])
+                mean = mean / len(drawn[i][slot])
+            losses.append(-torch.log(e_pos / (e_pos + mean)))
+    return torch.stack(losses).mean()
+
+
+def official_sscl(z, view_ids, beta, synthetic, tau_plus=0.1, temperature=0.5):
+    """Dong et al., arXiv 2304.02971: the loss of their code, by the formula.
+
+    Importance weights e^{beta s} with gradient over the real and the synthetic negatives
+    (B, S, D), which are constants; N counts both.
+    """
+    z = torch.stack([row / row.norm() for row in z])
+    losses = []
+    for i in range(len(z)):
+        real = [z[j] for j in range(len(z)) if view_ids[j] != view_ids[i]]
+        (view,) = (j for j in range(len(z)) if j != i and view_ids[j] == view_ids[i])
+        everyone = torch.stack([*real, *synthetic[i].detach()])
+        e_neg = torch.exp(everyone @ z[i] / temperature)
+        e_pos = torch.exp(z[i] @ z[view] / temperature)
+        importance = e_neg**beta
+        n = len(e_neg)
+        reweighted = (importance * e_neg).sum() / importance.mean()
+        negative = (reweighted - tau_plus * n * e_pos) / (1 - tau_plus)
+        floor = n * torch.exp(torch.tensor(-1 / temperature, dtype=z.dtype))
+        losses.append(-torch.log(e_pos / (e_pos + torch.maximum(negative, floor))))
+    return torch.stack(losses).mean()
+
+
+def lacln(z, y, temperature=0.5):
+    """Return the loss of the public code of arXiv 2402.14551, which is a third party's.
+
+    The sum of e^{2s} includes the positives; the number of negatives divided by their sum
+    of e^s multiplies it. Rows are used as they are.
+    """
+    losses = []
+    for i in range(len(z)):
+        e = {j: torch.exp(z[i] @ z[j] / temperature) for j in range(len(z)) if j != i}
+        positives = [e[j] for j in e if y[j] == y[i]]
+        negatives = [e[j] for j in e if y[j] != y[i]]
+        if not positives:
+            continue
+        squares = sum(each**2 for each in e.values())
+        total = sum(positives) + len(negatives) / sum(negatives) * squares
+        losses.append(-torch.log(sum(positives) / len(positives) / total))
+    return torch.stack(losses).mean()
+
+
+def weighted_positives(z, y, gamma, *, detach, pooled, temperature=0.5):
+    """SCL whose positives have weights e^{-gamma s}, by the formula."""
+    z = torch.stack([row / row.norm() for row in z])
+    losses = []
+    for i in range(len(z)):
+        s = [z[i] @ z[j] / temperature for j in range(len(z))]
+        positives = [j for j in range(len(z)) if j != i and y[j] == y[i]]
+        if not positives:
+            continue
+        negative = sum(s[j].exp() for j in range(len(z)) if y[j] != y[i])
+        weights = torch.stack([torch.exp(-gamma * s[p]) for p in positives])
+        weights = weights.detach() if detach else weights
+        weights = weights / weights.sum()
+        e_pos = torch.stack([s[p].exp() for p in positives])
+        if pooled:
+            e_pos, weights = (weights * e_pos).sum()[None], weights.new_ones(1)
+        losses.append((-weights * torch.log(e_pos / (e_pos + negative))).sum())
+    return torch.stack(losses).mean()

@@ -124,6 +124,8 @@ def reason_not_stackable(run: TrainingRun) -> str | None:
         return f"{type(net.criterion_).__name__} may compute another loss, or learn weights"
     if net.criterion_.options.n_synthetic:
         return f"loss={net.criterion_.loss!r} draws synthetic negatives for one model"
+    if net.criterion_.options.n_sampled:
+        return f"loss={net.criterion_.loss!r} draws negatives for one model"
     if type(net.optimizer_) not in ELEMENTWISE:
         name = type(net.optimizer_).__name__
         return f"{name} does not update each weight independently"
