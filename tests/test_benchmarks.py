@@ -35,6 +35,25 @@ def test_names_are_there(name):
             assert wanted <= set(made_in(SCRIPTS[node.module]))
 
 
+# The papers ----------------------------------------------------------------------------
+
+
+def papers(script, *arguments):
+    """Run a script of the papers; return the finished process."""
+    return subprocess.run(
+        [sys.executable, str(FOLDER / "papers" / script), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_page_of_the_papers_shows_their_results():
+    done = papers("papers_page.py", "--check")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 # The benchmark of a GPU ----------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from helpers.loss_reference import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklearn_hscl import HSCLEmbedder
 from sklearn_hscl.losses import ContrastiveLoss, equation
 from sklearn_hscl.losses.presets import LOSSES, PRESETS
 from sklearn_hscl.losses.supervised import binary_cross_entropy
@@ -393,6 +394,19 @@ def test_draws_are_those_of_the_fit():
             values.append(loss(z, LABELS).item())
     assert values[0] == values[1] != values[2]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_embedder_draws_by_its_random_state():
+    X, y = embeddings(40, 3).numpy(), torch.arange(40).numpy() % 4
+    loss = ContrastiveLoss(n_sampled=2, beta=2.0, **COLLAPSE)
+    found = [
+        HSCLEmbedder(
+            loss, encoder="mlp", hidden_layer_sizes=(4,), max_epochs=2, random_state=seed
+        ).fit_transform(X, y)
+        for seed in (0, 0, 1)
+    ]
+    assert (found[0] == found[1]).all()
+    assert (found[0] != found[2]).any()
 
 
 def test_draws_have_their_chances():

@@ -152,6 +152,11 @@ class LearnedScale(ContrastiveLoss):
         return (value, stats) if return_stats else value
 
 
+def test_drawn_negatives_must_go_alone(iris):
+    base = embedder(loss=ContrastiveLoss(n_sampled=2), max_epochs=2)
+    assert_alone(base, [{"lr": 0.01}, {"lr": 0.1}], iris, "draws negatives for one model")
+
+
 def test_losses_of_users_must_go_alone(iris):
     candidates = [{"lr": 0.01}, {"lr": 0.1}]
     assert_alone(embedder(loss=LearnedScale()), candidates, iris, "LearnedScale")
