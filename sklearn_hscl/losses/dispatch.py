@@ -184,7 +184,7 @@ def compute(
         )
     if kernel == "streaming" and not (unit_rows or _has_unit_rows(z)):
         raise ValueError(
-            "kernel='streaming' needs rows of unit length at most, got longer ones. Pass "
+            "kernel='streaming' needs rows of unit length, got longer ones. Pass "
             "normalize=True or kernel='auto'."
         )
     closed_form = _closed_form(
