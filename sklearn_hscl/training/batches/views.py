@@ -15,8 +15,11 @@ from sklearn_hscl.augment.base import (
     ClassAugmentation,
     FunctionAugmentation,
 )
+from sklearn_hscl.augment.graph import NodeDropping
+from sklearn_hscl.augment.graph_rows import join_rows
 from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
+from sklearn_hscl.data.graphs import is_graph_shape
 from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss
@@ -44,7 +47,7 @@ class Views:
         rows = as_float(rows, self.dtype)
         if self.n_views == 1:
             return self._view(rows, targets, folds)
-        return torch.cat([self._view(rows, targets, folds) for _ in range(self.n_views)])
+        return join_rows([self._view(rows, targets, folds) for _ in range(self.n_views)])
 
     def _view(self, rows: Tensor, targets: Tensor | None, folds: Tensor | None) -> Tensor:
         if isinstance(self.augment, ClassAugmentation):
@@ -189,6 +192,8 @@ def choose_augment(
     if not isinstance(augment, str):
         _check_function(augment)
         return FunctionAugmentation(augment)
+    if is_graph_shape(shape):
+        return NodeDropping()
     if len(shape) in (0, 2):
         return Augmentation()
     if len(shape) > 2:
