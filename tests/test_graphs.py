@@ -362,14 +362,14 @@ def test_masked_nodes_get_the_mean():
 
 
 def test_training_brings_classes_together():
-    embedder = HSCLEmbedder(encoder="gin", max_epochs=60, random_state=0).fit(X, Y)
+    embedder = HSCLEmbedder(encoder="gin", random_state=0).fit(X, Y)
     classifier = KNeighborsClassifier(3).fit(embedder.transform(X), Y)
     assert classifier.score(embedder.transform(NEW), NEW_Y) > 0.95
 
 
 def test_graphs_without_features_are_told_apart_by_their_edges():
     train, test = ([(len(f), e) for f, e in graphs] for graphs in (X, NEW))
-    embedder = HSCLEmbedder(encoder="gin", max_epochs=60, random_state=0).fit(train, Y)
+    embedder = HSCLEmbedder(encoder="gin", random_state=0).fit(train, Y)
     classifier = KNeighborsClassifier(3).fit(embedder.transform(train), Y)
     assert classifier.score(embedder.transform(test), NEW_Y) > 0.95
 

@@ -172,14 +172,15 @@ def choose_augment(
         Number of views of each row.
     shape : tuple of int
         Shape of a training row: (n_features,) of a table, (C, H, W) of images, () of texts
-        and (2, L) of their tokens.
+        and (2, L) of their tokens, (-1, n_features) of graphs.
     has_targets : bool
         Whether labels or values decide about positives.
 
     Returns
     -------
     Augmentation
-        For "auto", tables are corrupted if a row needs several views. Images are always
+        For "auto", tables are corrupted if a row needs several views, and nodes of graphs
+        are dropped. Images are always
         shifted, as shifted images look like real ones, which corrupted rows do not.
         Without targets they are cropped and recoloured: all that is learned is which views
         are of one image, and shifted ones are too easy to recognize. Texts stay as they
@@ -193,7 +194,7 @@ def choose_augment(
         _check_function(augment)
         return FunctionAugmentation(augment)
     if is_graph_shape(shape):
-        return NodeDropping()
+        return NodeDropping() if n_views > 1 else Augmentation()
     if len(shape) in (0, 2):
         return Augmentation()
     if len(shape) > 2:
