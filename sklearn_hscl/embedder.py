@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_hscl._sklearn_compat import AttrsDict, _fit_context
-from sklearn_hscl.data.texts import reads_texts
+from sklearn_hscl.data.texts import content_for
 from sklearn_hscl.data.validation import FitInput, check_rows
 from sklearn_hscl.encoders.inference import EmbeddingOptions, embed_array
 from sklearn_hscl.encoders.tabular.encoder import AllMembers
@@ -661,9 +661,10 @@ class HSCLEmbedder(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.three_d_array = True
         tags.input_tags.sparse = True
-        tags.input_tags.string = takes_texts = reads_texts(self.encoder)
-        tags.input_tags.one_d_array = takes_texts
-        built_in = isinstance(self.encoder, str) and not takes_texts
+        takes = content_for(self.encoder)
+        tags.input_tags.string = takes == "texts"
+        tags.input_tags.one_d_array = takes in ("texts", "graphs")
+        built_in = isinstance(self.encoder, str) and takes == "tables or images"
         tags.input_tags.allow_nan = built_in
         tags.input_tags.categorical = built_in and self.categorical_features is not None
         return tags

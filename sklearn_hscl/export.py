@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklearn_hscl.data.texts import is_sentence_transformer
+from sklearn_hscl.data.texts import content_of, is_sentence_transformer
 from sklearn_hscl.embedder import HSCLEmbedder
 from sklearn_hscl.encoders.preprocessing import (
     MAX_Z_SCORE,
@@ -64,8 +64,8 @@ def to_onnx(
     sklearn.exceptions.NotFittedError
         If the embedder is not fitted.
     ValueError
-        If a column is categorical, the embedder takes texts, `dtype` is not supported, or
-        the encoder cannot be exported.
+        If a column is categorical, the embedder takes texts or graphs, `dtype` is not
+        supported, or the encoder cannot be exported.
     ImportError
         If onnx or onnxscript is not installed.
     OSError
@@ -83,7 +83,7 @@ def to_onnx(
     ...     to_onnx(embedder, f"{folder}/iris.onnx")
     """
     check_is_fitted(embedder)
-    _check_no_texts(embedder)
+    _check_one_array(embedder)
     _check_numeric(embedder)
     fitted = FittedState.of(embedder)
     transform = _Transform(fitted, normalize=embedder.normalize).eval()
@@ -96,8 +96,14 @@ def to_onnx(
         file.write(model)
 
 
-def _check_no_texts(embedder: HSCLEmbedder) -> None:
-    if embedder.input_shape_:
+def _check_one_array(embedder: HSCLEmbedder) -> None:
+    content = content_of(embedder.input_shape_)
+    if content == "graphs":
+        raise ValueError(
+            "Expected an embedder of tables or images, got one of graphs, whose batches "
+            "are not one array. Use `save`, or export module_ by torch.export."
+        )
+    if content != "texts":
         return
     if is_sentence_transformer(embedder.module_):
         remedy = (

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+from helpers.graphs import rings_and_stars
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -23,6 +24,7 @@ from sklearn_hscl.model_selection import BatchedGridSearchCV
 from sklearn_hscl.training import config
 from sklearn_hscl.training.config import (
     CONVOLUTION,
+    GRAPHS,
     NO_LABELS,
     PLAIN,
     PRETRAINED,
@@ -32,7 +34,16 @@ from sklearn_hscl.training.config import (
 )
 
 GUIDE = Path(__file__).parent.parent / "docs/user_guide/encoders.rst"
-COLUMNS = [TABULAR, CONVOLUTION, SPARSE, PLAIN, PRETRAINED, NO_LABELS, UNLABELED_IMAGES]
+COLUMNS = [
+    TABULAR,
+    CONVOLUTION,
+    SPARSE,
+    PLAIN,
+    PRETRAINED,
+    GRAPHS,
+    NO_LABELS,
+    UNLABELED_IMAGES,
+]
 SIZES = ["n_components", "hidden_layer_sizes"]  # defaults of the encoders themselves
 
 
@@ -81,6 +92,7 @@ def test_sizes_of_the_table(column):
         ("mlp", scipy.sparse.csr_array(dense)),
         ("mlp", dense),
         None,
+        ("gin", rings_and_stars()[0]),
         ("mlp", dense),
         ("mlp", dense.repeat(64, axis=1).reshape(40, 3, 8, 8)),
     ][column]

@@ -125,12 +125,11 @@ class FunctionAugmentation(Augmentation):
                 f"augment={self.function!r} failed on (rows, generator): {error}"
             ) from error
         wanted = (tuple(rows.shape), rows.dtype)
-        got = (
-            (tuple(views.shape), views.dtype) if isinstance(views, Tensor) else type(views)
-        )
+        is_alike = isinstance(views, type(rows))
+        got = (tuple(views.shape), views.dtype) if is_alike else type(views)
         if got != wanted:
             raise ValueError(
                 f"augment={self.function!r} must return a tensor of the shape and dtype "
-                f"of its input, {wanted}, got {got}."
+                f"of its input, or graphs for graphs, {wanted}, got {got}."
             )
         return views

@@ -1,4 +1,7 @@
-"""Texts in any form: lists, arrays, columns of a library, frames of one column."""
+"""Texts in any form: lists, arrays, columns of a library, frames of one column.
+
+Also what an encoder takes: texts, graphs, or tables and images.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from sklearn_hscl.data.graphs import is_graph_shape, reads_graphs
 from sklearn_hscl.data.missing import column_array, missing_mask
 
 Texts = NDArray[np.object_]
@@ -43,8 +47,22 @@ def _is_of_library(base: type) -> bool:
     return base.__module__.partition(".")[0] == _LIBRARY
 
 
+def content_for(encoder: object) -> str:
+    """Return what an encoder takes: "texts", "graphs", or "tables or images"."""
+    if reads_texts(encoder):
+        return "texts"
+    return "graphs" if reads_graphs(encoder) else "tables or images"
+
+
+def content_of(shape: tuple[int, ...]) -> str:
+    """Return what samples of a shape are, in the words of :func:`content_for`."""
+    if not shape:
+        return "texts"
+    return "graphs" if is_graph_shape(shape) else "tables or images"
+
+
 def check_reader(encoder: object, shape: tuple[int, ...]) -> None:
-    """Raise where an encoder cannot continue a fit: one of texts, or one of none.
+    """Raise where an encoder cannot continue a fit, as it takes other samples.
 
     Parameters
     ----------
@@ -56,10 +74,10 @@ def check_reader(encoder: object, shape: tuple[int, ...]) -> None:
     Raises
     ------
     ValueError
-        If one of both reads texts, and the other does not.
+        If the encoder takes other samples than that fit.
     """
-    takes = "texts" if reads_texts(encoder) else "tables or images"
-    if reads_texts(encoder) == bool(shape):
+    takes = content_for(encoder)
+    if takes != content_of(shape):
         raise ValueError(
             f"encoder={encoder_label(encoder)} takes {takes}, but the fit to continue "
             f"does not. Set encoder back, or fit anew with warm_start=False."
@@ -67,16 +85,18 @@ def check_reader(encoder: object, shape: tuple[int, ...]) -> None:
 
 
 def check_no_reader(encoder: object) -> None:
-    """Raise where an encoder that is not one of texts was meant to be one.
+    """Raise where an encoder that is not one of texts or graphs was meant to be one.
 
     Raises
     ------
     TypeError
-        If it is a class of encoders of texts, or another model of sentence-transformers.
+        If it is a class of encoders of texts or graphs, or another model of
+        sentence-transformers.
     """
     is_class = isinstance(encoder, type)
     kind = encoder if isinstance(encoder, type) else type(encoder)
-    if is_class and getattr(encoder, "reads_texts", False):
+    readers = ("reads_texts", "reads_graphs")
+    if is_class and any(getattr(encoder, name, False) for name in readers):
         problem, remedy = "is a class", "Pass an instance of it"
     elif any(map(_is_of_library, kind.__mro__)):
         problem = "is a class" if is_class else "does not embed texts as dense vectors"

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from traceback import walk_stack
 from typing import Any, TypeAlias
@@ -17,12 +17,17 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sklearn_hscl.augment.graph_rows import Graphs
 from sklearn_hscl.data.categorical import TableColumns, warn_of_doubtful_text
 from sklearn_hscl.data.dataframe import (
     Table,
     cells_of,
     is_frame,
     refuse_other_containers,
+)
+from sklearn_hscl.data.graphs import (
+    check_graphs,
+    is_graphs,
 )
 from sklearn_hscl.data.image_files import (
     images_of,
@@ -67,7 +72,8 @@ from sklearn_hscl.data.texts import (
     check_no_reader,
     check_reader,
     check_texts,
-    reads_texts,
+    content_for,
+    content_of,
 )
 from sklearn_hscl.data.training_data import (
     FittedInput,
@@ -271,8 +277,8 @@ def _open_with_labels(
                 source, value, parameter, takes_nulls=takes_nulls and parameter != "groups"
             )
     labels = [value for value in named if isinstance(value, str)]
-    takes_texts = reads_texts(reader.encoder)
-    return _open_parquet(reader, source, name, labels, takes_texts=takes_texts), values
+    takes = content_for(reader.encoder)
+    return _open_parquet(reader, source, name, labels, takes=takes), values
 
 
 def _open_parquet(
@@ -281,14 +287,18 @@ def _open_parquet(
     name: str,
     leave_out: Sequence[str] = (),
     *,
-    takes_texts: bool,
+    takes: str,
 ) -> ParquetRows | NDArray[np.object_]:
     """Return the rows of Parquet files, or the texts of an only column."""
+    if takes == "graphs":
+        raise ValueError(
+            f"{name} is Parquet files, but the encoder takes graphs. Pass a list of graphs."
+        )
     allow_nan = estimator.__sklearn_tags__().input_tags.allow_nan
     rows = parquet_rows(
         X, vars(estimator), leave_out=leave_out, allow_nan=allow_nan, name=name
     )
-    return check_texts(rows.source.table(rows.features), name) if takes_texts else rows
+    return check_texts(rows.source.table(rows.features), name) if takes == "texts" else rows
 
 
 def _open_labelled(
@@ -362,7 +372,7 @@ def check_rows(
     has_names = columns is not None or hasattr(estimator, "feature_names_in_")
     if not has_names and _is_plain_table(X, fitted_shape):
         return X
-    X = open_rows(estimator, X, name, takes_texts=not fitted_shape)
+    X = open_rows(estimator, X, name, takes=content_of(fitted_shape))
     return check_opened(estimator, X, columns=columns, fitted_shape=fitted_shape, name=name)
 
 
@@ -418,8 +428,10 @@ def check_opened(
         OutOfCoreRows where X is a memory map or a dataset.
     """
     is_fit = fitted_shape is None
-    if fitted_shape == () or (is_fit and reads_texts(estimator.encoder)):
+    if fitted_shape == () or (is_fit and content_for(estimator.encoder) == "texts"):
         return _check_opened_texts(estimator, X, is_fit=is_fit, name=name)
+    if is_graphs(X):
+        return _check_opened_graphs(estimator, X, fitted_shape, name)
     given, X = X, X.data if isinstance(X, Table) else X
     ndim = _n_dimensions(X)
     if ndim > 4:
@@ -461,22 +473,51 @@ def _check_opened_texts(
     return texts
 
 
+def _check_opened_graphs(
+    estimator: BaseEstimator,
+    graphs: Graphs,
+    fitted_shape: tuple[int, ...] | None,
+    name: str,
+) -> Graphs:
+    """Check number and width of graphs; the estimator gets `n_features_in_` in fit."""
+    smallest = 2 if fitted_shape is None else 1
+    if len(graphs) < smallest:
+        raise ValueError(
+            f"{name} holds {len(graphs)} graphs, but a minimum of {smallest} is required."
+        )
+    n_features = graphs.shape[-1]
+    if fitted_shape is None:
+        estimator.n_features_in_ = n_features
+    elif n_features != fitted_shape[-1]:
+        raise ValueError(
+            f"{name} holds graphs with {n_features} node features, but the embedder was "
+            f"fitted with {fitted_shape[-1]}. Encode the nodes as for fit."
+        )
+    return graphs
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "texts": check_texts,
+    "graphs": check_graphs,
+}
+
+
 def open_rows(
-    estimator: BaseEstimator, X: Any, name: str = "X", *, takes_texts: bool | None = None
+    estimator: BaseEstimator, X: Any, name: str = "X", *, takes: str | None = None
 ) -> Any:
     """Make arrays of tensors and of vectors in cells, and rows of datasets and files.
 
     Frames, sparse rows, other arrays and nested lists are left as they are. Where the
-    embedder takes texts, X becomes an array of strings; in fit, its encoder decides.
+    embedder takes texts, X becomes an array of strings, and where it takes graphs, these
+    are joined; in fit, its encoder decides.
     """
     if isinstance(X, OutOfCoreRows):
         return X
-    if takes_texts is None:
-        takes_texts = reads_texts(estimator.encoder)
+    takes = takes or content_for(estimator.encoder)
     if is_parquet(X):
-        return _open_parquet(estimator, X, name, takes_texts=takes_texts)
-    if takes_texts:
-        return None if X is None and name == "X_val" else check_texts(X, name)
+        return _open_parquet(estimator, X, name, takes=takes)
+    if takes in _READERS:
+        return None if X is None and name == "X_val" else _READERS[takes](X, name)
     check_no_reader(estimator.encoder)
     refuse_single_path(X, name)
     X = ItemList(X) if holds_items(X) else images_of(X, name)

@@ -1,6 +1,7 @@
-"""Encoders: torch modules that map a row or an image to its embedding."""
+"""Encoders: torch modules that map a row, an image or a graph to its embedding."""
 
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
+from sklearn_hscl.encoders.gin import GINEncoder
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.pixel_standardization import PixelScaling
 from sklearn_hscl.encoders.image.registry import PretrainedImageEncoder
@@ -18,6 +19,7 @@ __all__ = [
     "ContrastiveModule",
     "ConvEncoder",
     "EncoderOptions",
+    "GINEncoder",
     "MLPEncoder",
     "PixelScaling",
     "PretrainedImageEncoder",

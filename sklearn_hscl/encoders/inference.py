@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor, nn
 
+from sklearn_hscl.augment.graph_rows import Graphs
 from sklearn_hscl.data.out_of_core import Rows
 from sklearn_hscl.encoders.image.registry import LibraryEncoder
 from sklearn_hscl.encoders.preprocessing import Preparation, as_float
@@ -35,6 +36,7 @@ CHUNK_ROWS = 2048
 # they may take until then.
 _ROWS_PER_WAIT = 2**16
 _BYTES_PER_WAIT = 2**30
+_MAX_GRAPHS = 256  # graphs that are embedded at a time
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def embed_array(
 def _blocks(rows: Rows, device: torch.device) -> Iterator[range]:
     """Yield the first rows of the chunks that are embedded before the host waits."""
     n_rows, n_chunks = rows.shape[0], 1
-    if device.type != "cpu":
+    if device.type != "cpu" and not isinstance(rows, Graphs):
         row_bytes = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
         n_held = min(_ROWS_PER_WAIT, _BYTES_PER_WAIT // max(1, row_bytes))
         n_chunks = max(1, n_held // CHUNK_ROWS)
@@ -114,6 +116,8 @@ def embedding_dtype(rows: Rows) -> np.dtype[np.floating]:
 
     Other tables give float64, as everywhere in scikit-learn, and other images float32.
     """
+    if isinstance(rows, Graphs):
+        return np.dtype(np.float64 if rows.dtype == torch.float64 else np.float32)
     if rows.dtype in (np.float32, np.float64):
         return np.dtype(rows.dtype)
     return np.dtype(np.float64 if rows.ndim == 2 else np.float32)
@@ -130,7 +134,9 @@ def _check_finite(embedding: Tensor, first: int) -> None:
 
 
 def _dense_floats(rows: Any) -> NDArray[Any]:
-    """Make rows of a table dense and float32 or float64; leave images alone."""
+    """Make rows of a table dense and float32 or float64; leave others alone."""
+    if isinstance(rows, Graphs):
+        return rows  # type: ignore[return-value]
     rows = rows.toarray() if issparse(rows) else np.asarray(rows)
     if rows.ndim == 2 and rows.dtype not in (np.float32, np.float64):
         return rows.astype(np.float64)
@@ -147,7 +153,7 @@ def embed_alike(
     """Embed rows (n, ...) such that their bits do not depend on the others: (n, D).
 
     On a CPU, such batches are measured once for each encoder and each shape of rows. The
-    last bits of texts may depend on others of similar length.
+    last bits of texts may depend on others of similar length, those of graphs on others.
     """
     _set_to_eval(encoder)
 
@@ -158,6 +164,8 @@ def embed_alike(
     with torch.inference_mode(), precision.products(), precision.autocast():
         if is_tokens(rows):  # to measure each length would take longer than to embed
             return embed_by_length(embed, rows)
+        if isinstance(rows, Graphs):
+            return torch.cat([embed(some) for some in rows.split(_MAX_GRAPHS)])
         if rows.device.type != "cpu":
             return BatchLayout(UNMEASURED_SIZES).embed(embed, rows)
         products = chosen_products() if precision.name == "float32" else ""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sklearn_hscl.augment.graph_rows import Graphs
 from sklearn_hscl.encoders.forest_path import ForestPath
 from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.mlp import OneHotColumns
@@ -244,7 +245,13 @@ def _path(
 
 
 def input_values(rows: Tensor, layout: ColumnLayout | None) -> Floats:
-    """Return the inputs of the linear map of some rows, (n, n_inputs)."""
+    """Return the inputs of the linear map of some rows, (n, n_inputs).
+
+    Of graphs, which have no linear map, they are the sums over nodes of their features.
+    """
+    if isinstance(rows, Graphs):
+        sums: Floats = rows.sum_of_nodes(rows.nodes).cpu().double().numpy()
+        return sums
     values: Floats = linear_inputs(layout)(as_float(rows.cpu())).double().numpy()
     return values
 

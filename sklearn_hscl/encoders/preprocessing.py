@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
+from sklearn_hscl.augment.graph_rows import Graphs
+
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
@@ -364,7 +366,9 @@ class Identity:
     layout: ColumnLayout | None = None
 
     def __call__(self, rows: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the rows as a tensor (B, ...)."""
+        """Return the rows as a tensor (B, ...), or graphs as such."""
+        if isinstance(rows, Graphs):
+            return rows.to(dtype)
         if rows.dtype == np.uint8:
             return torch.from_numpy(np.require(rows, requirements=_TORCH_REQUIREMENTS))
         with np.errstate(over="ignore"):

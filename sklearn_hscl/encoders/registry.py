@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.forest_path import ForestPath
+from sklearn_hscl.encoders.gin import GINEncoder, scale_of_features
 from sklearn_hscl.encoders.image.conv import ConvEncoder
 from sklearn_hscl.encoders.image.registry import (
     IMAGE_BUILDERS,
@@ -39,7 +40,6 @@ from sklearn_hscl.encoders.preprocessing import ColumnLayout, as_float
 from sklearn_hscl.encoders.tabular.column_statistics import MAX_QUANTILE_ROWS
 from sklearn_hscl.encoders.tabular.encoder import TabularEncoder
 from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
-from sklearn_hscl.encoders.text.tokens import is_tokens
 from sklearn_hscl.runtime.precision import Precision
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -47,6 +47,7 @@ DEFAULT_N_COMPONENTS = 64
 _MLP_LAYER_SIZES = (256, 256)
 _TABULAR_N_COMPONENTS = 32
 _TABULAR_LAYER_SIZES = (128, 128, 128)
+_GIN_LAYER_SIZES = (32, 32, 32)
 _MAX_VALUES_READ = 2**20  # for the statistics of columns
 _MIN_ROWS_READ = 1000  # also for wide tables
 _N_CHECKED_ROWS = 4
@@ -127,7 +128,7 @@ def _display_name(options: EncoderOptions, module: nn.Module) -> str:
     return options.encoder if isinstance(options.encoder, str) else type(module).__name__
 
 
-# Builders of table encoders ----------------------------------------------------------
+# Builders of encoders of tables and graphs --------------------------------------------
 
 
 def _build_mlp(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
@@ -180,18 +181,28 @@ def _check_sizes(sizes: Sequence[int] | None, default: Sequence[int]) -> Sequenc
 # Registry ----------------------------------------------------------------------------
 
 
+def _build_gin(options: EncoderOptions, inputs: EncoderInputs) -> nn.Module:
+    return GINEncoder(
+        scale_of_features(inputs.rows),
+        hidden_layer_sizes=_check_sizes(options.hidden_layer_sizes, _GIN_LAYER_SIZES),
+        n_components=options.n_components,
+        dropout=options.dropout,
+    )
+
+
 _Builder = Callable[[EncoderOptions, EncoderInputs], nn.Module]
 _TABLE_BUILDERS: dict[str, _Builder] = {"mlp": _build_mlp, "tabular": _build_tabular}
-_BUILDERS: dict[str, _Builder] = _TABLE_BUILDERS | IMAGE_BUILDERS
+_BUILDERS: dict[str, _Builder] = _TABLE_BUILDERS | IMAGE_BUILDERS | {"gin": _build_gin}
 ENCODERS = tuple(_BUILDERS)
 """Names that `encoder` accepts beside ``"auto"`` and those of library models."""
-StoredType = type[MLPEncoder | TabularEncoder | ConvEncoder | ResNetEncoder]
+StoredType = type[MLPEncoder | TabularEncoder | ConvEncoder | ResNetEncoder | GINEncoder]
 # Types of built-in encoders by their names in files, which never change.
 STORED_TYPES: dict[str, StoredType] = {
     "mlp": MLPEncoder,
     "tabular": TabularEncoder,
     "conv": ConvEncoder,
     "resnet": ResNetEncoder,
+    "gin": GINEncoder,
 }
 
 
@@ -342,7 +353,7 @@ def output_width(
         that width, with a gradient, and each must depend on its row alone.
     """
     sample = as_float(sample)
-    sample = sample if is_tokens(sample) else sample.float()
+    sample = sample.float() if sample.is_floating_point() else sample
     try:
         output = module.eval()(sample)  # also gives lazy modules their shapes
         fewer = module(sample[:2])

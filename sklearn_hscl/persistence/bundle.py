@@ -12,7 +12,7 @@ from importlib.metadata import version
 from math import prod
 from pathlib import PurePath
 from traceback import walk_stack
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from sklearn_hscl.data.graphs import is_graph_shape, one_node
 from sklearn_hscl.data.image_validation import PIXEL_RANGES
 from sklearn_hscl.data.texts import OBJECT_NAME
 from sklearn_hscl.encoders.text.files import is_writable
@@ -489,6 +490,15 @@ def _check_inputs(inputs: Entries, n_features: int) -> None:
         raise BundleError("expected the output configuration to be a dict")
 
 
+def _tried_row(fitted: FittedState) -> torch.Tensor:
+    """Return a prepared row of zeros, an empty text, or a graph of one node."""
+    shape, dtype = fitted.input_shape_, fitted.precision.dtype
+    if is_graph_shape(shape):
+        return cast(torch.Tensor, one_node(shape[-1], dtype))
+    sample = np.zeros((1, *shape)) if shape else np.array([""], dtype=object)
+    return fitted.prepare(sample, dtype)
+
+
 def _try_encoder(fitted: FittedState, *, is_built_in: bool) -> None:
     """Embed one row, so that a file that cannot produce embeddings fails on load.
 
@@ -498,11 +508,9 @@ def _try_encoder(fitted: FittedState, *, is_built_in: bool) -> None:
     precision = fitted.precision
     if prod(fitted.input_shape_) > _MAX_TRIED_VALUES:
         return
-    shape = fitted.input_shape_
-    sample = np.zeros((1, *shape)) if shape else np.array([""], dtype=object)
-    row = fitted.prepare(sample, precision.dtype)
+    row = _tried_row(fitted).to(fitted.device_)
     with torch.inference_mode(), precision.autocast():
-        embedding = fitted.module_(row.to(fitted.device_))
+        embedding = fitted.module_(row)
     if embedding.shape != (1, fitted.n_features_out):
         raise BundleError(
             f"expected its encoder to return an embedding of shape "

@@ -51,6 +51,7 @@ from sklearn_hscl.training.fitted_state import (
     EpochRecord,
     FittedNet,
     FittedState,
+    is_shape,
     n_features_of,
 )
 
@@ -203,7 +204,7 @@ def _check_entries(entries: object) -> Entries:
         **{entry.key: entry.type for entry in ENTRIES.values()},
     )
     shape, seeds = checked["input_shape"], checked["seeds"]
-    if len(shape) not in (0, 1, 3) or not all(type(n) is int and n > 0 for n in shape):
+    if not is_shape(shape):
         raise BundleError(f"the rows have the invalid shape {shape!r:.80}")
     n_seeds = len(Seeds._fields)
     if len(seeds) != n_seeds or not all(type(n) is int and n >= 0 for n in seeds):

@@ -15,11 +15,15 @@ import numpy as np
 import torch
 
 from sklearn_hscl.augment import (
+    AttributeMasking,
     Augmentation,
     ClassCorruption,
+    EdgePerturbation,
     FeatureCorruption,
     ImageTransforms,
+    NodeDropping,
     RandomShift,
+    Subgraph,
 )
 from sklearn_hscl.losses import (
     ContrastiveLoss,
@@ -36,11 +40,15 @@ NamedObject = Schedule | Augmentation | ContrastiveLoss
 
 _SCHEDULES = (WarmUpBeta, LinearBeta, CosineBeta, StepBeta)
 _AUGMENTATIONS = (
+    AttributeMasking,
     Augmentation,
     ClassCorruption,
+    EdgePerturbation,
     FeatureCorruption,
     ImageTransforms,
+    NodeDropping,
     RandomShift,
+    Subgraph,
 )
 # Classes whose instances are stored as name and settings.
 _CLASSES: dict[str, type[NamedObject]] = {

@@ -214,6 +214,11 @@ def _unlabeled_image_epochs(n_rows: int, n_batches: int) -> int:
     return max(5, round(n_steps / n_batches))
 
 
+def _graph_epochs(n_rows: int, n_batches: int) -> int:
+    n_steps = min(max(20 * n_batches, 300), 8000)
+    return max(5, round(n_steps / n_batches))
+
+
 def _tabular_epochs(n_rows: int, n_batches: int) -> int:
     n_steps = max(50 * n_rows // 256, 140)
     if n_steps > 500:  # further samples then add less and less
@@ -244,6 +249,8 @@ CONVOLUTION = replace(
     lr=4e-3,
     ce_weight=0.5,
 )
+# Batches as in the papers. Small sets need steps for the statistics of the network, too.
+GRAPHS = EncoderDefaults(epochs=_graph_epochs, batch_size=128)
 # A third of the steps at three times the rate of the others does as much.
 TABULAR = EncoderDefaults(
     epochs=_tabular_epochs,
@@ -311,6 +318,8 @@ def _choose_defaults(encoder: object, data: TrainingData) -> EncoderDefaults:
     """Return the defaults for an encoder and the kind of data."""
     if encoder == "tabular":
         return TABULAR
+    if encoder == "gin":
+        return GRAPHS
     if is_pretrained(encoder):
         return PRETRAINED
     if data.target_kind is None:

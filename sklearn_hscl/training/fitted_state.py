@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sklearn_hscl.data.categorical import TableColumns
+from sklearn_hscl.data.graphs import is_graph_shape
 from sklearn_hscl.data.targets import TargetEncoder
 from sklearn_hscl.encoders.contrastive_module import ContrastiveModule
 from sklearn_hscl.encoders.preprocessing import Preparation
@@ -100,8 +101,17 @@ _DERIVED = {_STORAGE: Storage.DERIVED}
 
 
 def n_features_of(shape: tuple[int, ...]) -> int:
-    """Return the number of columns or channels of a sample; of texts, the one column."""
+    """Return the number of columns, channels or node features; of texts, the one column."""
+    if is_graph_shape(shape):
+        return shape[-1]
     return shape[0] if shape else 1
+
+
+def is_shape(shape: list[int]) -> bool:
+    """Return whether a stored list is the shape of a table's row, an image, ...."""
+    sizes = shape[1:] if is_graph_shape(tuple(shape)) else shape
+    has_axes = len(shape) in (0, 1, 3) or len(sizes) < len(shape)
+    return has_axes and all(type(n) is int and n > 0 for n in sizes)
 
 
 def _sizes(shape: torch.Size | tuple[int, ...]) -> list[int]:

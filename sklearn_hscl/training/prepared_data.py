@@ -16,6 +16,7 @@ from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from sklearn_hscl.data.graphs import is_graphs
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.texts import is_texts
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
@@ -290,7 +291,7 @@ def to_tensors(
 def _prepared(
     rows: np.ndarray, prepare: Preparation, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    if is_texts(rows):  # as wide as the longest text
+    if is_texts(rows) or is_graphs(rows):  # as large as the longest text, or flat
         return prepare(rows, dtype).to(device)
     first = prepare(rows[:_CHUNK_ROWS], dtype)
     result = torch.empty((len(rows), *first.shape[1:]), dtype=first.dtype, device=device)

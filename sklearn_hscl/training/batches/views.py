@@ -15,8 +15,11 @@ from sklearn_hscl.augment.base import (
     ClassAugmentation,
     FunctionAugmentation,
 )
+from sklearn_hscl.augment.graph import NodeDropping
+from sklearn_hscl.augment.graph_rows import join_rows
 from sklearn_hscl.augment.image import ImageTransforms, RandomShift
 from sklearn_hscl.augment.tabular import FeatureCorruption
+from sklearn_hscl.data.graphs import is_graph_shape
 from sklearn_hscl.data.texts import reads_texts
 from sklearn_hscl.encoders.preprocessing import as_float
 from sklearn_hscl.losses import ContrastiveLoss
@@ -44,7 +47,7 @@ class Views:
         rows = as_float(rows, self.dtype)
         if self.n_views == 1:
             return self._view(rows, targets, folds)
-        return torch.cat([self._view(rows, targets, folds) for _ in range(self.n_views)])
+        return join_rows([self._view(rows, targets, folds) for _ in range(self.n_views)])
 
     def _view(self, rows: Tensor, targets: Tensor | None, folds: Tensor | None) -> Tensor:
         if isinstance(self.augment, ClassAugmentation):
@@ -169,14 +172,15 @@ def choose_augment(
         Number of views of each row.
     shape : tuple of int
         Shape of a training row: (n_features,) of a table, (C, H, W) of images, () of texts
-        and (2, L) of their tokens.
+        and (2, L) of their tokens, (-1, n_features) of graphs.
     has_targets : bool
         Whether labels or values decide about positives.
 
     Returns
     -------
     Augmentation
-        For "auto", tables are corrupted if a row needs several views. Images are always
+        For "auto", tables are corrupted if a row needs several views, and nodes of graphs
+        are dropped. Images are always
         shifted, as shifted images look like real ones, which corrupted rows do not.
         Without targets they are cropped and recoloured: all that is learned is which views
         are of one image, and shifted ones are too easy to recognize. Texts stay as they
@@ -189,6 +193,8 @@ def choose_augment(
     if not isinstance(augment, str):
         _check_function(augment)
         return FunctionAugmentation(augment)
+    if is_graph_shape(shape):
+        return NodeDropping() if n_views > 1 else Augmentation()
     if len(shape) in (0, 2):
         return Augmentation()
     if len(shape) > 2:

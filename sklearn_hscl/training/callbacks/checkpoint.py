@@ -23,6 +23,7 @@ from scipy.sparse import csr_array, issparse
 from skorch.history import History
 from torch import Tensor
 
+from sklearn_hscl.augment.graph_rows import Graphs
 from sklearn_hscl.data.out_of_core import OutOfCoreRows
 from sklearn_hscl.data.training_data import LabelledArrays, TrainingData
 from sklearn_hscl.losses import ContrastiveLoss
@@ -626,6 +627,9 @@ def _chunks(array: _Array) -> Iterator[np.ndarray]:
     elif isinstance(array, np.ndarray):
         for start in range(0, len(array), _CHUNK_ROWS):
             yield array[start : start + _CHUNK_ROWS]
+    elif isinstance(array, Graphs):
+        for part in (array.nodes, array.edges, array.node_counts, array.edge_counts):
+            yield from _chunks(part)
     else:
         raise TypeError(f"Expected an array, got {type(array).__name__}.")
 
