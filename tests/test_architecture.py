@@ -174,7 +174,7 @@ def is_internal(module, function):
 
 
 COUNTS = {
-    "modules": (len(FILES), 163),
+    "modules": (len(FILES), 164),
     "modules beside packages at the root": (
         sum(
             path.parent == PACKAGE and path.name != "__init__.py" for path in FILES.values()

@@ -13,7 +13,13 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn_hscl import HSCLEmbedder, diagnose
 from sklearn_hscl.encoders.preprocessing import TablePreprocessor
 from sklearn_hscl.reports.training_report import is_below_floor
-from sklearn_hscl.training.floor import axes_as_passed, compare, read_out
+from sklearn_hscl.training.batches.tensors import LabelledRows
+from sklearn_hscl.training.callbacks.early_stopping import (
+    HeldOutEarlyStopping,
+    OutOfFoldEarlyStopping,
+)
+from sklearn_hscl.training.floor import axes_as_passed
+from sklearn_hscl.training.readout import OutOfFoldReadout, compare, read_out
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 6))
@@ -186,3 +192,54 @@ def test_numbers_of_sparse_rows_are_predicted_from_components_as_passed():
         linear = fit(form(rows), y, target_type="continuous").transform(form(rows))[:, -1]
         correlation = np.corrcoef(linear, ridge.predict(components))[0, 1]
         assert (correlation > 1 - 1e-6) == expected, correlation
+
+
+def test_each_fold_is_read_out_after_learning_from_the_others():
+    rows, targets = (torch.from_numpy(part).float() for part in (X, SIGNAL))
+    folds = torch.arange(len(X)) % 4
+    found = OutOfFoldReadout.of(LabelledRows(rows, targets), folds).of_rows(None)
+    every, truth = rows.double().numpy(), targets.double().numpy()
+    expected = []
+    for fold in range(4):
+        known = folds.numpy() != fold
+        models = KNeighborsRegressor(10), Ridge()
+        predicted = [
+            m.fit(every[known], truth[known]).predict(every[~known]) for m in models
+        ]
+        errors = [(p - truth[~known]) ** 2 for p in predicted]
+        expected.append(np.stack([error.mean(1) for error in errors], axis=1))
+    assert_allclose(np.stack(found, axis=1), np.vstack(expected), rtol=1e-9)
+
+
+# Where members do not see a part of the samples, none are held out for the floor.
+SCORED = {
+    "numbers": (SIGNAL, {}, None, True),
+    "labels": (LABELS, {}, None, True),
+    "fine groups": (SIGNAL, {}, np.arange(300) // 10, True),
+    "coarse groups": (SIGNAL, {}, np.arange(300) // 100, False),
+    "one member": (SIGNAL, {"n_members": 1}, None, False),
+    "no head": (SIGNAL, {"ce_weight": 0.0}, None, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("y", "params", "groups", "by_members"), SCORED.values(), ids=SCORED
+)
+def test_members_score_the_samples_that_they_do_not_see(
+    y, params, groups, by_members, monkeypatch
+):
+    n_rows, scoring = [], [HeldOutEarlyStopping, OutOfFoldEarlyStopping]
+    for stopping in scoring:
+        begin = stopping.on_train_begin
+
+        def noted(self, net, X, y, begin=begin, **kwargs):
+            n_rows.append((type(self), len(y)))
+            begin(self, net, X, y, **kwargs)
+
+        monkeypatch.setattr(stopping, "on_train_begin", noted)
+    embedder = HSCLEmbedder(max_epochs=2, random_state=0, **params)
+    embedder.fit(X, y, groups=groups)
+    [(stopping, n_trained)] = n_rows
+    assert stopping is scoring[by_members]
+    assert (n_trained == len(X)) == by_members
+    assert embedder.held_out_readout_.keys() == KEYS

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import ceil
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,26 +27,59 @@ from sklearn_hscl.training.config import (
     FitContext,
     steps_in_epoch,
 )
-from sklearn_hscl.training.ensemble import draw_folds, draw_member_folds
+from sklearn_hscl.training.ensemble import (
+    draw_folds,
+    draw_group_folds,
+    draw_member_folds,
+)
 from sklearn_hscl.training.loop.callback import TrainingCallback
 
 # Fewer held-out samples give a score of few values, with large errors.
 _MIN_HELD_OUT = 100
+# So many samples are held out where none was asked for, and at most this fraction.
+_MIN_HELD_OUT_BY_DEFAULT, _MAX_FRACTION = 80, 0.2
 # Before so many steps a network is hardly trained, whatever its score on a few samples.
 _MIN_STEPS = 50
 
 
-def score_folds_if_few(
-    config: FitConfig, data: TrainingData, loss: ContrastiveLoss
+def choose_scored_rows(
+    config: FitConfig, data: TrainingData, loss: ContrastiveLoss, *, is_new: bool
 ) -> FitConfig:
-    """Let members score the samples that they do not see, if few would be held out.
+    """Let members score the samples that they do not see, or hold samples out.
 
-    All samples are then scored, as by ``early_stopping="auto"``, and all are trained on.
+    Members score all samples, and all are trained on, by ``early_stopping="auto"``, and
+    where few samples would be held out. Members of an earlier fit have seen all samples.
+    Where none scores numbers or labels, which are fitted fast, some are held out.
+
+    Parameters
+    ----------
+    config : FitConfig
+        Resolved parameters.
+    data : TrainingData
+        All data that `fit` got.
+    loss : ContrastiveLoss
+        The completed loss.
+    is_new : bool
+        Whether no earlier fit is continued.
+
+    Returns
+    -------
+    FitConfig
+        With `early_stopping` and `validation_fraction` for these data.
     """
-    by_auto = replace(config, early_stopping="auto")
-    few = config.validation_fraction * data.train.rows.shape[0] < _MIN_HELD_OUT
-    splits = config.early_stopping is True and data.held_out is None
-    return by_auto if splits and few and _can_score_folds(by_auto, data, loss) else config
+    if data.held_out is not None:
+        return config
+    n_rows, by_auto = data.train.rows.shape[0], replace(config, early_stopping="auto")
+    can_score = is_new and _can_score_folds(by_auto, data, loss)
+    if config.early_stopping is True:
+        few = config.validation_fraction * n_rows < _MIN_HELD_OUT
+        return by_auto if few and can_score else config
+    is_open = config.early_stopping == "auto" and n_rows >= MIN_ROWS_OUT_OF_FOLD
+    if can_score or not is_open or data.target_kind in (None, "class"):
+        return config
+    fraction = min(_MAX_FRACTION, _MIN_HELD_OUT_BY_DEFAULT / n_rows)
+    fraction = max(config.validation_fraction, fraction)
+    return replace(config, early_stopping=True, validation_fraction=fraction)
 
 
 def member_folds(
@@ -58,15 +92,19 @@ def member_folds(
     Tensor of int, shape (n,), or None
         None if all members see all samples.
     """
-    codes, groups = data.train.targets, data.train.groups
-    if data.target_kind != "class" or codes is None:
+    targets, groups = data.train.targets, data.train.groups
+    if targets is None:
         return None
     if config.cross_fit is None and not _can_score_folds(config, data, loss):
         return None
+    is_class, drawn = data.target_kind == "class", (config.n_members, seeds.split)
     if groups is None:
-        folds = draw_folds(codes, config.n_members, seeds.split)
+        strata = targets if is_class else np.zeros(len(targets), dtype=np.int64)
+        folds = draw_folds(strata, *drawn)
+    elif is_class:
+        folds = draw_member_folds(targets, groups, *drawn)
     else:
-        folds = draw_member_folds(codes, groups, config.n_members, seeds.split)
+        folds = draw_group_folds(targets, groups, *drawn)
     return torch.from_numpy(folds)
 
 
@@ -89,7 +127,7 @@ def monitoring_callbacks(config: FitConfig, context: FitContext) -> list[Trainin
         monitors.append(HeldOutEarlyStopping(context.held_out, **settings))
     elif folds is not None and _scores_out_of_fold(config, context.loss):
         monitors.append(OutOfFoldEarlyStopping(folds, **settings))
-    if folds is not None:
+    if folds is not None and data.target_kind == "class":
         cross_fit = config.cross_fit is not None
         monitors.append(CalibratedScale(folds, cross_fit=cross_fit))
     return monitors
@@ -119,10 +157,12 @@ def _min_epochs(config: FitConfig, data: TrainingData) -> int:
 
 def _can_score_folds(config: FitConfig, data: TrainingData, loss: ContrastiveLoss) -> bool:
     """Return whether there are members and samples enough to score folds."""
-    if data.target_kind != "class" or config.n_members < 2:
+    if data.target_kind is None or config.n_members < 2:
         return False
-    enough = data.train.rows.shape[0] >= MIN_ROWS_OUT_OF_FOLD
-    return enough and _scores_out_of_fold(config, loss)
+    groups, n_rows = data.train.groups, data.train.rows.shape[0]
+    if groups is not None and data.target_kind != "class":
+        n_rows = n_rows if len(np.unique(groups)) >= config.n_members else 0
+    return n_rows >= MIN_ROWS_OUT_OF_FOLD and _scores_out_of_fold(config, loss)
 
 
 def _scores_out_of_fold(config: FitConfig, loss: ContrastiveLoss) -> bool:

@@ -14,9 +14,9 @@ from sklearn_hscl.runtime.random_state import Seeds
 from sklearn_hscl.runtime.threads import choose_threads, has_small_steps
 from sklearn_hscl.training.build_callbacks import (
     checkpoint_callbacks,
+    choose_scored_rows,
     member_folds,
     monitoring_callbacks,
-    score_folds_if_few,
 )
 from sklearn_hscl.training.build_net import build_net
 from sklearn_hscl.training.callbacks.checkpoint import Checkpoint
@@ -83,8 +83,7 @@ def build_run(
         given = replace(given, n_components=previous.net.plain_module.n_components)
     config = resolve_defaults(given, data.data)
     resolve_loss(loss, config, data.data)
-    if previous is None:  # whose members have seen all samples
-        config = score_folds_if_few(config, data.data, loss)
+    config = choose_scored_rows(config, data.data, loss, is_new=previous is None)
     if previous is not None or start.is_chunk:  # each of whose calls would go back
         config = replace(config, defaults=replace(config.defaults, interpolation=None))
     split = data.split(config, seeds)

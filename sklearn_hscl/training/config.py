@@ -200,8 +200,6 @@ class FitContext:
 BATCH_SIZE = 256
 # Fewer samples are too few to keep a part of them from a member, unless asked for.
 MIN_ROWS_OUT_OF_FOLD = 40
-# So many rows are held out where none was asked for, and at most this fraction.
-_MIN_HELD_OUT, _MAX_FRACTION = 80, 0.2
 
 
 def _convolution_epochs(n_rows: int, n_batches: int) -> int:
@@ -366,7 +364,6 @@ def resolve_defaults(given: GivenConfig, data: TrainingData) -> FitConfig:
             "lr_schedule": _lr_schedule(given, defaults),
             "weight_decay": _first(given.weight_decay, defaults.weight_decay),
             "early_stopping": _early_stopping(given, defaults, data),
-            "validation_fraction": _validation_fraction(given, data),
             "n_iter_no_change": _first(given.n_iter_no_change, defaults.n_iter_no_change),
         }
     )
@@ -475,31 +472,7 @@ def _early_stopping(
 ) -> bool | str:
     if given.early_stopping == "auto" and data.held_out is not None:
         return True
-    if given.early_stopping == "auto" and _holds_out(defaults, data):
-        return True
     return _unless_auto(given.early_stopping, defaults.early_stopping)
-
-
-def _holds_out(defaults: EncoderDefaults, data: TrainingData) -> bool:
-    """Return whether rows are held out by default, as members fit numbers and labels fast.
-
-    Members share most weights, and soon fit the rows that one of them does not see.
-    """
-    n_rows = data.train.rows.shape[0]
-    has_other_targets = data.target_kind in ("multilabel", "continuous")
-    return (
-        defaults.early_stopping == "auto"
-        and has_other_targets
-        and n_rows >= MIN_ROWS_OUT_OF_FOLD
-    )
-
-
-def _validation_fraction(given: GivenConfig, data: TrainingData) -> float:
-    """Return the fraction of rows to hold out: more of few, where none is asked for."""
-    if given.early_stopping is True or data.target_kind == "class":
-        return given.validation_fraction
-    n_rows = data.train.rows.shape[0]
-    return max(given.validation_fraction, min(_MAX_FRACTION, _MIN_HELD_OUT / n_rows))
 
 
 def _check_cross_fit(config: FitConfig, data: TrainingData) -> None:

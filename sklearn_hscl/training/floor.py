@@ -3,144 +3,42 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
-from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsRegressor
 from torch import Tensor, nn
 
 from sklearn_hscl.encoders.forest_path import fit_forest_paths
-from sklearn_hscl.encoders.inference import embed_tensor
 from sklearn_hscl.encoders.linear_path import (
     LinearPath,
     Paths,
     fit_linear_path,
-    input_values,
-    labelled_indices,
     path_width,
     some_of,
 )
-from sklearn_hscl.encoders.preprocessing import (
-    ColumnLayout,
-    Preparation,
-    TablePreprocessor,
-)
+from sklearn_hscl.encoders.preprocessing import Preparation, TablePreprocessor
 from sklearn_hscl.encoders.tabular.forest_scores import ForestScores
 from sklearn_hscl.runtime.precision import Precision
 from sklearn_hscl.training.batches.tensors import LabelledRows, LazyRows
 from sklearn_hscl.training.out_of_fold import best_path
+from sklearn_hscl.training.readout import (
+    HeldOutReadout,
+    OutOfFoldReadout,
+    choose_scale,
+    compare,
+    some_labelled,
+)
 
 Floats = NDArray[np.float64]
-# Readouts learn from so many training rows, are tested on so many held-out rows, and read
-# so many values, but at least _MIN_ROWS rows.
-_MAX_TRAIN, _MAX_HELD_OUT, _MAX_VALUES, _MIN_ROWS = 4096, 512, 2**21, 256
-_N_NEIGHBORS, _MIN_HELD_OUT = 10, 20
+_MAX_FOREST_ROWS = 4096  # on which forests are compared
 # Rows of each part that a map of all rows, or components of sparse ones, are fitted to.
 _MAX_JOINED = 4096
 # Words of texts have many directions of little variance each.
 _MAX_COMPONENTS_AS_PASSED = 512
 _NORM_TOLERANCE = 1e-3  # rows may come in half precision
-# Factors of the trained part of an embedding.
-_SCALES = (1.0, 0.5, 0.25, 0.125)
-
-
-# Readouts ----------------------------------------------------------------------------
-
-
-class Readout(NamedTuple):
-    """Squared errors of the held-out rows, by two models of default settings."""
-
-    neighbors: Floats
-    linear: Floats
-
-    @property
-    def both(self) -> Floats:
-        """Mean over the two models, for each row."""
-        return (self.neighbors + self.linear) / 2
-
-
-def read_out(train: Floats, targets: Floats, held_out: Floats, truth: Floats) -> Readout:
-    """Predict the targets of held-out rows by 10 nearest neighbors and by ridge.
-
-    Parameters
-    ----------
-    train, held_out : ndarray of shape (n, D) and (m, D)
-        Embeddings, or other rows.
-    targets, truth : ndarray of shape (n, K) and (m, K)
-        Their targets: indicators of classes or labels, or standardised numbers.
-
-    Returns
-    -------
-    Readout
-        For each held-out row the mean squared error over targets.
-    """
-    models = (KNeighborsRegressor(min(_N_NEIGHBORS, len(train))), Ridge())
-    errors = (
-        np.square(model.fit(train, targets).predict(held_out).reshape(truth.shape) - truth)
-        for model in models
-    )
-    return Readout(*(error.mean(1) for error in errors))
-
-
-@dataclass(frozen=True)
-class HeldOutReadout:
-    """Targets of held-out rows, to be read out from embeddings or from the rows."""
-
-    train: LabelledRows
-    held_out: LabelledRows
-    targets: Floats
-    """Of the training rows: indicators or numbers, (n, K)."""
-    truth: Floats
-    """The same of the held-out rows, (m, K)."""
-
-    @classmethod
-    def of(cls, train: LabelledRows, held_out: LabelledRows) -> Self:
-        """Take labelled rows of both, as many as can be compared quickly."""
-        n_values = max(1, int(np.prod(train.rows.shape[1:])))
-        most = max(_MIN_ROWS, _MAX_VALUES // n_values)
-        parts = (
-            _some(train, min(_MAX_TRAIN, most)),
-            _some(held_out, min(_MAX_HELD_OUT, most)),
-        )
-        targets, truth = (part.targets.cpu().double().numpy() for part in parts)
-        if targets.ndim == 1:
-            classes = np.unique(targets)
-            targets, truth = (
-                (t[:, None] == classes).astype(float) for t in (targets, truth)
-            )
-        return cls(*parts, targets, truth)
-
-    def of_rows(self, layout: ColumnLayout | None) -> Readout:
-        """Return the errors of models of the prepared columns, or pixels, themselves."""
-        rows = (input_values(part.rows[:], layout) for part in (self.train, self.held_out))
-        return self.read(*rows)
-
-    def embed(self, encoder: nn.Module, precision: Precision) -> tuple[Floats, Floats]:
-        """Return the embeddings of the training and the held-out rows."""
-        first, second = (
-            embed_tensor(encoder, part.rows, precision).cpu().double().numpy()
-            for part in (self.train, self.held_out)
-        )
-        return first, second
-
-    def read(self, train: Floats, held_out: Floats) -> Readout:
-        """Return the errors of models of both parts of some representation."""
-        return read_out(train, self.targets, held_out, self.truth)
-
-
-def _some(data: LabelledRows, most: int) -> LabelledRows:
-    """Return labelled rows, `most` at most."""
-    index = some_of(labelled_indices(data.targets), most)
-    return LabelledRows(data.rows[index], data.targets[index.to(data.targets.device)])
-
-
-# The finished encoder -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -151,7 +49,7 @@ class FinishedEncoder:
     path_width: int
     """Width of the paths beside it."""
     readout: dict[str, float] | None
-    """Result of :func:`compare`; None without held-out rows with targets."""
+    """Result of :func:`compare`; None without rows that are held out or out of fold."""
 
 
 @dataclass(frozen=True)
@@ -186,17 +84,33 @@ class Finish:
             data = HeldOutReadout.of(self.known, self.held_out)
             embeddings = data.embed(finished, self.precision)
             if self.path is True and isinstance(finished, LinearPath):
-                embedding = choose_scale(finished, data, *embeddings)
+                embedding = choose_scale(finished, data.by_scale(finished, *embeddings))
             else:
                 embedding = data.read(*embeddings)
             readout = compare(embedding, data.of_rows(self.prepare.layout), data)
             finished = self._with_all_rows(finished)
+        elif self.path is True and isinstance(finished, LinearPath):
+            readout = self._out_of_fold(finished)
         return FinishedEncoder(finished, path_width(finished), readout)
+
+    def _out_of_fold(self, finished: LinearPath) -> dict[str, float] | None:
+        """Choose the scale by rows that a member does not see, and return their readout."""
+        if self.folds is None or self.target_kind == "class":
+            return None
+        encoder, data = finished.encoder, OutOfFoldReadout.of(self.train, self.folds)
+
+        def fit_path(rows: LabelledRows) -> LinearPath:
+            path = self._with_path(encoder, rows)
+            assert isinstance(path, LinearPath)
+            return path
+
+        embedding = choose_scale(finished, data.by_scale(fit_path, self.precision))
+        return compare(embedding, data.of_rows(self.prepare.layout), data)
 
     def _with_forests(self, encoder: nn.Module) -> nn.Module:
         if not self.forests:
             return encoder
-        some = some_of(torch.arange(self.train.rows.shape[0]), _MAX_TRAIN)
+        some = some_of(torch.arange(self.train.rows.shape[0]), _MAX_FOREST_ROWS)
         rows = self.train.rows[some]
         paths = fit_forest_paths(encoder, self.forests, rows, self.precision)
         if self.folds is None:
@@ -245,7 +159,7 @@ def paths_of(encoder: nn.Module) -> Paths | None:
 
 def joined(first: LabelledRows, second: LabelledRows) -> LabelledRows:
     """Return some rows of both."""
-    parts = _some(first, _MAX_JOINED), _some(second, _MAX_JOINED)
+    parts = some_labelled(first, _MAX_JOINED), some_labelled(second, _MAX_JOINED)
     return LabelledRows(
         torch.cat([part.rows[:] for part in parts]),
         torch.cat([part.targets for part in parts]),
@@ -292,60 +206,3 @@ def axes_as_passed(
 def _has_norm_one(rows: np.ndarray) -> bool:
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     return bool(np.abs(norms - 1).max() < _NORM_TOLERANCE)
-
-
-def choose_scale(
-    path: LinearPath, data: HeldOutReadout, train: Floats, held_out: Floats
-) -> Readout:
-    """Scale the trained part of an embedding, so that held-out rows are read out best.
-
-    Training rows are embedded closer to their targets than new rows. Where that misleads
-    the readouts, a smaller trained part leaves more to the linear part.
-
-    Parameters
-    ----------
-    path : LinearPath
-        Its scale is multiplied.
-    data : HeldOutReadout
-        The targets.
-    train, held_out : ndarray of shape (n, D) and (m, D)
-        Embeddings before that.
-
-    Returns
-    -------
-    Readout
-        Of the scaled embedding.
-    """
-    is_trained = np.arange(train.shape[1]) < train.shape[1] - path.width
-    readouts = {}
-    for scale in _SCALES:
-        factors = np.where(is_trained, scale, 1.0)
-        readouts[scale] = data.read(train * factors, held_out * factors)
-    best = min(readouts, key=lambda scale: float(readouts[scale].both.mean()))
-    path.scale.mul_(best)
-    return readouts[best]
-
-
-def compare(
-    embedding: Readout, rows: Readout, data: HeldOutReadout
-) -> dict[str, float] | None:
-    """Return what simple models explain of held-out targets, from the embedding and from X.
-
-    Returns
-    -------
-    dict of str to float, or None for too few rows, or rows of one target
-        R2 by each model: one minus the squared error, relative to that of the mean target;
-        of classes and labels it is that of their indicators. ``"difference"`` is the mean
-        R2 of the embedding minus that of the rows, with its ``"standard_error"``.
-    """
-    deviation = np.square(data.truth - data.targets.mean(0)).mean()
-    if len(data.truth) < _MIN_HELD_OUT or not deviation:
-        return None
-    gain = (rows.both - embedding.both) / deviation
-    scores = {
-        f"{name}_{model}": 1 - float(errors.mean() / deviation)
-        for name, readout in (("embedding", embedding), ("rows", rows))
-        for model, errors in readout._asdict().items()
-    }
-    error = float(gain.std() / sqrt(len(gain)))
-    return scores | {"difference": float(gain.mean()), "standard_error": error}

@@ -10,6 +10,7 @@ from skorch.history import History
 from torch import Tensor
 
 from sklearn_hscl.encoders.inference import CHUNK_ROWS, embed_tensor
+from sklearn_hscl.encoders.linear_path import labelled_indices
 from sklearn_hscl.runtime.normalize import l2_normalize
 from sklearn_hscl.training.batches.tensors import Batch, LabelledRows, LazyRows, select_rows
 from sklearn_hscl.training.loop.callback import StopTraining, TrainingCallback
@@ -211,12 +212,12 @@ class HeldOutEarlyStopping(BestWeights):
             return "k-NN accuracy"
         if not _has_head(net):
             return "negative loss"
-        return "R2" if net.target_kind == "continuous" else "negative Brier score"
+        return _name_of_head_score(net)
 
     def score(self, net: ContrastiveNet) -> float:
         """Return the fraction of correct votes, the head's score, or the negative loss."""
         if net.target_kind != "class":
-            return self._head_score(net) if _has_head(net) else self._negative_loss(net)
+            return self._score_of_head(net) if _has_head(net) else self._negative_loss(net)
         module = net.module_
         train, train_labels = _labelled(self.train_)
         held_out, labels = _labelled(self.held_out)
@@ -230,7 +231,7 @@ class HeldOutEarlyStopping(BestWeights):
     def _negative_loss(self, net: ContrastiveNet) -> float:
         return -held_out_loss(net, *self.held_out)
 
-    def _head_score(self, net: ContrastiveNet) -> float:
+    def _score_of_head(self, net: ContrastiveNet) -> float:
         """Return the score of the head's mean over members."""
         net.module_.eval()
         rows, targets = self.held_out
@@ -242,8 +243,7 @@ class HeldOutEarlyStopping(BestWeights):
                 outputs = outputs.mean(0) if net.module_.has_members else outputs
                 errors.append(squared_errors(outputs, targets[chunk], net.target_kind))
         self.errors_ = torch.cat(errors)
-        # Numbers are standardised.
-        return (net.target_kind == "continuous") - self.errors_.mean().item()
+        return _head_score(net, self.errors_)
 
     def loss(self, net: ContrastiveNet) -> float | None:
         """Return the held-out loss next to an accuracy; 0 for a single row."""
@@ -328,8 +328,9 @@ _MAX_SCORED_ROWS = 16_384
 class OutOfFoldEarlyStopping(BestWeights):
     """Score training rows by the member of an ensemble that does not see them.
 
-    The score is the negative Brier score of that member's class probabilities. It needs
-    no rows that all members are kept from. Of many rows, evenly spaced ones are scored.
+    The score is that of the jointly trained head: the negative Brier score, or R2 of
+    numbers. It needs no rows that all members are kept from. Of many rows, evenly spaced
+    ones are scored.
 
     Parameters
     ----------
@@ -348,7 +349,7 @@ class OutOfFoldEarlyStopping(BestWeights):
     ) -> None:
         """Choose the labelled rows that each member scores."""
         super().on_train_begin(net, X, y)
-        labelled = (y >= 0).nonzero()[:, 0]
+        labelled = labelled_indices(y).to(y.device)
         scored = labelled[:: -(-len(labelled) // _MAX_SCORED_ROWS)]
         folds = self.folds[scored]
         self.scored_ = [scored[folds == member] for member in range(net.n_members)]
@@ -361,10 +362,10 @@ class OutOfFoldEarlyStopping(BestWeights):
 
     def score_name(self, net: ContrastiveNet) -> str:
         """Return the name of the score."""
-        return "negative Brier score"
+        return _name_of_head_score(net)
 
     def score(self, net: ContrastiveNet) -> float:
-        """Return minus the mean squared error of the class probabilities."""
+        """Return the score of the head, by the member that does not see a row."""
         net.module_.eval()
         errors = []
         with torch.inference_mode():
@@ -373,7 +374,16 @@ class OutOfFoldEarlyStopping(BestWeights):
                     rows, targets = self.train_.rows[some], self.train_.targets[some]
                     _, outputs = net.module_(rows, member)  # (1, B, n_outputs)
                     errors.append(squared_errors(outputs[0], targets, net.target_kind))
-        return -torch.cat(errors).mean().item()
+        return _head_score(net, torch.cat(errors))
+
+
+def _name_of_head_score(net: ContrastiveNet) -> str:
+    return "R2" if net.target_kind == "continuous" else "negative Brier score"
+
+
+def _head_score(net: ContrastiveNet, errors: Tensor) -> float:
+    """Return R2 of numbers, which are standardised, or the negative Brier score."""
+    return (net.target_kind == "continuous") - errors.mean().item()
 
 
 def _has_head(net: ContrastiveNet) -> bool:
