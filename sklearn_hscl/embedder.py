@@ -54,7 +54,7 @@ class HSCLEmbedder(
     PersistenceMixin,
     BaseEstimator,
 ):
-    """Embed tables, images or texts by contrastive learning with hard negatives.
+    """Embed tables, images, texts or graphs by contrastive learning.
 
     Trains an encoder that places samples of one class (or views of one sample) close
     together and all others far apart; negatives that are hard to distinguish from the
@@ -126,6 +126,7 @@ class HSCLEmbedder(
           ``"torchvision:NAME"``: for images, untrained.
         - :class:`~sklearn_hscl.encoders.PretrainedImageEncoder`: for images.
         - ``"sentence-transformers:NAME"`` and others for texts, see :ref:`texts`.
+        - ``"gin"``: :class:`~sklearn_hscl.encoders.GINEncoder`, see :ref:`graphs`.
         - ``"auto"``: with targets ``"tabular"`` for tables, unless sparse and large, and
           ``"conv"`` for images; else ``"mlp"``.
         - a module from (B, n_features) or (B, C, H, W) in float32 to (B, n_components),
@@ -159,7 +160,7 @@ class HSCLEmbedder(
         Random views: an :class:`~sklearn_hscl.augment.Augmentation` (grids reach
         ``augment__p``), or ``augment(rows, generator) -> views`` of shape (B, ...).
         ``"auto"``: shifts of images, crops and other colours without labels, corruption
-        of table rows. None: no augmentation.
+        of table rows, dropped nodes. None: no augmentation.
     n_views : int or "auto", default="auto"
         Views of each sample; ``"auto"``: 1 if labels give positives, else 2.
     batch_size : int, default=None
@@ -251,9 +252,10 @@ class HSCLEmbedder(
     n_threads_ : int
         Threads of training.
     input_shape_ : tuple of int
-        Shape of a sample: (n_features,), (channels, height, width), or ().
+        Shape of a sample: (n_features,), (channels, height, width), (), or of graphs
+        (-1, n_features).
     n_features_in_ : int
-        Number of features or channels.
+        Number of features, of nodes for graphs, or channels.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names, if X has string names.
 
@@ -432,7 +434,7 @@ class HSCLEmbedder(
             denotes images of the same size, decoded on demand; see
             :class:`~sklearn_hscl.image_files.ImageFiles`. A Parquet file, a folder of
             them or a ``pyarrow.dataset.Dataset`` is read by the row group. An encoder of
-            texts takes a column of strings.
+            texts takes a column of strings, and one of graphs a list of graphs.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Class labels (strings, bools or integers), an indicator matrix, or continuous
             values; see `target_type`. Ignored by ``"ucl"`` and ``"hucl"``, optional for

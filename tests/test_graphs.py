@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -356,6 +357,32 @@ def test_masked_nodes_get_the_mean():
     is_masked = (found.nodes == 0.2).all(1)
     assert abs(is_masked.float().mean() - 0.3) < 0.04
     assert (found.nodes[~is_masked].sum(1) == 1).all()
+
+
+# The benchmark -------------------------------------------------------------------------
+
+
+def test_the_benchmark_reads_attributes_and_makes_folds(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks/papers")
+    import graph_data
+
+    monkeypatch.setattr(graph_data, "FOLDER", tmp_path)
+    one = "3 -1\n5 1 1 0.5 2\n7 2 0 2 -1 0\n5 1 1 1e-2 4\n"
+    alone = "1 1\n7 0 3 3\n"
+    (tmp_path / "SOME.txt").write_text("20\n" + one * 10 + alone * 10)
+    data = graph_data.read_set("SOME")
+    assert (data.n_tags, data.n_attributes, len(data.folds)) == (2, 2, 10)
+    assert_array_equal(np.sort(np.concatenate(data.folds)), np.arange(20))
+    assert_array_equal(data.y, np.repeat([0, 1], 10))
+    pairs = data.as_pairs()
+    assert_allclose(pairs[0][0], [[1, 0, 0.5, 2], [0, 1, -1, 0], [1, 0, 0.01, 4]])
+    assert_array_equal(check_graphs(pairs, "X").edge_counts, [4] * 10 + [0] * 10)
+    assert_allclose(data.histograms()[[0, 10]], [[2, 1, -0.49, 6], [0, 1, 3, 3]])
+    depths = data.weisfeiler_lehman(2)
+    assert [counts[0].sum() for counts in depths] == [3, 6, 9]
+    assert (depths[2][0] @ depths[2][10].T).toarray() == [[1]]  # the tag 7 alone is shared
+    (tmp_path / "SOME_test_folds.txt").write_text("0 1\n2 3\n\n")
+    assert_array_equal(graph_data.read_set("SOME").training(0), np.arange(2, 20))
 
 
 # The estimator -------------------------------------------------------------------------
