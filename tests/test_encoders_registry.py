@@ -137,7 +137,7 @@ def test_options_of_an_encoder_are_frozen_and_have_neutral_defaults():
     module = build_module(options, torch.rand(5, 6), n_outputs=3)
     assert module.training and isinstance(module.head, nn.Identity)
     assert module.n_components == 64 and module.classifier.out_features == 3
-    assert ENCODERS == ("mlp", "tabular", "conv", "resnet18", "resnet50")
+    assert ENCODERS == ("mlp", "tabular", "conv", "resnet18", "resnet50", "gin")
 
 
 # Images -----------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers.graphs import rings_and_stars
 from torch import nn
 
+from sklearn_hscl.data.graphs import check_graphs
 from sklearn_hscl.encoders import ENCODERS, EncoderOptions, MLPEncoder, build_module
 from sklearn_hscl.encoders import registry as module
 from sklearn_hscl.encoders.image.registry import IMAGE_BUILDERS
@@ -18,6 +20,8 @@ ROWS = torch.tensor([[0.5, 1, 1], [0.1, -1, 2], [0.2, 3, 3], [-2, 0.5, 0]])
 
 
 def inputs_of(name):
+    if name == "gin":
+        return check_graphs(rings_and_stars(6)[0], "X"), None
     return (torch.rand(4, 3, 8, 8), None) if name in IMAGE_BUILDERS else (ROWS, MIXED)
 
 
