@@ -57,7 +57,7 @@ class HSCLEmbedder(
     """Embed tables, images, texts or graphs by contrastive learning.
 
     Trains an encoder that places samples of one class (or views of one sample) close
-    together and all others far apart; negatives that are hard to distinguish from the
+    together and others far apart; negatives that are hard to distinguish from the
     anchor count most. Read more in the :ref:`user guide <user_guide>`.
 
     Parameters come in seven groups: loss, encoder and embedding, views and batches,
@@ -125,7 +125,7 @@ class HSCLEmbedder(
         - ``"conv"``, ``"resnet18"``, ``"resnet50"``, ``"timm:NAME"``,
           ``"torchvision:NAME"``: for images, untrained.
         - :class:`~sklearn_hscl.encoders.PretrainedImageEncoder`: for images.
-        - ``"sentence-transformers:NAME"`` and others for texts, see :ref:`texts`.
+        - ``"sentence-transformers:NAME"`` for texts, see :ref:`texts`.
         - ``"gin"``: :class:`~sklearn_hscl.encoders.GINEncoder`, see :ref:`graphs`.
         - ``"auto"``: with targets ``"tabular"`` for tables, unless sparse and large, and
           ``"conv"`` for images; else ``"mlp"``.
@@ -234,7 +234,7 @@ class HSCLEmbedder(
     best_epoch_ : int
         Epoch of the retained weights, from 1.
     chance_loss_ : float
-        Training loss if all samples had the same embedding.
+        Training loss if all samples had one embedding.
     valid_score_name_ : str
         Name of the score, with early stopping.
     held_out_readout_ : dict
@@ -252,10 +252,9 @@ class HSCLEmbedder(
     n_threads_ : int
         Threads of training.
     input_shape_ : tuple of int
-        Shape of a sample: (n_features,), (channels, height, width), (), or of graphs
-        (-1, n_features).
+        Shape of a sample, (-1, n_features) for graphs.
     n_features_in_ : int
-        Number of features, of nodes for graphs, or channels.
+        Number of features, node features or channels.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names, if X has string names.
 
